@@ -1,0 +1,161 @@
+"""The scheduler, tested with ints."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import pytest
+
+from model.errors import InvalidRequest
+from model.inference.scheduler import Scheduler
+from model.inference.sequence import GenerationRequest, SamplingParams, Sequence
+
+
+def request(name: str, images: int = 1, guidance: float = 1.0, first_index: int = 0) -> GenerationRequest:
+    return GenerationRequest(name, (0, 1), images, SamplingParams(seed=1, guidance=guidance), first_index)
+
+
+def names(sequences: list[Sequence]) -> list[tuple[str, int]]:
+    return [(s.request.id, s.index) for s in sequences]
+
+
+def check(scheduler: Scheduler) -> None:
+    """The invariants of every moment."""
+    held = [slot for s in scheduler.running for slot in s.slots]
+    assert sorted(held + scheduler.free_slots) == list(range(scheduler.slots))
+    assert all(len(s.slots) == s.request.rows for s in scheduler.running)
+    c = scheduler.counts
+    assert c.accepted == c.completed + c.failed + c.cancelled + c.expired + scheduler.in_flight
+    assert scheduler.waiting == sum(entry.waiting for entry in scheduler.entries())
+
+
+def test_no_torch_is_imported() -> None:
+    code = (
+        "import sys, model.inference.scheduler, model.inference.messages; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_request_may_start_with_fewer_images_than_it_has() -> None:
+    scheduler = Scheduler(3)
+    scheduler.add(request("a", images=5, first_index=2))
+    first = scheduler.admit()
+    assert names(first) == [("a", 2), ("a", 3), ("a", 4)]
+    assert [s.position for s in first] == [0, 1, 2]
+    assert scheduler.waiting == 2
+    scheduler.drawn(first[1])
+    assert names(scheduler.admit()) == [("a", 5)]
+    check(scheduler)
+
+
+def test_first_come_first_served_also_when_a_smaller_one_would_fit() -> None:
+    scheduler = Scheduler(3)
+    scheduler.add(request("one"))
+    scheduler.add(request("two", guidance=3.0))
+    scheduler.add(request("three", guidance=3.0))
+    scheduler.add(request("four"))
+    assert names(scheduler.admit()) == [("one", 0), ("two", 0)]
+    scheduler.drawn(scheduler.running[0])
+    assert scheduler.admit() == []  # "four" would fit, but "three" was there before
+    scheduler.drawn(scheduler.running[0])
+    assert names(scheduler.admit()) == [("three", 0), ("four", 0)]
+    check(scheduler)
+
+
+def test_a_guided_or_scored_image_takes_two_slots() -> None:
+    assert request("a").rows == 1
+    assert request("a", guidance=0.0).rows == 2
+    assert GenerationRequest("a", (0, 1), 1, SamplingParams(seed=1), score=True).rows == 2
+
+
+def test_a_request_that_can_never_start_is_refused() -> None:
+    scheduler = Scheduler(1)
+    with pytest.raises(InvalidRequest, match="takes 2 slots, and this engine has 1") as error:
+        scheduler.add(request("a", guidance=2.0))
+    assert error.value.field == "guidance"
+    scheduler.add(request("b"))
+    with pytest.raises(InvalidRequest, match="'b' is in flight"):
+        scheduler.add(request("b"))
+    assert scheduler.counts.accepted == 1
+    check(scheduler)
+
+
+def test_cancel_frees_what_runs_and_forgets_what_waits() -> None:
+    scheduler = Scheduler(4)
+    scheduler.add(request("a", images=4, guidance=2.0))
+    scheduler.add(request("b"))
+    scheduler.add(request("c"))
+    assert names(scheduler.admit()) == [("a", 0), ("a", 1)]
+    assert scheduler.cancel("b")
+    assert scheduler.cancel("a")
+    assert not scheduler.cancel("a")
+    assert not scheduler.cancel("never seen")
+    assert scheduler.free_slots == [0, 1, 2, 3]
+    assert names(scheduler.admit()) == [("c", 0)]
+    assert scheduler.counts.cancelled == 2
+    check(scheduler)
+
+
+def test_a_request_completes_with_its_last_picture() -> None:
+    scheduler = Scheduler(2)
+    scheduler.add(request("a", images=2))
+    first, second = scheduler.admit()
+    scheduler.drawn(second)
+    assert scheduler.free_slots == [1]
+    assert not scheduler.painted(second)
+    scheduler.drawn(first)
+    assert "a" in scheduler
+    assert scheduler.painted(first)
+    assert "a" not in scheduler
+    assert scheduler.counts.completed == 1
+    check(scheduler)
+
+
+def test_deadlines_end_requests_that_wait_and_that_run() -> None:
+    scheduler = Scheduler(1)
+    scheduler.add(request("runs"), deadline=10.0)
+    scheduler.add(request("waits"), deadline=5.0)
+    scheduler.add(request("has time"))
+    scheduler.admit()
+    assert scheduler.expire(4.9) == []
+    assert [entry.request.id for entry in scheduler.expire(5.0)] == ["waits"]
+    assert [entry.request.id for entry in scheduler.expire(11.0)] == ["runs"]
+    assert names(scheduler.admit()) == [("has time", 0)]
+    assert scheduler.counts.expired == 2
+    check(scheduler)
+
+
+def test_the_ledger_holds_through_a_random_life() -> None:
+    chance = random.Random(3)
+    scheduler = Scheduler(7)
+    order: list[str] = []  # of arrival
+    begun: list[str] = []
+    for turn in range(3000):
+        roll = chance.random()
+        if roll < 0.35 and scheduler.in_flight < 20:
+            name = f"r{turn}"
+            guidance = chance.choice([1.0, 3.0])
+            scheduler.add(
+                request(name, chance.randint(1, 5), guidance), deadline=turn + 200 if chance.random() < 0.3 else None
+            )
+            order.append(name)
+        elif roll < 0.40 and scheduler.in_flight:
+            name = chance.choice([entry.request.id for entry in scheduler.entries()])
+            assert chance.choice([scheduler.cancel, scheduler.fail])(name)
+        elif roll < 0.6 and scheduler.running:
+            scheduler.drawn(chance.choice(scheduler.running))
+        elif roll < 0.8 and (ready := [s for entry in scheduler.entries() for s in entry.drawn]):
+            scheduler.painted(chance.choice(ready))
+        else:
+            scheduler.expire(float(turn))
+        begun += [s.request.id for s in scheduler.admit() if s.position == 0]
+        check(scheduler)
+    assert begun == [name for name in order if name in set(begun)]  # nobody overtook
+    for entry in list(scheduler.entries()):
+        scheduler.cancel(entry.request.id)
+    check(scheduler)
+    assert scheduler.free_slots == list(range(7))
+    assert scheduler.in_flight == scheduler.waiting == 0
