@@ -1,0 +1,105 @@
+"""Grouped-query attention with rotary positions and normalised queries and keys, for training and for decoding.
+
+Rotary positions are axial: of a head's pairs a quarter turns with the place in the text, the rest with row and column
+of the picture. A picture's position does not depend on the length of its prompt.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import TransformerConfig
+
+
+class Rotation(NamedTuple):
+    """Cosine and sine of every pair's angle, each (..., head_dim / 2) float32."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def _angles(coordinate: Tensor, pairs: int, base: float) -> Tensor:
+    return coordinate[:, None] * base ** (-torch.arange(pairs, dtype=torch.float32) / pairs)
+
+
+def rotation_table(config: TransformerConfig) -> Rotation:
+    """Rotations of all positions, (max_text + steps, head_dim / 2): first the text's, then the image groups'.
+
+    Row `max_text + s` belongs to the position that is fed group s - 1 and predicts group s (RoPE, 2104.09864; several
+    axes as in 2403.13298).
+    """
+    pairs = config.head_dim // 2
+    text_pairs, row_pairs = pairs // 4, pairs * 3 // 8
+    column_pairs = pairs - text_pairs - row_pairs
+    place = torch.arange(config.max_text, dtype=torch.float32)
+    group = torch.arange(config.steps + 1, dtype=torch.float32)
+    per_row = config.grid // config.group
+    text = torch.cat([place, torch.full_like(group, -1)])
+    row = torch.cat([torch.full_like(place, -1), group // per_row])
+    column = torch.cat([torch.full_like(place, -1), (group % per_row) * config.group])
+    angles = torch.cat(
+        [_angles(text, text_pairs, 1000.0), _angles(row, row_pairs, 100.0), _angles(column, column_pairs, 100.0)], dim=-1
+    )
+    return Rotation(angles.cos(), angles.sin())
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """x (..., head_dim), rotated pairwise (first half with second half); rotation broadcasts over the leading axes."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = rotation.cos.to(x.dtype), rotation.sin.to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class Attention(nn.Module):
+    """x (batch, positions, dim) -> the same shape."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.qkv = nn.Linear(config.dim, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)
+        self.out = nn.Linear(config.heads * config.head_dim, config.dim, bias=False)
+        self.q_scale = nn.Parameter(torch.ones(config.head_dim))
+        self.k_scale = nn.Parameter(torch.ones(config.head_dim))
+        nn.init.zeros_(self.out.weight)
+
+    def project(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """x (b, n, dim) -> q (b, heads, n, head_dim), k and v (b, kv_heads, n, head_dim); rotation (n | b n, pairs)."""
+        b, n, _ = x.shape
+        qkv = self.qkv(x).view(b, n, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
+        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)  # (b, heads | kv_heads, n, head_dim)
+        q = rotate(F.rms_norm(q, (self.head_dim,), self.q_scale, 1e-6), rotation)
+        k = rotate(F.rms_norm(k, (self.head_dim,), self.k_scale, 1e-6), rotation)
+        return q, k, v
+
+    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention over all positions of x. mask (b, 1, n, n) bool, True where a query may look; None for causal.
+
+        Returns the output (b, n, dim) and the keys and values (b, kv_heads, n, head_dim) for a cache.
+        """
+        q, k, v = self.project(x, rotation)
+        repeats = self.heads // self.kv_heads
+        found = F.scaled_dot_product_attention(
+            q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1), mask, is_causal=mask is None
+        )
+        return self.out(found.transpose(1, 2).flatten(2)), k, v
+
+    def decode(self, x: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, bias: Tensor, place: Tensor) -> Tensor:
+        """One new position a row over cached ones. x (b, 1, dim) -> (b, 1, dim).
+
+        keys, values (b, kv_heads, span, head_dim): the rows' caches, written here at `place` (b,).
+        bias (b, 1, 1, span): 0 where a position exists (the new one included), -inf where none does.
+        """
+        q, k, v = self.project(x, rotation)
+        b = x.shape[0]
+        rows = torch.arange(b, device=x.device)
+        keys[rows, :, place] = k[:, :, 0].to(keys.dtype)
+        values[rows, :, place] = v[:, :, 0].to(values.dtype)
+        q = q.reshape(b, self.kv_heads, self.heads // self.kv_heads, self.head_dim)
+        scores = q @ keys.to(q.dtype).mT * self.head_dim**-0.5 + bias  # (b, kv_heads, heads / kv_heads, span)
+        found = scores.float().softmax(-1).to(q.dtype) @ values.to(q.dtype)
+        out: Tensor = self.out(found.reshape(b, 1, self.heads * self.head_dim))
+        return out
