@@ -221,8 +221,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another width": (lambda p: edit_config(p, lambda c: c["transformer"].update(dim=32)), r"transformer-.*the shape"),
     "a width of text": (lambda p: edit_config(p, lambda c: c["transformer"].update(dim="64")), r"config.json: "),
     "parts disagree": (
-        lambda p: edit_config(p, lambda c: c["transformer"].update(image_vocab=1024)),
-        r"config.json: the VAE has 8192 codes, the transformer 1024",
+        lambda p: edit_config(p, lambda c: c["vae"].update(levels=[8, 8])),
+        r"config.json: the VAE has 64 codes, the transformer 8192",
+    ),
+    "parts disagree on levels": (
+        lambda p: edit_config(p, lambda c: c["vae"].update(levels=[16, 8, 8, 8])),
+        r"config.json: the VAE's levels are \(16, 8, 8, 8\), the transformer's \(8, 8, 8, 16\)",
     ),
     "small table": (
         lambda p: edit_config(p, lambda c: c["transformer"].update(text_vocab=260)),

@@ -118,6 +118,10 @@ def _check_parts_agree(config: CheckpointConfig, tokenizer: Tokenizer, path: Pat
     where = path / CONFIG
     if vae.codes != transformer.image_vocab:
         raise CheckpointError(f"{where}: the VAE has {vae.codes} codes, the transformer {transformer.image_vocab}")
+    if transformer.code_levels and vae.levels != transformer.code_levels:
+        raise CheckpointError(
+            f"{where}: the VAE's levels are {vae.levels}, the transformer's {transformer.code_levels}"
+        )
     if vae.grid != transformer.grid:
         raise CheckpointError(f"{where}: the VAE has {vae.grid} tokens a side, the transformer {transformer.grid}")
     if tokenizer.vocab_size > transformer.text_vocab:
