@@ -1,0 +1,62 @@
+# make serve    install what the server needs into .venv (once) and serve on HOST:PORT
+# make test     lint, types and tests: what CI runs
+# make lint     lint and types only
+# make clean    remove .venv and caches
+#
+# HOST, PORT    where to serve; also read from the environment. Default 127.0.0.1:8000.
+# TORCH         which PyTorch: "cpu", "cuda", or a pip requirement of your own ("torch==2.12.1", with pip options
+#               after it if need be). Default: cuda if `nvidia-smi` finds a GPU, else cpu. Change it with `make clean`.
+# PYTHON        the Python, 3.11 or newer, that .venv is made with. Default python3.
+
+HOST ?= 127.0.0.1
+PORT ?= 8000
+PYTHON ?= python3
+TORCH ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
+VENV ?= .venv
+
+PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+TORCH_VERSION := 2.13.0
+SHELL := /bin/bash
+.DEFAULT_GOAL := serve
+.PHONY: serve test lint clean
+
+serve: $(VENV)/.installed
+	@exec $(VENV)/bin/dalle-server serve --host "$(HOST)" --port "$(PORT)"
+
+test: lint
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find app model tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"{sys.executable} is Python {v[0]}.{v[1]}; \
+	3.11 or newer is needed. Name one: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+
+# A CPU build of PyTorch is a tenth of the CUDA build's size. Where pip knows one ("+cpu") it is taken. Elsewhere the
+# plain version is: on Linux x86-64 that may bring CUDA libraries along, which do no harm on a CPU.
+$(VENV)/.torch: | $(VENV)/bin/python
+	@echo "Installing PyTorch ($(TORCH)) into $(VENV); once, may take minutes"
+	@case "$(TORCH)" in \
+	  cpu) $(PIP) "torch==$(TORCH_VERSION)+cpu" 2>/dev/null || $(PIP) "torch==$(TORCH_VERSION)" ;; \
+	  cuda) $(PIP) "torch==$(TORCH_VERSION),!=$(TORCH_VERSION)+cpu" ;; \
+	  *) $(PIP) $(TORCH) ;; \
+	esac
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo "Installing dalle-server into $(VENV)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the tools for development"
+	@$(PIP) --editable ".[dev]"
+	@touch $@

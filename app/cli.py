@@ -1,0 +1,51 @@
+"""The command line: `dalle-server serve | generate | reconstruct | inspect | corpus | train`.
+
+    dalle-server generate "a red apple" -n 4 --out apple.png
+
+An error that a person can mend is one line on stderr and exit status 1; a wrong flag is exit status 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import model
+from app.commands import generate, inspect, reconstruct, serve
+from model.errors import DalleError
+
+app = typer.Typer(
+    name="dalle-server",
+    help="Text to image with the DALL-E family's method: a server, and the tools around its models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve")(serve.serve)
+app.command("generate")(generate.generate)
+app.command("reconstruct")(reconstruct.reconstruct)
+app.command("inspect")(inspect.inspect)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dalle-server {model.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Text to image with the DALL-E family's method: a server, and the tools around its models."""
+
+
+def main() -> None:
+    """Run the command line on sys.argv."""
+    try:
+        app()
+    except DalleError as error:
+        typer.echo(f"dalle-server: {error}", err=True)
+        sys.exit(1)

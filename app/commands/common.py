@@ -1,0 +1,58 @@
+"""Options that several commands share, and pictures to and from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from model.errors import DataError, InvalidRequest
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Weights = Annotated[Path, Option(help="Folder of the checkpoint.")]
+Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1 ...")]
+DEFAULT_WEIGHTS = Path("weights/default")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def check_out(path: Path) -> None:
+    """Before hours of work: can a picture be written to `path`? Raises InvalidRequest."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise InvalidRequest("out", f"--out: {path} ends in none of {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise InvalidRequest("out", f"--out: there is no folder {path.parent}")
+
+
+def save_image(image: Image.Image, path: Path, texts: Mapping[str, object]) -> None:
+    """Write a picture; a PNG carries `texts` in its text chunks. Raises DataError."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for key, text in texts.items():
+        info.add_itxt(key, str(text))
+    try:
+        if path.suffix.lower() == ".png":
+            image.save(path, pnginfo=info)
+        else:
+            image.save(path, quality=95)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def read_image(path: Path, size: int) -> Image.Image:
+    """The picture in the file as RGB of size x size: turned upright, on white, its middle square. Raises DataError."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            upright = ImageOps.exif_transpose(file).convert("RGBA")
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: no picture of a known format") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    white = Image.new("RGBA", upright.size, "white")
+    return ImageOps.fit(Image.alpha_composite(white, upright).convert("RGB"), (size, size), Image.Resampling.LANCZOS)

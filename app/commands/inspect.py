@@ -1,0 +1,83 @@
+"""`dalle-server inspect PATH`: what a checkpoint is, and what, if anything, does not match."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer import Argument
+
+from app.commands.common import DEFAULT_WEIGHTS
+
+if TYPE_CHECKING:
+    from model.checkpoints.describe import Description
+    from model.config import CheckpointConfig
+
+
+def inspect(path: Annotated[Path, Argument(help="Folder of the checkpoint.")] = DEFAULT_WEIGHTS) -> None:
+    """Explain a checkpoint: sizes, parameters, licence, sums. Exit status 1 if it would not load."""
+    from model.checkpoints.describe import describe
+
+    console = Console(highlight=False)
+    found = describe(path)
+    if found.files:
+        console.print(_facts(found))
+        console.print(_files(found))
+    for problem in found.problems:
+        typer.echo(f"dalle-server: {problem}", err=True)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _facts(found: Description) -> Table:
+    table = Table(box=None, show_header=False, title=str(found.path), title_justify="left", title_style="bold")
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    config = found.config
+    if config:
+        table.add_row("name", config.name)
+        table.add_row("licence", config.licence)
+        if config.created:
+            table.add_row("created", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(config.created)))
+        table.add_row("format", f"version {config.format_version}")
+        table.add_row("transformer", _transformer(config))
+        table.add_row("image tokenizer", _vae(config))
+        table.add_row("sampling", ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.sampling).items()))
+        for key, value in config.provenance.items():
+            table.add_row(key, value if isinstance(value, str) else json.dumps(value))
+    if found.vocabulary is not None:
+        table.add_row("vocabulary", f"{found.vocabulary:,} text tokens")
+    for part, count in found.parameters:
+        table.add_row(f"{part} parameters", f"{count:,}")
+    verdict = f"{len(found.problems)} faults" if found.problems else "every sum and every tensor matches"
+    table.add_row("state", verdict)
+    return table
+
+
+def _transformer(config: CheckpointConfig) -> str:
+    t = config.transformer
+    heads = f"{t.heads} heads ({t.kv_heads} for keys and values) of {t.head_dim}"
+    reads = f"{t.text_tokens} text tokens, {t.image_tokens} image tokens, {t.group} a step"
+    return f"{t.depth} layers of {t.dim}, {heads}; {reads}"
+
+
+def _vae(config: CheckpointConfig) -> str:
+    v = config.vae
+    return f"{v.image_size} x {v.image_size} pixels, {v.grid} x {v.grid} tokens of {v.codes:,} codes"
+
+
+def _files(found: Description) -> Table:
+    table = Table(box=None)
+    table.add_column("file")
+    table.add_column("bytes", justify="right")
+    table.add_column("SHA256SUMS")
+    for file in found.files:
+        table.add_row(file.name, "" if file.size is None else f"{file.size:,}", file.fault or "matches")
+    table.add_row("in all", f"{sum(file.size or 0 for file in found.files):,}", "")
+    return table

@@ -1,0 +1,29 @@
+"""`dalle-server reconstruct IN... --out sheet.png`: what the image tokenizer keeps of a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, check_out, read_image, save_image
+
+
+def reconstruct(
+    pictures: Annotated[list[Path], Argument(metavar="IN...", help="Pictures of any size.")],
+    out: Annotated[Path, Option("-o", "--out", help="Sheet to write.")] = Path("reconstructions.png"),
+    columns: Annotated[int, Option(min=1, max=32, help="Pictures to a row.")] = 8,
+    weights: Weights = DEFAULT_WEIGHTS,
+    device: Device = "auto",
+) -> None:
+    """Paint pictures (their middle square) above what the VAE makes of them from 32 x 32 image tokens."""
+    check_out(out)
+    import model
+    from model.training.train_vae import reconstruction_sheet
+
+    vae = model.load(weights, device).vae
+    originals = [read_image(path, vae.config.image_size) for path in pictures]
+    save_image(reconstruction_sheet(vae, originals, columns), out, {})
+    typer.echo(out)

@@ -1,0 +1,149 @@
+"""The model in one Python object: prompt in, pictures out, by the same engine that the server runs.
+
+    painter = model.load("weights/default")
+    painter.generate("a red apple", n=4, seed=1)
+
+What it paints is a function of the checkpoint, the prompt, the seed and the sampling parameters, on one machine.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from model.checkpoints import Checkpoint
+from model.checkpoints import load as load_checkpoint
+from model.errors import DalleError, InvalidRequest
+from model.inference.engine import Engine
+from model.inference.sequence import (
+    INVALID_REQUEST,
+    MAX_IMAGES,
+    Failed,
+    GenerationRequest,
+    Painted,
+    Progress,
+    SamplingParams,
+)
+from model.tokenizer import Tokenizer
+from model.transformer import Transformer
+from model.vae import VAE
+
+REQUEST = "painter"  # the only request that its engine has at a time
+
+
+class Painter:
+    """A loaded checkpoint that paints. Threads may share one: their calls follow each other.
+
+    checkpoint: on the device that is to paint. slots: rows of the KV cache, so the images painted at a time (a guided
+    image takes two); the cache is allocated by the first `generate`.
+    tokenizer, vae, transformer: the parts, for whoever wants token ids, reconstructions or logits.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, slots: int = 16) -> None:
+        self.checkpoint = checkpoint
+        self.slots = slots
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.checkpoint.tokenizer
+
+    @property
+    def vae(self) -> VAE:
+        """encode(images (b, 3, 256, 256) in [0, 1]) -> ids (b, 32, 32); decode(ids) -> images."""
+        return self.checkpoint.vae
+
+    @property
+    def transformer(self) -> Transformer:
+        """logits(text_ids (b, t), image_ids (b, k)) -> (b, t + k, text vocabulary + image vocabulary), float32."""
+        return self.checkpoint.transformer
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.transformer.parameters()).device
+
+    def generate(
+        self,
+        prompt: str,
+        n: int = 1,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float | None = None,
+        truncate: bool = False,
+        on_progress: Callable[[int, int], object] | None = None,
+    ) -> list[Image.Image]:
+        """Paint `n` (1 to 64) pictures of `prompt`: RGB, 256 x 256, in the order of their index.
+
+        seed: 0 to 2**63 - 1; the same seed gives the same pictures; None draws one. Each picture's `info` has "seed"
+        and "index". temperature, top_k, top_p, guidance: as in SamplingParams; None takes the checkpoint's default.
+        truncate: cut a prompt that is too long instead of refusing it. on_progress: called with the rows of image
+        tokens done and the rows in all.
+        Raises InvalidRequest naming the argument, PromptTooLong, and DalleError if the model's output is not finite.
+        """
+        if not 1 <= n <= MAX_IMAGES:
+            raise InvalidRequest("n", f"n: {n}, and it must be from 1 to {MAX_IMAGES}")
+        default = self.checkpoint.config.sampling
+        params = SamplingParams(
+            seed=secrets.randbelow(2**32) if seed is None else seed,
+            temperature=default.temperature if temperature is None else temperature,
+            top_k=default.top_k if top_k is None else top_k,
+            top_p=default.top_p if top_p is None else top_p,
+            guidance=default.guidance if guidance is None else guidance,
+        )
+        params.check(self.transformer.config.image_vocab)
+        ids = tuple(self.tokenizer.encode(prompt, truncate))
+        request = GenerationRequest(REQUEST, ids, n, params)
+        with self._lock:
+            painted = self._run(request, on_progress)
+        return [self._image(event, params.seed) for event in sorted(painted, key=lambda event: event.index)]
+
+    def _run(self, request: GenerationRequest, on_progress: Callable[[int, int], object] | None) -> list[Painted]:
+        if self._engine is None:
+            self._engine = Engine(self.checkpoint, slots=self.slots, device=self.device)
+        engine = self._engine
+        total = request.num_images * self.transformer.config.grid
+        painted: list[Painted] = []
+        engine.add(request)
+        try:
+            while engine.has_work:
+                for event in engine.step():
+                    if isinstance(event, Progress) and on_progress:
+                        on_progress(sum(event.rows_done), total)
+                    elif isinstance(event, Painted):
+                        painted.append(event)
+                    elif isinstance(event, Failed):
+                        raise _error(event)
+        finally:
+            engine.cancel(request.id)  # an interrupt leaves nothing behind; after the end this does nothing
+        return painted
+
+    def _image(self, event: Painted, seed: int) -> Image.Image:
+        size = self.vae.config.image_size
+        image = Image.frombytes("RGB", (size, size), event.rgb)
+        image.info.update(seed=seed, index=event.index)
+        return image
+
+
+def _error(event: Failed) -> DalleError:
+    if event.code == INVALID_REQUEST:
+        return InvalidRequest(event.field or "request", event.message)
+    return DalleError(event.message)
+
+
+def load(path: str | Path = "weights/default", device: str | torch.device = "auto") -> Painter:
+    """Load the checkpoint in the folder `path`, strictly.
+
+    device: "cpu", "cuda", "cuda:1" ..., or "auto": the first CUDA device where there is one, else the CPU.
+    Raises CheckpointError, one line naming the file, for anything missing or damaged.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Painter(load_checkpoint(path, device))

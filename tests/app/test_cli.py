@@ -1,0 +1,159 @@
+"""The command line, run in this process: what it writes, and that an error is one line and no traceback."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import model
+from app import cli
+from app.commands.generate import numbered, slug
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one command left."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run `dalle-server` with these arguments in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["dalle-server", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return Result(status, *capsys.readouterr())
+
+    return command
+
+
+def one_line(result: Result) -> str:
+    """The line on stderr of a command that failed as it should."""
+    assert result.status == 1
+    lines = result.err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("dalle-server: ")
+    return lines[0]
+
+
+def test_help_names_the_commands(run: Run) -> None:
+    shown = run("--help")
+    assert shown.status == 0
+    for command in ("serve", "generate", "reconstruct", "inspect"):
+        assert command in shown.out
+    assert run("--version").out.split() == ["dalle-server", model.__version__]
+    assert run("paint").status == 2
+
+
+def test_one_picture_carries_its_seed(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    done = run("generate", "a red apple", "--seed", 7, "--weights", tiny_checkpoint, "--device", "cpu")
+    assert done.status == 0
+    assert done.out.split() == ["a-red-apple.png"]
+    assert "seed 7" in done.err
+    with Image.open(tmp_path / "a-red-apple.png") as image:
+        assert image.size == (256, 256)
+        assert (image.info["seed"], image.info["index"], image.info["prompt"]) == ("7", "0", "a red apple")
+        painted = model.load(tiny_checkpoint, "cpu").generate("a red apple", seed=7)[0]
+        assert image.convert("RGB").tobytes() == painted.tobytes()
+
+
+def test_several_pictures_are_a_grid_or_files(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    common = ("generate", "a cat", "-n", 3, "--out", "cat.png", "--seed", 1, "--weights", tiny_checkpoint)
+    assert run(*common).status == 0
+    with Image.open(tmp_path / "cat.png") as grid:
+        assert grid.size > (512, 512)
+        assert grid.info["seed"] == "1"
+    separate = run(*common, "--separate")
+    assert separate.out.split() == ["cat-1.png", "cat-2.png", "cat-3.png"]
+    for i, name in enumerate(separate.out.split()):
+        with Image.open(tmp_path / name) as image:
+            assert image.info["index"] == str(i)
+
+
+def test_a_prompt_in_any_script_goes_into_the_picture(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    assert run("generate", "红苹果 🍎", "--seed", 1, "-o", "x.png", "--weights", tiny_checkpoint).status == 0
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.info["prompt"] == "红苹果 🍎"
+
+
+def test_file_names() -> None:
+    assert slug("A red apple, please!") == "a-red-apple-please"
+    assert slug("🍎") == "picture"
+    assert slug("../../etc/passwd") == "etc-passwd"
+    assert len(slug("word " * 100)) <= 60
+    assert numbered(Path("a/b.png"), 2) == [Path("a/b-1.png"), Path("a/b-2.png")]
+
+
+def test_what_cannot_be_done_is_one_line(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    weights = ("--weights", tiny_checkpoint)
+    assert "nowhere: no such folder" in one_line(run("generate", "a cat", "--weights", "nowhere"))
+    assert "--out: there is no folder gone" in one_line(run("generate", "a cat", "-o", "gone/cat.png", *weights))
+    assert "cat.bmpx ends in none of .png" in one_line(run("generate", "a cat", "-o", "cat.bmpx", *weights))
+    (tmp_path / "folder.png").mkdir()
+    assert "folder.png: cannot be written" in run("generate", "a cat", "-o", "folder.png", *weights).err
+    assert "the model reads at most 256" in run("generate", "a cat " * 300, *weights).err
+    assert "temperature: 9.0" in run("generate", "a cat", "--temperature", 9, *weights).err
+    assert run("generate", "a cat", "-n", 0, *weights).status == 2
+    assert run("generate", "a cat", "-n", "many", *weights).status == 2
+    (tmp_path / "text.png").write_text("no picture")
+    assert "text.png: no picture of a known format" in one_line(run("reconstruct", "text.png", *weights))
+    assert "gone.png: cannot be read: No such file" in one_line(run("reconstruct", "gone.png", *weights))
+
+
+def test_reconstruct_paints_a_sheet(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    Image.new("RGBA", (300, 100), (255, 0, 0, 128)).save(tmp_path / "wide.png")
+    Image.new("L", (10, 40), 200).save(tmp_path / "small.jpg")
+    done = run("reconstruct", "wide.png", "small.jpg", "--out", "sheet.png", "--weights", tiny_checkpoint)
+    assert (done.status, done.out.split()) == (0, ["sheet.png"])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width >= 2 * 192
+        assert sheet.height >= 2 * 192
+
+
+def test_inspect_explains_a_checkpoint(run: Run, tiny_checkpoint: Path) -> None:
+    shown = run("inspect", tiny_checkpoint)
+    assert (shown.status, shown.err) == (0, "")
+    for word in (
+        "tiny",
+        "Apache-2.0",
+        "transformer parameters",
+        "vae.decoder parameters",
+        "config.json",
+        "8,192 codes",
+    ):
+        assert word in shown.out
+    assert "every sum and every tensor matches" in shown.out
+
+
+def test_inspect_names_every_damage(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    (tmp_path / "copy" / "tokenizer.json").unlink()
+    (tmp_path / "copy" / "notes.txt").write_text("mine")
+    shard = next((tmp_path / "copy").glob("vae-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    shown = run("inspect", "copy")
+    assert shown.status == 1
+    lines = shown.err.splitlines()
+    assert len(lines) == 2
+    assert any("tokenizer.json: no such file" in line for line in lines)
+    assert any(f"{shard.name}: altered or cut short" in line for line in lines)
+    assert "not listed" in shown.out
+    assert "no such folder" in one_line(run("inspect", "gone"))

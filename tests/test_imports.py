@@ -1,0 +1,163 @@
+"""Imports point one way, and what must start quickly does not pull in torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = ("model.config", "model.errors")
+PARTS = ("model.tokenizer", "model.vae", "model.transformer", *CORE)
+LEAVES = ("model.training", "model.evaluate", "model.benchmark")  # nobody imports these but the commands that run them
+
+# A package of ours -> what of ours it may import, at any level. The longest prefix of a module's name rules.
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "model": ("model.painter",),
+    "model.errors": (),
+    "model.config": ("model.errors",),
+    "model.sheets": (),
+    "model.tokenizer": CORE,
+    "model.vae": CORE,
+    "model.transformer": CORE,
+    "model.checkpoints": PARTS,
+    "model.inference": ("model.checkpoints", *PARTS),
+    "model.painter": ("model.inference", "model.checkpoints", *PARTS),
+    "model.training": ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS),
+    "model.evaluate": (
+        "model.painter",
+        "model.sheets",
+        "model.inference",
+        "model.checkpoints",
+        "model.training",
+        *PARTS,
+    ),
+    "model.benchmark": ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS),
+    "app": ("app", "model.inference", "model.checkpoints", "model.tokenizer", *CORE),
+    "app.cli": ("app", "model"),
+    "app.commands": ("app", "model"),
+}
+TORCH_FREE = [
+    "model",
+    "model.config",
+    "model.errors",
+    "model.tokenizer",
+    "model.inference",
+    "model.inference.sequence",
+    "model.inference.messages",
+    "model.inference.scheduler",
+]
+
+
+class Import(NamedTuple):
+    module: str  # who imports
+    name: str  # what: "package.module" or "package.module.name"
+    lazy: bool  # inside a function, or for types only
+
+    def __str__(self) -> str:
+        return f"{self.module} imports {self.name}"
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def names(node: ast.Import | ast.ImportFrom, module: str, is_package: bool) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    base = node.module or ""
+    if node.level:
+        package = module.split(".")[: None if is_package else -1]
+        base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+    yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def imports(path: Path) -> Iterator[Import]:
+    module, is_package = name_of(path), path.name == "__init__.py"
+
+    def walk(node: ast.AST, lazy: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                yield from (Import(module, name, lazy) for name in names(child, module, is_package))
+            types_only = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from walk(child, lazy or types_only or inside)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), lazy=False)
+
+
+MODULES = sorted(path for room in ("app", "model") for path in (ROOT / room).rglob("*.py"))
+IMPORTS = [found for path in MODULES for found in imports(path)]
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def rule_for(module: str) -> str:
+    return max((package for package in ALLOWED if within(module, package)), key=len)
+
+
+def test_the_walk_finds_imports() -> None:
+    assert Import("model.checkpoints.native", "model.vae.VAE", lazy=False) in IMPORTS
+    assert Import("model", "model.painter.Painter", lazy=True) in IMPORTS
+
+
+def test_imports_point_one_way() -> None:
+    def allowed(found: Import) -> bool:
+        package = rule_for(found.module)
+        own = package != "model" and within(found.name, package)
+        return (
+            own or any(within(found.name, target) for target in ALLOWED[package]) or found.name == "model.__version__"
+        )
+
+    assert [str(found) for found in IMPORTS if within(found.name, "app") and within(found.module, "model")] == []
+    ours = [found for found in IMPORTS if within(found.name, "app") or within(found.name, "model")]
+    assert [str(found) for found in ours if not allowed(found)] == []
+
+
+def test_only_commands_import_leaves_and_they_do_so_when_they_run() -> None:
+    for found in IMPORTS:
+        leaf = next((leaf for leaf in LEAVES if within(found.name, leaf)), None)
+        if leaf and rule_for(found.module) not in (leaf, "model.evaluate"):
+            assert rule_for(found.module) in ("app.cli", "app.commands"), str(found)
+            assert found.lazy, f"{found}, at its top"
+
+
+def test_the_app_imports_no_torch_at_module_level() -> None:
+    heavy = ("torch", "safetensors", "model.checkpoints", "model.painter", "model.vae", "model.transformer")
+    tops = [found for found in IMPORTS if within(found.module, "app") and not found.lazy]
+    assert [str(found) for found in tops if any(within(found.name, package) for package in heavy)] == []
+
+
+def test_torch_free_modules_load_without_torch() -> None:
+    app = [name_of(path) for path in MODULES if within(name_of(path), "app") and path.name != "ray_serve.py"]
+    load_all = """if True:
+        import importlib, sys
+        for name in sys.argv[1:]:
+            importlib.import_module(name)
+            assert "torch" not in sys.modules, name"""
+    done = subprocess.run([sys.executable, "-c", load_all, *TORCH_FREE, *app], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from . import b", "model.x.b"),
+        ("from .b import c", "model.x.b.c"),
+        ("from ..y import c", "model.y.c"),
+        ("import model.z", "model.z"),
+    ],
+)
+def test_relative_imports_are_understood(source: str, expected: str) -> None:
+    node = ast.parse(source).body[0]
+    assert isinstance(node, ast.Import | ast.ImportFrom)
+    assert list(names(node, "model.x.a", is_package=False)) == [expected]

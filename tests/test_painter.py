@@ -1,0 +1,156 @@
+"""The public surface of `import model`: what a researcher's notebook relies on."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import model
+from model.errors import CheckpointError, DalleError, InvalidRequest, PromptTooLong
+
+
+@pytest.fixture(scope="module")
+def painter(tiny_checkpoint: Path) -> model.Painter:
+    return model.load(tiny_checkpoint, device="cpu")
+
+
+def test_the_surface() -> None:
+    assert sorted(model.__all__) == ["Painter", "__version__", "load"]
+    assert list(inspect.signature(model.load).parameters) == ["path", "device"]
+    assert inspect.signature(model.load).parameters["path"].default == "weights/default"
+    assert list(inspect.signature(model.Painter.generate).parameters)[1:] == [
+        "prompt",
+        "n",
+        "seed",
+        "temperature",
+        "top_k",
+        "top_p",
+        "guidance",
+        "truncate",
+        "on_progress",
+    ]
+    with pytest.raises(AttributeError, match="has no attribute 'paint'"):
+        model.paint  # noqa: B018  # type: ignore[attr-defined]
+
+
+def test_importing_model_does_not_wait_for_torch() -> None:
+    code = "import sys, model, model.config, model.errors; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_seed_gives_its_pictures_again_whatever_their_number(painter: model.Painter) -> None:
+    two = painter.generate("a red apple", n=2, seed=7)
+    one = painter.generate("a red apple", n=1, seed=7)
+    other = painter.generate("a red apple", n=1, seed=8)
+    assert [image.info["index"] for image in two] == [0, 1]
+    assert {image.info["seed"] for image in two} == {7}
+    for image in two:
+        assert isinstance(image, Image.Image)
+        assert (image.mode, image.size) == ("RGB", (256, 256))
+    assert two[0].tobytes() == one[0].tobytes()
+    assert two[0].tobytes() != two[1].tobytes()
+    assert other[0].tobytes() != one[0].tobytes()
+
+
+def test_without_a_seed_one_is_drawn_and_told(painter: model.Painter) -> None:
+    first = painter.generate("a cat")[0]
+    again = painter.generate("a cat", seed=first.info["seed"])[0]
+    assert first.tobytes() == again.tobytes()
+    assert painter.generate("a cat")[0].info["seed"] != first.info["seed"]
+
+
+def test_what_is_not_given_is_the_checkpoints_default(painter: model.Painter) -> None:
+    default = painter.checkpoint.config.sampling
+    assert (default.temperature, default.top_k, default.guidance) == (0.9, 200, 2.0)
+    image = painter.generate("a cat", seed=3)[0]
+    named = painter.generate("a cat", seed=3, temperature=0.9, top_k=200, top_p=1.0, guidance=2.0)[0]
+    assert image.tobytes() == named.tobytes()
+    assert painter.generate("a cat", seed=3, guidance=1.0)[0].tobytes() != image.tobytes()
+
+
+def test_progress_ends_at_the_total(painter: model.Painter) -> None:
+    seen: list[tuple[int, int]] = []
+    painter.generate("a cat", n=2, seed=1, on_progress=lambda done, total: seen.append((done, total)))
+    assert {total for _, total in seen} == {64}
+    assert seen == sorted(seen)
+    assert seen[-1][0] == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"n": 0}, "n"),
+        ({"n": 65}, "n"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"top_k": 8193}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"guidance": 21.0}, "guidance"),
+    ],
+)
+def test_an_argument_out_of_range_is_named(painter: model.Painter, arguments: dict[str, float], field: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{field}: ") as caught:
+        painter.generate("a cat", **arguments)  # type: ignore[arg-type]
+    assert caught.value.field == field
+
+
+def test_a_long_prompt_is_refused_or_cut(painter: model.Painter) -> None:
+    with pytest.raises(PromptTooLong):
+        painter.generate("a cat " * 300)
+    assert len(painter.generate("a cat " * 300, seed=1, truncate=True)) == 1
+
+
+def test_an_interrupt_leaves_a_painter_that_paints(painter: model.Painter) -> None:
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    before = painter.generate("a cat", seed=5)[0]
+    with pytest.raises(KeyboardInterrupt):
+        painter.generate("a cat", n=3, seed=5, on_progress=interrupt)
+    assert painter.generate("a cat", seed=5)[0].tobytes() == before.tobytes()
+
+
+def test_threads_may_share_a_painter(painter: model.Painter) -> None:
+    alone = [painter.generate("a cat", seed=seed)[0].tobytes() for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        shared = list(pool.map(lambda seed: painter.generate("a cat", seed=seed)[0].tobytes(), (1, 2)))
+    assert shared == alone
+
+
+def test_the_parts_are_there_for_a_researcher(painter: model.Painter) -> None:
+    text = torch.tensor([painter.tokenizer.encode("a red apple")])
+    assert painter.tokenizer.decode(text[0].tolist()) == "a red apple"
+    pictures = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    ids = painter.vae.encode(pictures)
+    assert (ids.shape, ids.dtype) == ((2, 32, 32), torch.int64)
+    painted = painter.vae.decode(ids)
+    assert (painted.shape, painted.dtype) == (pictures.shape, torch.float32)
+    assert 0 <= float(painted.min()) <= float(painted.max()) <= 1
+
+    image = ids[:1].flatten(1)[:, :40]
+    logits = painter.transformer.logits(text, image)
+    vocabulary = painter.transformer.config.text_vocab + painter.transformer.config.image_vocab
+    assert (logits.shape, logits.dtype) == ((1, text.shape[1] + 40, vocabulary), torch.float32)
+
+
+def test_a_model_that_gives_nan_is_an_error_and_no_picture(tiny_checkpoint: Path) -> None:
+    broken = model.load(tiny_checkpoint, device="cpu")
+    with torch.no_grad():
+        next(broken.transformer.parameters()).fill_(math.nan)
+    with pytest.raises(DalleError):
+        broken.generate("a cat", seed=1)
+
+
+def test_missing_weights_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere: no such folder"):
+        model.load(tmp_path / "nowhere")
