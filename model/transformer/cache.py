@@ -44,6 +44,6 @@ class KVCache:
         """Make the slots `targets` (n,) equal to slot `source`. length: positions to copy; all of them when not given."""
         end = self.capacity if length is None else length
         for buffer in (self.k, self.v):
-            buffer[:, targets, :, :end] = buffer[:, source, None, :, :end]
+            buffer[:, targets, :, :end] = buffer[:, source, None, :, :end].clone()
         for state in (self.length, self.step, self.tokens, self.caption):
-            state[targets] = state[source]
+            state[targets] = state[source].clone()
