@@ -7,8 +7,10 @@ raw RGB bytes.
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass, field
 
+from model.config import TransformerConfig
 from model.errors import InvalidRequest
 
 MAX_IMAGES = 64  # images of one request; what a client may ask for is the HTTP side's own, smaller limit
@@ -40,15 +42,24 @@ class SamplingParams:
 
     def check(self, image_vocab: int) -> None:
         """Raises InvalidRequest naming the first field out of range; NaN and infinities are out of every range."""
-        if not 0 <= self.seed < 2**63:
-            raise InvalidRequest("seed", f"seed: {self.seed}, and it must be from 0 to {2**63 - 1}")
+        _check_integer("seed", self.seed, 0, 2**63 - 1)
         _check_real("temperature", self.temperature, 0.0, 5.0)
-        if not 0 <= self.top_k <= image_vocab:
-            raise InvalidRequest("top_k", f"top_k: {self.top_k}, and it must be from 0 to {image_vocab}")
+        _check_integer("top_k", self.top_k, 0, image_vocab)
         _check_real("top_p", self.top_p, 0.0, 1.0)
         if self.top_p == 0.0:
             raise InvalidRequest("top_p", "top_p: 0.0, and it must be above 0, up to 1.0")
         _check_real("guidance", self.guidance, 0.0, 20.0)
+
+
+def _check_integer(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidRequest(name, f"{name}: {value}, and it must be from {low} to {high}")
+
+
+def _check_bytes(name: str, value: bytes | None, size: int) -> None:
+    if value is None or len(value) != size:
+        found = "nothing" if value is None else f"{len(value)} bytes"
+        raise InvalidRequest(name, f"{name}: {found}, and it must be {size} bytes")
 
 
 def _check_real(name: str, value: float, low: float, high: float) -> None:
@@ -85,6 +96,37 @@ class GenerationRequest:
     def rows(self) -> int:
         """Slots that one image of this request takes: 2 with guidance (conditional and null prompt), else 1."""
         return 2 if self.params.guidance != 1.0 or self.score else 1
+
+    def check(self, config: TransformerConfig, image_size: int) -> None:
+        """Raises InvalidRequest naming the first field that a model of this config cannot honour, and both values.
+
+        image_size: pixels a side.
+        """
+        text, cells = self.text_ids, config.image_tokens
+        if not 2 <= len(text) <= config.max_text:
+            found = f"text_ids: {len(text)} ids, <bos> and <eot> counted"
+            raise InvalidRequest("text_ids", f"{found}, and the model reads 2 to {config.max_text}")
+        if not (min(text) >= 0 and max(text) < config.text_vocab):
+            found = f"text_ids: ids from {min(text)} to {max(text)}"
+            raise InvalidRequest("text_ids", f"{found}, and the model knows 0 to {config.text_vocab - 1}")
+        _check_integer("num_images", self.num_images, 1, MAX_IMAGES)
+        _check_integer("first_index", self.first_index, 0, MAX_INDEX)
+        self.params.check(config.image_vocab)
+        rows = self.partial_rows
+        if list(rows) != sorted(set(rows)) or any(not 0 < row < config.grid for row in rows):
+            allowed = f"ascending numbers from 1 to {config.grid - 1}"
+            raise InvalidRequest("partial_rows", f"partial_rows: {list(rows)}, and it must be {allowed}")
+        if self.forced is not None:
+            if self.image is not None or self.keep is not None:
+                raise InvalidRequest("forced", "forced: tokens and a picture to keep cannot both be given")
+            _check_bytes("forced", self.forced, 2 * cells)
+            tokens = struct.unpack(f"<{cells}h", self.forced)
+            if min(tokens) < -1 or max(tokens) >= config.image_vocab:
+                found = f"forced: tokens from {min(tokens)} to {max(tokens)}"
+                raise InvalidRequest("forced", f"{found}, and they must be from -1 to {config.image_vocab - 1}")
+        if self.image is not None or self.keep is not None:
+            _check_bytes("image", self.image, 3 * image_size * image_size)
+            _check_bytes("keep", self.keep, cells)
 
 
 @dataclass(eq=False)
@@ -189,7 +231,7 @@ class EngineStats:
     tokens: int  # image tokens drawn since the start
     tokens_per_second: float  # while stepping, a moving mean; 0.0 before the first step
     seconds_per_step: float  # a moving mean; the warm-up's measure before the first step
-    steps_left: int  # of all waiting and running images: their sum, times the seconds, over the rows is the backlog
+    steps_left: int  # row-steps of all waiting and running images: * seconds_per_step / slots is the backlog in seconds
     images: int  # pictures painted since the start
     accepted: int  # requests
     completed: int
