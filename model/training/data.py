@@ -1,0 +1,283 @@
+"""Folders of pictures and WebDataset tars -> samples: a 256 x 256 picture, its weighted captions, what else is known.
+
+    for sample in iterate([Path("shards")], split="train", seed=1, epoch=0):
+        sample.image, sample_caption(sample.captions, rng)
+
+A folder holds pictures (.webp .png .jpg .jpeg, at any depth) with a .json or .txt of the same name beside each, or
+shards; a shard is an uncompressed tar with KEY.webp and KEY.json or KEY.txt (the WebDataset layout). A .txt is one
+caption. A .json has "captions": [[weight, text], ...] (or texts only, or one text as "caption" or "text") and any other
+fields, which become `Sample.meta`; "split" is the one that `iterate` reads.
+
+Everything is indexed first and read at random after that, so any order can be walked, split and taken up again. Knows
+nothing of models or tokens.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from model.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SIZE = 256  # side of a sample's picture, in pixels
+PICTURES = (".webp", ".png", ".jpg", ".jpeg")
+TEXTS = (".json", ".txt")
+
+Pixels = npt.NDArray[np.uint8]
+Captions = list[tuple[float, str]]
+
+
+class Uniform(Protocol):
+    """A source of numbers in [0, 1): `random.Random` and `numpy.random.Generator` both are."""
+
+    def random(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and what is known of it."""
+
+    key: str  # name without its ending, unique within its folder or shard
+    image: Pixels  # (256, 256, 3) RGB
+    captions: Captions  # (weight, text), weights above 0; empty when the picture came without a caption
+    meta: dict[str, Any] = field(default_factory=dict)  # the other fields of the .json
+    size: tuple[int, int] = (SIZE, SIZE)  # width and height of the picture as it was stored
+    position: int = 0  # place in this walk: `iterate(..., start=position + 1)` goes on after it
+
+
+@dataclass
+class Report:
+    """What a walk met. undecodable: pictures or texts that cannot be read; names: the first few of them."""
+
+    read: int = 0
+    undecodable: int = 0
+    without_caption: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        line = f"{self.read} pictures read, {self.without_caption} of them without a caption"
+        if self.undecodable:
+            line += f"; {self.undecodable} cannot be read and were left out: {', '.join(self.names)}"
+        return line
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A range of bytes in a file; size -1 is the whole of it."""
+
+    path: Path
+    offset: int = 0
+    size: int = -1
+
+    def read(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one sample lies."""
+
+    key: str
+    picture: _Piece
+    text: _Piece | None
+    suffix: str  # of the text: ".json", ".txt" or ""
+
+
+def _pair(found: dict[tuple[str, str], dict[str, _Piece]]) -> Iterator[Entry]:
+    for (_, key), pieces in found.items():
+        picture = next((pieces[s] for s in PICTURES if s in pieces), None)
+        if picture is not None:
+            suffix = next((s for s in TEXTS if s in pieces), "")
+            yield Entry(key, picture, pieces.get(suffix), suffix)
+
+
+def _in_tar(path: Path) -> Iterator[Entry]:
+    found: dict[tuple[str, str], dict[str, _Piece]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.isfile():
+                    folder, _, name = member.name.rpartition("/")
+                    key, _, suffix = name.partition(".")  # WebDataset: the key ends at the first dot
+                    place = found.setdefault((folder, key), {})
+                    place[f".{suffix.lower()}"] = _Piece(path, member.offset_data, member.size)
+    except tarfile.ReadError as error:
+        if not found:
+            raise DataError(f"{path}: not an uncompressed tar ({error})") from error
+        logger.warning("%s: cut short after %d samples (%s)", path, len(found), error)
+    yield from _pair(found)
+
+
+def _in_folder(folder: Path) -> Iterator[Entry]:
+    found: dict[tuple[str, str], dict[str, _Piece]] = {}
+    for path in sorted(folder.rglob("*")):
+        suffix = path.suffix.lower()
+        if suffix == ".tar":
+            yield from _in_tar(path)
+        elif suffix in PICTURES or suffix in TEXTS:
+            found.setdefault((str(path.parent), path.stem), {})[suffix] = _Piece(path)
+    yield from _pair(found)
+
+
+def index(paths: Sequence[Path]) -> list[Entry]:
+    """Every sample of these folders and tars, in an order that depends only on their names.
+
+    Raises DataError, with the path, when one does not exist, is not a tar, or holds no picture at all.
+    """
+    entries: list[Entry] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+        here = list(_in_folder(path) if path.is_dir() else _in_tar(path))
+        if not here:
+            raise DataError(f"{path}: no pictures in it ({', '.join(PICTURES)}, or tars of them)")
+        entries += here
+    if not entries:
+        raise DataError("no data: name a folder or a tar")
+    return entries
+
+
+def _weighted(captions: object) -> Captions:
+    texts = [captions] if isinstance(captions, str) else captions
+    if not isinstance(texts, list):
+        raise ValueError(f"captions are a text or a list, not {type(captions).__name__}")
+    found: Captions = []
+    for entry in texts:
+        weight, text = (1.0, entry) if isinstance(entry, str) else entry
+        if not isinstance(text, str) or not math.isfinite(weight := float(weight)) or weight < 0:
+            raise ValueError(f"a caption is a text or [weight, text], not {entry!r}")
+        if weight and text.strip():
+            found.append((weight, text.strip()))
+    return found
+
+
+def parse_text(raw: bytes, suffix: str) -> tuple[Captions, dict[str, Any]]:
+    """The captions and other fields of a .json or .txt. Raises ValueError for what cannot be read."""
+    text = raw.decode("utf-8-sig")
+    if suffix != ".json":
+        return _weighted(" ".join(text.split())), {}
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError("the .json of a sample is an object")
+    named = [name for name in ("captions", "caption", "text") if name in fields]
+    captions = _weighted(fields.pop(named[0])) if named else []
+    return captions, fields
+
+
+def square(image: Image.Image, size: int = SIZE) -> Pixels:
+    """Any picture -> (size, size, 3) RGB: turned as its EXIF says, on white, centre-cropped, resized (Lanczos)."""
+    image = ImageOps.exif_transpose(image)
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGB", rgba.size, "white")
+        image.paste(rgba, mask=rgba)
+    image = image.convert("RGB")
+    if image.size != (size, size):
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.resize(
+            (size, size), Image.Resampling.LANCZOS, (left, top, left + side, top + side), reducing_gap=3
+        )
+    return np.array(image, dtype=np.uint8)
+
+
+def load(entry: Entry, position: int = 0, split: str | None = None) -> Sample | None:
+    """Read and decode one sample; None when it belongs to another split.
+
+    Raises ValueError or OSError for a picture or a text that cannot be read.
+    """
+    captions, meta = parse_text(entry.text.read(), entry.suffix) if entry.text else ([], {})
+    if split is not None and meta.get("split", "train") != split:
+        return None
+    try:
+        with Image.open(io.BytesIO(entry.picture.read())) as image:
+            size, pixels = image.size, square(image)
+    except (Image.DecompressionBombError, SyntaxError) as error:  # Pillow's words for "too large" and "damaged"
+        raise ValueError(str(error)) from error
+    return Sample(entry.key, pixels, captions, meta, size, position)
+
+
+def order(count: int, seed: int | None, epoch: int = 0, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
+    """Which of `count` samples the reader `rank` of `world` sees in this epoch, and in which order.
+
+    The readers of one (seed, epoch) together see every sample once. seed None: as they lie.
+    """
+    if not 0 <= rank < world:
+        raise ValueError(f"rank {rank} of {world} readers: 0..{world - 1} is meant")
+    places = np.arange(count, dtype=np.int64)
+    if seed is not None:
+        places = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(places)
+    return places[rank::world]
+
+
+def iterate(
+    paths: Sequence[Path],
+    *,
+    split: str | None = None,
+    seed: int | None = None,
+    epoch: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    start: int = 0,
+    refine: Callable[[Sample], Sample | None] | None = None,
+    report: Report | None = None,
+) -> Iterator[Sample]:
+    """Walk the samples of folders and tars once.
+
+    split: only samples of this "split" (one that names none counts as "train"); None: all.
+    seed, epoch: shuffle, the same way every time; seed None keeps the stored order.
+    rank, world: this reader's share (with several workers a process: rank * workers + worker of world * workers).
+    start: go on at this place of the walk: the last sample's `position` + 1.
+    refine: judges each sample, for example a `filters.Filter`; None from it leaves the sample out.
+    report: filled as the walk goes. What cannot be read is counted there, logged at the end, and left out.
+    Raises DataError when there is nothing at all, or nothing of which can be read.
+    """
+    entries = index(paths)
+    report = report if report is not None else Report()
+    places = order(len(entries), seed, epoch, rank, world)
+    for position in range(start, len(places)):
+        entry = entries[places[position]]
+        try:
+            sample = load(entry, position, split)
+        except (ValueError, OSError) as error:
+            report.undecodable += 1
+            if len(report.names) < 5:
+                report.names.append(f"{entry.picture.path.name}:{entry.key} ({error})")
+            continue
+        if sample is None:
+            continue
+        report.read += 1
+        report.without_caption += not sample.captions
+        kept = sample if refine is None else refine(sample)
+        if kept is not None:
+            yield kept
+    if report.undecodable:
+        logger.warning("%s", report)
+    if report.undecodable and not report.read and start == 0:
+        raise DataError(f"{paths[0]}: none of {report.undecodable} samples can be read: {report.names[0]}")
+
+
+def sample_caption(captions: Captions, rng: Uniform) -> str:
+    """One text, drawn by weight; "" (the null caption) where there is none."""
+    total = sum(weight for weight, _ in captions)
+    left = rng.random() * total
+    for weight, text in captions:
+        left -= weight
+        if left < 0:
+            return text
+    return captions[-1][1] if captions else ""

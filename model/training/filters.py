@@ -1,0 +1,147 @@
+"""What is fit to train on: the rules of Ramesh et al. 2021 (2102.12092, appendix C) as pure functions, and their count.
+
+    refuse = Filter()
+    for sample in iterate(paths, refine=refuse): ...
+    refuse.report()  # {"passed": 7410, "caption not English": 3, ...}
+
+A rule judges a text, a size or a picture and knows nothing else. The paper names captions that are short, not English
+or boilerplate, and aspect ratios outside [1/2, 2]; duplicates and tiny pictures are ours to add.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from model.errors import DataError
+from model.training.data import Sample
+
+_MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
+_DATE = rf"(\d{{1,4}}[-/. ]\d{{1,2}}[-/. ]\d{{1,4}}|(\d{{1,2}}\s+)?({_MONTHS})\s+(\d{{1,2}},?\s+)?\d{{2,4}})"
+_BOILERPLATE = re.compile(
+    rf"((photo(graph(ed)?)?|image|picture|taken|created|uploaded)\s+(on|at|from)\s+(the\s+)?)?{_DATE}\.?"
+    r"|(img|dsc|dscn|dscf|image|photo|picture|untitled|screenshot|thumbnail|file)[-_ ]*\d*(\.(jpe?g|png|webp|gif))?"
+    r"|(click|tap) (here )?to (enlarge|view|zoom)|image not available|https?://\S+",
+    re.IGNORECASE,
+)
+
+
+def long_enough(text: str, letters: int = 3) -> bool:
+    """The caption has at least `letters` letters: "a cat" has four."""
+    return sum(character.isalpha() for character in text) >= letters
+
+
+def not_boilerplate(text: str) -> bool:
+    """The caption says something of its own: not a date, a camera's file name, a link or a web page's stock phrase."""
+    return _BOILERPLATE.fullmatch(" ".join(text.split())) is None
+
+
+@lru_cache(maxsize=1)
+def _rank() -> Callable[[str], list[tuple[str, float]]]:
+    """text -> (language, probability), most likely first. The model is loaded once a process (1 s)."""
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise DataError("telling languages apart needs py3langid: install the train extra") from error
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    return cast(Callable[[str], list[tuple[str, float]]], identifier.rank)
+
+
+def _latin(character: str) -> bool:
+    return unicodedata.name(character, "").startswith("LATIN")
+
+
+@lru_cache(maxsize=65536)
+def english(text: str, least: float = 0.002) -> bool:
+    """The caption looks English: Latin letters for the most part, and nothing that tells of another language.
+
+    Two words say little about a language ("a taco"), so the question is not whether English is the best guess but
+    whether it can be ruled out: its probability by py3langid (langid.py, Lui & Baldwin 2012) is below `least`.
+    """
+    letters = [character for character in text if character.isalpha()]
+    if 2 * sum(map(_latin, letters)) < len(letters):
+        return False
+    if len(text.split()) < 3:
+        return True
+    return bool(dict(_rank()(text.lower())).get("en", 0.0) >= least)
+
+
+def good_aspect(width: int, height: int, most: float = 2.0) -> bool:
+    """Width over height lies in [1 / most, most]."""
+    return width <= most * height and height <= most * width
+
+
+def big_enough(width: int, height: int, least: int = 64) -> bool:
+    """The shorter side has at least `least` pixels."""
+    return min(width, height) >= least
+
+
+def not_blank(image: npt.NDArray[np.uint8]) -> bool:
+    """(h, w, 3) has more than one shade: some channel's values lie 8 or more of 255 apart."""
+    return int(np.ptp(image, axis=(0, 1)).max()) >= 8
+
+
+def fingerprint(image: npt.NDArray[np.uint8]) -> bytes:
+    """16 bytes that two (h, w, 3) pictures share only if they are equal, pixel for pixel."""
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
+
+
+class Filter:
+    """Judges samples one after another; counts how many each rule refused. A duplicate is refused from its second on.
+
+    A caption that breaks a rule is taken from its sample; a sample with no caption left is refused for the rule that
+    took the last. captions=False is for training on pictures alone (the VAE): no caption is looked at.
+    """
+
+    def __init__(self, captions: bool = True, least_side: int = 64, most_aspect: float = 2.0) -> None:
+        self.captions = captions
+        self.least_side = least_side
+        self.most_aspect = most_aspect
+        self.counts: Counter[str] = Counter()
+        self._seen: set[bytes] = set()
+
+    def __call__(self, sample: Sample) -> Sample | None:
+        """The sample with the captions that pass, or None."""
+        kept, reason = self._judge(sample)
+        self.counts[reason or "passed"] += 1
+        return kept
+
+    def _judge(self, sample: Sample) -> tuple[Sample | None, str]:
+        if not big_enough(*sample.size, least=self.least_side):
+            return None, f"smaller than {self.least_side} pixels"
+        if not good_aspect(*sample.size, most=self.most_aspect):
+            return None, f"aspect ratio outside 1:{self.most_aspect:g}"
+        captions = sample.captions
+        if self.captions:
+            if not captions:
+                return None, "no caption"
+            for rule, reason in (
+                (long_enough, "caption too short"),
+                (not_boilerplate, "caption is boilerplate"),
+                (english, "caption not English"),
+            ):
+                captions = [(weight, text) for weight, text in captions if rule(text)]
+                if not captions:
+                    return None, reason
+        if not not_blank(sample.image):
+            return None, "blank picture"
+        digest = fingerprint(sample.image)
+        if digest in self._seen:
+            return None, "duplicate picture"
+        self._seen.add(digest)
+        return replace(sample, captions=captions), ""
+
+    def report(self) -> dict[str, int]:
+        """How many passed, and how many each rule refused, most first."""
+        return {"passed": self.counts["passed"]} | {
+            reason: count for reason, count in self.counts.most_common() if reason != "passed"
+        }
