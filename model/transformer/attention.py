@@ -16,7 +16,7 @@ from model.config import TransformerConfig
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of every pair's angle, each (..., head_dim / 2) float32."""
+    """What turns a head's vectors: cosines, and sines with the sign of the half they fall on; each (..., head_dim)."""
 
     cos: Tensor
     sin: Tensor
@@ -27,7 +27,7 @@ def _angles(coordinate: Tensor, pairs: int, base: float) -> Tensor:
 
 
 def rotation_table(config: TransformerConfig) -> Rotation:
-    """Rotations of all positions, (max_text + steps, head_dim / 2): first the text's, then the image groups'.
+    """Rotations of all positions, (max_text + steps + 1, head_dim): first the text's, then the image groups'.
 
     Row `max_text + s` belongs to the position that is fed group s - 1 and predicts group s (RoPE, 2104.09864; several
     axes as in 2403.13298).
@@ -44,14 +44,13 @@ def rotation_table(config: TransformerConfig) -> Rotation:
     angles = torch.cat(
         [_angles(text, text_pairs, 1000.0), _angles(row, row_pairs, 100.0), _angles(column, column_pairs, 100.0)], dim=-1
     )
-    return Rotation(angles.cos(), angles.sin())
+    return Rotation(torch.cat([angles.cos(), angles.cos()], dim=-1), torch.cat([-angles.sin(), angles.sin()], dim=-1))
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """x (..., head_dim), rotated pairwise (first half with second half); rotation broadcasts over the leading axes."""
-    first, second = x.chunk(2, dim=-1)
+    """x (..., head_dim), turned pairwise: element i with element i + head_dim / 2. rotation broadcasts."""
     cos, sin = rotation.cos.to(x.dtype), rotation.sin.to(x.dtype)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 class Attention(nn.Module):
@@ -62,18 +61,17 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         self.qkv = nn.Linear(config.dim, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)
         self.out = nn.Linear(config.heads * config.head_dim, config.dim, bias=False)
-        self.q_scale = nn.Parameter(torch.ones(config.head_dim))
-        self.k_scale = nn.Parameter(torch.ones(config.head_dim))
+        self.gain = nn.Parameter(torch.ones(config.heads))  # sharpness of each head, as queries have a fixed length
         nn.init.zeros_(self.out.weight)
 
     def project(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """x (b, n, dim) -> q (b, heads, n, head_dim), k and v (b, kv_heads, n, head_dim); rotation (n | b n, pairs)."""
+        """x (b, n, dim) -> q (b, heads, n, head_dim), k and v (b, kv_heads, n, head_dim); rotation (n | b 1 n, head_dim)."""
         b, n, _ = x.shape
         qkv = self.qkv(x).view(b, n, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
-        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)  # (b, heads | kv_heads, n, head_dim)
-        q = rotate(F.rms_norm(q, (self.head_dim,), self.q_scale, 1e-6), rotation)
-        k = rotate(F.rms_norm(k, (self.head_dim,), self.k_scale, 1e-6), rotation)
-        return q, k, v
+        qk, v = qkv.split([self.heads + self.kv_heads, self.kv_heads], dim=1)  # (b, heads + kv_heads | kv_heads, n, head_dim)
+        qk = rotate(F.layer_norm(qk, (self.head_dim,), eps=1e-6), rotation)
+        q, k = qk.split([self.heads, self.kv_heads], dim=1)
+        return q * self.gain.view(-1, 1, 1), k, v
 
     def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Attention over all positions of x. mask (b, 1, n, n) bool, True where a query may look; None for causal.

@@ -51,7 +51,7 @@ class LocalBlock(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=1e-6, bias=False)
         self.w1 = nn.Linear(dim, 2 * dim, bias=False)
         self.w2 = nn.Linear(2 * dim, dim, bias=False)
         nn.init.zeros_(self.w2.weight)
@@ -72,7 +72,7 @@ class Local(nn.Module):
         self.from_left = nn.Linear(LEFT * config.code_dim, config.local_dim, bias=False)
         self.from_above = nn.Linear((neighbours - LEFT) * config.code_dim, config.local_dim, bias=False)
         self.blocks = nn.ModuleList(LocalBlock(config.local_dim) for _ in range(config.local_depth))
-        self.norm = nn.RMSNorm(config.local_dim, eps=1e-6)
+        self.norm = nn.LayerNorm(config.local_dim, eps=1e-6, bias=False)
         self.to_code = nn.Linear(config.local_dim, config.code_dim, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.image_vocab))
 

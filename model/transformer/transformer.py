@@ -26,9 +26,9 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         hidden = int(config.dim * config.mlp_ratio)
-        self.norm1 = nn.RMSNorm(config.dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(config.dim, eps=1e-6, bias=False)
         self.attention = Attention(config)
-        self.norm2 = nn.RMSNorm(config.dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(config.dim, eps=1e-6, bias=False)
         self.w1 = nn.Linear(config.dim, hidden, bias=False)
         self.w2 = nn.Linear(hidden, config.dim, bias=False)
         nn.init.zeros_(self.w2.weight)
@@ -50,7 +50,7 @@ class Transformer(nn.Module):
         self.caption_out = nn.Linear(config.dim, config.dim, bias=False)
         self.group_in = nn.Linear(config.group * config.code_dim, config.dim, bias=False)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.norm = nn.LayerNorm(config.dim, eps=1e-6, bias=False)
         self.local = Local(config)
         nn.init.normal_(self.text_table.weight, std=0.02)
         self._rotations: dict[torch.device, Rotation] = {}
@@ -70,13 +70,13 @@ class Transformer(nn.Module):
         inside = ((place >= 1) & (place < lengths[:, None] - 1)).to(self.text_table.weight.dtype)
         total = (self.text_table(text_ids) * inside.unsqueeze(-1)).sum(1)
         mean = total / inside.sum(1, keepdim=True).clamp_min(1)
-        mean = F.rms_norm(mean, (self.config.dim,), eps=1e-6) * (lengths > 2).unsqueeze(-1).to(mean.dtype)
+        mean = F.layer_norm(mean, (self.config.dim,), eps=1e-6) * (lengths > 2).unsqueeze(-1).to(mean.dtype)
         out: Tensor = self.caption_out(F.relu(self.caption_in(mean)).square())
         return out
 
     def embed(self, text_ids: Tensor, lengths: Tensor, caption: Tensor) -> Tensor:
         """Text positions' inputs (b, t, dim): <eot> is also the place that predicts the first group."""
-        x = F.rms_norm(self.text_table(text_ids), (self.config.dim,), eps=1e-6)
+        x = F.layer_norm(self.text_table(text_ids), (self.config.dim,), eps=1e-6)
         start = F.one_hot(lengths - 1, text_ids.shape[1]).to(x.dtype).unsqueeze(-1)  # (b, t, 1)
         return x + start * (self.places[0] + caption).unsqueeze(1)
 
@@ -213,7 +213,7 @@ class Transformer(nn.Module):
         x = self.embed_groups(codes, self.places[step].unsqueeze(1), cache.caption[slots].to(codes.dtype))
         table = self.rotations(x.device)
         at = config.max_text + step
-        rotation = Rotation(table.cos[at, None, None], table.sin[at, None, None])  # (rows, 1, 1, pairs)
+        rotation = Rotation(table.cos[at, None, None], table.sin[at, None, None])  # (rows, 1, 1, head_dim)
         exists = torch.arange(span, device=x.device) <= place.unsqueeze(1)
         bias = torch.zeros(exists.shape, device=x.device, dtype=x.dtype).masked_fill_(~exists, float("-inf"))[:, None, None]
         for i, block in enumerate(self.blocks):
