@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -32,8 +32,6 @@ from model.inference.sequence import (
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from model.vae import VAE
-
-REQUEST = "painter"  # the only request that its engine has at a time
 
 
 class Painter:
@@ -90,6 +88,33 @@ class Painter:
         """
         if not 1 <= n <= MAX_IMAGES:
             raise InvalidRequest("n", f"n: {n}, and it must be from 1 to {MAX_IMAGES}")
+        params = self._params(seed, temperature, top_k, top_p, guidance)
+        ids = tuple(self.tokenizer.encode(prompt, truncate))
+        return self._paint([GenerationRequest("0", ids, n, params)], on_progress)
+
+    def generate_each(
+        self,
+        prompts: Sequence[str],
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float | None = None,
+        on_progress: Callable[[int, int], object] | None = None,
+    ) -> list[Image.Image]:
+        """Paint one picture of each prompt, many at a time; each is the one that `generate` paints with that seed."""
+        params = self._params(seed, temperature, top_k, top_p, guidance)
+        texts = [tuple(self.tokenizer.encode(prompt)) for prompt in prompts]
+        return self._paint([GenerationRequest(str(i), ids, 1, params) for i, ids in enumerate(texts)], on_progress)
+
+    def _params(
+        self,
+        seed: int | None,
+        temperature: float | None,
+        top_k: int | None,
+        top_p: float | None,
+        guidance: float | None,
+    ) -> SamplingParams:
         default = self.checkpoint.config.sampling
         params = SamplingParams(
             seed=secrets.randbelow(2**32) if seed is None else seed,
@@ -99,31 +124,35 @@ class Painter:
             guidance=default.guidance if guidance is None else guidance,
         )
         params.check(self.transformer.config.image_vocab)
-        ids = tuple(self.tokenizer.encode(prompt, truncate))
-        request = GenerationRequest(REQUEST, ids, n, params)
-        with self._lock:
-            painted = self._run(request, on_progress)
-        return [self._image(event, params.seed) for event in sorted(painted, key=lambda event: event.index)]
+        return params
 
-    def _run(self, request: GenerationRequest, on_progress: Callable[[int, int], object] | None) -> list[Painted]:
-        if self._engine is None:
-            self._engine = Engine(self.checkpoint, slots=self.slots, device=self.device)
-        engine = self._engine
-        total = request.num_images * self.transformer.config.grid
-        painted: list[Painted] = []
-        engine.add(request)
-        try:
-            while engine.has_work:
-                for event in engine.step():
-                    if isinstance(event, Progress) and on_progress:
-                        on_progress(sum(event.rows_done), total)
-                    elif isinstance(event, Painted):
-                        painted.append(event)
-                    elif isinstance(event, Failed):
-                        raise _error(event)
-        finally:
-            engine.cancel(request.id)  # an interrupt leaves nothing behind; after the end this does nothing
-        return painted
+    def _paint(
+        self, requests: Sequence[GenerationRequest], on_progress: Callable[[int, int], object] | None
+    ) -> list[Image.Image]:
+        """The requests' pictures, request by request. Nothing else is in the engine meanwhile."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = Engine(self.checkpoint, slots=self.slots, device=self.device)
+            engine = self._engine
+            total = sum(request.num_images for request in requests) * self.transformer.config.grid
+            rows: dict[str, int] = {}
+            painted: dict[tuple[str, int], Image.Image] = {}
+            try:
+                for request in requests:
+                    engine.add(request)
+                while engine.has_work:
+                    for event in engine.step():
+                        if isinstance(event, Failed):
+                            raise _error(event)
+                        if isinstance(event, Painted):
+                            painted[event.request_id, event.index] = self._image(event, requests[0].params.seed)
+                        elif isinstance(event, Progress) and on_progress:
+                            rows[event.request_id] = sum(event.rows_done)
+                            on_progress(sum(rows.values()), total)
+            finally:
+                for request in requests:
+                    engine.cancel(request.id)  # an interrupt leaves nothing behind; after the end this does nothing
+        return [painted[request.id, i] for request in requests for i in range(request.num_images)]
 
     def _image(self, event: Painted, seed: int) -> Image.Image:
         size = self.vae.config.image_size

@@ -16,10 +16,23 @@ from PIL import Image
 import model
 from model.errors import CheckpointError, DalleError, InvalidRequest, PromptTooLong
 
+PROMPT, SEED = "a red apple", 7
+
 
 @pytest.fixture(scope="module")
 def painter(tiny_checkpoint: Path) -> model.Painter:
     return model.load(tiny_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def progress() -> list[tuple[int, int]]:
+    """What `pictures` reported while it was painted."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def pictures(painter: model.Painter, progress: list[tuple[int, int]]) -> list[Image.Image]:
+    return painter.generate(PROMPT, n=2, seed=SEED, on_progress=lambda done, total: progress.append((done, total)))
 
 
 def test_the_surface() -> None:
@@ -46,42 +59,40 @@ def test_importing_model_does_not_wait_for_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_seed_gives_its_pictures_again_whatever_their_number(painter: model.Painter) -> None:
-    two = painter.generate("a red apple", n=2, seed=7)
-    one = painter.generate("a red apple", n=1, seed=7)
-    other = painter.generate("a red apple", n=1, seed=8)
-    assert [image.info["index"] for image in two] == [0, 1]
-    assert {image.info["seed"] for image in two} == {7}
-    for image in two:
+def test_pictures_are_plain_images_that_know_their_seed(pictures: list[Image.Image]) -> None:
+    assert [image.info["index"] for image in pictures] == [0, 1]
+    assert {image.info["seed"] for image in pictures} == {SEED}
+    for image in pictures:
         assert isinstance(image, Image.Image)
         assert (image.mode, image.size) == ("RGB", (256, 256))
-    assert two[0].tobytes() == one[0].tobytes()
-    assert two[0].tobytes() != two[1].tobytes()
-    assert other[0].tobytes() != one[0].tobytes()
+    assert pictures[0].tobytes() != pictures[1].tobytes()
 
 
-def test_without_a_seed_one_is_drawn_and_told(painter: model.Painter) -> None:
-    first = painter.generate("a cat")[0]
-    again = painter.generate("a cat", seed=first.info["seed"])[0]
-    assert first.tobytes() == again.tobytes()
-    assert painter.generate("a cat")[0].info["seed"] != first.info["seed"]
-
-
-def test_what_is_not_given_is_the_checkpoints_default(painter: model.Painter) -> None:
+def test_what_is_not_given_is_the_checkpoints_default(painter: model.Painter, pictures: list[Image.Image]) -> None:
     default = painter.checkpoint.config.sampling
     assert (default.temperature, default.top_k, default.guidance) == (0.9, 200, 2.0)
-    image = painter.generate("a cat", seed=3)[0]
-    named = painter.generate("a cat", seed=3, temperature=0.9, top_k=200, top_p=1.0, guidance=2.0)[0]
-    assert image.tobytes() == named.tobytes()
-    assert painter.generate("a cat", seed=3, guidance=1.0)[0].tobytes() != image.tobytes()
+    named = painter.generate(PROMPT, n=1, seed=SEED, temperature=0.9, top_k=200, top_p=1.0, guidance=2.0)
+    assert named[0].tobytes() == pictures[0].tobytes()  # and the number of pictures changes none of them
+    assert painter.generate(PROMPT, seed=SEED, guidance=1.0)[0].tobytes() != pictures[0].tobytes()
 
 
-def test_progress_ends_at_the_total(painter: model.Painter) -> None:
-    seen: list[tuple[int, int]] = []
-    painter.generate("a cat", n=2, seed=1, on_progress=lambda done, total: seen.append((done, total)))
-    assert {total for _, total in seen} == {64}
-    assert seen == sorted(seen)
-    assert seen[-1][0] == 64
+def test_without_a_seed_one_is_drawn_and_told(painter: model.Painter, pictures: list[Image.Image]) -> None:
+    first = painter.generate(PROMPT)[0]
+    again = painter.generate(PROMPT, seed=first.info["seed"])[0]
+    assert first.tobytes() == again.tobytes() != pictures[0].tobytes()
+
+
+def test_prompts_are_painted_together_as_they_are_alone(painter: model.Painter, pictures: list[Image.Image]) -> None:
+    each = painter.generate_each(["a cat", PROMPT, "a blue circle"], seed=SEED)
+    assert len({image.tobytes() for image in each}) == 3
+    assert each[1].tobytes() == pictures[0].tobytes()
+
+
+@pytest.mark.usefixtures("pictures")
+def test_progress_ends_at_the_total(progress: list[tuple[int, int]]) -> None:
+    assert {total for _, total in progress} == {64}  # two pictures of 32 rows
+    assert progress == sorted(progress)
+    assert progress[-1][0] == 64
 
 
 @pytest.mark.parametrize(
@@ -110,21 +121,19 @@ def test_a_long_prompt_is_refused_or_cut(painter: model.Painter) -> None:
     assert len(painter.generate("a cat " * 300, seed=1, truncate=True)) == 1
 
 
-def test_an_interrupt_leaves_a_painter_that_paints(painter: model.Painter) -> None:
+def test_an_interrupt_leaves_a_painter_that_paints(painter: model.Painter, pictures: list[Image.Image]) -> None:
     def interrupt(*_: int) -> None:
         raise KeyboardInterrupt
 
-    before = painter.generate("a cat", seed=5)[0]
     with pytest.raises(KeyboardInterrupt):
         painter.generate("a cat", n=3, seed=5, on_progress=interrupt)
-    assert painter.generate("a cat", seed=5)[0].tobytes() == before.tobytes()
+    assert painter.generate(PROMPT, seed=SEED)[0].tobytes() == pictures[0].tobytes()
 
 
-def test_threads_may_share_a_painter(painter: model.Painter) -> None:
-    alone = [painter.generate("a cat", seed=seed)[0].tobytes() for seed in (1, 2)]
+def test_threads_may_share_a_painter(painter: model.Painter, pictures: list[Image.Image]) -> None:
     with ThreadPoolExecutor(2) as pool:
-        shared = list(pool.map(lambda seed: painter.generate("a cat", seed=seed)[0].tobytes(), (1, 2)))
-    assert shared == alone
+        shared = list(pool.map(lambda seed: painter.generate(PROMPT, seed=seed)[0], (SEED, SEED + 1)))
+    assert shared[0].tobytes() == pictures[0].tobytes() != shared[1].tobytes()
 
 
 def test_the_parts_are_there_for_a_researcher(painter: model.Painter) -> None:
