@@ -102,11 +102,36 @@ class TransformerConfig:
 
 
 TRANSFORMER_PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"dim": 64, "depth": 2, "heads": 4, "kv_heads": 2, "head_dim": 16, "code_dim": 16, "local_dim": 32, "local_depth": 1},
+    "tiny": {
+        "dim": 64,
+        "depth": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 16,
+        "code_dim": 16,
+        "local_dim": 32,
+        "local_depth": 1,
+    },
     "small": {"dim": 320, "depth": 8, "heads": 5, "kv_heads": 1, "local_dim": 256},
     "default": {},
-    "400M": {"dim": 1536, "depth": 18, "heads": 24, "kv_heads": 6, "code_dim": 256, "local_dim": 1024, "local_depth": 3},
-    "1.3B": {"dim": 2304, "depth": 26, "heads": 36, "kv_heads": 6, "code_dim": 256, "local_dim": 1536, "local_depth": 4},
+    "400M": {
+        "dim": 1536,
+        "depth": 18,
+        "heads": 24,
+        "kv_heads": 6,
+        "code_dim": 256,
+        "local_dim": 1024,
+        "local_depth": 3,
+    },
+    "1.3B": {
+        "dim": 2304,
+        "depth": 26,
+        "heads": 36,
+        "kv_heads": 6,
+        "code_dim": 256,
+        "local_dim": 1536,
+        "local_depth": 4,
+    },
 }
 
 VAE_PRESETS: dict[str, dict[str, Any]] = {

@@ -43,7 +43,9 @@ def test_cached_equals_uncached(group: int, by_slice: bool) -> None:
             torch.testing.assert_close(found, whole[:, place], rtol=1e-4, atol=1e-4)
         if step < model.config.steps - 1:
             span = None if step % 2 else text.shape[1] + step + 1
-            hidden = model.decode(cache, slice(0, 2) if by_slice else slots, image[:, place - group + 1 : place + 1], span)
+            hidden = model.decode(
+                cache, slice(0, 2) if by_slice else slots, image[:, place - group + 1 : place + 1], span
+            )
     assert cache.length[slots].tolist() == [text.shape[1] + model.config.steps - 1] * 2
 
 
@@ -89,7 +91,9 @@ def test_nothing_looks_ahead() -> None:
     assert not torch.allclose(after[:, here, model.config.text_vocab :], before[:, here, model.config.text_vocab :])
     words = text.clone()
     words[:, 2] += 1
-    assert not torch.allclose(model.logits(words, image)[:, -2, model.config.text_vocab :], before[:, -2, model.config.text_vocab :])
+    assert not torch.allclose(
+        model.logits(words, image)[:, -2, model.config.text_vocab :], before[:, -2, model.config.text_vocab :]
+    )
     torch.testing.assert_close(model.logits(words, image)[:, :2], before[:, :2])
 
 

@@ -34,10 +34,10 @@ def test_shapes_ranges_and_round_trip() -> None:
     vae = VAE(vae_config("tiny")).eval()
     images = torch.rand(2, 3, 256, 256)
     ids = vae.encode(images)
-    assert ids.shape == (2, 32, 32) and ids.dtype == torch.int64 and 0 <= ids.min() and ids.max() < 8192
+    assert ids.shape == (2, 32, 32) and ids.dtype == torch.int64 and ids.min() >= 0 and ids.max() < 8192
     painted = vae.decode(ids)
     assert painted.shape == images.shape and painted.dtype == torch.float32
-    assert 0 <= painted.min() and painted.max() <= 1
+    assert painted.min() >= 0 and painted.max() <= 1
     assert torch.equal(vae.decode(ids.flatten(1)), painted)
 
 

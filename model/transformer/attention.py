@@ -42,7 +42,8 @@ def rotation_table(config: TransformerConfig) -> Rotation:
     row = torch.cat([torch.full_like(place, -1), group // per_row])
     column = torch.cat([torch.full_like(place, -1), (group % per_row) * config.group])
     angles = torch.cat(
-        [_angles(text, text_pairs, 1000.0), _angles(row, row_pairs, 100.0), _angles(column, column_pairs, 100.0)], dim=-1
+        [_angles(text, text_pairs, 1000.0), _angles(row, row_pairs, 100.0), _angles(column, column_pairs, 100.0)],
+        dim=-1,
     )
     return Rotation(torch.cat([angles.cos(), angles.cos()], dim=-1), torch.cat([-angles.sin(), angles.sin()], dim=-1))
 
@@ -65,13 +66,13 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def project(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """x (b, n, dim) -> q (b, heads, n, head_dim), k and v (b, kv_heads, n, head_dim); rotation (n | b 1 n, head_dim)."""
+        """x (b, n, dim), rotation (n | b 1 n, head_dim) -> q (b, heads, n, head_dim), k, v (b, kv_heads, n, head_dim)."""
         b, n, _ = x.shape
         qkv = self.qkv(x).view(b, n, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
-        qk, v = qkv.split([self.heads + self.kv_heads, self.kv_heads], dim=1)  # (b, heads + kv_heads | kv_heads, n, head_dim)
+        turned = self.heads + self.kv_heads
+        qk, v = qkv[:, :turned], qkv[:, turned:]  # (b, heads + kv_heads | kv_heads, n, head_dim)
         qk = rotate(F.layer_norm(qk, (self.head_dim,), eps=1e-6), rotation)
-        q, k = qk.split([self.heads, self.kv_heads], dim=1)
-        return q * self.gain.view(-1, 1, 1), k, v
+        return qk[:, : self.heads] * self.gain.view(-1, 1, 1), qk[:, self.heads :], v
 
     def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Attention over all positions of x. mask (b, 1, n, n) bool, True where a query may look; None for causal.
@@ -85,7 +86,9 @@ class Attention(nn.Module):
         )
         return self.out(found.transpose(1, 2).flatten(2)), k, v
 
-    def decode(self, x: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, bias: Tensor, place: Tensor) -> Tensor:
+    def decode(
+        self, x: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, bias: Tensor, place: Tensor
+    ) -> Tensor:
         """One new position a row over cached ones. x (b, 1, dim) -> (b, 1, dim).
 
         keys, values (b, kv_heads, span, head_dim): the rows' caches, written here at `place` (b,).

@@ -20,7 +20,7 @@ ABOVE = 2  # neighbours seen above: this many to either side of the one straight
 
 
 class CodeTable(nn.Module):
-    """One vector a code: a part of its own, and a part for each of its FSQ levels, shared by all codes at that level."""
+    """One vector a code: a part of its own, and a part for each of its FSQ levels, shared with that level's codes."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

@@ -9,6 +9,8 @@ Token ids only: it knows nothing of words or pixels. Text ids are <bos>, the pro
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -55,6 +57,11 @@ class Transformer(nn.Module):
         nn.init.normal_(self.text_table.weight, std=0.02)
         self._rotations: dict[torch.device, Rotation] = {}
 
+    @property
+    def layers(self) -> list[Block]:
+        """The body's blocks, first to last."""
+        return cast("list[Block]", list(self.blocks))
+
     # What follows is shared by training and serving.
 
     def rotations(self, device: torch.device) -> Rotation:
@@ -92,7 +99,8 @@ class Transformer(nn.Module):
 
         text_ids (b, t) padded on the right, lengths (b,), image_ids (b, grid * grid). seen (b, grid * grid), where
         given, is 0 at image tokens that are withheld as inputs. Returns the body's normalised output at the text
-        positions (b, t, dim), at the positions that predict groups (b, steps, dim), and code vectors (b, grid, grid, code_dim).
+        positions (b, t, dim), at the positions that predict groups (b, steps, dim), and the code vectors
+        (b, grid, grid, code_dim).
         """
         config = self.config
         b, t = text_ids.shape
@@ -115,7 +123,7 @@ class Transformer(nn.Module):
         table = self.rotations(x.device)
         start = config.max_text + 1
         rotation = Rotation(*(torch.cat([part[:t], part[start : start + config.steps - 1]]) for part in table))
-        for block in self.blocks:
+        for block in self.layers:
             x = x + block.attention(block.norm1(x), rotation, mask)[0]
             x = block.feed_forward(x)
         x = self.norm(x)
@@ -124,7 +132,7 @@ class Transformer(nn.Module):
         return x[:, :t], torch.cat([first, x[:, t:]], dim=1), grid
 
     def local_inputs(self, predicting: Tensor, grid: Tensor) -> Tensor:
-        """What the local network starts from at every image token: (b, steps, dim), (b, grid, grid, code_dim) -> (b, grid * grid, local_dim)."""
+        """(b, steps, dim), (b, grid, grid, code_dim) -> where the local network starts, (b, grid * grid, local_dim)."""
         left, above = self.local.neighbours(grid)
         body = rearrange(self.local.from_body(predicting), "b s (g d) -> b (s g) d", g=self.config.group)
         near = self.local.from_left(left) + self.local.from_above(above)
@@ -146,8 +154,11 @@ class Transformer(nn.Module):
                 f"text_ids {tuple(text_ids.shape)} and image_ids {tuple(image_ids.shape)} found; text of 2 to "
                 f"{config.max_text} ids, and up to {config.image_tokens} image ids for as many rows are read"
             )
-        for name, ids, limit in (("text_ids", text_ids, config.text_vocab), ("image_ids", image_ids, config.image_vocab)):
-            if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < limit):
+        for name, ids, limit in (
+            ("text_ids", text_ids, config.text_vocab),
+            ("image_ids", image_ids, config.image_vocab),
+        ):
+            if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < limit):
                 raise ValueError(f"{name}: {int(ids.min())} to {int(ids.max())} found, and 0 to {limit - 1} are known")
         padded = F.pad(image_ids, (0, config.image_tokens - k))
         lengths = torch.full((b,), t, device=text_ids.device)
@@ -182,7 +193,7 @@ class Transformer(nn.Module):
         x = self.embed(text_ids, lengths, caption)
         table = self.rotations(x.device)
         rotation = Rotation(table.cos[:t], table.sin[:t])
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.layers):
             found, k, v = block.attention(block.norm1(x), rotation, None)
             cache.k[i, slots, :, :t] = k.to(cache.k.dtype)
             cache.v[i, slots, :, :t] = v.to(cache.v.dtype)
@@ -215,10 +226,14 @@ class Transformer(nn.Module):
         at = config.max_text + step
         rotation = Rotation(table.cos[at, None, None], table.sin[at, None, None])  # (rows, 1, 1, head_dim)
         exists = torch.arange(span, device=x.device) <= place.unsqueeze(1)
-        bias = torch.zeros(exists.shape, device=x.device, dtype=x.dtype).masked_fill_(~exists, float("-inf"))[:, None, None]
-        for i, block in enumerate(self.blocks):
+        bias = torch.zeros(exists.shape, device=x.device, dtype=x.dtype).masked_fill_(~exists, float("-inf"))[
+            :, None, None
+        ]
+        for i, block in enumerate(self.layers):
             keys, values = cache.k[i, slots], cache.v[i, slots]  # views for a slice, copies for ids
-            found = block.attention.decode(block.norm1(x), rotation, keys[:, :, :span], values[:, :, :span], bias, place)
+            found = block.attention.decode(
+                block.norm1(x), rotation, keys[:, :, :span], values[:, :, :span], bias, place
+            )
             if not isinstance(slots, slice):
                 cache.k[i, slots, :, place] = keys[rows, :, place]
                 cache.v[i, slots, :, place] = values[rows, :, place]
@@ -229,7 +244,7 @@ class Transformer(nn.Module):
         return self._hidden(self.norm(x[:, 0]), history, step)
 
     def _hidden(self, predicting: Tensor, history: Tensor, step: Tensor) -> Tensor:
-        """Body output (rows, dim), tokens so far (rows, image_tokens), group to draw (rows,) -> (rows, group * local_dim).
+        """Body output (rows, dim), tokens so far (rows, image_tokens), the group (rows,) -> (rows, group * local_dim).
 
         Everything the local network knows before the group's first token: the body's word, the row above, and the
         tokens to the left that are not of this group.
@@ -247,7 +262,9 @@ class Transformer(nn.Module):
             return found * inside.unsqueeze(-1).to(found.dtype)  # (rows, offsets, code_dim)
 
         wide = torch.arange(-ABOVE, config.group + ABOVE, device=step.device)
-        above = vectors(wide - config.grid, column + wide).unfold(1, 2 * ABOVE + 1, 1)  # (rows, group, code_dim, window)
+        above = vectors(wide - config.grid, column + wide).unfold(
+            1, 2 * ABOVE + 1, 1
+        )  # (rows, group, code_dim, window)
         before = torch.arange(-LEFT, 0, device=step.device)
         left = F.pad(vectors(before, column + before), (0, 0, 0, config.group - 1)).unfold(1, LEFT, 1)
         near = local.from_above(above.mT.flatten(2)) + local.from_left(left.mT.flatten(2))  # (rows, group, local_dim)

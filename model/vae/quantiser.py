@@ -1,7 +1,7 @@
 """Finite scalar quantisation (FSQ): Mentzer et al., 2309.15505. A codebook that cannot collapse, without a codebook.
 
-Each of a few dimensions is squashed to a range of its own and rounded to one of `levels` values; the id of a code is its
-number in the mixed radix of `levels`. Gradients pass the rounding unchanged (straight-through).
+Each of a few dimensions is squashed to a range of its own and rounded to one of `levels` values; the id of a code is
+its number in the mixed radix of `levels`. Gradients pass the rounding unchanged (straight-through).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Our VQ-VAE: 256 x 256 RGB <-> 32 x 32 ids of 8192 codes. Convolutions only, so it reads and paints any multiple of 8.
+"""Our VQ-VAE: 256 x 256 RGB <-> 32 x 32 ids of 8192 codes. Convolutions only, so crops of any multiple of 8 train it.
 
-The decoder is slim on purpose: nothing wider than `mid_channels` above 32 x 32, and the last two doublings are one pixel
-shuffle (Shi et al., 1609.05158), because a slim decoder is worth more than a fast one. There is no normalisation over
+The decoder is slim on purpose: nothing wider than `mid_channels` above 32 x 32, and the last two doublings are one
+pixel shuffle (Shi et al., 1609.05158), because a slim decoder is worth more than a fast one. There is no normalisation over
 the picture, so a patch of white ground gets the same code whatever stands elsewhere: codes that are easy to predict.
 """
 
@@ -127,8 +127,10 @@ class VAE(nn.Module):
         if ids.ndim == 2 and ids.shape[1] == grid * grid:
             ids = rearrange(ids, "b (h w) -> b h w", h=grid)
         if ids.ndim != 3 or ids.shape[1:] != (grid, grid):
-            raise ValueError(f"ids: {tuple(ids.shape)} found, and (batch, {grid}, {grid}) or (batch, {grid * grid}) is read")
-        if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < codes):
+            raise ValueError(
+                f"ids: {tuple(ids.shape)} found, and (batch, {grid}, {grid}) or (batch, {grid * grid}) is read"
+            )
+        if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < codes):
             raise ValueError(f"ids: {int(ids.min())} to {int(ids.max())} found, and the codebook has 0 to {codes - 1}")
         dtype = self.decoder.out.weight.dtype
         painted = self.decoder(rearrange(self.quantiser.codes(ids).to(dtype), "b h w d -> b d h w"))

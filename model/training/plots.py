@@ -1,0 +1,35 @@
+"""Loss curves, drawn as a run goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib.figure import Figure
+
+HELD_OUT = ("val_loss", "val_image_bits", "psnr")  # reported more rarely, drawn on top
+
+
+def loss_curve(history: list[dict[str, float]], path: Path, title: str) -> None:
+    """Draw the loss of every report over the steps, and held-out figures on a second axis where there are any."""
+    if not history:
+        return
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([line["step"] for line in history], [line["loss"] for line in history], lw=1, label="loss")
+    axes.set(xlabel="step", ylabel="loss", title=title, yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    handles = axes.get_lines()
+    for name in HELD_OUT:
+        points = [(line["step"], line[name]) for line in history if name in line]
+        if points:
+            other = axes.twinx()
+            other.plot(*zip(*points, strict=True), "o-", color="tab:red", ms=3, lw=1, label=name)
+            other.set_ylabel(name)
+            handles = [*handles, *other.get_lines()]
+            break
+    axes.legend(handles=handles)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,111 @@
+"""Shards or folders of pictures -> flat arrays on disk that training reads at random: pictures once, tokens once.
+
+A prepared folder holds images.raw, n x 256 x 256 x 3 bytes, captions.jsonl (a line a picture) and, per VAE,
+tokens-*.npy (n, 1024) uint16 with the mirrored pictures' tokens beside them. They are memory-mapped, so a data set may
+be larger than memory, and sample i is sample i in every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from model.errors import DataError
+from model.training.data import Sample, iterate
+from model.vae import VAE
+
+Bytes = npt.NDArray[np.uint8]
+Ids = npt.NDArray[np.uint16]
+
+
+@dataclass
+class Prepared:
+    """n pictures and what is known of each."""
+
+    folder: Path
+    images: Bytes  # (n, 256, 256, 3), memory-mapped
+    lines: list[dict[str, Any]]  # captions [[weight, text], ...], concept, kind, split, mirror, source
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Indices of the pictures of one split, "train" or "val"."""
+        return np.array([i for i, line in enumerate(self.lines) if line.get("split", "train") == split], dtype=np.int64)
+
+
+def _write(samples: Iterable[Sample], folder: Path, total: int | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    raw, lines = folder / "images.raw.partial", folder / "captions.jsonl.partial"
+    count = 0
+    with raw.open("wb") as pixels, lines.open("w") as texts:
+        for sample in track(samples, "reading pictures", total=total):
+            pixels.write(np.ascontiguousarray(sample.image, dtype=np.uint8).tobytes())
+            line = {"captions": [[float(w), t] for w, t in sample.captions], **sample.meta}
+            texts.write(json.dumps(line, ensure_ascii=False) + "\n")
+            count += 1
+    if not count:
+        raise DataError(f"{folder}: no picture could be read")
+    raw.replace(folder / "images.raw")
+    lines.replace(folder / "captions.jsonl")
+
+
+def prepare(data: Sequence[Path], folder: Path) -> Prepared:
+    """Read every picture of `data` once into `folder`, or take what an earlier call left there.
+
+    Where no picture names a split, the last 2 % (at least one) become "val". Raises DataError when nothing can be read.
+    """
+    named = hashlib.sha256("\n".join(str(Path(d).resolve()) for d in data).encode()).hexdigest()[:12]
+    home = folder / named
+    if not (home / "captions.jsonl").exists():
+        _write(iterate(data), home, None)
+    lines = [json.loads(line) for line in (home / "captions.jsonl").read_text().splitlines()]
+    images = np.memmap(home / "images.raw", dtype=np.uint8, mode="r").reshape(len(lines), 256, 256, 3)
+    if not any("split" in line for line in lines):
+        held_out = max(1, len(lines) // 50)
+        for line in lines[-held_out:] if len(lines) > 1 else []:
+            line["split"] = "val"
+    return Prepared(home, images, lines)
+
+
+def to_tensor(pictures: Bytes, device: torch.device | str = "cpu") -> Tensor:
+    """(n, h, w, 3) uint8 -> (n, 3, h, w) float32 in [0, 1], channels last in memory."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
+    return tensor.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def vae_digest(vae: VAE) -> str:
+    """A short name of the VAE's weights: tokens made by another VAE are other tokens."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+@torch.inference_mode()
+def tokenize(prepared: Prepared, vae: VAE, device: torch.device, batch: int = 16) -> tuple[Ids, Ids]:
+    """Image tokens of every picture and of its mirror image, each (n, 1024) uint16, made once and kept."""
+    name = vae_digest(vae)
+    paths = (prepared.folder / f"tokens-{name}.npy", prepared.folder / f"tokens-{name}-mirrored.npy")
+    if not all(path.exists() for path in paths):
+        count, tokens = len(prepared.lines), vae.config.grid**2
+        found = (np.zeros((count, tokens), np.uint16), np.zeros((count, tokens), np.uint16))
+        vae = vae.to(device).eval()
+        for first in track(range(0, count, batch), "encoding pictures"):
+            pictures = to_tensor(prepared.images[first : first + batch], device)
+            for array, images in zip(found, (pictures, pictures.flip(-1)), strict=True):
+                array[first : first + batch] = vae.encode(images).flatten(1).cpu().numpy()
+        for path, array in zip(paths, found, strict=True):
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.save(file, array)
+            partial.replace(path)
+    return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")

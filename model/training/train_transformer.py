@@ -1,0 +1,258 @@
+"""Stage 2: train the transformer on captions and image tokens.
+
+Next-token loss on both; the image part weighs seven times the text part, as in the paper (2102.12092, section 2.2). One
+caption in ten is dropped, for classifier-free guidance (2207.12598). Some image tokens are withheld as inputs, which
+makes the model rely on the words and forgive its own mistakes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from model.checkpoints import Checkpoint
+from model.config import CheckpointConfig, TransformerConfig, transformer_config
+from model.painter import Painter
+from model.sheets import contact_sheet
+from model.tokenizer import Tokenizer
+from model.training.cross_entropy import linear_cross_entropy
+from model.training.data import sample_caption
+from model.training.loop import LoopOptions, Losses, Place, Run, find_place, read_average, write_config
+from model.training.loop import train as run_loop
+from model.training.optimizers import muon_and_adamw
+from model.training.prepare import Prepared, prepare, tokenize
+from model.training.selection import Selection, choose
+from model.transformer import Transformer
+from model.vae import VAE
+
+IMAGE_WEIGHT = 7.0  # to 1 for the text: 2102.12092, section 2.2
+
+
+PROMPTS = (
+    "a red apple", "a cat", "a rocket", "a slice of pizza", "the flag of japan", "a blue circle",
+    "a dog", "a house", "a tree", "the sun", "a car", "a yellow star",
+    "a fish", "a rose", "a robot", "a cup of coffee", "a snowman", "a bus",
+    "a grinning face", "a red heart", "a banana", "an octopus", "a guitar", "a green apple on a blue background",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TransformerOptions:
+    """`dalle-server train transformer`."""
+
+    data: tuple[Path, ...]  # folders or tar shards
+    loop: LoopOptions
+    preset: str = "default"
+    changes: dict[str, Any] = field(default_factory=dict)  # fields of TransformerConfig
+    muon_lr: float = 0.02
+    adam_lr: float = 3e-3
+    weight_decay: float = 0.01
+    null_captions: float = 0.1  # share of captions dropped
+    withhold: float = (
+        0.3  # largest share of image tokens withheld as inputs; drawn anew for each picture from 0 to this
+    )
+    easy_share: float = 0.25  # share of tokens that repeat all their neighbours which the loss looks at (weighted up)
+    vocabulary: int = 8192  # text tokens, where a tokenizer is trained
+    selection: Selection = field(default_factory=Selection)
+    prompts: tuple[str, ...] = PROMPTS  # of the sample sheets
+    cache: Path = Path("data/prepared")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Whole sequences, padded."""
+
+    text: Tensor  # (b, t) int64
+    lengths: Tensor  # (b,)
+    image: Tensor  # (b, grid * grid) int64
+    seen: Tensor  # (b, grid * grid) float32, 0 where an image token is withheld as an input
+    looked_at: Tensor  # (b, grid * grid) float32: the weight of each token's loss; 0 for easy ones passed over
+
+
+def easy(image: np.ndarray[Any, Any], grid: int) -> np.ndarray[Any, Any]:
+    """(..., grid * grid) ids -> bool: tokens equal to those left, above, above left and above right of them."""
+    rows = image.reshape(*image.shape[:-1], grid, grid)
+    same = np.zeros(rows.shape, dtype=bool)
+    centre = rows[..., 1:, 1:-1]
+    same[..., 1:, 1:-1] = (
+        (centre == rows[..., 1:, :-2]) & (centre == rows[..., :-1, 1:-1])
+        & (centre == rows[..., :-1, :-2]) & (centre == rows[..., :-1, 2:])
+    )  # fmt: skip
+    return same.reshape(image.shape)
+
+
+class Batches:
+    """batch_at(step, first, end) over prepared tokens; every choice is a function of (seed, step, sample)."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        tokens: tuple[Any, Any],
+        tokenizer: Tokenizer,
+        options: TransformerOptions,
+        place: Place,
+        config: TransformerConfig,
+    ) -> None:
+        self.prepared, self.tokens, self.tokenizer = prepared, tokens, tokenizer
+        self.options, self.device, self.config = options, place.device, config
+        self.rows, shares = choose(prepared, options.selection)
+        self.edges = np.cumsum(shares)
+
+    def __call__(self, step: int, first: int, end: int) -> Batch:
+        seed = self.options.loop.seed
+        return self._collate([self._sample(np.random.default_rng((seed, step, n))) for n in range(first, end)])
+
+    def _sample(self, random: np.random.Generator) -> tuple[list[int], Any, Any, Any]:
+        options = self.options
+        row = int(self.rows[min(int(np.searchsorted(self.edges, random.random())), len(self.rows) - 1)])
+        line = self.prepared.lines[row]
+        mirrored = bool(line.get("mirror", False)) and random.random() < 0.5
+        image = np.asarray(self.tokens[int(mirrored)][row], dtype=np.int64)
+        caption = sample_caption(line["captions"], random)
+        text = (
+            self.tokenizer.null
+            if random.random() < options.null_captions
+            else self.tokenizer.encode(caption, truncate=True)
+        )
+        share = random.random() * options.withhold if random.random() < 0.5 else 0.0
+        seen = (random.random(image.shape) >= share).astype(np.float32)
+        passed = easy(image, self.config.grid) & (random.random(image.shape) >= options.easy_share)
+        kept = np.where(easy(image, self.config.grid), 1 / options.easy_share, 1.0)
+        return text, image, seen, np.where(passed, 0.0, kept).astype(np.float32)
+
+    def _collate(self, samples: list[tuple[list[int], Any, Any, Any]]) -> Batch:
+        longest = max(len(sample[0]) for sample in samples)
+        text = np.full((len(samples), longest), self.tokenizer.pad, dtype=np.int64)
+        for i, sample in enumerate(samples):
+            text[i, : len(sample[0])] = sample[0]
+        lengths = np.array([len(sample[0]) for sample in samples])
+        arrays = (text, lengths, *(np.stack([sample[k] for sample in samples]) for k in (1, 2, 3)))
+        return Batch(*(torch.from_numpy(array).to(self.device) for array in arrays))
+
+
+def losses(model: nn.Module, batch: Batch) -> Losses:
+    """Both parts of the loss, in nats a token."""
+    assert isinstance(model, Transformer)
+    text, predicting, grid = model.states(batch.text, batch.lengths, batch.image, batch.seen)
+    local = model.local
+    weights = batch.looked_at.flatten()
+    looked_at = weights.nonzero().squeeze(1)
+    inputs = model.local_inputs(predicting, grid).flatten(0, 1)[looked_at]
+    count = batch.image.numel()
+    image_loss = linear_cross_entropy(
+        local.refine(inputs), local.codes(), local.bias, batch.image.flatten()[looked_at], weights[looked_at]
+    )
+    image_loss = image_loss / count
+    place = torch.arange(batch.text.shape[1] - 1, device=batch.text.device)
+    told = (place < batch.lengths[:, None] - 1) & (batch.lengths[:, None] > 2)  # null captions teach nothing of text
+    zero_bias = torch.zeros(model.config.text_vocab, device=text.device)
+    text_loss = linear_cross_entropy(
+        text[:, :-1][told], model.text_table.weight, zero_bias, batch.text[:, 1:][told],
+        torch.ones(int(told.sum()), device=text.device),
+    ) / told.sum().clamp_min(1)  # fmt: skip
+    return {
+        "loss": (text_loss + IMAGE_WEIGHT * image_loss) / (1 + IMAGE_WEIGHT),
+        "image_bits": image_loss / math.log(2),
+        "text_loss": text_loss,
+    }
+
+
+@torch.no_grad()
+def held_out(model: Transformer, batches: Batches, rows: Sequence[int], batch: int = 8) -> dict[str, float]:
+    """Bits per image token on held-out pictures with the first of their captions, nothing withheld."""
+    total, count = 0.0, 0
+    for first in range(0, len(rows), batch):
+        samples = []
+        for row in rows[first : first + batch]:
+            image = np.asarray(batches.tokens[0][row], dtype=np.int64)
+            text = batches.tokenizer.encode(batches.prepared.lines[row]["captions"][0][1], truncate=True)
+            ones = np.ones(image.shape, dtype=np.float32)
+            samples.append((text, image, ones, ones))
+        total += float(losses(model, batches._collate(samples))["image_bits"]) * len(samples)
+        count += len(samples)
+    return {"val_image_bits": total / count} if count else {}
+
+
+def parameter_groups(model: Transformer) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Hidden matrices, for Muon; and the rest: tables, biases, gains, positions."""
+    tables = ("text_table", "local.codes", "places")
+    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and not name.startswith(tables)]
+    chosen = {id(p) for p in hidden}
+    return hidden, [p for p in model.parameters() if id(p) not in chosen]
+
+
+def train_tokenizer(prepared: Prepared, size: int) -> Tokenizer:
+    """A tokenizer of the training captions."""
+    rows = prepared.rows("train")
+    return Tokenizer.train((text for row in rows for _, text in prepared.lines[row]["captions"]), size)
+
+
+def sample_sheet(model: Transformer, vae: VAE, tokenizer: Tokenizer, prompts: Sequence[str]) -> Image.Image:
+    """One picture a prompt with seed 0, painted by the engine that serves."""
+    config = CheckpointConfig("training", "", vae.config, model.config)
+    painter = Painter(Checkpoint(config, tokenizer, vae, model, Path()))
+    pictures = [painter.generate(prompt, seed=0, temperature=0.9, top_k=256, guidance=3.0)[0] for prompt in prompts]
+    return contact_sheet(pictures, prompts, columns=6)
+
+
+def train(
+    options: TransformerOptions, vae: VAE, tokenizer: Tokenizer | None = None, start: Transformer | None = None
+) -> tuple[Transformer, Tokenizer]:
+    """Train, or go on training, in `options.loop.out`; returns the averaged transformer and the tokenizer.
+
+    tokenizer: one is trained on the captions when not given. start: weights to begin from, for fine-tuning.
+    Raises DataError.
+    """
+    place = find_place(options.loop)
+    prepared = prepare(options.data, options.cache)
+    tokens = tokenize(prepared, vae, place.device)
+    folder = options.loop.out
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = folder / "tokenizer.json"
+    words = tokenizer or (Tokenizer.load(saved) if saved.exists() else train_tokenizer(prepared, options.vocabulary))
+    torch.manual_seed(options.loop.seed)
+    changes = {"text_vocab": options.vocabulary, **options.changes}
+    model = start or Transformer(transformer_config(options.preset, **changes))
+    if place.first:
+        words.save(saved)
+        write_config(folder, model.config)
+    batches = Batches(prepared, tokens, words, options, place, model.config)
+    hidden, rest = parameter_groups(model)
+    measured = [row for row in prepared.rows("val") if options.selection.takes(prepared.lines[row])][:64]
+
+    def sample(average: nn.Module, path: Path) -> None:
+        assert isinstance(average, Transformer)
+        if options.prompts:
+            sample_sheet(average, vae, words, options.prompts).save(path)
+
+    run = Run(
+        model=model,
+        optimizers=muon_and_adamw(hidden, rest, options.muon_lr, options.adam_lr, options.weight_decay),
+        options=options.loop,
+        place=place,
+        batch_at=batches,
+        losses=losses,
+        tokens_a_sample=model.config.image_tokens,
+        evaluate=lambda average: held_out(average, batches, measured) if isinstance(average, Transformer) else {},
+        sample=sample,
+    )
+    run_loop(run, "transformer")
+    average = run.average
+    assert isinstance(average, Transformer)
+    return average, words
+
+
+def load(folder: Path) -> Transformer:
+    """The averaged transformer of the run in `folder`. Raises DataError."""
+    config, weights, _ = read_average(folder)
+    model = Transformer(TransformerConfig(**config))
+    model.load_state_dict(weights)
+    return model.eval()

@@ -1,0 +1,170 @@
+"""Stage 1: train the VQ-VAE on pictures alone.
+
+It learns from crops of 128 x 128, because the network is convolutions only: four times as many different crops as whole
+pictures in the same time, chosen where there is something to see, mirrored and with channels exchanged now and then.
+Loss: L1, mean square, and L1 of the image's gradients, which keeps lines and letters sharp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from model.config import VAEConfig, vae_config
+from model.sheets import contact_sheet
+from model.training.loop import LoopOptions, Losses, Run, find_place, read_average, write_config
+from model.training.loop import train as run_loop
+from model.training.prepare import Prepared, prepare, to_tensor
+from model.vae import VAE
+
+CHANNEL_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+
+
+@dataclass(frozen=True)
+class VAEOptions:
+    """`dalle-server train vae`."""
+
+    data: tuple[Path, ...]  # folders or tar shards
+    loop: LoopOptions
+    preset: str = "default"
+    changes: dict[str, Any] = field(default_factory=dict)  # fields of VAEConfig
+    lr: float = 2e-3
+    crop: int = 128  # pixels; 256 for whole pictures
+    exchange: float = 0.25  # chance that a crop's channels are exchanged
+    cache: Path = Path("data/prepared")
+
+
+class Crops:
+    """batch_at(step, first, end): crops first..end of the step's global batch, (n, 3, crop, crop) in [0, 1]."""
+
+    def __init__(self, prepared: Prepared, options: VAEOptions, device: torch.device) -> None:
+        self.images, self.rows = prepared.images, prepared.rows("train")
+        self.options, self.device = options, device
+
+    def __call__(self, step: int, first: int, end: int) -> Tensor:
+        options = self.options
+        crops = []
+        for sample in range(first, end):
+            random = np.random.default_rng((options.loop.seed, step, sample))
+            image = self.images[self.rows[random.integers(len(self.rows))]]
+            crop = self._interesting(image, random)
+            if random.random() < options.exchange:
+                crop = crop[:, :, CHANNEL_ORDERS[random.integers(6)]]
+            crops.append(crop[:, ::-1] if random.random() < 0.5 else crop)
+        return to_tensor(np.stack(crops), self.device)
+
+    def _interesting(self, image: np.ndarray[Any, Any], random: np.random.Generator) -> np.ndarray[Any, Any]:
+        """The busiest of three random windows."""
+        size, space = self.options.crop, image.shape[0] - self.options.crop
+        windows = [image[y : y + size, x : x + size] for y, x in random.integers(0, space + 1, (3 if space else 1, 2))]
+        return max(windows, key=lambda window: float(window[::8, ::8].std()))
+
+
+def losses(model: nn.Module, images: Tensor) -> Losses:
+    """The stage's loss on images (b, 3, h, w) in [0, 1]."""
+    painted, _ = model(images)
+    painted = painted.float()
+    error = painted - images
+    l1, mse = error.abs().mean(), error.square().mean()
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return {"loss": l1 + 10 * mse + edges, "l1": l1, "mse": mse}
+
+
+def psnr(painted: Tensor, images: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each picture; both (b, 3, h, w) in [0, 1]. Returns (b,)."""
+    return -10 * torch.log10((painted - images).square().mean(dim=(1, 2, 3)).clamp_min(1e-10))
+
+
+@torch.inference_mode()
+def measure(vae: VAE, prepared: Prepared, rows: Sequence[int], device: torch.device) -> dict[str, float]:
+    """PSNR in dB (mean over pictures) and the share of the codebook that these pictures use."""
+    values, used = [], torch.zeros(vae.config.codes, dtype=torch.bool)
+    for first in range(0, len(rows), 8):
+        images = to_tensor(prepared.images[np.sort(np.asarray(rows[first : first + 8]))], device)
+        ids = vae.encode(images)
+        used[ids.flatten().cpu()] = True
+        values.append(psnr(vae.decode(ids), images))
+    return {"psnr": float(torch.cat(values).mean()), "usage": float(used.float().mean())}
+
+
+@torch.inference_mode()
+def reconstructions(vae: VAE, images: Tensor) -> list[Image.Image]:
+    """images (b, 3, 256, 256) in [0, 1] -> what the VAE makes of them."""
+    painted = vae.decode(vae.encode(images))
+    pixels = (painted * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in pixels]
+
+
+def reconstruction_sheet(vae: VAE, originals: Sequence[Image.Image], columns: int = 8) -> Image.Image:
+    """Originals (256 x 256 RGB) above their reconstructions, `columns` to a row."""
+    device = next(vae.parameters()).device
+    pictures: list[Image.Image] = []
+    columns = min(columns, len(originals))
+    for first in range(0, len(originals), columns):
+        row = list(originals[first : first + columns])
+        painted = reconstructions(vae, to_tensor(np.stack([np.asarray(image) for image in row]), device))
+        blank = [Image.new("RGB", row[0].size, "white")] * (columns - len(row))
+        pictures += [*row, *blank, *painted, *blank]
+    return contact_sheet(pictures, columns=columns, cell=192)
+
+
+def channels_last(vae: VAE) -> VAE:
+    """The same VAE with its kernels stored channels last, as its pictures are."""
+    for parameter in vae.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return vae
+
+
+def build(config: VAEConfig, seed: int) -> VAE:
+    """A VAE with seeded random weights."""
+    torch.manual_seed(seed)
+    return channels_last(VAE(config))
+
+
+def train(options: VAEOptions) -> VAE:
+    """Train, or go on training, in `options.loop.out`; returns the averaged VAE. Raises DataError."""
+    place = find_place(options.loop)
+    prepared = prepare(options.data, options.cache)
+    held_out = prepared.rows("val")[:64]
+    vae = build(vae_config(options.preset, **options.changes), options.loop.seed)
+    decay = [p for p in vae.parameters() if p.ndim >= 2]
+    rest = [p for p in vae.parameters() if p.ndim < 2]
+    groups = [{"params": decay, "weight_decay": 1e-4}, {"params": rest, "weight_decay": 0.0}]
+
+    def sample(model: nn.Module, path: Path) -> None:
+        assert isinstance(model, VAE)
+        originals = [Image.fromarray(prepared.images[row]) for row in held_out[:16]]
+        reconstruction_sheet(model, originals).save(path)
+
+    run = Run(
+        model=vae,
+        optimizers=[torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95))],
+        options=options.loop,
+        place=place,
+        batch_at=Crops(prepared, options, place.device),
+        losses=losses,
+        evaluate=lambda model: measure(model, prepared, list(held_out), place.device) if isinstance(model, VAE) else {},
+        sample=sample,
+    )
+    if place.first:
+        write_config(options.loop.out, vae.config)
+    run_loop(run, "VQ-VAE")
+    average = run.average
+    assert isinstance(average, VAE)
+    return average
+
+
+def load(folder: Path) -> VAE:
+    """The averaged VAE of the run in `folder`. Raises DataError."""
+    config, weights, _ = read_average(folder)
+    vae = VAE(VAEConfig(**config))
+    vae.load_state_dict(weights)
+    return channels_last(vae).eval()
