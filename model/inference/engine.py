@@ -91,9 +91,9 @@ class Engine:
         strict: bool = True,
     ) -> None:
         """slots: rows that images may take; a guided image takes two. dtype: of the transformer and its cache, as it is
-        if None. The checkpoint's models are moved to the device. Raises ValueError for fewer than two slots."""
+        if None. The checkpoint's models are moved to the device. Raises InvalidRequest for fewer than two slots."""
         if slots < 2:
-            raise ValueError(f"slots: {slots}, and a guided image takes 2")
+            raise InvalidRequest("slots", f"slots: {slots}, and it must be 2 or more: a guided image takes 2")
         self.device = torch.device(device)
         self.strict = strict
         self.tokenizer = checkpoint.tokenizer

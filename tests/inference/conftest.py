@@ -36,7 +36,7 @@ def small() -> Checkpoint:
     """A checkpoint with seeded random weights. Its models are shared by the session: do not change them."""
     vae_sizes = vae_config("tiny", image_size=SIZE, levels=LEVELS)
     sizes = transformer_config(
-        "tiny", grid=GRID, text_vocab=300, text_tokens=24, image_vocab=512, code_levels=LEVELS, group=4
+        "tiny", grid=GRID, text_vocab=300, text_tokens=48, image_vocab=512, code_levels=LEVELS, group=4
     )
     config = CheckpointConfig(name="small", licence="Apache-2.0", vae=vae_sizes, transformer=sizes)
     vae, transformer = VAE(vae_sizes), Transformer(sizes)

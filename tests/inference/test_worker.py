@@ -1,0 +1,276 @@
+"""The worker process over a real pipe: paints, refuses, drains, and is gone when nobody needs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.checkpoints import Checkpoint, save
+from model.inference import worker
+from model.inference.cores import usable_cores
+from model.inference.engine import Engine
+from model.inference.messages import Cancel, Drain, Heartbeat, Ready, StartFailed, Stop, Submit, WorkerOptions
+from model.inference.sequence import (
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    GenerationRequest,
+    Painted,
+    SamplingParams,
+)
+
+LIMIT = 60.0  # seconds for anything that must come
+
+
+@pytest.fixture(autouse=True)
+def _same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that runs in this process sets what it needs; it is gone again after the test."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def folder(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    path = tmp_path_factory.mktemp("worker") / "small"
+    save(path, small.config, small.tokenizer, small.vae, small.transformer, dtype=torch.float32)
+    return path
+
+
+@pytest.fixture
+def options(folder: Path) -> WorkerOptions:
+    return WorkerOptions(str(folder), device="cpu", slots=4, threads=1, heartbeat=0.1)
+
+
+class Worker:
+    """A process and our end of its pipe."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(target=worker.run, args=(theirs, options), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def receive(self) -> Any:
+        assert self.connection.poll(LIMIT), "nothing came"
+        return self.connection.recv()
+
+    def until(self, *kinds: type) -> list[Any]:
+        """Messages up to the first of these kinds, heartbeats apart."""
+        got: list[Any] = []
+        while not (got and isinstance(got[-1], kinds)):
+            message = self.receive()
+            if not isinstance(message, Heartbeat) or Heartbeat in kinds:
+                got.append(message)
+        return got
+
+
+@contextmanager
+def started(options: WorkerOptions) -> Iterator[Worker]:
+    running = Worker(options)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.join()
+        running.connection.close()
+
+
+def request(small: Checkpoint, name: str, images: int = 1, **sampling: Any) -> GenerationRequest:
+    return GenerationRequest(name, tuple(small.tokenizer.encode("a red apple")), images, SamplingParams(1, **sampling))
+
+
+def alone(small: Checkpoint, wanted: GenerationRequest) -> list[Painted]:
+    engine = Engine(small, slots=4)
+    engine.add(wanted)
+    events: list[Event] = []
+    while engine.has_work:
+        events += engine.step()
+    return [e for e in events if isinstance(e, Painted)]
+
+
+def test_a_worker_lives_a_whole_life(small: Checkpoint, options: WorkerOptions) -> None:
+    with started(options) as running:
+        ready = running.receive()
+        assert isinstance(ready, Ready)
+        assert (ready.model, ready.slots, ready.widths, ready.dtype) == ("small", 4, (4,), "float32")
+        assert ready.seconds_per_step > 0.0
+        beat = running.until(Heartbeat)[-1]
+        assert 0.0 <= time.monotonic() - beat.time < 5.0
+
+        os.kill(running.process.pid or 0, signal.SIGINT)  # the parent decides, not the terminal
+        wanted = request(small, "a", images=3, guidance=2.0)
+        running.connection.send(Submit(wanted))
+        running.connection.send(Submit(request(small, "bad", temperature=9.0)))
+        running.connection.send(Submit(request(small, "late"), deadline=time.monotonic() - 1))
+        running.connection.send(Submit(request(small, "leaves", images=64)))
+        running.connection.send(Cancel("leaves"))
+        running.connection.send(Cancel("never seen"))
+        messages = running.until(Finished)
+        failed = {m.request_id: (m.code, m.field) for m in messages if isinstance(m, Failed)}
+        assert failed == {"bad": ("invalid_request", "temperature"), "late": ("deadline_exceeded", None)}
+        assert [m.request_id for m in messages if isinstance(m, Cancelled)] == ["leaves"]
+        painted = [m for m in messages if isinstance(m, Painted)]
+        for mine, reference in zip(painted, alone(small, wanted), strict=True):
+            assert (mine.index, mine.tokens, mine.rgb) == (reference.index, reference.tokens, reference.rgb)
+
+        running.connection.send(Submit(request(small, "b")))
+        running.connection.send(Drain())
+        running.connection.send(Submit(request(small, "too late")))
+        messages = running.until(Finished)
+        assert [(m.request_id, m.code) for m in messages if isinstance(m, Failed)] == [("too late", "draining")]
+        running.process.join(LIMIT)
+        assert running.process.exitcode == 0
+
+
+def test_stop_and_the_end_of_the_pipe_end_the_loop(small: Checkpoint, options: WorkerOptions) -> None:
+    for last in (Stop(), None):
+        ours, theirs = multiprocessing.Pipe()
+        thread = threading.Thread(target=worker.run, args=(theirs, options))
+        thread.start()
+        assert ours.poll(LIMIT)
+        assert isinstance(ours.recv(), Ready)
+        ours.send(Submit(request(small, "long", images=64)))
+        if last:
+            ours.send(last)
+        else:
+            ours.close()
+        began = time.monotonic()
+        thread.join(LIMIT)
+        assert time.monotonic() - began < 2.0
+        ours.close()
+        theirs.close()
+
+
+def test_damaged_weights_are_told_in_one_line(folder: Path, options: WorkerOptions, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (shard,) = broken.glob("transformer*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    for path in (broken, tmp_path / "absent"):
+        failed = start_in_process(dataclasses.replace(options, checkpoint=str(path)))
+        assert failed.permanent
+        assert str(path) in failed.message
+        assert "\n" not in failed.message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"device": "cuda:77"}, "device: 'cuda:77', and this machine has 0"),
+        ({"device": "abacus"}, "device: 'abacus' is none of auto, cpu"),
+        ({"device": "mps"}, "device: 'mps' is none of"),
+        ({"dtype": "int3"}, "dtype: 'int3' is none of auto, float32, bfloat16"),
+        ({"slots": 1}, "slots: 1, and it must be 2 or more"),
+    ],
+)
+def test_options_that_cannot_be_honoured_are_told(options: WorkerOptions, change: dict[str, Any], message: str) -> None:
+    failed = start_in_process(dataclasses.replace(options, **change))
+    assert failed.message.startswith(message)
+
+
+def start_in_process(options: WorkerOptions) -> StartFailed:
+    """Run the worker here: it must send one StartFailed and return."""
+    ours: Connection
+    ours, theirs = multiprocessing.Pipe()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        worker.run(theirs, options)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    failed = ours.recv()
+    assert isinstance(failed, StartFailed)
+    assert not ours.poll(0)
+    ours.close()
+    theirs.close()
+    return failed
+
+
+def test_bfloat16_paints(small: Checkpoint, options: WorkerOptions) -> None:
+    engine, ready = worker.start(dataclasses.replace(options, dtype="bfloat16", threads=1))
+    assert ready.dtype == "bfloat16"
+    engine.add(request(small, "a", guidance=3.0))
+    events: list[Event] = []
+    while engine.has_work:
+        events += engine.step()
+    assert isinstance(events[-1], Finished)
+
+
+def test_the_worker_is_gone_soon_after_its_parent_was_killed(folder: Path) -> None:
+    # The pipe stays open in this process, so that its end cannot be what ends the worker.
+    ours, theirs = multiprocessing.Pipe()
+    code = textwrap.dedent(f"""
+        import multiprocessing, sys, time
+        from multiprocessing.connection import Connection
+        from model.inference import worker
+        from model.inference.messages import WorkerOptions
+        if __name__ == "__main__":
+            theirs = Connection({theirs.fileno()})
+            options = WorkerOptions({str(folder)!r}, device="cpu", slots=2, threads=1, heartbeat=0.1)
+            process = multiprocessing.get_context("spawn").Process(target=worker.run, args=(theirs, options))
+            process.start()
+            print(process.pid, flush=True)
+            time.sleep(600)
+    """)
+    script = folder.parent / "parent.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, pass_fds=[theirs.fileno()], env=environment
+    )
+    assert parent.stdout is not None
+    try:
+        pid = int(parent.stdout.readline())
+        assert ours.poll(LIMIT)
+        assert isinstance(ours.recv(), Ready)
+        os.kill(pid, 0)  # it lives
+        parent.kill()
+        parent.wait()
+        began = time.monotonic()
+        while is_running(pid) and time.monotonic() - began < LIMIT:
+            time.sleep(0.02)
+        assert time.monotonic() - began < 2.0
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        ours.close()
+        theirs.close()
+
+
+def is_running(pid: int) -> bool:
+    """Not gone, and no zombie that waits for its new parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(("text", "most"), [("50000 100000\n", 1), ("max 100000\n", 10**6), ("nonsense", 10**6)])
+def test_cores_follow_the_quota(tmp_path: Path, text: str, most: int) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert 1 <= usable_cores(tmp_path / "cpu.max") <= most
+    assert usable_cores(tmp_path / "absent") >= 1
+
+
+def test_the_worker_module_imports_no_torch() -> None:
+    code = "import sys, model.inference.worker; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
