@@ -1,4 +1,4 @@
-"""The command line: `dalle-server serve | generate | reconstruct | inspect | corpus | train`.
+"""The command line: `dalle-server serve | generate | reconstruct | inspect | train | export`.
 
     dalle-server generate "a red apple" -n 4 --out apple.png
 
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import model
-from app.commands import generate, inspect, reconstruct, serve
+from app.commands import generate, inspect, reconstruct, serve, train
 from model.errors import DalleError
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app.command("serve")(serve.serve)
 app.command("generate")(generate.generate)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("inspect")(inspect.inspect)
+app.add_typer(train.app, name="train")
+app.command("export")(train.export_run)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,51 @@
+"""From a training run to what the server reads: a native checkpoint of the run's averaged weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import torch
+
+from model.checkpoints import load as load_checkpoint
+from model.checkpoints import save, sums
+from model.config import CheckpointConfig, SamplingDefaults
+from model.tokenizer import Tokenizer
+from model.training import train_transformer, train_vae
+from model.training.loop import read_average
+from model.vae import VAE
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """`dalle-server export`: what the run itself does not know."""
+
+    name: str = "dalle-server"
+    licence: str = "unstated"
+    data: str = "unstated"  # what it was trained on, in words
+    sampling: SamplingDefaults = dataclasses.field(default_factory=SamplingDefaults)
+
+
+def find_vae(path: Path) -> VAE:
+    """The VAE of a `train vae` run's folder, or of a native checkpoint's. Raises DataError or CheckpointError."""
+    return load_checkpoint(path).vae if (path / sums.NAME).exists() else train_vae.load(path)
+
+
+def export(run: Path, vae: VAE, path: Path, options: ExportOptions) -> None:
+    """Write the transformer run in the folder `run`, and the VAE it was trained with, as a checkpoint to `path`.
+
+    Raises DataError where there is no run, CheckpointError where `path` is something else or the parts do not agree.
+    """
+    transformer = train_transformer.load(run)
+    _, _, history = read_average(run)
+    config = CheckpointConfig(
+        name=options.name,
+        licence=options.licence,
+        vae=vae.config,
+        transformer=transformer.config,
+        sampling=options.sampling,
+        provenance={"data": options.data, "figures": history[-1] if history else {}, "torch": torch.__version__},
+        created=int(time.time()),
+    )
+    save(path, config, Tokenizer.load(run / "tokenizer.json"), vae, transformer)
