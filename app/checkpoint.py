@@ -1,0 +1,38 @@
+"""What the HTTP process reads of the checkpoint: its configuration and its tokenizer, never a tensor.
+
+The worker process compares the whole folder with its SHA256SUMS before it says that it is ready.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.config import CheckpointConfig, from_dict
+from model.errors import CheckpointError
+from model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ServedCheckpoint:
+    """The model that this server serves, as far as requests are concerned."""
+
+    path: Path
+    config: CheckpointConfig
+    tokenizer: Tokenizer
+
+    @classmethod
+    def read(cls, path: Path) -> ServedCheckpoint:
+        """Read config.json and tokenizer.json in the folder `path`. Raises CheckpointError naming the file."""
+        file = path / "config.json"
+        try:
+            values: Any = json.loads(file.read_bytes())
+        except FileNotFoundError:
+            what = "no such folder" if not path.is_dir() else "no checkpoint: config.json is missing"
+            raise CheckpointError(f"{path}: {what}") from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{file}: {error}") from None
+        config = from_dict(values, str(file))
+        return cls(path, config, Tokenizer.load(path / "tokenizer.json", config.transformer.text_tokens))

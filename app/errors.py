@@ -1,0 +1,112 @@
+"""Which error answers with which status, and in which words.
+
+    DalleError (model.errors)
+    ├── BadBody                 400: not JSON, not UTF-8, not the form that it says it is
+    ├── BodyTooLarge            413: more bytes than the server reads
+    ├── WrongContentType        415
+    ├── BodyTooSlow             408: the body did not arrive in time
+    ├── PaintingFailed          500: the engine gave the request up
+    └── ClientGone              no answer: nobody is there to read it (499 in the log)
+
+One table maps these and the tree of `model.errors`. Bodies are {"Error": "one line for a person"}.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from model import errors
+from model.errors import DalleError
+
+
+class BadBody(DalleError):
+    """A body that cannot be read as what its Content-Type says."""
+
+
+class BodyTooLarge(DalleError):
+    """A body with more bytes than the server reads. The message names both numbers, where both are known."""
+
+
+class WrongContentType(DalleError):
+    """A Content-Type that the route does not read."""
+
+
+class BodyTooSlow(DalleError):
+    """The body did not arrive in time."""
+
+
+class PaintingFailed(DalleError):
+    """The engine gave this request up; the worker lives. code: of `model.inference.sequence`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ClientGone(DalleError):
+    """The client closed its connection before the answer."""
+
+
+# The first row whose type fits counts.
+TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
+    (BadBody, 400, "bad_body"),
+    (BodyTooSlow, 408, "body_too_slow"),
+    (BodyTooLarge, 413, "body_too_large"),
+    (WrongContentType, 415, "wrong_content_type"),
+    (errors.PromptTooLong, 422, "prompt_too_long"),
+    (errors.InvalidRequest, 422, "invalid_request"),
+    (ClientGone, 499, "client_gone"),
+    (errors.RequestCancelled, 499, "client_gone"),
+    (PaintingFailed, 500, "painting_failed"),
+    (errors.Overloaded, 503, "overloaded"),
+    (errors.Draining, 503, "draining"),
+    (errors.WorkerFailed, 503, "worker_failed"),
+    (errors.DeadlineExceeded, 504, "deadline_exceeded"),
+)
+RESTART_SECONDS = 5  # when to come back to a server that is shutting down or lost its worker
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+CODES = tuple(dict.fromkeys(
+    [code for _, _, code in TABLE]
+    + ["client_over_share", "poison_request", "internal_error", "http_error", *HTTP_CODES.values()]
+))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an error answers with. code: one of CODES, for logs, metrics and the OpenAI dialect."""
+
+    status: int
+    code: str
+    message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def answer(error: Exception) -> Answer:
+    """The answer to `error`. Whatever is not in the table is a fault of ours: 500, and only the log has the details."""
+    if isinstance(error, errors.Overloaded):
+        headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+        if error.per_client:
+            return Answer(429, "client_over_share", str(error), headers)
+        return Answer(503, "overloaded", str(error), headers)
+    if isinstance(error, errors.WorkerFailed) and error.poison:
+        return Answer(500, "poison_request", str(error))
+    if isinstance(error, HTTPException):
+        code = HTTP_CODES.get(error.status_code, "http_error")
+        return Answer(error.status_code, code, str(error.detail), error.headers or {})
+    for kind, status, code in TABLE:
+        if isinstance(error, kind):
+            headers = {"Retry-After": str(RESTART_SECONDS)} if status == 503 else {}
+            return Answer(status, code, str(error), headers)
+    return Answer(500, "internal_error", "internal error; the server's log has the details under this request id")
+
+
+def render(said: Answer) -> Response:
+    """The answer in the dialect of /generate."""
+    body = json.dumps({"Error": said.message}).encode()
+    return Response(body, said.status, dict(said.headers), media_type="application/json")

@@ -1,0 +1,90 @@
+"""The application: routes, error answers, the demo page. `app.server` runs it; tests run it over any pool.
+
+app = create_app(settings)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+import model
+from app.checkpoint import ServedCheckpoint
+from app.errors import answer, render
+from app.images import PngThreads
+from app.metrics import Metrics
+from app.middleware import Frontier
+from app.painting import Service
+from app.pool import Pool
+from app.routes import generate, ops
+from app.schemas import shorten
+from app.settings import Settings
+from app.worker_pool import WorkerPool
+from model.errors import DalleError
+
+DEMO = Path(__file__).parent / "demo"
+DESCRIPTION = "Text to image with the DALL-E family's method: a prompt in, pictures of 256 x 256 pixels out."
+
+
+def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
+    """The application over `pool`, or over worker processes of its own; its lifespan starts and stops them.
+
+    Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read.
+    """
+    pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
+    service = Service(settings, pool, Metrics(pool), PngThreads())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.pool.start()
+        try:
+            yield
+        finally:
+            await service.pool.stop()
+            service.threads.close()
+
+    app = FastAPI(
+        title="dalle-server",
+        description=DESCRIPTION,
+        version=model.__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,  # FastAPI's page loads its scripts from elsewhere; /docs is ours
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.include_router(generate.router)
+    app.include_router(ops.router)
+    app.mount("/demo", StaticFiles(directory=DEMO), name="demo")
+    for path, file in (("/", "index.html"), ("/docs", "docs.html")):
+        app.add_api_route(path, _page(DEMO / file), include_in_schema=False)
+    app.add_exception_handler(DalleError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_middleware(Frontier, metrics=service.metrics)
+    return app
+
+
+def _page(file: Path) -> Callable[[], Awaitable[FileResponse]]:
+    async def page() -> FileResponse:
+        return FileResponse(file)
+
+    return page
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):
+        what = f"{request.method[:16]} {shorten(request.url.path)}: "
+        allow = (error.headers or {}).get("Allow")
+        what += f"no such method here; allowed is {allow}" if allow else "no such route; /docs lists what there is"
+        error = HTTPException(error.status_code, what, error.headers)
+    said = answer(error)
+    service: Service = request.app.state.service
+    service.metrics.error(said.code)
+    request.state.log["error"] = said.code
+    return render(said)

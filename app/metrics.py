@@ -1,0 +1,112 @@
+"""Prometheus metrics in a registry of our own. Every label comes from a closed set, so a client can make no series.
+
+The pool's figures are read in one go at the scrape, so that the ledger holds in every answer:
+dalle_requests_accepted_total = completed + failed + cancelled + expired (dalle_requests_ended_total) + in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+import model
+from app.errors import CODES
+from app.pool import Pool
+
+METHODS = frozenset({"GET", "HEAD", "POST"})
+SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """What the routes and the middleware count, and what the pool tells."""
+
+    def __init__(self, pool: Pool) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a "_created" series beside each counter: nobody asked for it
+        self._registry = CollectorRegistry()
+        self._registry.register(_PoolCollector(pool))
+        self._answers = Counter(
+            "dalle_http_answers", "Answers by route, method and status.", ["route", "method", "status"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "dalle_http_seconds", "Seconds from a request's head to the end of its answer, by route.", ["route"],
+            buckets=SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._errors = Counter(
+            "dalle_errors", "Requests refused or failed, by the code of the error.", ["code"], registry=self._registry
+        )
+        for code in CODES:
+            self._errors.labels(code)
+        self.queue_seconds = Histogram(
+            "dalle_queue_seconds", "Seconds from acceptance until the first picture of a request has its slots.",
+            buckets=SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self.paint_seconds = Histogram(
+            "dalle_paint_seconds", "Seconds from then until the last picture of the request is painted.",
+            buckets=SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self.encode_seconds = Histogram(
+            "dalle_encode_seconds", "Seconds to make a PNG of one picture.",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0), registry=self._registry,
+        )  # fmt: skip
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an answer. route: the template of a route, or "other"."""
+        self._answers.labels(route, method if method in METHODS else "other", str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def error(self, code: str) -> None:
+        """Count an error by its code, one of app.errors.CODES."""
+        self._errors.labels(code if code in CODES else "internal_error").inc()
+
+    def text(self) -> bytes:
+        """The answer to a scrape, of CONTENT_TYPE."""
+        return generate_latest(self._registry)
+
+
+class _PoolCollector(Collector):
+    """One consistent reading of the pool a scrape."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())  # nothing is collected at registration, and no name is known before
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._pool.stats()
+        info = GaugeMetricFamily("dalle_server_info", "1; what is served.", labels=["version", "model"])
+        info.add_metric([model.__version__, self._pool.checkpoint.config.name], 1)
+        yield info
+        ended = CounterMetricFamily("dalle_requests_ended", "Requests that ended, by how.", labels=["outcome"])
+        for outcome in ("completed", "failed", "cancelled", "expired"):
+            ended.add_metric([outcome], getattr(stats, outcome))
+        yield ended
+        for name, text, value in (
+            ("dalle_requests_accepted", "Requests accepted.", stats.accepted),
+            ("dalle_pictures", "Pictures painted.", stats.pictures),
+            ("dalle_image_tokens", "Image tokens drawn.", stats.tokens),
+            ("dalle_worker_deaths", "Worker processes that died and were not told to.", stats.worker_deaths),
+        ):
+            yield CounterMetricFamily(name, text, value=value)
+        for name, text, level in (
+            ("dalle_requests_in_flight", "Requests accepted and not ended.", stats.in_flight),
+            ("dalle_requests_queued", "Of these, the ones that no worker has yet.", stats.queued_requests),
+            ("dalle_pictures_in_flight", "Pictures accepted and not painted.", stats.pictures_in_flight),
+            ("dalle_pictures_limit", "Pictures in flight at which requests are refused.", stats.queue_limit),
+            ("dalle_slots", "Slots of all workers that are ready.", stats.slots),
+            ("dalle_slots_busy", "Of these, the ones that a picture has.", stats.slots_busy),
+            ("dalle_tokens_per_second", "Image tokens a second, while painting.", stats.tokens_per_second),
+            ("dalle_workers", "Worker processes there should be.", stats.workers),
+            ("dalle_workers_ready", "Worker processes that can paint.", stats.workers_ready),
+            ("dalle_draining", "1 while the server is shutting down.", float(stats.draining)),
+        ):
+            yield GaugeMetricFamily(name, text, value=level)
+        if stats.heartbeat_age is not None:
+            yield GaugeMetricFamily(
+                "dalle_heartbeat_age_seconds", "Since the slowest worker's last step.", value=stats.heartbeat_age
+            )

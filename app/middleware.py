@@ -1,0 +1,98 @@
+"""Around every request: its id, the security headers, one log line, its metrics, and an answer to what nobody caught.
+
+Pure ASGI on purpose: Starlette's BaseHTTPMiddleware, which @app.middleware("http") makes, hides from a route that its
+client has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import answer, render
+from app.metrics import Metrics
+from model.errors import Draining
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")  # what we take over from a client; anything else gets a fresh one
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+QUIET = frozenset({"/healthz", "/livez", "/readyz", "/metrics"})  # probes: logged at level debug
+log = logging.getLogger("dalle.http")
+
+
+class Frontier:
+    """The outermost layer. It leaves `request_id` and `log`, a dict of fields for the log line, in the state."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+        request_id = _request_id(scope)
+        fields: dict[str, Any] = {}
+        method = scope["method"]
+        # HEAD is GET for the routes; the HTTP layer, which knows the true method, sends no body.
+        scope = {**scope, "method": "GET" if method == "HEAD" else method}
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "log": fields}
+        status = 0
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                given = list(message.get("headers", []))
+                caching = b"no-cache" if any(name == b"etag" for name, _ in given) else b"no-store"
+                added = [*HEADERS, (b"cache-control", caching), (b"x-request-id", request_id.encode())]
+                message = {**message, "headers": given + added}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):  # by uvicorn, which ends and waits no longer for this request
+                error = Draining("the server is shutting down")
+            else:
+                log.exception("a fault of ours", extra={"fields": {"id": request_id}})
+            said = answer(error)
+            fields["error"] = said.code
+            self._metrics.error(said.code)
+            if status:
+                raise  # in the middle of an answer: the connection is cut, so that nobody takes it for a whole one
+            await render(said)(scope, receive, send_on)
+        finally:
+            seconds = time.monotonic() - began
+            route = getattr(scope.get("route"), "path", "") or "other"
+            self._metrics.answered(route, method, status, seconds)
+            client = scope.get("client")
+            line = {"id": request_id, "status": status, "ms": round(seconds * 1000, 1), **fields}
+            line["client"] = client[0] if client else "-"
+            level = logging.DEBUG if scope["path"] in QUIET and status < 500 else logging.INFO
+            log.log(level, "%s %s", method[:16], scope["path"][:80], extra={"fields": line})
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return str(value, "ascii")
+    return uuid.uuid4().hex

@@ -1,0 +1,73 @@
+"""The port between the routes and whatever paints: take an order, answer for it, say how things stand.
+
+    job = pool.submit(order)      # Overloaded, Draining, PromptTooLong, ...: nothing was taken
+    async for event in job: ...
+    pool.cancel(job)              # always, at the end; nothing happens if the job has ended
+
+The ledger of every pool holds at every moment: accepted = completed + failed + cancelled + expired + in flight.
+`app.worker_pool` is the pool over processes of this machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.checkpoint import ServedCheckpoint
+from app.job import Job, Order
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """The pool at one moment, and since its start."""
+
+    accepted: int  # requests
+    completed: int
+    failed: int
+    cancelled: int
+    expired: int
+    in_flight: int
+    queued_requests: int  # accepted, and not yet with a worker
+    pictures_in_flight: int  # accepted, and not yet painted
+    queue_limit: int  # pictures
+    pictures: int  # painted since the start
+    tokens: int  # image tokens drawn since the start
+    tokens_per_second: float
+    workers: int
+    workers_ready: int
+    worker_deaths: int
+    slots: int  # of the workers that are ready
+    slots_busy: int
+    heartbeat_age: float | None  # seconds, of the worker least lately heard of; None before the first is ready
+    draining: bool
+
+
+class Pool(Protocol):
+    """What the routes know of painting."""
+
+    checkpoint: ServedCheckpoint
+    fatal: str | None  # why the server has to end, once it has
+
+    async def start(self) -> None:
+        """Begin to load. Returns at once; orders may be submitted before a worker is ready."""
+
+    def submit(self, order: Order) -> Job:
+        """Take an order, or raise: Overloaded, Draining, DeadlineExceeded, PromptTooLong, InvalidRequest."""
+
+    def cancel(self, job: Job) -> None:
+        """End the job; its slots are free one step later. Nothing happens if it has ended."""
+
+    def ahead(self, job: Job) -> int:
+        """Pictures that are painted before the first of this job; 0 once it has started."""
+
+    def stats(self) -> PoolStats:
+        """Reads memory and waits for nothing."""
+
+    def not_ready(self) -> str | None:
+        """Why orders would not be painted now, None if they would. Reads memory."""
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more orders, wait for those accepted, and fail the rest after `seconds`."""
+
+    async def stop(self) -> None:
+        """End the workers; what is still in flight is failed."""

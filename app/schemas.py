@@ -1,0 +1,181 @@
+"""What a client may send and gets back: the wire models, with every limit declared in its field.
+
+`read(Model, values)` checks strictly ("3" is no integer, and neither is true) and says what is wrong in one line that
+names the field, the value found and what is allowed; the wording is made from the model's own JSON schema.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from model.errors import InvalidRequest
+from model.inference.sequence import MAX_INDEX
+
+MAX_IMAGES = 10  # pictures of one request
+MAX_CHARACTERS = 32_000  # of a prompt; the tokenizer's limit is much lower, and needs the text to be counted
+NOT_BLANK = r"\S"
+SHOWN = 80  # characters of a refused value that a message repeats
+PLANNED = frozenset({"best_of", "image", "keep_rows"})
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=NOT_BLANK)]
+M = TypeVar("M", bound=BaseModel)
+
+
+class Sampling(BaseModel):
+    """How the image tokens are drawn; what is left out, or null, is the model's own default."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        None, description="The same seed gives the same pictures; where it is left out, a random one is taken and told."
+    )
+    temperature: Annotated[float, Field(ge=0, le=5)] | None = Field(
+        None, description="Above 1 is more varied, below 1 more usual; 0 always takes the likeliest token."
+    )
+    top_k: Annotated[int, Field(ge=0, le=8192)] | None = Field(
+        None, description="Keep only the k likeliest tokens; 0 keeps all."
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Keep only the likeliest tokens that together reach this probability."
+    )
+    guidance: Annotated[float, Field(ge=0, le=20)] | None = Field(
+        None, description="Scale of classifier-free guidance: higher follows the text more closely; 1 is off."
+    )
+
+
+class GenerateRequest(Sampling):
+    """The body of POST /generate, as JSON or as a form."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "a red apple", "num_images": 4, "seed": 1}]},
+    )
+
+    text: Text = Field(description="What the pictures shall show. Not blank.")
+    num_images: int = Field(1, ge=1, le=MAX_IMAGES, description="How many pictures.")
+    index: int = Field(
+        0,
+        ge=0,
+        lt=MAX_INDEX - MAX_IMAGES,
+        description="Index of the first picture: seed and index together name a picture, as X-Seeds tells them.",
+    )
+    truncate: bool | None = Field(
+        None, description="Cut a text with too many tokens instead of refusing it; X-Text-Truncated tells of it."
+    )
+
+
+class Pictures(RootModel[list[str]]):
+    """PNG files, each in base64."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [["iVBORw0KGgoAAAANSUhEUgAAAQAAAAEACAIAAADTED8x..."]]})
+
+
+class ErrorBody(BaseModel):
+    """What every refusal and failure answers with."""
+
+    Error: str = Field(
+        description="One line for a person.", examples=["num_images: 11, and it must be an integer from 1 to 10"]
+    )
+
+
+def read(model: type[M], values: Mapping[str, Any]) -> M:
+    """`values` as a `model`. Raises InvalidRequest naming every field at fault, the value found and what is allowed."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        lines = [describe(model, fault) for fault in faults[:8]]
+        raise InvalidRequest(str(faults[0]["loc"][0]) if faults[0]["loc"] else "body", "; ".join(lines)) from None
+
+
+def from_strings(model: type[BaseModel], strings: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a form, numbers and booleans read exactly; what is none stays a string, for `read` to refuse."""
+    values: dict[str, Any] = {}
+    for name, string in strings.items():
+        kinds = {part.get("type") for part in _alternatives(_properties(model).get(name, {}))}
+        if "integer" in kinds and re.fullmatch(r"[+-]?[0-9]{1,40}", string):
+            values[name] = int(string)
+        elif "number" in kinds and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", string):
+            values[name] = float(string)
+        elif "boolean" in kinds and string in ("true", "false"):
+            values[name] = string == "true"
+        else:
+            values[name] = string
+    return values
+
+
+def describe(model: type[BaseModel], fault: ErrorDetails, name: str = "") -> str:
+    """One line on one fault of a `model`. name: what the caller calls the field, where it is not the field's name."""
+    field = str(fault["loc"][0]) if fault["loc"] else "body"
+    name = name or field
+    properties = _properties(model)
+    if fault["type"] == "extra_forbidden":
+        if field in PLANNED:
+            return f"{name}: not supported by this server yet"
+        return f"{shorten(name)}: no such field; known are {', '.join(properties)}"
+    value = fault["input"]
+    if fault["type"] == "missing":
+        shown = "missing"
+    elif fault["type"] == "string_too_long":
+        shown = f"{len(value)} characters"
+    elif fault["type"] == "string_unicode":
+        shown = f"{shorten(value)} holds a lone surrogate"
+    elif isinstance(value, str) and not value.strip():
+        shown = "blank" if value else "empty"
+    else:
+        shown = shorten(value)
+    return f"{name}: {shown}, and it must be {allowed(properties.get(field, {}))}"
+
+
+def shorten(value: Any) -> str:
+    """`value` as JSON, of SHOWN characters at most, for a message or a log line."""
+    try:
+        text = json.dumps(value) if not isinstance(value, str) or not value.isidentifier() else value
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def allowed(schema: Mapping[str, Any]) -> str:
+    """What a JSON schema of a scalar allows, in words."""
+    parts = [part for part in _alternatives(schema) if part.get("type") != "null"]
+    part = parts[0] if parts else {}
+    if "enum" in part:
+        return "one of " + ", ".join(map(str, part["enum"]))
+    match part.get("type"):
+        case "integer":
+            return f"an integer{_range(part)}"
+        case "number":
+            return f"a number{_range(part)}"
+        case "boolean":
+            return "true or false"
+        case _ if part.get("pattern", NOT_BLANK) != NOT_BLANK:
+            return str(schema.get("description", "of another form"))
+        case _:
+            lengths = f" of {part.get('minLength', 0)} to {part['maxLength']} characters" if "maxLength" in part else ""
+            return f"a text{lengths}, not blank" if "pattern" in part else f"a text{lengths}"
+
+
+def _range(part: Mapping[str, Any]) -> str:
+    low, high = part.get("minimum"), part.get("maximum")
+    if low is None and "exclusiveMinimum" in part:
+        return f" above {part['exclusiveMinimum']}" + (f", up to {high}" if high is not None else "")
+    if high is None and "exclusiveMaximum" in part:
+        high = part["exclusiveMaximum"] - 1  # integers only
+    return f" from {low} to {high}" if low is not None and high is not None else ""
+
+
+def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(schema.get("anyOf", [schema]))
+
+
+@cache
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema(by_alias=False)["properties"]
+    return properties

@@ -1,0 +1,121 @@
+"""Runs the application under uvicorn, from the first socket to the exit status.
+
+SIGTERM or SIGINT: not ready at once, accepted work is finished within the drain limit while new requests are told 503,
+then the workers end and `serve` returns. A second signal fails what is left at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+
+from app import logs
+from app.checkpoint import ServedCheckpoint
+from app.main import create_app
+from app.pool import Pool
+from app.settings import Settings
+from app.worker_pool import WorkerPool
+from model.errors import DalleError
+
+KEEP_ALIVE = 75  # seconds that an idle connection is kept; above the usual 60 of proxies, so that they close first
+FLUSH_SECONDS = 5  # for answers on their way after the drain
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+log = logging.getLogger("dalle.server")
+
+
+class ServerFailed(DalleError):
+    """The server could not start, or could not go on. The message is one line."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn that drains the pool before it closes its sockets, and ends when the pool has given up."""
+
+    def __init__(self, config: uvicorn.Config, pool: Pool, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._pool = pool
+        self._drain_seconds = drain_seconds
+        self._draining: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn raises a signal again once it has shut down, which would make the exit status -15; this does not."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self.begin_shutdown)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def begin_shutdown(self) -> None:
+        """Drain, then end. Called again: do not wait any longer. On the event loop only."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(self._drain_seconds))
+        else:
+            self._draining.cancel()
+            self._draining = asyncio.create_task(self._drain(0))
+
+    async def _drain(self, seconds: float) -> None:
+        await self._pool.drain(seconds)
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every 0.1 s."""
+        return bool(self._pool.fatal) or await super().on_tick(counter)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ServerFailed naming the address."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1024)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ServerFailed(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal ends it. Raises DalleError, one line, if it cannot start or go on."""
+    logs.configure(settings.log, settings.log_level)
+    pool = WorkerPool(settings, ServedCheckpoint.read(settings.weights))
+    config = uvicorn.Config(
+        create_app(settings, pool),
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=FLUSH_SECONDS,
+    )
+    listener = bind(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, settings.weights)
+    try:
+        Server(config, pool, settings.drain).run(sockets=[listener])
+    finally:
+        pool.kill()
+    if pool.fatal:
+        raise ServerFailed(pool.fatal)
+    log.info("ended")

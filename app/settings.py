@@ -1,0 +1,109 @@
+"""Every setting of the server: one frozen class, filled from DALLE_* variables; flags of the command line override.
+
+    settings = load_settings(port=8080)  # what is passed wins over the environment
+
+A value that cannot be used, and a DALLE_* variable that means nothing, stop the start with one line that names them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.schemas import MAX_IMAGES, describe
+from model.errors import DalleError
+
+PREFIX = "DALLE_"
+NOT_OURS = frozenset({"DALLE_TORCH"})  # read by the Makefile: which build of torch to install
+
+
+class SettingsError(DalleError):
+    """A setting that cannot be used. The message is one line naming the variable, or the flag, and its value."""
+
+
+class Settings(BaseSettings):
+    """How this server runs. The variable of a field is DALLE_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        allow_inf_nan=False,
+        env_ignore_empty=True,
+    )
+
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        validation_alias=AliasChoices("DALLE_HOST", "HOST"),
+        description="address to listen on; 0.0.0.0 lets other machines in",
+    )
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("DALLE_PORT", "PORT"),
+        description="port to listen on; 0 takes a free one and prints it",
+    )
+    weights: Path = Field(Path("weights/default"), description="folder of the checkpoint to serve")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?(,cuda:\d+)*)$",
+        description="auto, cpu, cuda or cuda:0; several, as cuda:0,cuda:1, get a worker process each",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="number format of the model on its device; auto: bfloat16 on CUDA, float32 on the CPU"
+    )
+    slots: int = Field(16, ge=2, le=1024, description="rows painted at once by a worker; a guided picture takes two")
+    threads: int = Field(0, ge=0, le=1024, description="threads of a worker's arithmetic; 0: the cores it may use")
+    strict: bool = Field(True, description="a picture is bit-equal alone and in a crowd")
+    truncate: bool = Field(False, description="cut a prompt that is too long instead of refusing it")
+    queue: int = Field(
+        128, ge=MAX_IMAGES, le=100_000, description="pictures accepted and not yet painted, at most; beyond it 503"
+    )
+    client_queue: int = Field(
+        0, ge=0, le=100_000, description="of these, the share of one client address; beyond it 429; 0: no limit"
+    )
+    deadline: float = Field(600.0, gt=0, le=86_400, description="seconds a request may take, then 504")
+    drain: float = Field(30.0, ge=0, le=3600, description="seconds that accepted work gets after SIGTERM")
+    max_body: int = Field(1 << 20, ge=1 << 10, le=1 << 28, description="bytes of a request's body; beyond them 413")
+    heartbeat_timeout: float = Field(
+        8.0, ge=1, le=600, description="seconds without a step after which a worker counts as hung and is replaced"
+    )
+    start_timeout: float = Field(600.0, ge=1, le=86_400, description="seconds a worker may take to load and warm up")
+    log: Literal["plain", "json"] = Field("plain", description="form of the log lines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+    @field_validator("weights")
+    @classmethod
+    def _expand(cls, path: Path) -> Path:
+        return path.expanduser()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """One entry a worker process."""
+        return tuple(self.device.split(","))
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings of this process: defaults, then the environment, then `flags` (None: not given).
+
+    Raises SettingsError.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | NOT_OURS
+    if unknown := sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known):
+        raise SettingsError(f"{unknown[0]}: no such setting; known are {', '.join(sorted(known - NOT_OURS))}")
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = str(fault["loc"][0]).lower().removeprefix(PREFIX.lower())
+        variables = [name for name in os.environ if name.lower() in (PREFIX.lower() + field, field)]
+        name = f"--{field.replace('_', '-')}" if field in given else max(variables, key=len, default=field)
+        raise SettingsError(describe(Settings, {**fault, "loc": (field,)}, name)) from None

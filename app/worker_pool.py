@@ -1,0 +1,392 @@
+"""The pool over worker processes of this machine: a bounded queue, one supervised process a device.
+
+All state belongs to the event loop, and nothing here waits between a check and its consequence, so a place in the
+queue is never given twice.
+
+A worker that dies is replaced. Jobs that were being painted are suspects: each is painted again, with the same seed,
+alone on the worker, so that a poisonous one takes no neighbour along; a job under which two workers died is failed.
+Jobs that only waited go back to the head of the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.checkpoint import ServedCheckpoint
+from app.errors import PaintingFailed
+from app.job import Job, Order, Outcome
+from app.pool import PoolStats
+from app.settings import Settings
+from app.supervisor import WorkerProcess
+from model.errors import (
+    DalleError,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    Overloaded,
+    RequestCancelled,
+    WorkerFailed,
+)
+from model.inference import sequence
+from model.inference.messages import Cancel, Heartbeat, Ready, Submit, WorkerOptions
+from model.inference.sequence import EngineStats, Event
+
+DEATHS = 5  # workers that may die within DEATH_WINDOW before the server gives up
+DEATH_WINDOW = 60.0  # seconds
+LOOKAHEAD = 2  # times its slots that a worker is given in rows, so that no slot waits for the pipe
+log = logging.getLogger("dalle.pool")
+
+
+@dataclass(eq=False)
+class Held:
+    """A job that a worker has. Kept until the worker has let go of it, which after a cancel is a step later."""
+
+    job: Job
+    first_index: int
+    rows: int  # rows of one picture
+    pictures: int  # not yet painted
+    started: bool = False
+
+
+@dataclass(eq=False)
+class Lane:
+    """One device: its worker process of the moment, and what that holds."""
+
+    options: WorkerOptions
+    worker: WorkerProcess | None = None
+    stats: EngineStats | None = None
+    held: dict[str, Held] = field(default_factory=dict)
+    suspects: deque[Job] = field(default_factory=deque)
+
+    @property
+    def ready(self) -> Ready | None:
+        return self.worker.ready if self.worker and not self.worker.ended.done() else None
+
+    @property
+    def rows(self) -> int:
+        return sum(held.rows * held.pictures for held in self.held.values())
+
+
+class WorkerPool:
+    """The pool over worker processes of this machine, one a device of the settings."""
+
+    def __init__(
+        self, settings: Settings, checkpoint: ServedCheckpoint, process: type[WorkerProcess] = WorkerProcess
+    ) -> None:
+        self.checkpoint = checkpoint
+        self._process = process
+        self.fatal: str | None = None
+        self._settings = settings
+        self._lanes = [
+            Lane(
+                WorkerOptions(
+                    checkpoint=str(settings.weights),
+                    device=device,
+                    slots=settings.slots,
+                    threads=settings.threads,
+                    dtype=settings.dtype,
+                    strict=settings.strict,
+                )
+            )
+            for device in settings.devices
+        ]
+        self._ids = itertools.count(1)
+        self._jobs: dict[str, Job] = {}  # in flight
+        self._queue: dict[str, Job] = {}  # of these, the ones that no worker has; in order
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._accepted = 0
+        self._outcomes: Counter[Outcome] = Counter()
+        self._pictures = 0
+        self._tokens = 0  # of workers that have ended
+        self._deaths: deque[float] = deque(maxlen=DEATHS)
+        self._death_count = 0
+        self._draining = False
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- the port
+
+    async def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._keep(lane)) for lane in self._lanes]
+
+    def submit(self, order: Order) -> Job:
+        self._reserve(order)
+        tokenizer = self.checkpoint.tokenizer
+        tokens = tokenizer.count(order.text)
+        text_ids = tokenizer.encode(order.text, truncate=order.truncate)
+        order.params.check(self.checkpoint.config.vae.codes)
+        job = Job(f"job-{next(self._ids)}", order, text_ids, tokens)
+        self._accepted += 1
+        self._jobs[job.id] = self._queue[job.id] = job
+        self._idle.clear()
+        if job.deadline is not None:
+            delay = job.deadline - time.monotonic()
+            self._timers[job.id] = asyncio.get_running_loop().call_later(delay, self._expire, job)
+        self._dispatch()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        self._end(job, Outcome.CANCELLED, RequestCancelled("the request was cancelled"))
+
+    def ahead(self, job: Job) -> int:
+        if job.started is not None or job.outcome is not None:
+            return 0
+        earlier = itertools.takewhile(lambda other: other is not job, self._jobs.values())
+        return sum(other.unpainted for other in earlier)
+
+    def stats(self) -> PoolStats:
+        ready = [lane for lane in self._lanes if lane.ready]
+        known = [lane.stats for lane in ready if lane.stats]
+        return PoolStats(
+            accepted=self._accepted,
+            completed=self._outcomes[Outcome.COMPLETED],
+            failed=self._outcomes[Outcome.FAILED],
+            cancelled=self._outcomes[Outcome.CANCELLED],
+            expired=self._outcomes[Outcome.EXPIRED],
+            in_flight=len(self._jobs),
+            queued_requests=len(self._queue),
+            pictures_in_flight=self._in_flight(),
+            queue_limit=self._settings.queue,
+            pictures=self._pictures,
+            tokens=self._tokens + sum(stats.tokens for stats in known),
+            tokens_per_second=sum(stats.tokens_per_second for stats in known if stats.running),
+            workers=len(self._lanes),
+            workers_ready=len(ready),
+            worker_deaths=self._death_count,
+            slots=sum(lane.ready.slots for lane in ready if lane.ready),
+            slots_busy=sum(stats.rows_busy for stats in known),
+            heartbeat_age=max((lane.worker.age for lane in ready if lane.worker), default=None),
+            draining=self._draining,
+        )
+
+    def not_ready(self) -> str | None:
+        if self.fatal:
+            return self.fatal
+        if self._draining or self._stopping:
+            return "the server is shutting down"
+        ages = [lane.worker.age for lane in self._lanes if lane.ready and lane.worker]
+        if not ages:
+            return "the model is being loaded"
+        if min(ages) > self._settings.heartbeat_timeout:
+            return f"the worker has made no step for {min(ages):.0f} s"
+        return None
+
+    async def drain(self, seconds: float) -> None:
+        self._draining = True
+        log.info("draining: %d requests in flight, %g s for them", len(self._jobs), seconds)
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        except TimeoutError:
+            self._fail_all(Draining("the server is shutting down and could not finish this request in time"))
+
+    async def stop(self) -> None:
+        self._draining = self._stopping = True
+        self._fail_all(Draining("the server is shutting down"))
+        await asyncio.gather(*(lane.worker.stop() for lane in self._lanes if lane.worker))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def kill(self) -> None:
+        """End the workers at once; for the way out, when no event loop runs any more."""
+        for lane in self._lanes:
+            if lane.worker:
+                lane.worker.kill()
+
+    # --- the queue
+
+    def _in_flight(self, client: str | None = None) -> int:
+        return sum(job.unpainted for job in self._jobs.values() if client in (None, job.order.client))
+
+    def _reserve(self, order: Order) -> None:
+        """Raise unless there is room for the order. What follows in `submit` does not wait, so the room stays."""
+        if self._draining or self.fatal:
+            raise Draining(self.fatal or "the server is shutting down and takes no more requests")
+        if order.seconds is not None and order.seconds <= 0:
+            raise DeadlineExceeded("the request's deadline has passed")
+        ahead = self._in_flight()
+        if ahead + order.num_images > self._settings.queue:
+            message = f"the queue is full: {ahead} pictures are waiting or painted, of {self._settings.queue} at most"
+            raise Overloaded(message, self._seconds(ahead))
+        share = self._settings.client_queue
+        if share and order.client and (own := self._in_flight(order.client)) + order.num_images > share:
+            message = f"your share of the queue is full: {own} pictures are waiting or painted, of {share} at most"
+            raise Overloaded(message, self._seconds(own), per_client=True)
+
+    def _seconds(self, pictures: int) -> float:
+        """Until so many pictures are painted, by the pace measured; a guess of 1 s a picture until there is one."""
+        pace = 0.0  # pictures a second
+        for lane in self._lanes:
+            if ready := lane.ready:
+                step = lane.stats.seconds_per_step if lane.stats else ready.seconds_per_step
+                pace += ready.slots / self._mean_rows() / max(step * ready.steps, 1e-3)
+        return pictures / pace if pace else float(pictures)
+
+    def _mean_rows(self) -> float:
+        """Rows that a picture in flight takes, on average."""
+        rows, pictures = sum(job.rows for job in self._jobs.values()), self._in_flight()
+        return rows / pictures if pictures else 1.0
+
+    def _dispatch(self) -> None:
+        """Give jobs to workers with room for them: suspects alone, the others in the order of arrival."""
+        for lane in self._lanes:
+            while lane.ready and not lane.held and lane.suspects:
+                self._give(lane, lane.suspects.popleft())
+        while self._queue:
+            lanes = [lane for lane in self._lanes if self._has_room(lane)]
+            if not lanes:
+                return
+            self._give(min(lanes, key=lambda lane: lane.rows), self._queue.pop(next(iter(self._queue))))
+
+    @staticmethod
+    def _has_room(lane: Lane) -> bool:
+        quarantined = bool(lane.suspects) or any(held.job.deaths for held in lane.held.values())
+        return lane.ready is not None and not quarantined and lane.rows < LOOKAHEAD * lane.ready.slots
+
+    def _give(self, lane: Lane, job: Job) -> None:
+        if job.outcome is not None or lane.worker is None:
+            return
+        request = job.request()
+        lane.held[job.id] = Held(job, request.first_index, request.rows, request.num_images)
+        lane.worker.send(Submit(request, job.deadline))
+
+    # --- the end of a job
+
+    def _end(self, job: Job, outcome: Outcome, error: DalleError | None = None) -> None:
+        """The one way out: whatever happened, a job leaves the ledger's "in flight" here and once."""
+        if self._jobs.pop(job.id, None) is None:
+            return
+        self._queue.pop(job.id, None)
+        if timer := self._timers.pop(job.id, None):
+            timer.cancel()
+        for lane in self._lanes:
+            if job.id in lane.held and lane.worker and outcome is not Outcome.COMPLETED:
+                lane.worker.send(Cancel(job.id))
+        self._outcomes[outcome] += 1
+        job.end(outcome, error)
+        if not self._jobs:
+            self._idle.set()
+
+    def _expire(self, job: Job) -> None:
+        message = f"the request was not done within its {job.order.seconds:g} s"
+        self._end(job, Outcome.EXPIRED, DeadlineExceeded(message))
+
+    def _fail_all(self, error: DalleError) -> None:
+        for job in list(self._jobs.values()):
+            self._end(job, Outcome.FAILED, error)
+
+    # --- workers
+
+    async def _keep(self, lane: Lane) -> None:
+        """Have a worker on this lane, and another when it dies, until the budget of deaths is spent."""
+        try:
+            await self._keep_going(lane)
+        except Exception as error:  # such as no memory for another process
+            log.exception("the supervisor of %s failed", lane.options.device)
+            self._give_up(f"no worker can be kept on {lane.options.device}: {error}")
+
+    async def _keep_going(self, lane: Lane) -> None:
+        while not self._stopping and self.fatal is None:
+            worker = self._process(
+                lane.options,
+                lambda message: self._on_message(lane, message),
+                self._settings.heartbeat_timeout,
+                self._settings.start_timeout,
+            )
+            await worker.start()
+            lane.worker = worker
+            cause = await worker.watch()
+            if not self._stopping:
+                self._bury(lane, worker, cause)
+
+    def _bury(self, lane: Lane, worker: WorkerProcess, cause: str) -> None:
+        """Account for a worker that died, and for what it held."""
+        held = list(lane.held.values())
+        self._tokens += lane.stats.tokens if lane.stats else 0
+        lane.held, lane.stats = {}, None
+        if worker.start_failed and worker.start_failed.permanent:
+            self._give_up(cause)
+            return
+        self._death_count += 1
+        self._deaths.append(time.monotonic())
+        log.error("worker %s on %s died: %s; it held %d requests", worker.pid, lane.options.device, cause, len(held))
+        if len(self._deaths) == DEATHS and self._deaths[-1] - self._deaths[0] <= DEATH_WINDOW:
+            self._give_up(f"{DEATHS} workers died within {DEATH_WINDOW:g} s, the last one: {cause}")
+            return
+        begun = [one for one in held if one.started] or held  # none has: the worker died on one's way in, whichever
+        for one in begun:
+            one.job.deaths += 1
+            if one.job.deaths > 1:
+                error = WorkerFailed("two workers died while they painted this request; it is not tried again", True)
+                self._end(one.job, Outcome.FAILED, error)
+            elif one.job.outcome is None:
+                lane.suspects.append(one.job)
+        waiting = {one.job.id: one.job for one in held if one not in begun and one.job.outcome is None}
+        self._queue = waiting | self._queue
+        self._dispatch()  # another lane may have room
+
+    def _give_up(self, cause: str) -> None:
+        self.fatal = cause
+        self._fail_all(WorkerFailed("the server can paint no more and is ending"))
+
+    def _on_message(self, lane: Lane, message: Any) -> None:
+        match message:
+            case Ready():
+                log.info(
+                    "ready: %s on %s (%s), %d parameters, %d slots, %d threads, loaded in %.1f s, warmed up in %.1f s",
+                    message.model, message.device, message.dtype, message.parameters, message.slots, message.threads,
+                    message.load_seconds, message.warm_up_seconds,
+                )  # fmt: skip
+                self._dispatch()
+            case Heartbeat():
+                lane.stats = message.stats
+                for held in lane.held.values():  # a cancel that got lost on the way is said again
+                    if held.job.outcome is not None and lane.worker:
+                        lane.worker.send(Cancel(held.job.id))
+            case Event():
+                self._on_event(lane, message)
+
+    def _on_event(self, lane: Lane, event: Event) -> None:
+        held = lane.held.get(event.request_id)
+        if held is None:
+            return
+        job = held.job
+        match event:
+            case sequence.Finished():
+                del lane.held[job.id]
+                self._end(job, Outcome.COMPLETED)
+            case sequence.Cancelled():
+                del lane.held[job.id]
+                self._end(job, Outcome.CANCELLED, RequestCancelled("the request was cancelled"))
+            case sequence.Failed():
+                del lane.held[job.id]
+                outcome = Outcome.EXPIRED if event.code == sequence.DEADLINE_EXCEEDED else Outcome.FAILED
+                self._end(job, outcome, _error(event))
+            case sequence.Started():
+                held.started = True
+                job.post(event, held.first_index)
+                return
+            case sequence.Painted():
+                held.pictures -= 1
+                self._pictures += 1
+                job.post(event, held.first_index)
+            case _:
+                job.post(event, held.first_index)
+                return
+        self._dispatch()
+
+
+def _error(event: sequence.Failed) -> DalleError:
+    if event.code == sequence.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(event.message)
+    if event.code == sequence.INVALID_REQUEST:
+        return InvalidRequest(event.field or "body", event.message)
+    return PaintingFailed(event.code, event.message)

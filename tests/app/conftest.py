@@ -1,0 +1,60 @@
+"""A checkpoint that paints a picture of 128 x 128 in a tenth of a second, and one server over it for the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoints import save
+from model.config import CheckpointConfig, SamplingDefaults, transformer_config, vae_config
+from model.tokenizer import Tokenizer
+from model.transformer import Transformer
+from model.vae import VAE
+from tests.app.live import Live
+from tests.conftest import CAPTIONS, randomise
+
+LEVELS = (4, 4)
+SIZE = 128
+
+
+@pytest.fixture(scope="session")
+def quick_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a checkpoint of 16 x 16 tokens of 16 codes. Shared by the session: copy it before you damage it."""
+    config = CheckpointConfig(
+        name="quick",
+        licence="Apache-2.0",
+        vae=vae_config("tiny", image_size=SIZE, levels=LEVELS),
+        transformer=transformer_config("tiny", text_vocab=512, image_vocab=16, code_levels=LEVELS, grid=16, depth=1),
+        sampling=SamplingDefaults(temperature=0.9, guidance=2.0),
+    )
+    vae, transformer = VAE(config.vae), Transformer(config.transformer)
+    randomise(vae, seed=1)
+    randomise(transformer, seed=2)
+    path = tmp_path_factory.mktemp("checkpoints") / "quick"
+    save(path, config, Tokenizer.train(CAPTIONS * 2, vocab_size=512), vae, transformer, dtype=torch.float32)
+    return path
+
+
+@pytest.fixture(scope="session")
+def live(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A ready server that no test ends or damages."""
+    with Live(quick_checkpoint, tmp_path_factory.mktemp("live") / "log") as server:
+        yield server.ready()
+
+
+@pytest.fixture
+def start(quick_checkpoint: Path, tmp_path: Path) -> Iterator[Callable[..., Live]]:
+    """start(weights=None, **variables): servers of this test's own, ended after it."""
+    servers: list[Live] = []
+
+    def begin(weights: Path | None = None, **variables: object) -> Live:
+        server = Live(weights or quick_checkpoint, tmp_path / f"log-{len(servers)}", **variables)
+        servers.append(server)
+        return server
+
+    yield begin
+    for server in servers:
+        server.__exit__(None, None, None)

@@ -1,0 +1,116 @@
+"""The real server as a process of its own, over a real socket, and what a test wants to see of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+COMMAND = "from app.cli import main; main()"
+
+
+class Live:
+    """`dalle-server serve` with the settings of `variables` (DALLE_ and the name in capitals). A context manager."""
+
+    def __init__(self, weights: Path, log: Path, **variables: object) -> None:
+        given = {"weights": weights, "port": 0, "slots": 4, "threads": 1, **variables}
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("DALLE_")}
+        environ |= {f"DALLE_{name.upper()}": str(value) for name, value in given.items()}
+        environ["OMP_NUM_THREADS"] = "1"
+        self._log = log
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", COMMAND, "serve"], env=environ, stdout=stream, stderr=stream
+            )
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if "client" in vars(self):
+            self.client.close()
+        for pid in [*self.workers(), self.process.pid]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(10)
+
+    @cached_property
+    def client(self) -> httpx.Client:
+        """A client of this server; waits until it listens."""
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, verify=False)
+
+    @cached_property
+    def url(self) -> str:
+        """Where it listens; waits until it does."""
+        return self.wait(lambda: re.search(r"listening on (\S+),", self.log), "no line that it listens")[1]
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait(self, found: Any, otherwise: str, seconds: float = 60.0) -> Any:
+        """Poll until found() is true and return it. Fails the test with `otherwise`, and the log, if it never is."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if result := found():
+                return result
+            time.sleep(0.02)
+        raise AssertionError(f"{otherwise} within {seconds:g} s; its log:\n{self.log}")
+
+    def ready(self) -> Live:
+        """Wait until it can paint."""
+        self.wait(lambda: self.client.get("/readyz").status_code == 200, "not ready")
+        return self
+
+    def post(self, **options: Any) -> httpx.Response:
+        """POST /generate. options: of httpx."""
+        return self.client.post("/generate", **options)
+
+    def generate(self, **fields: object) -> httpx.Response:
+        """POST /generate with a JSON body of these fields."""
+        return self.post(json=fields)
+
+    def pictures(self, **fields: object) -> list[str]:
+        """The pictures of a request that must succeed."""
+        answer = self.generate(**fields)
+        assert answer.status_code == 200, answer.text
+        pictures: list[str] = answer.json()
+        return pictures
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics, by its name and labels."""
+        text = self.client.get("/metrics").text
+        samples = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in samples}
+
+    def in_flight(self) -> float:
+        return self.metrics()["dalle_requests_in_flight"]
+
+    def workers(self) -> list[int]:
+        """Process ids of its worker processes."""
+        found = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(line.split()[0]) for line in found.stdout.splitlines() if "spawn_main" in line]
+
+
+def ledger(metrics: dict[str, float]) -> dict[str, float]:
+    """The ledger's figures; raises AssertionError unless they add up."""
+    ended = {name: metrics[f'dalle_requests_ended_total{{outcome="{name}"}}'] for name in OUTCOMES}
+    accepted = metrics["dalle_requests_accepted_total"]
+    assert accepted == sum(ended.values()) + metrics["dalle_requests_in_flight"], metrics
+    return {"accepted": accepted, **ended}
+
+
+OUTCOMES = ("completed", "failed", "cancelled", "expired")
