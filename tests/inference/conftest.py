@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
 from model.checkpoints import Checkpoint
 from model.config import CheckpointConfig, transformer_config, vae_config
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from model.vae import VAE
+from tests.conftest import randomise
 
 LEVELS = (8, 8, 8)
 GRID = 8
 CELLS = GRID * GRID
 STEPS = CELLS // 4
 SIZE = GRID * 8
-
-
-def randomise(module: nn.Module, seed: int) -> None:
-    """Seeded weights of ordinary size everywhere, also where a fresh model starts at zero and so would ignore input."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0.0, 1 / math.sqrt(parameter[0].numel()), generator=generator)
 
 
 @pytest.fixture(scope="session")
