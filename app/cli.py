@@ -1,4 +1,4 @@
-"""The command line: `dalle-server serve | generate | reconstruct | inspect | train | export`.
+"""The command line: `dalle-server serve | generate | reconstruct | inspect | corpus | train | export`.
 
     dalle-server generate "a red apple" -n 4 --out apple.png
 
@@ -13,13 +13,14 @@ from typing import Annotated
 import typer
 
 import model
-from app.commands import generate, inspect, reconstruct, serve, train
+from app.commands import corpus, generate, inspect, reconstruct, serve, train
 from model.errors import DalleError
 
 app = typer.Typer(
     name="dalle-server",
     help="Text to image with the DALL-E family's method: a server, and the tools around its models.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -27,6 +28,7 @@ app.command("serve")(serve.serve)
 app.command("generate")(generate.generate)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("inspect")(inspect.inspect)
+app.add_typer(corpus.app, name="corpus")
 app.add_typer(train.app, name="train")
 app.command("export")(train.export_run)
 

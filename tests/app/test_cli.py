@@ -57,7 +57,7 @@ def one_line(result: Result) -> str:
 def test_help_names_the_commands(run: Run) -> None:
     shown = run("--help")
     assert shown.status == 0
-    for command in ("serve", "generate", "reconstruct", "inspect"):
+    for command in ("serve", "generate", "reconstruct", "inspect", "corpus", "train", "export"):
         assert command in shown.out
     assert run("--version").out.split() == ["dalle-server", model.__version__]
     assert run("paint").status == 2
