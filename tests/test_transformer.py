@@ -103,8 +103,10 @@ def test_logits_have_the_promised_shape_and_blocks() -> None:
     t, words = text.shape[1], model.config.text_vocab
     for k in (0, 1, 17, model.config.image_tokens):
         found = model.logits(text, image[:, :k])
-        assert found.shape == (2, t + k, words + model.config.image_vocab) and found.dtype == torch.float32
-        assert torch.isfinite(found[:, : t - 1, :words]).all() and torch.isinf(found[:, : t - 1, words:]).all()
+        assert found.shape == (2, t + k, words + model.config.image_vocab)
+        assert found.dtype == torch.float32
+        assert torch.isfinite(found[:, : t - 1, :words]).all()
+        assert torch.isinf(found[:, : t - 1, words:]).all()
         assert torch.isinf(found[:, t - 1 :, :words]).all()
         assert torch.isfinite(found[:, t - 1 : t + min(k, model.config.image_tokens - 1), words:]).all()
     torch.testing.assert_close(model.logits(text, image[:, :9]), model.logits(text, image)[:, : t + 9])

@@ -14,7 +14,8 @@ def test_every_code_has_one_place_on_the_grid() -> None:
     quantiser = FSQ((8, 8, 8, 16))
     every = torch.arange(8192)
     codes = quantiser.codes(every)
-    assert codes.shape == (8192, 4) and codes.abs().max() <= 1
+    assert codes.shape == (8192, 4)
+    assert codes.abs().max() <= 1
     assert torch.equal(quantiser.ids(codes), every)
     assert len({tuple(code) for code in codes.tolist()}) == 8192
 
@@ -26,7 +27,8 @@ def test_the_quantiser_reaches_every_code_and_passes_gradients() -> None:
     assert quantiser.ids(quantiser(z)).unique().numel() > 8100
     z = torch.randn(8, 4, requires_grad=True)
     quantiser(z).sum().backward()  # type: ignore[no-untyped-call]
-    assert z.grad is not None and (z.grad > 0).all()
+    assert z.grad is not None
+    assert (z.grad > 0).all()
 
 
 def test_shapes_ranges_and_round_trip() -> None:
@@ -34,10 +36,15 @@ def test_shapes_ranges_and_round_trip() -> None:
     vae = VAE(vae_config("tiny")).eval()
     images = torch.rand(2, 3, 256, 256)
     ids = vae.encode(images)
-    assert ids.shape == (2, 32, 32) and ids.dtype == torch.int64 and ids.min() >= 0 and ids.max() < 8192
+    assert ids.shape == (2, 32, 32)
+    assert ids.dtype == torch.int64
+    assert ids.min() >= 0
+    assert ids.max() < 8192
     painted = vae.decode(ids)
-    assert painted.shape == images.shape and painted.dtype == torch.float32
-    assert painted.min() >= 0 and painted.max() <= 1
+    assert painted.shape == images.shape
+    assert painted.dtype == torch.float32
+    assert painted.min() >= 0
+    assert painted.max() <= 1
     assert torch.equal(vae.decode(ids.flatten(1)), painted)
 
 

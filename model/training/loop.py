@@ -44,6 +44,7 @@ class LoopOptions:
     batch: int  # samples a step, over all processes
     accumulate: int = 1  # micro-batches a step, to bound memory
     warmup: int = 100  # steps of linear warm-up
+    cooldown: float = 0.4  # share of the steps at the end in which the learning rate falls
     ema: float = 0.999  # decay of the averaged weights
     clip: float = 1.0  # largest gradient norm
     seed: int = 0
@@ -194,7 +195,7 @@ def training_step(run: Run) -> Losses:
     if options.batch % pieces:
         raise DataError(f"batch: {options.batch} is no multiple of accumulate x processes, {pieces}")
     size = options.batch // pieces
-    factor = schedule(run.step, options.steps, options.warmup)
+    factor = schedule(run.step, options.steps, options.warmup, options.cooldown)
     total: Losses = {}
     for micro in range(options.accumulate):
         first = (place.rank * options.accumulate + micro) * size

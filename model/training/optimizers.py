@@ -8,7 +8,6 @@ shape in one batched product: 1.85 instead of 2.95 GFLOP for a 320 x 1280 matrix
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -91,9 +90,13 @@ def muon_and_adamw(
     return optimizers
 
 
-def schedule(step: int, steps: int, warmup: int, final: float = 0.02) -> float:
-    """Factor on the learning rate at `step` of `steps`: linear warm-up, then a cosine down to `final`."""
+def schedule(step: int, steps: int, warmup: int, cooldown: float, final: float = 0.02) -> float:
+    """Factor on the learning rate at `step` of `steps`: linear up, flat, and linear down to `final` at the end.
+
+    cooldown: the share of the steps that goes down. While it is flat a run may be given more or fewer steps, which a
+    cosine does not allow (2405.18392).
+    """
     if step < warmup:
         return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+    left = (steps - step) / max(1.0, steps * cooldown)
+    return final + (1 - final) * max(0.0, min(1.0, left))

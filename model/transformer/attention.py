@@ -66,7 +66,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def project(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """x (b, n, dim), rotation (n | b 1 n, head_dim) -> q (b, heads, n, head_dim), k, v (b, kv_heads, n, head_dim)."""
+        """x (b, n, dim), rotation (n | b 1 n, head_dim) -> q (b, heads, n, head_dim), k, v (b, kv_heads, n, ...)."""
         b, n, _ = x.shape
         qkv = self.qkv(x).view(b, n, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
         turned = self.heads + self.kv_heads

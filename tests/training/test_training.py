@@ -1,0 +1,190 @@
+"""Both stages end to end on a tiny corpus: they learn, resume to the same losses after kill -9, and share a step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from model.errors import DataError
+from model.training import train_transformer, train_vae
+from model.training.loop import LoopOptions
+from model.training.prepare import prepare, tokenize
+from model.training.selection import Selection, choose
+from model.training.train_transformer import TransformerOptions, easy
+from model.training.train_vae import VAEOptions
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 200)}
+SCRIPT = """
+import sys, torch
+from tests.training import test_training as t
+from pathlib import Path
+torch.set_num_threads(1)
+t.run_transformer(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve captioned pictures in a folder: circles and squares in three colours, twice."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for copy in range(2):
+        for name, colour in COLOURS.items():
+            for kind in ("circle", "square"):
+                image = Image.new("RGB", (256, 256), "white")
+                draw = ImageDraw.Draw(image)
+                box = (60, 60 + 10 * copy, 190, 190 + 10 * copy)
+                (draw.ellipse if kind == "circle" else draw.rectangle)(box, fill=colour)
+                key = f"{name}-{kind}-{copy}"
+                image.save(folder / f"{key}.png")
+                line = {"captions": [[1.0, f"a {name} {kind}"]], "concept": f"{name} {kind}", "kind": "single"}
+                (folder / f"{key}.json").write_text(json.dumps(line))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stage_one(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short VAE run in `vae`."""
+    home = tmp_path_factory.mktemp("stage-one")
+    loop = LoopOptions(out=home / "vae", steps=40, batch=4, warmup=5, ema=0.9, report_every=10, sample_every=40)
+    train_vae.train(VAEOptions((corpus,), loop, preset="tiny", crop=64, lr=4e-3, cache=home / "prepared"))
+    return home
+
+
+@pytest.fixture
+def stage_two(stage_one: Path) -> Iterator[Path]:
+    """The same folder, with no stage 2 in it before and after."""
+    yield stage_one
+    forget(stage_one)
+
+
+def forget(home: Path) -> None:
+    for path in (home / "transformer").glob("*"):
+        path.unlink()
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def run_transformer(corpus: Path, out: Path, steps: int, **changes: Any) -> None:
+    """A tiny stage 2 in out/transformer, of the stage 1 beside it."""
+    values: dict[str, Any] = {"batch": 4, "warmup": 2, "report_every": 1, "save_every": 3, "sample_every": 1000}
+    loop = LoopOptions(out=out / "transformer", steps=steps, **{**values, **changes})
+    options = TransformerOptions((corpus,), loop, preset="tiny", vocabulary=300, prompts=(), cache=out / "prepared")
+    train_transformer.train(options, train_vae.load(out / "vae"))
+
+
+def test_stage_one_learns_and_leaves_a_curve_and_a_sheet(stage_one: Path) -> None:
+    lines = history(stage_one / "vae")
+    assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
+    assert lines[-1]["psnr"] > 8
+    assert {path.name for path in (stage_one / "vae").iterdir()} >= {"loss.png", "samples-0000040.png", "state.pt"}
+    with Image.open(stage_one / "vae" / "samples-0000040.png") as sheet:
+        assert sheet.width > 100
+
+
+def test_a_folder_is_not_taken_for_another_models_run(corpus: Path, stage_one: Path) -> None:
+    loop = LoopOptions(out=stage_one / "vae", steps=41, batch=4)
+    with pytest.raises(DataError, match="another model"):
+        train_vae.train(VAEOptions((corpus,), loop, preset="small", cache=stage_one / "prepared"))
+
+
+def test_tokens_are_made_once(corpus: Path, stage_one: Path) -> None:
+    prepared = prepare((corpus,), stage_one / "prepared")
+    vae = train_vae.load(stage_one / "vae")
+    plain, mirrored = tokenize(prepared, vae, torch.device("cpu"), batch=5)
+    assert plain.shape == mirrored.shape == (12, 1024)
+    image = torch.from_numpy(np.array(prepared.images[7])).permute(2, 0, 1)[None].float() / 255
+    same = (vae.encode(image).flatten().numpy() == plain[7]).mean()
+    turned = (vae.encode(image.flip(-1)).flatten().numpy() == mirrored[7]).mean()
+    assert min(same, turned) > 0.99  # a batch of another size rounds otherwise
+    stamp = {path: path.stat().st_mtime_ns for path in prepared.folder.glob("tokens-*")}
+    tokenize(prepared, vae, torch.device("cpu"))
+    assert {path: path.stat().st_mtime_ns for path in prepared.folder.glob("tokens-*")} == stamp
+
+
+def test_stage_two_learns(corpus: Path, stage_two: Path) -> None:
+    run_transformer(corpus, stage_two, 30, report_every=10)
+    lines = history(stage_two / "transformer")
+    assert lines[0]["image_bits"] < 14
+    assert lines[-1]["image_bits"] < 0.7 * lines[0]["image_bits"]
+    assert lines[-1]["val_image_bits"] < 13
+
+
+def test_killed_and_resumed_gives_the_same_losses(corpus: Path, stage_two: Path) -> None:
+    run_transformer(corpus, stage_two, 12)
+    expected = [line["loss"] for line in history(stage_two / "transformer")]
+    forget(stage_two)
+    arguments = [sys.executable, "-c", SCRIPT, str(corpus), str(stage_two), "12"]
+    process = subprocess.Popen(arguments, cwd=Path(__file__).parents[2])
+    try:
+        deadline = time.monotonic() + 60
+        while not (stage_two / "transformer" / "state.pt").exists():
+            assert process.poll() is None, "the run ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    state = torch.load(stage_two / "transformer" / "state.pt", weights_only=True)
+    assert 3 <= state["step"] < 12
+    run_transformer(corpus, stage_two, 12)
+    assert [line["loss"] for line in history(stage_two / "transformer")] == expected
+
+
+def test_two_processes_learn_what_one_learns(corpus: Path, stage_two: Path) -> None:
+    run_transformer(corpus, stage_two, 4)
+    expected = [line["loss"] for line in history(stage_two / "transformer")]
+    forget(stage_two)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    script = stage_two / "two.py"
+    script.write_text(SCRIPT)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [*torchrun, str(script), str(corpus), str(stage_two), "4"]
+    subprocess.run(command, cwd=root, env=environment, check=True, timeout=120, capture_output=True)
+    found = [line["loss"] for line in history(stage_two / "transformer")]
+    assert found == pytest.approx(expected, rel=2e-3)
+
+
+def test_accumulation_changes_nothing(corpus: Path, stage_two: Path) -> None:
+    run_transformer(corpus, stage_two, 3)
+    expected = history(stage_two / "transformer")[-1]["loss"]
+    forget(stage_two)
+    run_transformer(corpus, stage_two, 3, accumulate=2)
+    assert history(stage_two / "transformer")[-1]["loss"] == pytest.approx(expected, rel=2e-3)
+    with pytest.raises(DataError, match="batch: 4 is no multiple of accumulate x processes, 3"):
+        run_transformer(corpus, stage_two, 4, accumulate=3)
+
+
+def test_selection_shares_by_kind_then_concept_then_picture(corpus: Path, stage_one: Path) -> None:
+    prepared = prepare((corpus,), stage_one / "prepared")
+    for row, line in enumerate(prepared.lines):
+        line.update(split="train", kind="pair" if row < 2 else "single")
+    rows, shares = choose(prepared, Selection(mix={"single": 0.5, "pair": 0.5}))
+    assert len(rows) == 12
+    assert shares[:2].sum() == pytest.approx(0.5)
+    rows, _ = choose(prepared, Selection(concepts=frozenset({"red*", "blue circle"})))
+    assert {prepared.lines[row]["concept"] for row in rows} == {"red circle", "red square", "blue circle"}
+    with pytest.raises(DataError, match="leaves none of 12"):
+        choose(prepared, Selection(sources=frozenset({"nowhere"})))
+
+
+def test_easy_tokens_repeat_all_their_neighbours() -> None:
+    grid = np.zeros((4, 4), dtype=np.int64)
+    grid[3, 2] = 5
+    found = easy(grid.reshape(1, 16), 4).reshape(4, 4)
+    expected = ["....", ".##.", ".##.", ".#.."]
+    assert ["".join("#" if cell else "." for cell in row) for row in found] == expected
