@@ -1,15 +1,18 @@
 # make serve    install what the server needs into .venv (once) and serve on HOST:PORT
 # make test     lint, types and tests: what CI runs
 # make lint     lint and types only
-# make clean    remove .venv and caches
+# make train    build the default corpus and train both stages; again, to go on where it was stopped
+# make clean    remove .venv and caches; never data/, runs/ or weights/
 #
 # HOST, PORT    where to serve; also read from the environment. Default 127.0.0.1:8000.
 # TORCH         which PyTorch: "cpu", "cuda", or a pip requirement of your own ("torch==2.12.1", with pip options
 #               after it if need be). Default: cuda if `nvidia-smi` finds a GPU, else cpu. Change it with `make clean`.
+# PRESET        what `make train` trains: tiny, small or default. Default small, which a CPU can.
 # PYTHON        the Python, 3.11 or newer, that .venv is made with. Default python3.
 
 HOST ?= 127.0.0.1
 PORT ?= 8000
+PRESET ?= small
 PYTHON ?= python3
 TORCH ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
 VENV ?= .venv
@@ -18,7 +21,7 @@ PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check --const
 TORCH_VERSION := 2.13.0
 SHELL := /bin/bash
 .DEFAULT_GOAL := serve
-.PHONY: serve test lint clean
+.PHONY: serve test lint train clean
 
 serve: $(VENV)/.installed
 	@exec $(VENV)/bin/dalle-server serve --host "$(HOST)" --port "$(PORT)"
@@ -30,6 +33,11 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+train: $(VENV)/.installed-train
+	@[ -e data/corpus/manifest.json ] || $(VENV)/bin/dalle-server corpus build --out data/corpus
+	$(VENV)/bin/dalle-server train vae data/corpus --preset $(PRESET) --out runs/vae
+	$(VENV)/bin/dalle-server train transformer data/corpus --preset $(PRESET) --vae runs/vae --out runs/transformer
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
@@ -54,6 +62,11 @@ $(VENV)/.torch: | $(VENV)/bin/python
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo "Installing dalle-server into $(VENV)"
 	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-train: $(VENV)/.installed
+	@echo "Installing what training needs"
+	@$(PIP) --editable ".[train]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
