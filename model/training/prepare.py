@@ -82,9 +82,9 @@ def to_tensor(pictures: Bytes, device: torch.device | str = "cpu") -> Tensor:
 
 
 def vae_digest(vae: VAE) -> str:
-    """A short name of the VAE's weights: tokens made by another VAE are other tokens."""
+    """A short name of the VAE's encoder: another encoder makes other tokens, another decoder does not."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(vae.state_dict().items()):
+    for name, tensor in sorted(vae.encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]

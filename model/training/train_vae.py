@@ -39,6 +39,7 @@ class VAEOptions:
     crop: int = 128  # pixels; 256 for whole pictures
     exchange: float = 0.25  # chance that a crop's channels are exchanged
     cache: Path = Path("data/prepared")
+    decoder_only: bool = False  # leave the codes as they are, so that tokens and transformers made with them stay valid
 
 
 class Crops:
@@ -129,14 +130,19 @@ def build(config: VAEConfig, seed: int) -> VAE:
     return channels_last(VAE(config))
 
 
-def train(options: VAEOptions) -> VAE:
-    """Train, or go on training, in `options.loop.out`; returns the averaged VAE. Raises DataError."""
+def train(options: VAEOptions, start: VAE | None = None) -> VAE:
+    """Train, or go on training, in `options.loop.out`; returns the averaged VAE.
+
+    start: weights to begin from, for fine-tuning; the preset then says nothing. Raises DataError.
+    """
     place = find_place(options.loop)
     prepared = prepare(options.data, options.cache)
     held_out = prepared.rows("val")[:64]
-    vae = build(vae_config(options.preset, **options.changes), options.loop.seed)
-    decay = [p for p in vae.parameters() if p.ndim >= 2]
-    rest = [p for p in vae.parameters() if p.ndim < 2]
+    vae = start or build(vae_config(options.preset, **options.changes), options.loop.seed)
+    vae.encoder.requires_grad_(not options.decoder_only)
+    trained = [p for p in vae.parameters() if p.requires_grad]
+    decay = [p for p in trained if p.ndim >= 2]
+    rest = [p for p in trained if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": 1e-4}, {"params": rest, "weight_decay": 0.0}]
 
     def sample(model: nn.Module, path: Path) -> None:

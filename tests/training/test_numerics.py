@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -60,5 +62,5 @@ def test_the_schedule_rises_then_falls() -> None:
     values = [schedule(step, 100, 10, 0.4) for step in range(101)]
     assert values[0] == pytest.approx(0.1)
     assert values[9:61] == [1.0] * 52
-    assert all(a > b for a, b in zip(values[60:], values[61:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(values[60:]))
     assert values[100] == pytest.approx(0.02)

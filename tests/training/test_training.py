@@ -115,6 +115,17 @@ def test_tokens_are_made_once(corpus: Path, stage_one: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in prepared.folder.glob("tokens-*")} == stamp
 
 
+def test_the_decoder_alone_learns_on_and_the_codes_stay(corpus: Path, stage_one: Path, tmp_path: Path) -> None:
+    start = train_vae.load(stage_one / "vae")
+    image = torch.rand(1, 3, 256, 256)
+    codes, before = start.encode(image), start.decode(start.encode(image))
+    loop = LoopOptions(out=tmp_path / "vae", steps=3, batch=4, warmup=1, report_every=1)
+    options = VAEOptions((corpus,), loop, crop=64, cache=stage_one / "prepared", decoder_only=True)
+    found = train_vae.train(options, start=start)
+    assert torch.equal(found.encode(image), codes)
+    assert not torch.equal(found.decode(codes), before)
+
+
 def test_stage_two_learns(corpus: Path, stage_two: Path) -> None:
     run_transformer(corpus, stage_two, 30, report_every=10)
     lines = history(stage_two / "transformer")
