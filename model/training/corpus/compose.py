@@ -1,0 +1,283 @@
+"""Which pictures to make of the drawings: each alone, on colours, two together, counted, small and in a place.
+
+Everything is exact by construction: a caption says "to the left of" because the drawing was put there. Nothing is
+painted here; a `Picture` says what goes where, and `drawing.paint` does it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from . import captions
+from .captions import Captions
+from .drawing import PAD, WHITE, Box, Colour
+from .shapes import COLOURS, SHAPES, far_apart, shape_svg
+from .source import Drawing
+
+_WHOLE: Box = (PAD, PAD, 1 - PAD, 1 - PAD)
+# Things that stand together without looking odd, and are told apart when there are several.
+_THINGS = frozenset(
+    {"animal", "building", "clothes", "food", "music", "nature", "object", "plant", "sport", "travel", "vehicle"}
+)
+_BACKGROUNDS = tuple(colour for colour in COLOURS if colour != "white")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to be painted: drawings in boxes on a plain canvas, and all that its sample says.
+
+    drawing: the (first) drawing, whose source, licence and author the picture has. contrast: at least this share of the
+    ink must stand out from the background, or the picture is dropped.
+    """
+
+    key: str
+    kind: str
+    concept: str
+    captions: Captions
+    drawing: Drawing
+    placed: tuple[tuple[str, Box], ...]  # keys of drawings
+    background: Colour = WHITE
+    mirror: bool = True
+    contrast: float = 0.0
+    split: str = "train"
+
+
+def single(drawing: Drawing) -> Picture:
+    """A drawing alone, large, in the middle of a white canvas."""
+    concept = drawing.concept
+    texts = (
+        captions.of_recoloured(concept.names[0], drawing.style, drawing.colour)
+        if drawing.colour
+        else captions.of_single(concept, drawing.style, drawing.keywords)
+    )
+    kind = "recolour" if drawing.colour else "single"
+    return Picture(
+        drawing.key, kind, concept.slug, texts, drawing, ((drawing.key, _WHOLE),), WHITE, concept.mirror, contrast=0.02
+    )
+
+
+def background(rng: Random, drawing: Drawing, key: str) -> Picture:
+    """A drawing on one of the named colours."""
+    colour, pad = rng.choice(_BACKGROUNDS), rng.uniform(0.08, 0.18)
+    return Picture(
+        key,
+        "background",
+        drawing.concept.slug,
+        captions.of_background(drawing.concept.names[0], colour),
+        drawing,
+        ((drawing.key, (pad, pad, 1 - pad, 1 - pad)),),
+        COLOURS[colour],
+        drawing.concept.mirror,
+        contrast=0.75,
+    )
+
+
+def pair(rng: Random, first: Drawing, second: Drawing, key: str) -> Picture:
+    """Two drawings of one source side by side (70 %) or one above the other."""
+    above = rng.random() < 0.3
+    boxes: tuple[Box, Box] = (
+        ((0.06, 0.03, 0.94, 0.48), (0.06, 0.52, 0.94, 0.97))
+        if above
+        else ((0.03, 0.1, 0.48, 0.9), (0.52, 0.1, 0.97, 0.9))
+    )
+    return Picture(
+        key,
+        "pair",
+        f"{first.concept.slug}+{second.concept.slug}",
+        captions.of_pair(first.concept.names[0], second.concept.names[0], above),
+        first,
+        ((first.key, boxes[0]), (second.key, boxes[1])),
+        mirror=above and first.concept.mirror and second.concept.mirror,
+    )
+
+
+def _row(count: int, top: float, bottom: float, left: float = 0.02, right: float = 0.98) -> list[Box]:
+    gap = 0.02
+    width = (right - left - gap * (count - 1)) / count
+    return [(left + at * (width + gap), top, left + at * (width + gap) + width, bottom) for at in range(count)]
+
+
+_ARRANGEMENTS: dict[int, list[list[Box]]] = {
+    2: [_row(2, 0.1, 0.9), _row(2, 0.1, 0.9), [*_row(1, 0.03, 0.49), *_row(1, 0.51, 0.97)]],
+    3: [_row(3, 0.2, 0.8), [*_row(1, 0.04, 0.49), *_row(2, 0.51, 0.96)]],
+    4: [[*_row(2, 0.05, 0.48), *_row(2, 0.52, 0.95)], _row(4, 0.25, 0.75)],
+    5: [
+        [*_row(3, 0.14, 0.49), *_row(2, 0.51, 0.86, 0.18, 0.82)],
+        [*_row(2, 0.04, 0.34, 0.04, 0.96), *_row(1, 0.35, 0.65), *_row(2, 0.66, 0.96, 0.04, 0.96)],
+    ],
+}
+
+
+def count(rng: Random, drawing: Drawing, key: str) -> Picture:
+    """Two to five of the same drawing."""
+    number = rng.choice((2, 2, 3, 3, 4, 5))
+    counted = [name for name in drawing.concept.names if name.article in ("a", "an")]
+    name = counted[0] if rng.random() < 0.7 else rng.choice(counted)
+    boxes = rng.choice(_ARRANGEMENTS[number])
+    return Picture(
+        key,
+        "count",
+        drawing.concept.slug,
+        captions.of_count(name, number),
+        drawing,
+        tuple((drawing.key, box) for box in boxes),
+        mirror=drawing.concept.mirror,
+    )
+
+
+_PLACES: dict[str, tuple[float, float]] = {
+    "in the top left corner": (0.22, 0.22),
+    "in the top right corner": (0.78, 0.22),
+    "in the bottom left corner": (0.22, 0.78),
+    "in the bottom right corner": (0.78, 0.78),
+    "on the left": (0.22, 0.5),
+    "on the right": (0.78, 0.5),
+    "at the top": (0.5, 0.22),
+    "at the bottom": (0.5, 0.78),
+}
+
+
+def place(rng: Random, drawing: Drawing, key: str) -> Picture:
+    """A drawing that is small or tiny, or stands in a corner or at an edge."""
+    where, (x, y) = ("", (0.5, 0.5)) if rng.random() < 0.4 else rng.choice(list(_PLACES.items()))
+    if where:
+        size, side = rng.choice((("small", 0.36), ("", 0.42)))
+    else:
+        size, side = rng.choice((("small", 0.38), ("small", 0.34), ("tiny", 0.18)))
+    return Picture(
+        key,
+        "place",
+        drawing.concept.slug,
+        captions.of_place(drawing.concept.names[0], size, where),
+        drawing,
+        ((drawing.key, (x - side / 2, y - side / 2, x + side / 2, y + side / 2)),),
+        mirror=drawing.concept.mirror and "left" not in where and "right" not in where,
+    )
+
+
+def shapes(rng: Random, plain: Sequence[Drawing]) -> Iterator[Picture]:
+    """The plain shapes in every colour, at their full size and small, on white and on other colours."""
+    for drawing in plain:
+        shape, colour = drawing.concept.slug.split("-in-")
+        colour = colour.replace("-", " ")
+        sizes = [("", 0.84), ("", rng.uniform(0.55, 0.75))] + [("small", 0.3)] * (rng.random() < 0.6)
+        grounds = [""] * len(sizes) if colour != "white" else [rng.choice(("black", "blue", "green")) for _ in sizes]
+        if rng.random() < 0.6:
+            sizes.append(("", 0.7))
+            grounds.append(rng.choice([name for name in _BACKGROUNDS if far_apart(name, colour)]))
+        for at, ((size, side), ground) in enumerate(zip(sizes, grounds, strict=True)):
+            edge = (1 - side) / 2
+            yield Picture(
+                f"{drawing.key}-{at}",
+                "recolour",
+                drawing.concept.slug,
+                captions.of_shape(shape, colour, size, ground),
+                drawing,
+                ((drawing.key, (edge, edge, 1 - edge, 1 - edge)),),
+                COLOURS[ground] if ground else WHITE,
+            )
+
+
+def plain_shapes() -> list[Drawing]:
+    """Our own drawings: every shape in every named colour."""
+    from .concepts import Concept, Name, slugify  # names of shapes are plain: no guessing
+
+    return [
+        Drawing(
+            key=f"shape-{shape}-{slugify(colour)}",
+            source="shapes",
+            package="dalle-server",
+            licence="CC0-1.0",
+            author="",
+            url="",
+            style="flat",
+            concept=Concept(f"{shape}-in-{slugify(colour)}", (Name(f"{colour} {shape}", "a"),), (), "shape"),
+            art=shape_svg(shape, colour),
+            colour=colour,
+        )
+        for shape in SHAPES
+        for colour in COLOURS
+    ]
+
+
+# Compositions of each kind for every drawing that stands alone.
+SHARES = {
+    "common": {"background": 0.45, "pair": 0.2, "count": 0.15, "place": 0.1},
+    "full": {"background": 0.35, "pair": 0.3, "count": 0.15, "place": 0.1},
+}
+
+
+def compositions(rng: Random, drawings: Sequence[Drawing], shares: dict[str, float]) -> Iterator[Picture]:
+    """Backgrounds, pairs, counts and places in these shares of len(drawings), drawn by concept and not by file.
+
+    No two pairs show the same two things, so a pair in "val" is one that training never saw.
+    """
+    things = [d for d in drawings if d.concept.group in _THINGS and not d.colour]
+    counted = [d for d in things if d.concept.countable]
+    shown = [d for d in drawings if d.concept.group not in ("flag", "symbol", "portrait") and not d.colour]
+    number = {kind: round(share * len(drawings)) for kind, share in shares.items()}
+    if shown:
+        pick = _by_concept(rng, shown)
+        yield from (background(rng, next(pick), f"background-{at:06d}") for at in range(number["background"]))
+    if counted:
+        pick = _by_concept(rng, counted)
+        yield from (count(rng, next(pick), f"count-{at:06d}") for at in range(number["count"]))
+        yield from (place(rng, next(pick), f"place-{at:06d}") for at in range(number["place"]))
+        yield from _pairs(rng, counted, number["pair"])
+
+
+def _by_concept(rng: Random, drawings: Sequence[Drawing]) -> Iterator[Drawing]:
+    """Endless: every concept as often as any other, every drawing of a concept likewise."""
+    of = defaultdict(list)
+    for drawing in drawings:
+        of[drawing.concept.slug].append(drawing)
+    slugs = sorted(of)
+    while True:
+        rng.shuffle(slugs)
+        for slug in slugs:
+            yield rng.choice(of[slug])
+
+
+def _pairs(rng: Random, drawings: Sequence[Drawing], number: int) -> Iterator[Picture]:
+    of: dict[str, dict[str, Drawing]] = defaultdict(dict)
+    for drawing in drawings:
+        of[drawing.source][drawing.concept.slug] = drawing
+    sources = sorted(source for source in of if len(of[source]) > 1)
+    weights = [len(of[source]) for source in sources]
+    seen: set[frozenset[str]] = set()
+    made = 0
+    for _ in range(20 * number if sources else 0):  # ends also where there are too few things for so many pairs
+        here = of[rng.choices(sources, weights)[0]]
+        first, second = (here[slug] for slug in rng.sample(sorted(here), 2))
+        names = frozenset((first.concept.names[0].text, second.concept.names[0].text))
+        if len(names) == 2 and names not in seen:
+            seen.add(names)
+            yield pair(rng, first, second, f"pair-{made:06d}")
+            made += 1
+        if made == number:
+            return
+
+
+def hold_out(rng: Random, pictures: Sequence[Picture], share: float = 0.02, least: int = 2) -> list[Picture]:
+    """Give `share` of the pictures to "val". A concept drawn alone keeps at least `least` drawings in "train".
+
+    What a composition in "train" shows may stand alone in "val", but then by another vendor's hand too.
+    """
+    left: dict[str, int] = defaultdict(int)
+    for picture in pictures:
+        if picture.kind == "single":
+            left[picture.concept] += 1
+    chosen: set[str] = set()
+    wanted = round(share * len(pictures))
+    for picture in rng.sample(list(pictures), len(pictures)):
+        if len(chosen) == wanted:
+            break
+        if picture.kind == "single":
+            if left[picture.concept] <= least:
+                continue
+            left[picture.concept] -= 1
+        chosen.add(picture.key)
+    return [replace(picture, split="val") if picture.key in chosen else picture for picture in pictures]

@@ -1,0 +1,146 @@
+"""What a drawing shows: names with their articles, synonyms, and the everyday things read from everyday.txt.
+
+Knows English nouns as far as the corpus needs them; nothing of files or pictures.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+
+def _lines(file: str) -> Iterator[tuple[str, str]]:
+    """(section, line) of one of this package's text files: "[section]" opens one, "#" a comment."""
+    section = ""
+    for line in resources.files(__package__).joinpath(file).read_text(encoding="utf-8").splitlines():
+        line = line.split("#")[0].strip()
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line:
+            yield section, line
+
+
+@cache
+def words(section: str) -> frozenset[str]:
+    """A list of words.txt."""
+    return frozenset(word for name, line in _lines("words.txt") if name == section for word in line.split())
+
+
+@dataclass(frozen=True)
+class Name:
+    """text: the name without its article. article: "a", "an", "the" or "" as the name takes it."""
+
+    text: str
+    article: str = ""
+
+    @property
+    def full(self) -> str:
+        """With its article: "a red apple", "the sun", "grapes"."""
+        return f"{self.article} {self.text}" if self.article else self.text
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One thing that is drawn, often by several vendors.
+
+    slug: its identity, and the file name it is found by. names: the first is canonical; compositions use it.
+    group: "animal", "food", ... (everyday.txt) or where it came from. mirror: its mirror image shows the same.
+    """
+
+    slug: str
+    names: tuple[Name, ...]
+    synonyms: tuple[Name, ...] = ()
+    group: str = ""
+    mirror: bool = True
+
+    @property
+    def countable(self) -> bool:
+        """May stand in "three ...": the canonical name takes a or an."""
+        return self.names[0].article in ("a", "an")
+
+
+_SILENT_H = ("hourglass", "hour", "honest", "heir")
+_VOWEL_SOUND = ("suv", "x-ray", "mri", "atm")
+_Y_OR_W_SOUND = ("uni", "eu", "ukul", "one", "ufo", "usb", "uk ", "us ", "ute", "used")
+
+
+def article(noun: str) -> str:
+    """ "a" or "an" as the noun is spoken."""
+    noun = noun.lower()
+    if noun.startswith((*_SILENT_H, *_VOWEL_SOUND)):
+        return "an"
+    return "an" if noun[:1] in "aeiou" and not noun.startswith(_Y_OR_W_SOUND) else "a"
+
+
+def parse_name(text: str) -> Name:
+    """ "-grapes" takes no article, "the sun" keeps its own, "red apple" takes "a"."""
+    text = " ".join(text.split())
+    if text.startswith("-"):
+        return Name(text[1:])
+    if text.startswith("the "):
+        return Name(text[4:], "the")
+    return Name(text, article(text))
+
+
+_SINGULAR_S = ("ss", "us", "is", "lens", "canvas", "atlas", "gas", "bus", "cosmos", "tennis", "compass", "christmas")
+
+
+def guess_name(label: str) -> Name:
+    """A label of unknown kind -> a Name: no article for plurals and substances, else a or an."""
+    text = " ".join(label.split())
+    if text.split()[0] in ("man", "woman", "person", "boy", "girl"):  # "man lifting weights"
+        return Name(text, "a")
+    head = re.split(r" (?:of|with|in|on|behind|and|showing|for|from|at|to|over|without) ", text)[0].split()[-1].lower()
+    plural = head.endswith("s") and not head.endswith(_SINGULAR_S)
+    if plural or head in words("uncounted") or head.isdigit():
+        return Name(text)
+    return Name(text, article(text))
+
+
+def slugify(text: str) -> str:
+    """ "Woman’s hat" -> "womans-hat", "piñata" -> "pinata": the spelling of the icon sets."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower().replace("'", "")
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
+def flag_concept(code: str, country: str, adjective: str = "") -> Concept:
+    """The flag of a country; country: as it stands after "the flag of", with its own "the"."""
+    bare = country.removeprefix("the ")
+    names, also = [Name(f"flag of {country}", "the")], [Name(f"{bare} flag"), Name(f"flag of {bare}", "a")]
+    if adjective:
+        names.append(Name(f"{adjective} flag", "the"))
+        also.append(Name(f"{adjective} flag", article(adjective)))
+    return Concept(f"flag-{code}", tuple(names), tuple(also), "flag", mirror=False)
+
+
+def mirrors(slug: str) -> bool:
+    """Whether the mirror image of what is called so still shows it."""
+    return words("handed").isdisjoint(slug.split("-")) and "oclock" not in slug
+
+
+def plain_concept(label: str, group: str, slug: str = "") -> Concept:
+    """A thing with one name, guessed from its label."""
+    slug = slug or slugify(label)
+    return Concept(slug, (guess_name(label),), (), group, mirrors(slug))
+
+
+@cache
+def everyday() -> dict[str, Concept]:
+    """The things of everyday.txt by slug, in its order."""
+    found: dict[str, Concept] = {}
+    for group, line in _lines("everyday.txt"):
+        left, _, others = line.partition("~")
+        slug, _, listed = (part.strip() for part in left.partition("="))
+        if group == "flag":
+            concept = flag_concept(slug, listed, others.strip())
+        else:
+            slug = slugify(slug)
+            names = tuple(map(parse_name, (listed or slug.replace("-", " ")).split(",")))
+            synonyms = tuple(parse_name(name) for name in others.split(",") if name.strip())
+            concept = Concept(slug, names, synonyms, group, mirrors(slug))
+        found[concept.slug] = concept
+    return found

@@ -1,0 +1,205 @@
+"""Folders and shards as samples: what is read, in which order, and what happens to what cannot be."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from model.errors import DataError
+from model.training.data import Report, Sample, iterate, order, parse_text, sample_caption, square
+from model.training.shards import ShardWriter
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (256, 256), kind: str = "WEBP") -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).resize(size, Image.Resampling.NEAREST).save(out, kind, lossless=True)
+    return out.getvalue()
+
+
+def shards(folder: Path, count: int = 10, limit: int = 10_000) -> Path:
+    with ShardWriter(folder, "train", limit) as writer:
+        for at in range(count):
+            meta = {"captions": [[0.7, f"a cat {at}"], [0.3, "cat"]], "concept": f"c{at}",
+                    "split": "val" if at % 5 == 0 else "train"}  # fmt: skip
+            writer.add(f"key-{at:03d}", picture(at), meta)
+    return folder
+
+
+def keys(paths: list[Path], **options: Any) -> list[str]:
+    return [sample.key for sample in iterate(paths, **options)]
+
+
+def test_a_shard_gives_back_what_was_written(tmp_path: Path) -> None:
+    samples = list(iterate([shards(tmp_path, 3)]))
+    assert [s.key for s in samples] == ["key-000", "key-001", "key-002"]
+    assert samples[1].captions == [(0.7, "a cat 1"), (0.3, "cat")]
+    assert samples[1].meta == {"concept": "c1", "split": "train"}
+    assert samples[1].image.shape == (256, 256, 3)
+    assert samples[1].image.dtype == np.uint8
+    with Image.open(io.BytesIO(picture(1))) as image:
+        assert np.array_equal(samples[1].image, np.asarray(image.convert("RGB")))
+
+
+def test_shards_keep_to_their_limit_and_depend_on_nothing_but_their_content(tmp_path: Path) -> None:
+    first, second = shards(tmp_path / "a"), shards(tmp_path / "b")
+    names = sorted(path.name for path in first.iterdir())
+    assert names[:2] == ["train-000000.tar", "train-000001.tar"]
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+        assert (first / name).stat().st_size <= 10_240
+    assert len(keys([first])) == 10
+
+
+def test_a_key_with_a_dot_is_refused(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, "x") as writer, pytest.raises(ValueError, match="no dots"):
+        writer.add("a.b", b"", {})
+
+
+def test_an_interrupted_shard_never_gets_its_name(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with ShardWriter(tmp_path, "x") as writer:
+            writer.add("a", picture(), {})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_texts_beside_pictures(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "b.png").write_bytes(picture(1, kind="PNG"))
+    (tmp_path / "b.txt").write_text("a blue\n  house\n")
+    (tmp_path / "deep" / "a.jpg").write_bytes(picture(2, kind="JPEG"))
+    (tmp_path / "deep" / "a.json").write_text(json.dumps({"caption": "a dog", "concept": "dog"}))
+    (tmp_path / "c.webp").write_bytes(picture(3))
+    report = Report()
+    found = {s.key: s for s in iterate([tmp_path], report=report)}
+    assert found["b"].captions == [(1.0, "a blue house")]
+    assert found["a"].captions == [(1.0, "a dog")]
+    assert found["a"].meta == {"concept": "dog"}
+    assert found["c"].captions == []
+    assert (report.read, report.without_caption, report.undecodable) == (3, 1, 0)
+
+
+def test_what_cannot_be_read_is_counted_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "good.png").write_bytes(picture(1, kind="PNG"))
+    (tmp_path / "cut.png").write_bytes(picture(2, kind="PNG")[:60])
+    (tmp_path / "text.webp").write_bytes(b"not a picture")
+    (tmp_path / "words.webp").write_bytes(picture(3))
+    (tmp_path / "words.json").write_text("{")
+    (tmp_path / "latin.webp").write_bytes(picture(4))
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    report = Report()
+    assert keys([tmp_path], report=report) == ["good"]
+    assert (report.read, report.undecodable) == (1, 4)
+    assert "4 cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["empty", "absent", "broken.tar", "other"])
+def test_nothing_at_all_is_an_error_that_names_the_path(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.tar").write_bytes(b"x" * 2000)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "bad.png").write_bytes(b"no")
+    with pytest.raises(DataError, match=missing):
+        list(iterate([tmp_path / missing]))
+
+
+def test_a_shard_cut_short_gives_what_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shard = shards(tmp_path, 4, 1 << 20) / "train-000000.tar"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: 3 * len(whole) // 8])
+    found = keys([shard])
+    assert found
+    assert found == [f"key-{at:03d}" for at in range(len(found))]
+    assert len(found) < 4
+    assert caplog.text
+
+
+def test_splits_part_the_whole(tmp_path: Path) -> None:
+    folder = shards(tmp_path)
+    train, val = keys([folder], split="train"), keys([folder], split="val")
+    assert val == ["key-000", "key-005"]
+    assert sorted(train + val) == keys([folder])
+
+
+def test_the_same_seed_and_epoch_give_the_same_order(tmp_path: Path) -> None:
+    folder = shards(tmp_path)
+    assert keys([folder], seed=1, epoch=2) == keys([folder], seed=1, epoch=2)
+    assert keys([folder], seed=1, epoch=2) != keys([folder], seed=1, epoch=3)
+    assert sorted(keys([folder], seed=7)) == keys([folder])
+
+
+def test_a_walk_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    folder = shards(tmp_path)
+    whole = list(iterate([folder], seed=3, split="train"))
+    rest = iterate([folder], seed=3, split="train", start=whole[3].position + 1)
+    assert [s.key for s in rest] == [s.key for s in whole[4:]]
+
+
+@given(st.integers(0, 200), st.integers(1, 9), st.integers(0, 2**63 - 1), st.integers(0, 1000))
+def test_readers_share_the_samples_without_overlap(count: int, world: int, seed: int, epoch: int) -> None:
+    shares = [order(count, seed, epoch, rank, world).tolist() for rank in range(world)]
+    assert sorted(place for share in shares for place in share) == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_refine_drops_and_changes(tmp_path: Path) -> None:
+    def only_even(sample: Sample) -> Sample | None:
+        return sample if int(sample.key[-1]) % 2 == 0 else None
+
+    assert keys([shards(tmp_path)], refine=only_even) == [f"key-00{at}" for at in (0, 2, 4, 6, 8)]
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=20, deadline=None)
+@given(st.integers(1, 700), st.integers(1, 700), st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "CMYK", "1"]))
+def test_any_picture_becomes_a_square_of_rgb(width: int, height: int, mode: str) -> None:
+    pixels = square(Image.new(mode, (width, height)))
+    assert pixels.shape == (256, 256, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_transparency_shows_white_and_the_middle_is_kept() -> None:
+    image = Image.new("RGBA", (512, 256), (255, 0, 0, 255))
+    image.paste((0, 0, 255, 255), (128, 0, 384, 256))
+    assert (square(image) == (0, 0, 255)).all()
+    assert (square(Image.new("RGBA", (90, 90), (0, 0, 0, 0))) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ('{"captions": [[0.25, "a"], [0.75, "b"], [0, "c"]]}', [(0.25, "a"), (0.75, "b")]),
+        ('{"captions": ["a", "b"]}', [(1.0, "a"), (1.0, "b")]),
+        ('{"text": " a "}', [(1.0, "a")]),
+        ('{"concept": "x"}', []),
+    ],
+)
+def test_captions_are_read_in_every_spelling(raw: str, expected: list[tuple[float, str]]) -> None:
+    assert parse_text(raw.encode(), ".json")[0] == expected
+
+
+@pytest.mark.parametrize("raw", ["[]", '{"captions": 3}', '{"captions": [[1, 2]]}', '{"captions": [[-1, "a"]]}',
+                                 '{"captions": [[NaN, "a"]]}', '{"captions": [[1]]}'])  # fmt: skip
+def test_malformed_captions_are_value_errors(raw: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_text(raw.encode(), ".json")
+
+
+def test_captions_are_drawn_by_weight() -> None:
+    rng = random.Random(0)
+    drawn = [sample_caption([(3.0, "often"), (1.0, "seldom")], rng) for _ in range(4000)]
+    assert 0.72 < drawn.count("often") / len(drawn) < 0.78
+    assert sample_caption([(2.0, "only")], np.random.default_rng(0)) == "only"
+    assert sample_caption([], rng) == ""
