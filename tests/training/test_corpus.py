@@ -294,14 +294,15 @@ def test_clip_art_is_named_by_title_or_else_by_keyword() -> None:
     assert clipart.name_of("Vacuum_cleaner 02", [], known) == "vacuum cleaner"
     assert clipart.name_of("Red Apple (B and W)", [], known) == "red apple"
     assert clipart.name_of("Ours", ["hash", "bear"], known) == "bear"
-    assert clipart.name_of("Switch_Cisco_4500", [], known) is None
+    assert clipart.name_of("Orso - bear", ["animal"], known) == "bear"
+    assert clipart.name_of("Switch_Cisco_4500", ["animal"], known | {"animal"}) is None
 
 
 def test_faces_say_what_they_are_made_of() -> None:
     assert faces.describe({"hair": "long", "hairColor": "#28150a", "glasses": "dark02", "beard": "b1"}) == (
         "a person with black hair, glasses and a beard"
     )
-    assert faces.describe({"head": "turban"}) == "a person with a hat"
+    assert faces.describe({"head": "turban"}) == "a person with a turban"
     assert faces.describe({"hair": "bald", "hairColor": "#28150a"}) == "a person"
 
 

@@ -210,7 +210,7 @@ def _inks(
     jobs = [(drawing, folder) for drawing in drawings]
     for at, (drawing, (path, digest, fault)) in enumerate(zip(drawings, workers.map(_render, jobs), strict=True)):
         progress("rendering drawings", at + 1, len(drawings))
-        if not fault and digest in digests:
+        if not fault and (digest in digests or drawing.key in inks):
             fault = "duplicate"
         if fault:
             dropped[fault] += 1

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.errors import DataError
+from model.training.filters import english
 
-from .concepts import Concept, guess_name, mirrors, slugify
+from .concepts import Concept, guess_name, mirrors, slugify, words
 from .licences import check
 from .nouns import WORDNET, picturable
 from .packages import Package
@@ -47,12 +48,14 @@ def _words(text: str) -> str:
 def name_of(title: str, keywords: list[str], nouns: frozenset[str]) -> str | None:
     """What a drawing shows: its title when that ends in a picturable English noun, else its first keyword that is one.
 
-    Titles are in many languages ("Ours"), their keywords mostly in English ("bear").
+    Titles are in many languages ("Ours", "farfalla - butterfly"), their keywords mostly in English ("bear").
     """
-    text = _words(title)
-    if text and (text in nouns or text.split()[-1] in nouns or text.removesuffix("s") in nouns):
-        return text
-    return next((keyword for keyword in keywords if keyword in nouns), None)
+    for text in filter(None, map(_words, title.split(" - "))):
+        last = text.split()[-1]
+        if {text, last, text.removesuffix("s"), last.removesuffix("s")} & nouns and english(text):
+            return text
+    kinds = words("kinds")
+    return next((keyword for keyword in keywords if keyword in nouns and keyword not in kinds), None)
 
 
 def _read(packages: Packages) -> Iterator[Drawing]:
@@ -77,7 +80,7 @@ def _read(packages: Packages) -> Iterator[Drawing]:
 def _drawing(path: Path, folder: Path, package: str, licence: str, nouns: frozenset[str]) -> Drawing | None:
     svg = path.read_text(errors="replace")
     stated = _LICENCE.findall(svg)
-    if not stated or any(url and url not in _PUBLIC_DOMAIN for url in stated):
+    if not stated or any(url and url not in _PUBLIC_DOMAIN for url in stated) or "<image" in svg:  # a photograph
         return None
     categories = set(re.split(r"[/_]", str(folder.parent)))
     keywords = [
