@@ -7,6 +7,7 @@ An error that a person can mend is one line on stderr and exit status 1; a wrong
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -15,6 +16,7 @@ import typer
 import model
 from app.commands import corpus, generate, inspect, reconstruct, serve, train
 from model.errors import DalleError
+from model.inference.cores import usable_cores
 
 app = typer.Typer(
     name="dalle-server",
@@ -48,6 +50,10 @@ def options(
 
 def main() -> None:
     """Run the command line on sys.argv."""
+    # OpenMP reads these once, when torch is loaded. Threads that spin at a barrier keep the core from the one they wait
+    # for as soon as the machine has other work; and a container's quota may be fewer cores than the machine has.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     try:
         app()
     except DalleError as error:

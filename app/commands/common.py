@@ -25,6 +25,8 @@ def check_out(path: Path) -> None:
         raise InvalidRequest("out", f"--out: {path} ends in none of {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise InvalidRequest("out", f"--out: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InvalidRequest("out", f"--out: {path} is a folder")
 
 
 def save_image(image: Image.Image, path: Path, texts: Mapping[str, object]) -> None:

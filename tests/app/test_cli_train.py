@@ -19,6 +19,8 @@ TINY = ("--preset", "tiny", "--steps", "2", "--batch", "2", "--device", "cpu", "
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of eight captioned pictures, in the folder that the commands run in."""
     monkeypatch.chdir(tmp_path)
+    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("OMP_NUM_THREADS", "1")):
+        monkeypatch.setenv(name, value)  # what `main` would set, and leave behind
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i, colour in enumerate(("red", "green", "blue", "black", "white", "gray", "cyan", "pink")):
