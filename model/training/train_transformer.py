@@ -59,6 +59,7 @@ class TransformerOptions:
     withhold: float = (
         0.3  # largest share of image tokens withheld as inputs; drawn anew for each picture from 0 to this
     )
+    mirror: float = 0.5  # chance that a picture that may be mirrored is
     easy_share: float = 0.25  # share of tokens that repeat all their neighbours which the loss looks at (weighted up)
     vocabulary: int = 8192  # text tokens, where a tokenizer is trained
     selection: Selection = field(default_factory=Selection)
@@ -114,7 +115,7 @@ class Batches:
         options = self.options
         row = int(self.rows[min(int(np.searchsorted(self.edges, random.random())), len(self.rows) - 1)])
         line = self.prepared.lines[row]
-        mirrored = bool(line.get("mirror", False)) and random.random() < 0.5
+        mirrored = bool(line.get("mirror", False)) and random.random() < options.mirror
         image = np.asarray(self.tokens[int(mirrored)][row], dtype=np.int64)
         caption = sample_caption(line["captions"], random)
         text = (
