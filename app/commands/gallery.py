@@ -13,12 +13,13 @@ from typer import Option
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, check_out, save_image
 
 COMMON = (
-    "a red apple", "a cat", "a rocket", "a slice of pizza", "the flag of japan", "a blue circle", "a dog", "a house",
-    "a tree", "the sun", "a car", "a yellow star", "a fish", "a rose", "a robot", "a cup of coffee", "a snowman", "a bus",
-    "a grinning face", "a red heart", "a banana", "an octopus", "a guitar", "a penguin", "the flag of france", "a crown",
-    "a butterfly", "a strawberry", "a castle", "an umbrella", "a ghost", "a mushroom", "a soccer ball", "a bicycle",
-    "a burger", "a cactus", "a frog", "a green square", "an airplane", "a key", "a skull", "a sunflower", "a turtle",
-    "a pink heart", "a pumpkin", "a train", "an owl", "a watermelon",
+    "a red apple", "a cat", "a rocket", "a slice of pizza", "the flag of japan", "a blue circle", "a dog",
+    "a house", "a tree", "the sun", "a car", "a yellow star", "a fish", "a rose", "a robot", "a cup of coffee",
+    "a snowman", "a bus", "a grinning face", "a red heart", "a banana", "an octopus", "a guitar", "a penguin",
+    "the flag of france", "a crown", "a butterfly", "a strawberry", "a castle", "an umbrella", "a ghost",
+    "a mushroom", "a soccer ball", "a bicycle", "a burger", "a cactus", "a frog", "a green square",
+    "an airplane", "a key", "a skull", "a sunflower", "a turtle", "a pink heart", "a pumpkin", "a train",
+    "an owl", "a watermelon",
 )  # fmt: skip
 HARD = (
     "a red cat", "two dogs", "a cat and a dog", "a cat to the left of a tree", "five stars", "a purple banana",
