@@ -216,7 +216,7 @@ def compositions(rng: Random, drawings: Sequence[Drawing], shares: dict[str, flo
     No two pairs show the same two things, so a pair in "val" is one that training never saw.
     """
     things = [d for d in drawings if d.concept.group in _THINGS and not d.colour]
-    counted = [d for d in things if d.concept.countable]
+    counted = [d for d in things if d.concept.countable and (d.everyday or d.concept.names[0].text.count(" ") < 2)]
     shown = [d for d in drawings if d.concept.group not in ("flag", "symbol", "portrait") and not d.colour]
     number = {kind: round(share * len(drawings)) for kind, share in shares.items()}
     if shown:

@@ -94,6 +94,8 @@ def guess_name(label: str) -> Name:
     text = " ".join(label.split())
     if text.split()[0] in ("man", "woman", "person", "boy", "girl"):  # "man lifting weights"
         return Name(text, "a")
+    if text.lower() in words("unique"):
+        return Name(text, "the")
     head = re.split(r" (?:of|with|in|on|behind|and|showing|for|from|at|to|over|without) ", text)[0].split()[-1].lower()
     plural = head.endswith("s") and not head.endswith(_SINGULAR_S)
     if plural or head in words("uncounted") or head.isdigit():
