@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import DataError
-from model.training.data import Sample
+from model.training.data import Captions, Sample
 
 _MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
 _DATE = rf"(\d{{1,4}}[-/. ]\d{{1,2}}[-/. ]\d{{1,4}}|(\d{{1,2}}\s+)?({_MONTHS})\s+(\d{{1,2}},?\s+)?\d{{2,4}})"
@@ -95,6 +95,21 @@ def fingerprint(image: npt.NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
 
 
+def fit_captions(captions: Captions) -> tuple[Captions, str]:
+    """The captions that break no rule; and where none is left, the rule that took the last, else ""."""
+    if not captions:
+        return [], "no caption"
+    for rule, reason in (
+        (long_enough, "caption too short"),
+        (not_boilerplate, "caption is boilerplate"),
+        (english, "caption not English"),
+    ):
+        captions = [(weight, text) for weight, text in captions if rule(text)]
+        if not captions:
+            return [], reason
+    return captions, ""
+
+
 class Filter:
     """Judges samples one after another; counts how many each rule refused. A duplicate is refused from its second on.
 
@@ -122,16 +137,9 @@ class Filter:
             return None, f"aspect ratio outside 1:{self.most_aspect:g}"
         captions = sample.captions
         if self.captions:
-            if not captions:
-                return None, "no caption"
-            for rule, reason in (
-                (long_enough, "caption too short"),
-                (not_boilerplate, "caption is boilerplate"),
-                (english, "caption not English"),
-            ):
-                captions = [(weight, text) for weight, text in captions if rule(text)]
-                if not captions:
-                    return None, reason
+            captions, reason = fit_captions(captions)
+            if reason:
+                return None, reason
         if not not_blank(sample.image):
             return None, "blank picture"
         digest = fingerprint(sample.image)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,11 @@ from rich.progress import track
 from torch import Tensor
 
 from model.errors import DataError
-from model.training.data import Sample, iterate
+from model.training.data import Report, iterate
+from model.training.filters import Filter, fit_captions
 from model.vae import VAE
+
+log = logging.getLogger(__name__)
 
 Bytes = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.uint16]
@@ -30,7 +35,7 @@ Ids = npt.NDArray[np.uint16]
 
 @dataclass
 class Prepared:
-    """n pictures and what is known of each."""
+    """n pictures and what is known of each. A picture without captions is for the VAE only."""
 
     folder: Path
     images: Bytes  # (n, 256, 256, 3), memory-mapped
@@ -41,18 +46,24 @@ class Prepared:
         return np.array([i for i, line in enumerate(self.lines) if line.get("split", "train") == split], dtype=np.int64)
 
 
-def _write(samples: Iterable[Sample], folder: Path, total: int | None) -> None:
+def _write(data: Sequence[Path], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    judge, report, captions = Filter(captions=False), Report(), Counter[str]()
     raw, lines = folder / "images.raw.partial", folder / "captions.jsonl.partial"
     count = 0
     with raw.open("wb") as pixels, lines.open("w") as texts:
-        for sample in track(samples, "reading pictures", total=total):
+        for sample in track(iterate(data, refine=judge, report=report), "reading pictures", total=None):
             pixels.write(np.ascontiguousarray(sample.image, dtype=np.uint8).tobytes())
-            line = {"captions": [[float(w), t] for w, t in sample.captions], **sample.meta}
+            fit, reason = fit_captions(sample.captions)
+            captions[reason] += 1
+            line = {**sample.meta, "captions": [[float(weight), text] for weight, text in fit]}
             texts.write(json.dumps(line, ensure_ascii=False) + "\n")
             count += 1
+    counts = {"pictures": judge.report(), "captions": {reason: n for reason, n in captions.items() if reason}}
+    log.info("%s; refused: %s", report, json.dumps(counts))
     if not count:
-        raise DataError(f"{folder}: no picture could be read")
+        raise DataError(f"{', '.join(map(str, data))}: no picture is fit to train on: {report}; {json.dumps(counts)}")
+    (folder / "report.json").write_text(json.dumps({"read": str(report), **counts}, indent=2) + "\n")
     raw.replace(folder / "images.raw")
     lines.replace(folder / "captions.jsonl")
 
@@ -60,12 +71,13 @@ def _write(samples: Iterable[Sample], folder: Path, total: int | None) -> None:
 def prepare(data: Sequence[Path], folder: Path) -> Prepared:
     """Read every picture of `data` once into `folder`, or take what an earlier call left there.
 
+    Pictures that break a rule of `filters` are left out. A picture with no caption left stays, for the VAE alone.
     Where no picture names a split, the last 2 % (at least one) become "val". Raises DataError when nothing can be read.
     """
     named = hashlib.sha256("\n".join(str(Path(d).resolve()) for d in data).encode()).hexdigest()[:12]
     home = folder / named
     if not (home / "captions.jsonl").exists():
-        _write(iterate(data), home, None)
+        _write(data, home)
     lines = [json.loads(line) for line in (home / "captions.jsonl").read_text().splitlines()]
     images = np.memmap(home / "images.raw", dtype=np.uint8, mode="r").reshape(len(lines), 256, 256, 3)
     if not any("split" in line for line in lines):

@@ -29,7 +29,8 @@ class Selection:
             concept.startswith(name[:-1]) if name.endswith("*") else concept == name for name in self.concepts
         )
         return (
-            named
+            bool(line.get("captions"))
+            and named
             and (not self.sources or line.get("source") in self.sources)
             and (not self.mix or self.mix.get(kind, 0.0) > 0)
         )

@@ -200,7 +200,7 @@ def sample_sheet(model: Transformer, vae: VAE, tokenizer: Tokenizer, prompts: Se
     """One picture a prompt with seed 0, painted by the engine that serves."""
     config = CheckpointConfig("training", "", vae.config, model.config)
     painter = Painter(Checkpoint(config, tokenizer, vae, model, Path()))
-    pictures = [painter.generate(prompt, seed=0, temperature=0.9, top_k=256, guidance=3.0)[0] for prompt in prompts]
+    pictures = painter.generate_each(prompts, seed=0, temperature=0.9, top_k=256, guidance=3.0)
     return contact_sheet(pictures, prompts, columns=6)
 
 
