@@ -24,9 +24,9 @@ def test_the_quantiser_reaches_every_code_and_passes_gradients() -> None:
     torch.manual_seed(0)
     quantiser = FSQ((8, 8, 8, 16))
     z = (torch.rand(400_000, 4) * 2 - 1) * 2.5
-    assert quantiser.ids(quantiser(z)).unique().numel() > 8100
+    assert len(set(quantiser.ids(quantiser(z)).tolist())) > 8100
     z = torch.randn(8, 4, requires_grad=True)
-    quantiser(z).sum().backward()  # type: ignore[no-untyped-call]
+    quantiser(z).sum().backward()
     assert z.grad is not None
     assert (z.grad > 0).all()
 

@@ -2,7 +2,7 @@
 
 The decoder is slim on purpose: nothing wider than `mid_channels` above 32 x 32, and the last two doublings are one
 pixel shuffle (Shi et al., 1609.05158), because a slim decoder is worth more than a fast one. There is no normalisation
-over the picture, so a patch of white ground gets the same code whatever stands elsewhere: codes that are easy to predict.
+over the picture, so a patch of white ground gets the same code whatever stands elsewhere: easy to predict.
 """
 
 from __future__ import annotations
