@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
-from typing import Any, NoReturn, TypeVar
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel
@@ -14,7 +16,8 @@ from python_multipart.multipart import Field, File, FormParser, parse_options_he
 from starlette.requests import Request
 
 from app.errors import BadBody, BodyTooLarge, BodyTooSlow, ClientGone, WrongContentType
-from app.schemas import PLANNED, from_strings, read, shorten
+from app.schemas import from_strings, read, shorten
+from app.settings import Settings
 from model.errors import InvalidRequest
 
 JSON, URLENCODED, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
@@ -23,27 +26,42 @@ MAX_FIELDS = 64  # of a form
 M = TypeVar("M", bound=BaseModel)
 
 
-async def read_body(request: Request, model: type[M], max_bytes: int) -> M:
-    """The body as a `model`.
+@dataclass(frozen=True)
+class Body(Generic[M]):
+    """What a client sent. files: of a multipart form, by the name of their field, in order."""
 
-    Raises WrongContentType, BodyTooLarge (having read max_bytes at most), BodyTooSlow, ClientGone, BadBody, and
+    fields: M
+    files: Mapping[str, list[bytes]]
+
+
+async def read_body(
+    request: Request,
+    model: type[M],
+    settings: Settings,
+    kinds: Collection[str] = (JSON, MULTIPART, URLENCODED),
+    files: Collection[str] = (),
+) -> Body[M]:
+    """The body, its fields as a `model`. kinds: the Content-Types that are read. files: names that a form's files have.
+
+    Raises WrongContentType, BodyTooLarge (having read the limit at most), BodyTooSlow, ClientGone, BadBody, and
     InvalidRequest for fields.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     charset = options.get(b"charset", b"utf-8").lower()
     name = kind.decode("latin-1").lower()
-    if name not in (JSON, URLENCODED, MULTIPART) or charset not in (b"utf-8", b"utf8", b"us-ascii"):
+    if name not in kinds or charset not in (b"utf-8", b"utf8", b"us-ascii"):
         found = request.headers.get("content-type")
         shown = "missing" if found is None else shorten(found)
-        raise WrongContentType(f"Content-Type: {shown}, and it must be {JSON}, {MULTIPART} or {URLENCODED}, in UTF-8")
-    data = await _bytes(request, max_bytes)
+        raise WrongContentType(f"Content-Type: {shown}, and it must be {' or '.join(kinds)}, in UTF-8")
+    data = await _bytes(request, settings.max_upload if files and name == MULTIPART else settings.max_body)
     if name == JSON:
-        return read(model, parse_json(data))
+        return Body(read(model, parse_json(data)), {})
     if name == URLENCODED:
         if data.lstrip()[:1] == b"{":  # what `curl -d '{...}'` sends unless it is told otherwise
             raise WrongContentType(f"Content-Type: {name}, and the body looks like JSON: send Content-Type: {JSON}")
-        return read(model, from_strings(model, parse_urlencoded(data)))
-    return read(model, from_strings(model, parse_multipart(data, options.get(b"boundary"))))
+        return Body(read(model, from_strings(model, parse_urlencoded(data))), {})
+    strings, sent = parse_multipart(data, options.get(b"boundary"), files)
+    return Body(read(model, from_strings(model, strings)), sent)
 
 
 async def _bytes(request: Request, max_bytes: int) -> bytes:
@@ -113,9 +131,12 @@ def parse_urlencoded(data: bytes) -> dict[str, str]:
     return _no_twice(pairs)
 
 
-def parse_multipart(data: bytes, boundary: bytes | None) -> dict[str, str]:
-    """The fields of a multipart form. Raises BadBody, and InvalidRequest for a file, which no field takes."""
+def parse_multipart(
+    data: bytes, boundary: bytes | None, names: Collection[str] = ()
+) -> tuple[dict[str, str], dict[str, list[bytes]]]:
+    """The fields of a multipart form, and its files. Raises BadBody, and InvalidRequest for a file of no known name."""
     pairs: list[tuple[str, str]] = []
+    files: dict[str, list[bytes]] = defaultdict(list)
     complete = False
 
     def on_field(field: Field) -> None:
@@ -124,10 +145,17 @@ def parse_multipart(data: bytes, boundary: bytes | None) -> dict[str, str]:
         pairs.append((_utf8(field.field_name or b"", "a name"), _utf8(field.value or b"", "a value")))
 
     def on_file(file: File) -> None:
-        file.close()
         name = _utf8(file.field_name or b"", "a name")
-        what = "not supported by this server yet" if name in PLANNED else "a file, and no field takes one"
-        raise InvalidRequest(name, f"{shorten(name)}: {what}")
+        try:
+            if name not in names:
+                taken = f"files are taken as {', '.join(names)}" if names else "no field takes one"
+                raise InvalidRequest(name, f"{shorten(name)}: a file, and {taken}")
+            if sum(map(len, files.values())) == MAX_FIELDS:
+                raise FormParserError(f"more than {MAX_FIELDS} files")
+            file.file_object.seek(0)
+            files[name].append(file.file_object.read())
+        finally:
+            file.close()
 
     def on_end() -> None:
         nonlocal complete
@@ -141,7 +169,7 @@ def parse_multipart(data: bytes, boundary: bytes | None) -> dict[str, str]:
         raise BadBody(f"the form cannot be read: {shorten(str(error))}") from None
     if not complete:
         raise BadBody("the form cannot be read: its last boundary is missing")
-    return _no_twice(pairs)
+    return _no_twice(pairs), dict(files)
 
 
 def _utf8(data: bytes, what: str) -> str:

@@ -5,10 +5,14 @@
     ├── BodyTooLarge            413: more bytes than the server reads
     ├── WrongContentType        415
     ├── BodyTooSlow             408: the body did not arrive in time
+    ├── NoSuchModel             404: a model that this server does not serve
     ├── PaintingFailed          500: the engine gave the request up
-    └── ClientGone              no answer: nobody is there to read it (499 in the log)
+    ├── ClientGone              no answer: nobody is there to read it (499 in the log)
+    └── ReaderTooSlow           the client stopped reading its stream, which is cut (499 in the log)
 
-One table maps these and the tree of `model.errors`. Bodies are {"Error": "one line for a person"}.
+One table maps these and the tree of `model.errors`. There are two dialects: under /v1/ OpenAI's
+{"error": {"message", "type", "param", "code"}}, where a field that cannot be honoured is a 400, and elsewhere
+{"Error": "one line for a person"}, where it is a 422.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from model import errors
-from model.errors import DalleError
+from model.errors import DalleError, InvalidRequest
 
 
 class BadBody(DalleError):
@@ -49,8 +53,16 @@ class PaintingFailed(DalleError):
         self.code = code
 
 
+class NoSuchModel(InvalidRequest):
+    """A model's id that is not the served one's."""
+
+
 class ClientGone(DalleError):
     """The client closed its connection before the answer."""
+
+
+class ReaderTooSlow(DalleError):
+    """The client takes no more of its stream."""
 
 
 # The first row whose type fits counts.
@@ -59,10 +71,12 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (BodyTooSlow, 408, "body_too_slow"),
     (BodyTooLarge, 413, "body_too_large"),
     (WrongContentType, 415, "wrong_content_type"),
+    (NoSuchModel, 404, "model_not_found"),
     (errors.PromptTooLong, 422, "prompt_too_long"),
     (errors.InvalidRequest, 422, "invalid_request"),
     (ClientGone, 499, "client_gone"),
     (errors.RequestCancelled, 499, "client_gone"),
+    (ReaderTooSlow, 499, "reader_too_slow"),
     (PaintingFailed, 500, "painting_failed"),
     (errors.Overloaded, 503, "overloaded"),
     (errors.Draining, 503, "draining"),
@@ -70,6 +84,11 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (errors.DeadlineExceeded, 504, "deadline_exceeded"),
 )
 RESTART_SECONDS = 5  # when to come back to a server that is shutting down or lost its worker
+OPENAI = "/v1/"  # the paths that speak OpenAI's dialect
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+# Statuses that the openai package retries unless it is told not to, and that would be the same again: painted once more
+# the request would fail in the same way, or take as long.
+NO_RETRY = frozenset({409, 500, 504})
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 CODES = tuple(dict.fromkeys(
     [code for _, _, code in TABLE]
@@ -79,12 +98,14 @@ CODES = tuple(dict.fromkeys(
 
 @dataclass(frozen=True)
 class Answer:
-    """What an error answers with. code: one of CODES, for logs, metrics and the OpenAI dialect."""
+    """What an error answers with. code: one of CODES, for logs, metrics and the OpenAI dialect. param: the field at
+    fault, if it is one field's."""
 
     status: int
     code: str
     message: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    param: str | None = None
 
 
 def answer(error: Exception) -> Answer:
@@ -102,11 +123,24 @@ def answer(error: Exception) -> Answer:
     for kind, status, code in TABLE:
         if isinstance(error, kind):
             headers = {"Retry-After": str(RESTART_SECONDS)} if status == 503 else {}
-            return Answer(status, code, str(error), headers)
+            param = error.field if isinstance(error, InvalidRequest) else None
+            return Answer(status, code, str(error), headers, param)
     return Answer(500, "internal_error", "internal error; the server's log has the details under this request id")
 
 
-def render(said: Answer) -> Response:
-    """The answer in the dialect of /generate."""
-    body = json.dumps({"Error": said.message}).encode()
-    return Response(body, said.status, dict(said.headers), media_type="application/json")
+def render(said: Answer, path: str = "") -> Response:
+    """The answer in the dialect of the route at `path`."""
+    if not path.startswith(OPENAI):
+        body = json.dumps({"Error": said.message}).encode()
+        return Response(body, said.status, dict(said.headers), media_type="application/json")
+    headers = dict(said.headers)
+    if said.status in NO_RETRY:
+        headers["x-should-retry"] = "false"
+    body = json.dumps({"error": openai_error(said)}).encode()
+    return Response(body, 400 if said.status == 422 else said.status, headers, media_type="application/json")
+
+
+def openai_error(said: Answer) -> dict[str, str | None]:
+    """The error object of OpenAI's dialect, of a response or in the middle of a stream."""
+    kind = TYPES.get(said.status, "invalid_request_error" if said.status < 500 else "server_error")
+    return {"message": said.message, "type": kind, "param": said.param, "code": said.code}

@@ -22,7 +22,7 @@ from app.metrics import Metrics
 from app.middleware import Frontier
 from app.painting import Service
 from app.pool import Pool
-from app.routes import generate, ops
+from app.routes import generate, images, ops
 from app.schemas import shorten
 from app.settings import Settings
 from app.worker_pool import WorkerPool
@@ -48,6 +48,7 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
         finally:
             await service.pool.stop()
             service.threads.close()
+            service.upload_threads.close()
 
     app = FastAPI(
         title="dalle-server",
@@ -60,6 +61,7 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     )
     app.state.service = service
     app.include_router(generate.router)
+    app.include_router(images.router)
     app.include_router(ops.router)
     app.mount("/demo", StaticFiles(directory=DEMO), name="demo")
     for path, file in (("/", "index.html"), ("/docs", "docs.html")):
@@ -87,4 +89,4 @@ async def _refuse(request: Request, error: Exception) -> Response:
     service: Service = request.app.state.service
     service.metrics.error(said.code)
     request.state.log["error"] = said.code
-    return render(said)
+    return render(said, request.url.path)

@@ -49,6 +49,10 @@ class Metrics:
             "dalle_paint_seconds", "Seconds from then until the last picture of the request is painted.",
             buckets=SECONDS, registry=self._registry,
         )  # fmt: skip
+        self.first_picture_seconds = Histogram(
+            "dalle_first_picture_seconds", "Seconds from acceptance until a stream shows something.",
+            buckets=SECONDS, registry=self._registry,
+        )  # fmt: skip
         self.encode_seconds = Histogram(
             "dalle_encode_seconds", "Seconds to make a PNG of one picture.",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0), registry=self._registry,

@@ -79,7 +79,7 @@ class Frontier:
             self._metrics.error(said.code)
             if status:
                 raise  # in the middle of an answer: the connection is cut, so that nobody takes it for a whole one
-            await render(said)(scope, receive, send_on)
+            await render(said, scope["path"])(scope, receive, send_on)
         finally:
             seconds = time.monotonic() - began
             route = getattr(scope.get("route"), "path", "") or "other"

@@ -1,21 +1,19 @@
-"""From an order to PNG files: submit, encode every picture as it is painted, and stop the moment the client leaves."""
+"""From an order to files: submit, encode every picture as it is painted, and stop the moment the client leaves."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.types import Receive
 
-import model
 from app.errors import ClientGone
-from app.images import PngThreads
+from app.images import PNG, Finish, PngThreads, Threads
 from app.job import Job, Order
 from app.metrics import Metrics
 from app.pool import Pool
+from app.provenance import Provenance, forced_tokens, prompt_hash
 from app.settings import Settings
 from model.config import CheckpointConfig
 from model.inference.sequence import Painted
@@ -25,22 +23,45 @@ SPECIALS = 2  # <bos> and <eot> around the text
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes share; `app.state.service` of the application."""
+    """What the routes share; `app.state.service` of the application. threads encode, upload_threads decode."""
 
     settings: Settings
     pool: Pool
     metrics: Metrics
     threads: PngThreads
+    upload_threads: Threads = field(default_factory=lambda: Threads(1, "uploads"))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a client wants of the pictures of its order.
+
+    best: only so many, the best by their score; None for all. embed_prompt: the prompt itself in a PNG's text chunks.
+    """
+
+    finish: Finish = PNG
+    best: int | None = None
+    embed_prompt: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file. index: of the picture, first_index of its order included."""
+
+    index: int
+    file: bytes = field(repr=False)
+    score: float | None = None
 
 
 @dataclass(frozen=True)
 class Painting:
-    """An order, painted. pngs: in the order of their indices. tokens: of the text, of which `read` were read.
+    """An order, painted.
 
+    pictures: in the order of their indices, or the best one first. tokens: of the text, of which `read` were read.
     queued, painted, encoded: seconds, one after another.
     """
 
-    pngs: list[bytes]
+    pictures: list[Picture]
     tokens: int
     read: int
     queued: float
@@ -48,14 +69,14 @@ class Painting:
     encoded: float  # of it, what was left to do after the last picture was painted
 
 
-async def paint(service: Service, order: Order, receive: Receive) -> Painting:
+async def paint(service: Service, order: Order, receive: Receive, wanted: Wanted) -> Painting:
     """Paint the order. Raises what the pool and the job raise, and ClientGone when the client leaves first.
 
     receive: the ASGI channel of the request, whose body has been read: what comes now is the client's leaving.
     """
     job = service.pool.submit(order)
-    working = asyncio.create_task(_collect(job, service))
-    leaving = asyncio.create_task(_gone(receive))
+    working = asyncio.create_task(_collect(job, service, wanted))
+    leaving = asyncio.create_task(gone(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -68,59 +89,71 @@ async def paint(service: Service, order: Order, receive: Receive) -> Painting:
         await asyncio.wait({working, leaving})
 
 
-async def _gone(receive: Receive) -> None:
+async def gone(receive: Receive) -> None:
+    """Wait until the client has left. A receive() is pending all the while, which is how the server notices."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _collect(job: Job, service: Service) -> Painting:
-    """Wait for every picture of the job; each is encoded while the others are painted."""
-    config = service.pool.checkpoint.config
-    size = config.vae.image_size
+async def _collect(job: Job, service: Service, wanted: Wanted) -> Painting:
+    """Wait for every picture of the job; each is encoded while the others are painted, unless only the best count."""
+    painted: list[Painted] = []
+    encoding: dict[int, asyncio.Task[Picture]] = {}
 
-    async def encode(painted: Painted) -> bytes:
-        before = time.monotonic()
-        png = await service.threads.encode(painted.rgb, size, size, provenance(job.order, painted.index, config))
-        service.metrics.encode_seconds.observe(time.monotonic() - before)
-        return png
+    def encode(picture: Painted) -> None:
+        encoding[picture.index] = asyncio.create_task(finish(service, job, picture, wanted))
 
-    encoding: dict[int, asyncio.Task[bytes]] = {}
     try:
         async for event in job:
             if isinstance(event, Painted):
-                encoding[event.index] = asyncio.create_task(encode(event))
-        pngs = [await encoding[index] for index in sorted(encoding)]
+                painted.append(event)
+                if wanted.best is None:
+                    encode(event)
+        if wanted.best is not None:
+            painted = sorted(painted, key=lambda picture: (-(picture.score or 0.0), picture.index))[: wanted.best]
+            for picture in painted:
+                encode(picture)
+        else:
+            painted.sort(key=lambda picture: picture.index)
+        pictures = [await encoding[picture.index] for picture in painted]
     finally:
         for task in encoding.values():
             task.cancel()
+    queued, seconds = observe(service, job)
+    ended = job.ended or job.accepted
+    return Painting(pictures, job.tokens, text_tokens(job), queued, seconds, time.monotonic() - ended)
+
+
+def text_tokens(job: Job) -> int:
+    """Tokens of the text that the model reads."""
+    return len(job.text_ids) - SPECIALS
+
+
+def observe(service: Service, job: Job) -> tuple[float, float]:
+    """Count the seconds of a job that has ended, in the queue and in painting, and return them."""
     started, ended = job.started or job.accepted, job.ended or job.accepted
-    painting = Painting(
-        pngs=pngs,
-        tokens=job.tokens,
-        read=len(job.text_ids) - SPECIALS,
-        queued=started - job.accepted,
-        painted=ended - started,
-        encoded=time.monotonic() - ended,
+    service.metrics.queue_seconds.observe(started - job.accepted)
+    service.metrics.paint_seconds.observe(ended - started)
+    return started - job.accepted, ended - started
+
+
+async def finish(service: Service, job: Job, painted: Painted, wanted: Wanted) -> Picture:
+    """Make the file of a picture, on another thread."""
+    before = time.monotonic()
+    config = service.pool.checkpoint.config
+    texts = provenance(job.order, painted, config, wanted.embed_prompt).texts()
+    file = await service.threads.run(wanted.finish.encode, painted.rgb, config.vae.image_size, texts)
+    service.metrics.encode_seconds.observe(time.monotonic() - before)
+    return Picture(painted.index, file, painted.score)
+
+
+def provenance(order: Order, painted: Painted, config: CheckpointConfig, embed_prompt: bool) -> Provenance:
+    """What the picture's file tells."""
+    return Provenance(
+        model=config.name,
+        index=painted.index,
+        params=order.params,
+        prompt_hash=prompt_hash(order.text),
+        prompt=order.text if embed_prompt else None,
+        forced=None if order.keep is None else forced_tokens(painted.tokens, order.keep),
     )
-    service.metrics.queue_seconds.observe(painting.queued)
-    service.metrics.paint_seconds.observe(painting.painted)
-    return painting
-
-
-def provenance(order: Order, index: int, config: CheckpointConfig) -> dict[str, str]:
-    """The PNG's text chunks: what is needed to paint the picture again, if one knows the prompt."""
-    params = order.params
-    parameters = {
-        "temperature": params.temperature,
-        "top_k": params.top_k,
-        "top_p": params.top_p,
-        "guidance": params.guidance,
-    }
-    return {
-        "Software": f"dalle-server {model.__version__}",
-        "Model": config.name,
-        "Seed": str(params.seed),
-        "Index": str(index),
-        "Parameters": json.dumps(parameters),
-        "Prompt-SHA256": hashlib.sha256(order.text.encode()).hexdigest(),
-    }

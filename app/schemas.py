@@ -19,12 +19,14 @@ from model.errors import InvalidRequest
 from model.inference.sequence import MAX_INDEX
 
 MAX_IMAGES = 10  # pictures of one request
+MAX_SAMPLES = 16  # pictures of which the best are chosen
 MAX_CHARACTERS = 32_000  # of a prompt; the tokenizer's limit is much lower, and needs the text to be counted
 NOT_BLANK = r"\S"
 SHOWN = 80  # characters of a refused value that a message repeats
-PLANNED = frozenset({"best_of", "image", "keep_rows"})
+FILES = frozenset({"image", "mask"})  # fields that are files
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=NOT_BLANK)]
+KeepRows = Annotated[int, Field(ge=1)] | None  # the grid, which is the checkpoint's, bounds it
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -48,6 +50,16 @@ class Sampling(BaseModel):
     guidance: Annotated[float, Field(ge=0, le=20)] | None = Field(
         None, description="Scale of classifier-free guidance: higher follows the text more closely; 1 is off."
     )
+    index: Annotated[int, Field(ge=0, lt=MAX_INDEX - MAX_SAMPLES)] | None = Field(
+        None, description="Index of the first picture, 0 if left out: seed and index together name a picture."
+    )
+    best_of: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = Field(
+        None, description="Paint so many pictures and return the ones that fit the text best, the best one first."
+    )
+    truncate: bool | None = Field(None, description="Cut a text with too many tokens instead of refusing it.")
+    embed_prompt: bool | None = Field(
+        None, description="Write the text itself into the PNG's text chunks, not only its SHA-256."
+    )
 
 
 class GenerateRequest(Sampling):
@@ -59,14 +71,8 @@ class GenerateRequest(Sampling):
 
     text: Text = Field(description="What the pictures shall show. Not blank.")
     num_images: int = Field(1, ge=1, le=MAX_IMAGES, description="How many pictures.")
-    index: int = Field(
-        0,
-        ge=0,
-        lt=MAX_INDEX - MAX_IMAGES,
-        description="Index of the first picture: seed and index together name a picture, as X-Seeds tells them.",
-    )
-    truncate: bool | None = Field(
-        None, description="Cut a text with too many tokens instead of refusing it; X-Text-Truncated tells of it."
+    keep_rows: KeepRows = Field(
+        None, description="With the file `image`: how many of its top rows of cells are kept; the rest is painted."
     )
 
 
@@ -116,8 +122,8 @@ def describe(model: type[BaseModel], fault: ErrorDetails, name: str = "") -> str
     name = name or field
     properties = _properties(model)
     if fault["type"] == "extra_forbidden":
-        if field in PLANNED:
-            return f"{name}: not supported by this server yet"
+        if field in FILES:
+            return f"{name}: it must be a file of a multipart/form-data body"
         return f"{shorten(name)}: no such field; known are {', '.join(properties)}"
     value = fault["input"]
     if fault["type"] == "missing":
@@ -145,7 +151,9 @@ def shorten(value: Any) -> str:
 def allowed(schema: Mapping[str, Any]) -> str:
     """What a JSON schema of a scalar allows, in words."""
     parts = [part for part in _alternatives(schema) if part.get("type") != "null"]
-    part = parts[0] if parts else {}
+    if not parts:
+        return "left out: this server cannot honour it"
+    part = parts[0]
     if "enum" in part:
         return "one of " + ", ".join(map(str, part["enum"]))
     match part.get("type"):
@@ -168,6 +176,8 @@ def _range(part: Mapping[str, Any]) -> str:
         return f" above {part['exclusiveMinimum']}" + (f", up to {high}" if high is not None else "")
     if high is None and "exclusiveMaximum" in part:
         high = part["exclusiveMaximum"] - 1  # integers only
+    if low is not None and high is None:
+        return f" of {low} or more"
     return f" from {low} to {high}" if low is not None and high is not None else ""
 
 

@@ -38,46 +38,84 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(
-        "127.0.0.1",
+        default="127.0.0.1",
         min_length=1,
         validation_alias=AliasChoices("DALLE_HOST", "HOST"),
         description="address to listen on; 0.0.0.0 lets other machines in",
     )
     port: int = Field(
-        8000,
+        default=8000,
         ge=0,
         le=65535,
         validation_alias=AliasChoices("DALLE_PORT", "PORT"),
         description="port to listen on; 0 takes a free one and prints it",
     )
-    weights: Path = Field(Path("weights/default"), description="folder of the checkpoint to serve")
+    weights: Path = Field(default=Path("weights/default"), description="folder of the checkpoint to serve")
     device: str = Field(
-        "auto",
+        default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?(,cuda:\d+)*)$",
         description="auto, cpu, cuda or cuda:0; several, as cuda:0,cuda:1, get a worker process each",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="number format of the model on its device; auto: bfloat16 on CUDA, float32 on the CPU"
+        default="auto",
+        description="number format of the model on its device; auto: bfloat16 on CUDA, float32 on the CPU",
     )
-    slots: int = Field(16, ge=2, le=1024, description="rows painted at once by a worker; a guided picture takes two")
-    threads: int = Field(0, ge=0, le=1024, description="threads of a worker's arithmetic; 0: the cores it may use")
-    strict: bool = Field(True, description="a picture is bit-equal alone and in a crowd")
-    truncate: bool = Field(False, description="cut a prompt that is too long instead of refusing it")
+    slots: int = Field(
+        default=16, ge=2, le=1024, description="rows painted at once by a worker; a guided picture takes two"
+    )
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="threads of a worker's arithmetic; 0: the cores it may use"
+    )
+    strict: bool = Field(default=True, description="a picture is bit-equal alone and in a crowd")
+    truncate: bool = Field(default=False, description="cut a prompt that is too long instead of refusing it")
     queue: int = Field(
-        128, ge=MAX_IMAGES, le=100_000, description="pictures accepted and not yet painted, at most; beyond it 503"
+        default=128,
+        ge=MAX_IMAGES,
+        le=100_000,
+        description="pictures accepted and not yet painted, at most; beyond it 503",
     )
     client_queue: int = Field(
-        0, ge=0, le=100_000, description="of these, the share of one client address; beyond it 429; 0: no limit"
+        default=0, ge=0, le=100_000, description="of these, the share of one client address; beyond it 429; 0: no limit"
     )
-    deadline: float = Field(600.0, gt=0, le=86_400, description="seconds a request may take, then 504")
-    drain: float = Field(30.0, ge=0, le=3600, description="seconds that accepted work gets after SIGTERM")
-    max_body: int = Field(1 << 20, ge=1 << 10, le=1 << 28, description="bytes of a request's body; beyond them 413")
+    deadline: float = Field(default=600.0, gt=0, le=86_400, description="seconds a request may take, then 504")
+    drain: float = Field(default=30.0, ge=0, le=3600, description="seconds that accepted work gets after SIGTERM")
+    max_body: int = Field(
+        default=1 << 20, ge=1 << 10, le=1 << 28, description="bytes of a request's body; beyond them 413"
+    )
+    max_upload: int = Field(
+        8 << 20, ge=1 << 10, le=1 << 28, description="bytes of a form with pictures in it; beyond them 413"
+    )
+    max_pixels: int = Field(
+        1 << 24,
+        ge=1,
+        le=1 << 27,
+        description="pixels, by its header, of a picture that is sent; beyond them 400 or 422",
+    )
+    keep_alive: float = Field(
+        15.0,
+        ge=0.5,
+        le=3600,
+        description="seconds without news after which a stream sends a comment; proxies cut at 60",
+    )
+    send_timeout: float = Field(
+        60.0,
+        ge=1,
+        le=3600,
+        description="seconds that the client of a stream gets to take a picture, then it is cut",
+    )
     heartbeat_timeout: float = Field(
-        8.0, ge=1, le=600, description="seconds without a step after which a worker counts as hung and is replaced"
+        default=8.0,
+        ge=1,
+        le=600,
+        description="seconds without a step after which a worker counts as hung and is replaced",
     )
-    start_timeout: float = Field(600.0, ge=1, le=86_400, description="seconds a worker may take to load and warm up")
-    log: Literal["plain", "json"] = Field("plain", description="form of the log lines")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    start_timeout: float = Field(
+        default=600.0, ge=1, le=86_400, description="seconds a worker may take to load and warm up"
+    )
+    log: Literal["plain", "json"] = Field(default="plain", description="form of the log lines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level that is logged"
+    )
 
     @field_validator("weights")
     @classmethod

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import base64
-import secrets
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from app import body
 from app.job import Order
-from app.logs import prompt_fields
-from app.painting import Painting, Service, paint
-from app.schemas import ErrorBody, GenerateRequest, Pictures, Sampling
-from model.config import SamplingDefaults
-from model.inference.sequence import SamplingParams
+from app.orders import decode, log_painting, make_order, milliseconds, top_rows
+from app.painting import Painting, Service, Wanted, paint
+from app.schemas import ErrorBody, GenerateRequest, Pictures
+from model.errors import InvalidRequest
 
 router = APIRouter()
-SEED_BITS = 32  # of a seed that we choose: short enough to be copied, and exact in JavaScript
 
 HEADERS = {
     "X-Request-Id": "The request's id, also in the server's log. A client may choose it.",
     "X-Seeds": "For every picture SEED:INDEX, separated by commas. These, as `seed` and `index`, paint it again.",
+    "X-Scores": "With best_of: how much likelier the text made each picture, in nats a token.",
     "X-Text-Truncated": "`N of M tokens`, if only the first N of the text's M tokens were read.",
     "Server-Timing": "Milliseconds in the queue, in painting, and in encoding what was painted last.",
 }
@@ -37,10 +35,16 @@ ERRORS = {
     504: "The deadline passed before the pictures were done.",
 }
 SCHEMA = GenerateRequest.model_json_schema()
+FILE = {"type": "string", "format": "binary", "description": "A PNG, JPEG or WebP to paint on from: see keep_rows."}
+WITH_FILE = {**SCHEMA, "properties": {**SCHEMA["properties"], "image": FILE}}
 DOCUMENTED: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {kind: {"schema": SCHEMA} for kind in (body.JSON, body.MULTIPART, body.URLENCODED)},
+        "content": {
+            body.JSON: {"schema": SCHEMA},
+            body.MULTIPART: {"schema": WITH_FILE},
+            body.URLENCODED: {"schema": SCHEMA},
+        },
     }
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -57,50 +61,37 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 async def generate(request: Request) -> Response:
     """Paint `num_images` pictures of what `text` says. The same request with the same seed gives the same bytes."""
     service: Service = request.app.state.service
-    asked = await body.read_body(request, GenerateRequest, service.settings.max_body)
-    params = sampling_params(asked, service.pool.checkpoint.config.sampling)
-    order = Order(
-        text=asked.text,
-        num_images=asked.num_images,
-        params=params,
-        first_index=asked.index,
-        truncate=service.settings.truncate if asked.truncate is None else asked.truncate,
-        seconds=service.settings.deadline,
-        client=request.client.host if request.client else "",
-    )
-    request.state.log.update(prompt_fields(order.text), images=order.num_images, seed=params.seed, index=asked.index)
-    painting = await paint(service, order, request.receive)
-    request.state.log.update(
-        tokens=painting.tokens, queue_ms=_ms(painting.queued), paint_ms=_ms(painting.painted),
-        encode_ms=_ms(painting.encoded),
-    )  # fmt: skip
-    content = b'["' + b'","'.join(map(base64.b64encode, painting.pngs)) + b'"]'
+    sent = await body.read_body(request, GenerateRequest, service.settings, files=("image",))
+    asked = sent.fields
+    kept = await _kept(service, asked.keep_rows, sent.files.get("image", []))
+    order = make_order(request, asked, asked.text, asked.num_images, kept=kept)
+    best = asked.num_images if asked.best_of else None
+    wanted = Wanted(best=best, embed_prompt=bool(asked.embed_prompt))
+    painting = await paint(service, order, request.receive, wanted)
+    log_painting(request, painting)
+    content = b'["' + b'","'.join(base64.b64encode(picture.file) for picture in painting.pictures) + b'"]'
     return Response(content, headers=_headers(order, painting), media_type="application/json")
 
 
-def sampling_params(asked: Sampling, defaults: SamplingDefaults) -> SamplingParams:
-    """What was asked for, the model's defaults where nothing was, and a random seed where none was."""
-    return SamplingParams(
-        seed=secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed,
-        temperature=defaults.temperature if asked.temperature is None else asked.temperature,
-        top_k=defaults.top_k if asked.top_k is None else asked.top_k,
-        top_p=defaults.top_p if asked.top_p is None else asked.top_p,
-        guidance=defaults.guidance if asked.guidance is None else asked.guidance,
-    )
+async def _kept(service: Service, rows: int | None, files: list[bytes]) -> tuple[bytes, bytes] | None:
+    if not files and rows is None:
+        return None
+    if rows is None:
+        raise InvalidRequest("keep_rows", "keep_rows: missing: how many rows of the image to keep")
+    keep = top_rows(rows, service.pool.checkpoint.config.vae.grid)
+    if len(files) != 1:
+        raise InvalidRequest("image", f"image: {len(files) or 'no'} files, and with keep_rows it must be one")
+    return (await decode(service, "image", files[0])).rgb, keep
 
 
 def _headers(order: Order, painting: Painting) -> dict[str, str]:
-    indices = range(order.first_index, order.first_index + order.num_images)
+    timing = {"queue": painting.queued, "paint": painting.painted, "encode": painting.encoded}
     headers = {
-        "X-Seeds": ",".join(f"{order.params.seed}:{index}" for index in indices),
-        "Server-Timing": (
-            f"queue;dur={_ms(painting.queued)}, paint;dur={_ms(painting.painted)}, encode;dur={_ms(painting.encoded)}"
-        ),
+        "X-Seeds": ",".join(f"{order.params.seed}:{picture.index}" for picture in painting.pictures),
+        "Server-Timing": ", ".join(f"{name};dur={milliseconds(seconds)}" for name, seconds in timing.items()),
     }
+    if order.score:
+        headers["X-Scores"] = ",".join(f"{picture.score:.6f}" for picture in painting.pictures)
     if painting.read < painting.tokens:
         headers["X-Text-Truncated"] = f"{painting.read} of {painting.tokens} tokens"
     return headers
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)

@@ -115,7 +115,12 @@ WRONG: list[tuple[object, int, str]] = [
     ({"text": "a", "top_p": 0}, 422, "top_p: 0, and it must be a number above 0, up to 1"),
     ({"text": "a", "guidance": 21}, 422, "guidance: 21"),
     ({"text": "a", "no_such": 1}, 422, "no_such: no such field; known are "),
-    ({"text": "a", "best_of": 4}, 422, "best_of: not supported by this server yet"),
+    ({"text": "a", "best_of": 17}, 422, "best_of: 17, and it must be an integer from 1 to 16"),
+    ({"text": "a", "num_images": 3, "best_of": 2}, 422, "best_of: 2, and it must be from 3, the pictures to return"),
+    ({"text": "a", "image": "x"}, 422, "image: it must be a file of a multipart/form-data body"),
+    ({"text": "a", "keep_rows": 2}, 422, "image: no files, and with keep_rows it must be one"),
+    ({"text": "a", "keep_rows": 0}, 422, "keep_rows: 0, and it must be an integer of 1 or more"),
+    ({"text": "a", "keep_rows": 8}, 422, "keep_rows: 8, and it must be an integer from 1 to 7"),  # of 8 rows
     ({"text": "a", "x" * 500: 1}, 422, "x" * 70),
     (["a"], 400, 'the body must be a JSON object, and it is ["a"]'),
     ("text", 400, "the body must be a JSON object"),
@@ -153,6 +158,8 @@ def part(head: str, value: bytes) -> bytes:
 
 
 END = b"--B--\r\n"
+TEXT = part('name="text"', b"a")
+KEEP = part('name="keep_rows"', b"4")
 MULTIPART = "multipart/form-data; boundary=B"
 URLENCODED = "application/x-www-form-urlencoded"
 WRONG_FORMS: list[tuple[str | None, bytes, int, str]] = [
@@ -177,9 +184,13 @@ WRONG_FORMS: list[tuple[str | None, bytes, int, str]] = [
     (MULTIPART, b"junk", 400, "the form cannot be read"),
     (MULTIPART, part('name="text"', b"a"), 400, "its last boundary is missing"),
     (MULTIPART, part('name="text"', b"\xff") + END, 400, "a value that is not UTF-8"),
-    (MULTIPART, part('name="text"; filename="a.txt"', b"a") + END, 422, "text: a file, and no field takes one"),
-    (MULTIPART, part('name="image"; filename="a.png"', b"a") + END, 422, "image: not supported by this server yet"),
-    (MULTIPART, part('name="text"', b"a") + part('name="keep_rows"', b"4") + END, 422, "keep_rows: not supported"),
+    (MULTIPART, part('name="text"; filename="a.txt"', b"a") + END, 422, "text: a file, and files are taken as image"),
+    (MULTIPART, TEXT + part('name="image"; filename="a.png"', b"a") + END, 422, "keep_rows: missing: how many rows"),
+    (MULTIPART, TEXT + KEEP + part('name="image"; filename="a.png"', b"a") + END, 422, "image: no picture that this"),
+    (MULTIPART, TEXT + KEEP + part('name="image"; filename="a.png"', b"") + END, 422, "image: empty"),
+    (MULTIPART, TEXT + KEEP + 2 * part('name="image"; filename="a.png"', b"a") + END, 422, "image: 2 files"),
+    (MULTIPART, 65 * part('name="image"; filename="a.png"', b"a") + END, 400, "more than 64 files"),
+    (MULTIPART, TEXT + KEEP + END, 422, "image: no files"),
     (MULTIPART, part('name="text"', b"a") + part('name="x"', b"") + END, 422, "x: no such field"),
 ]
 

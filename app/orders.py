@@ -1,0 +1,96 @@
+"""From the fields of a request to an order of the pool: what all routes that paint have in common."""
+
+from __future__ import annotations
+
+import secrets
+
+from fastapi import Request
+
+from app.job import Order
+from app.logs import prompt_fields
+from app.painting import Painting, Service
+from app.schemas import Sampling
+from app.uploads import Upload, read_upload
+from model.config import SamplingDefaults
+from model.errors import InvalidRequest
+from model.inference.sequence import SamplingParams
+
+SEED_BITS = 32  # of a seed that we choose: short enough to be copied, and exact in JavaScript
+
+
+def make_order(
+    request: Request,
+    asked: Sampling,
+    text: str,
+    pictures: int,
+    partial_rows: tuple[int, ...] = (),
+    kept: tuple[bytes, bytes] | None = None,
+) -> Order:
+    """The order of `pictures` pictures, noted for the request's log line.
+
+    kept: a picture to paint on from, and for each of its cells whether it is kept, as in GenerationRequest.
+    Raises InvalidRequest for a best_of that cannot be honoured.
+    """
+    service: Service = request.app.state.service
+    settings = service.settings
+    if asked.best_of is not None:
+        room = min(settings.queue, settings.client_queue or settings.queue)
+        if not pictures <= asked.best_of <= room:
+            allowed = f"it must be from {pictures}, the pictures to return, to {room}, which the queue has room for"
+            raise InvalidRequest("best_of", f"best_of: {asked.best_of}, and {allowed}")
+    params = sampling_params(asked, service.pool.checkpoint.config.sampling)
+    image, keep = kept or (None, None)
+    order = Order(
+        text=text,
+        num_images=asked.best_of or pictures,
+        params=params,
+        first_index=asked.index or 0,
+        truncate=settings.truncate if asked.truncate is None else asked.truncate,
+        seconds=settings.deadline,
+        client=request.client.host if request.client else "",
+        partial_rows=partial_rows,
+        image=image,
+        keep=keep,
+        score=asked.best_of is not None,
+    )
+    request.state.log.update(prompt_fields(text), images=order.num_images, seed=params.seed, index=order.first_index)
+    return order
+
+
+def log_painting(request: Request, painting: Painting) -> None:
+    """Note for the request's log line how it went."""
+    request.state.log.update(
+        tokens=painting.tokens, queue_ms=milliseconds(painting.queued), paint_ms=milliseconds(painting.painted),
+        encode_ms=milliseconds(painting.encoded),
+    )  # fmt: skip
+
+
+def sampling_params(asked: Sampling, defaults: SamplingDefaults) -> SamplingParams:
+    """What was asked for, the model's defaults where nothing was, and a random seed where none was."""
+    return SamplingParams(
+        seed=secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed,
+        temperature=defaults.temperature if asked.temperature is None else asked.temperature,
+        top_k=defaults.top_k if asked.top_k is None else asked.top_k,
+        top_p=defaults.top_p if asked.top_p is None else asked.top_p,
+        guidance=defaults.guidance if asked.guidance is None else asked.guidance,
+    )
+
+
+async def decode(service: Service, name: str, data: bytes) -> Upload:
+    """The picture that was sent in the field `name`, on another thread. Raises InvalidRequest."""
+    vae = service.pool.checkpoint.config.vae
+    return await service.upload_threads.run(
+        read_upload, name, data, vae.image_size, vae.grid, service.settings.max_pixels
+    )
+
+
+def top_rows(rows: int, grid: int) -> bytes:
+    """For each cell of the grid, row by row, whether it is in one of the `rows` top rows. Raises InvalidRequest."""
+    if not 1 <= rows < grid:
+        raise InvalidRequest("keep_rows", f"keep_rows: {rows}, and it must be an integer from 1 to {grid - 1}")
+    return bytes([1]) * rows * grid + bytes((grid - rows) * grid)
+
+
+def milliseconds(seconds: float) -> float:
+    """Rounded for people."""
+    return round(seconds * 1000, 1)

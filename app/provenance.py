@@ -1,0 +1,113 @@
+"""What a PNG tells of how it was painted, in text chunks: enough to paint it again, if one knows the prompt.
+
+    Software, Model, Seed, Index, Parameters (JSON), Prompt-SHA256, and if wanted Prompt itself;
+    Forced: of a picture that was painted on from another, the tokens that were kept (`pack`)
+
+`dalle-server generate --like picture.png` reads them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from model import __version__
+from model.errors import DataError
+from model.inference.sequence import SamplingParams
+
+FREE = -1  # a token that the model draws
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a picture was painted. model: the checkpoint's name. forced: as in GenerationRequest."""
+
+    model: str
+    index: int
+    params: SamplingParams
+    prompt_hash: str
+    prompt: str | None = None
+    forced: bytes | None = None
+    software: str = f"dalle-server {__version__}"
+
+    def texts(self) -> dict[str, str]:
+        """The text chunks."""
+        parameters = dataclasses.asdict(self.params)
+        seed = parameters.pop("seed")
+        texts = {
+            "Software": self.software,
+            "Model": self.model,
+            "Seed": str(seed),
+            "Index": str(self.index),
+            "Parameters": json.dumps(parameters),
+            "Prompt-SHA256": self.prompt_hash,
+        }
+        if self.prompt is not None:
+            texts["Prompt"] = self.prompt
+        if self.forced is not None:
+            texts["Forced"] = pack(self.forced)
+        return texts
+
+    @classmethod
+    def read(cls, texts: Mapping[str, str]) -> Provenance:
+        """The opposite of `texts`. Raises DataError naming the chunk that is missing or wrong."""
+        chunk = ""
+        try:
+            values = {}
+            for chunk in ("Software", "Model", "Prompt-SHA256"):
+                values[chunk] = str(texts[chunk])
+            for chunk in ("Seed", "Index"):
+                values[chunk] = str(int(texts[chunk]))
+            chunk = "Parameters"
+            params = SamplingParams(seed=int(values["Seed"]), **json.loads(texts[chunk]))
+            chunk = "Forced"
+            forced = unpack(texts[chunk]) if chunk in texts else None
+        except KeyError:
+            raise DataError(f"its text chunk {chunk} is missing: this server did not paint it") from None
+        except (ValueError, TypeError, zlib.error) as error:
+            raise DataError(f"its text chunk {chunk} cannot be read: {error}") from None
+        return cls(
+            model=values["Model"],
+            index=int(values["Index"]),
+            params=params,
+            prompt_hash=values["Prompt-SHA256"],
+            prompt=str(texts["Prompt"]) if "Prompt" in texts else None,
+            forced=forced,
+            software=values["Software"],
+        )
+
+
+def prompt_hash(prompt: str) -> str:
+    """SHA-256 of the prompt's UTF-8, in hexadecimal."""
+    return hashlib.sha256(prompt.encode()).hexdigest()
+
+
+def forced_tokens(tokens: bytes, keep: bytes) -> bytes:
+    """Of a picture's tokens (little-endian int16) the ones that `keep` (a byte each) kept; the others are FREE."""
+    drawn = struct.unpack(f"<{len(keep)}h", tokens)
+    kept = [token if keeps else FREE for token, keeps in zip(drawn, keep, strict=True)]
+    return struct.pack(f"<{len(keep)}h", *kept)
+
+
+def pack(forced: bytes) -> str:
+    """Forced tokens as text: zlib, then base64."""
+    return base64.b64encode(zlib.compress(forced, 9)).decode()
+
+
+def unpack(text: str) -> bytes:
+    """The opposite of `pack`. Raises ValueError, also for more tokens than any picture has."""
+    try:
+        inflater = zlib.decompressobj()
+        forced = inflater.decompress(base64.b64decode(text, validate=True), 1 << 20)
+    except (binascii.Error, zlib.error) as error:
+        raise ValueError(str(error)) from None
+    if not inflater.eof:
+        raise ValueError("it is cut short, or too long")
+    return forced

@@ -1,0 +1,237 @@
+"""The OpenAI Images API: POST /v1/images/generations and /v1/images/edits, GET /v1/models and /v1/models/{id}."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app import body
+from app.errors import NoSuchModel
+from app.images import Finish
+from app.job import Order
+from app.openai_schemas import (
+    EditsRequest,
+    Image,
+    ImagesRequest,
+    ImagesResponse,
+    Model,
+    ModelList,
+    OpenAIError,
+    Usage,
+)
+from app.orders import decode, log_painting, make_order, top_rows
+from app.painting import Service, Wanted, paint
+from app.schemas import shorten
+from app.streaming import PictureStream
+from model.errors import InvalidRequest, PromptTooLong
+
+router = APIRouter(prefix="/v1")
+MAX_SIDE = 1024  # pixels that a picture can be enlarged to
+
+ERRORS = {
+    400: "The body is not what its Content-Type says, or a field (param) cannot be honoured.",
+    404: "No such model.",
+    408: "The body did not arrive in time.",
+    413: "The body has too many bytes.",
+    415: "The Content-Type is not one that the route reads.",
+    429: "This client has its share of the queue; Retry-After says when there should be room.",
+    500: "The pictures could not be painted.",
+    503: "The queue is full (with Retry-After), the server is shutting down, or its worker failed.",
+    504: "The deadline passed before the pictures were done.",
+}
+EVENTS = {
+    "schema": {"type": "string"},
+    "example": 'data: {"type":"image_generation.completed","b64_json":"...","index":0,"seed":1}\n\ndata: [DONE]\n\n',
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The pictures; with `stream` as events, each picture when it is done.",
+        "model": ImagesResponse,
+        "content": {"text/event-stream": EVENTS},
+    },
+    **{status: {"description": text, "model": OpenAIError} for status, text in ERRORS.items()},
+}
+FILE = {"type": "string", "format": "binary"}
+EDITS = EditsRequest.model_json_schema()
+EDITS_FORM = {
+    **EDITS,
+    "properties": {
+        **EDITS["properties"],
+        "image": {**FILE, "description": "PNG, JPEG or WebP; its middle square is taken."},
+        "mask": {**FILE, "description": "Of the same size: cells with a wholly transparent pixel are painted anew."},
+    },
+    "required": ["image", *EDITS["required"]],
+}
+
+
+def _documented(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+
+
+@router.post(
+    "/images/generations", summary="Paint pictures (OpenAI)", responses=RESPONSES,
+    openapi_extra=_documented(body.JSON, ImagesRequest.model_json_schema()),
+)  # fmt: skip
+async def generations(request: Request) -> Response:
+    """The OpenAI Images API. What cannot be honoured is refused by name; `seed` and the other fields of /generate that
+    steer the painting are taken too."""
+    service: Service = request.app.state.service
+    sent = await body.read_body(request, ImagesRequest, service.settings, kinds=(body.JSON,))
+    check(sent.fields, service)
+    return await _paint(request, sent.fields, "image_generation")
+
+
+@router.post(
+    "/images/edits", summary="Paint parts of a picture anew (OpenAI)", responses=RESPONSES,
+    openapi_extra=_documented(body.MULTIPART, EDITS_FORM),
+)  # fmt: skip
+async def edits(request: Request) -> Response:
+    """Cells of the picture in which the mask, or without one the picture itself, has a wholly transparent pixel are
+    painted anew; the others are kept. `keep_rows` instead of a mask keeps so many rows at the top."""
+    service: Service = request.app.state.service
+    files = ("image", "image[]", "mask")
+    sent = await body.read_body(request, EditsRequest, service.settings, kinds=(body.MULTIPART,), files=files)
+    check(sent.fields, service)
+    images = sent.files.get("image", []) + sent.files.get("image[]", [])
+    kept = await _kept(service, sent.fields.keep_rows, images, sent.files.get("mask", []))
+    return await _paint(request, sent.fields, "image_edit", kept)
+
+
+@router.get("/models", summary="The models that are served (OpenAI)", response_model=ModelList)
+async def models(request: Request) -> ModelList:
+    """One: the checkpoint that this server has loaded."""
+    return ModelList(data=[_served(request.app.state.service)])
+
+
+@router.get(
+    "/models/{model:path}", summary="One model (OpenAI)", response_model=Model,
+    responses={404: {"description": ERRORS[404], "model": OpenAIError}},
+)  # fmt: skip
+async def model(request: Request, model: str) -> Model:
+    """The model of this id."""
+    served = _served(request.app.state.service)
+    _check_model(model, served.id)
+    return served
+
+
+def _served(service: Service) -> Model:
+    config = service.pool.checkpoint.config
+    return Model(id=config.name, created=config.created)
+
+
+def _check_model(asked: str, served: str) -> None:
+    if asked != served:
+        raise NoSuchModel("model", f"model: {shorten(asked)}, and this server serves {served}")
+
+
+def check(asked: ImagesRequest, service: Service) -> None:
+    """Raise InvalidRequest for what no single field shows: the checkpoint's limits, and fields that go together."""
+    config = service.pool.checkpoint.config
+    if asked.model is not None:
+        _check_model(asked.model, config.name)
+    _side(asked.size, config.vae.image_size)
+    if asked.output_compression not in (None, 100) and asked.output_format in (None, "png"):
+        what = f"{asked.output_compression} with the output_format png, which loses nothing"
+        raise InvalidRequest("output_compression", f"output_compression: {what}: leave it out or take jpeg or webp")
+    every, partials = asked.every_rows, asked.partial_images
+    for name, value in (("partial_images", partials), ("every_rows", every)):
+        if value and not asked.stream:
+            raise InvalidRequest(name, f"{name}: {value}, and that needs stream: true")
+    if every and partials:
+        raise InvalidRequest(
+            "every_rows", f"every_rows: {every}, and partial_images: {partials}; only one can be honoured"
+        )
+    if every and every >= config.vae.grid:
+        raise InvalidRequest(
+            "every_rows", f"every_rows: {every}, and it must be an integer from 1 to {config.vae.grid - 1}"
+        )
+    if asked.best_of and asked.stream:
+        raise InvalidRequest("best_of", f"best_of: {asked.best_of}, and a stream cannot know the best before the end")
+
+
+def _side(size: str | None, native: int) -> int:
+    """Pixels a side of a size such as "512x512"."""
+    if size in (None, "auto"):
+        return native
+    width, height = map(int, str(size).split("x"))
+    largest = max(native, MAX_SIDE)
+    if width != height or not native <= width <= largest:
+        raise InvalidRequest(
+            "size", f"size: {size}, and it must be auto, or a square from {native}x{native} to {largest}x{largest}"
+        )
+    return width
+
+
+def partial_rows(asked: ImagesRequest, grid: int) -> tuple[int, ...]:
+    """After which rows of `grid` unfinished pictures are wanted: after equal shares, or after every so many."""
+    if asked.every_rows:
+        return tuple(range(asked.every_rows, grid, asked.every_rows))
+    shares = (asked.partial_images or 0) + 1
+    return tuple(sorted({grid * share // shares for share in range(1, shares)} - {0}))
+
+
+async def _kept(service: Service, rows: int | None, images: list[bytes], masks: list[bytes]) -> tuple[bytes, bytes]:
+    """The picture to paint on, and for each cell whether it is kept. Raises InvalidRequest."""
+    for name, files, least in (("image", images, 1), ("mask", masks, 0)):
+        if not least <= len(files) <= 1:
+            raise InvalidRequest(name, f"{name}: {len(files) or 'no'} files, and it must be one")
+    image = await decode(service, "image", images[0])
+    if rows is not None:
+        if masks:
+            raise InvalidRequest("keep_rows", f"keep_rows: {rows}, and there is a mask; only one can be honoured")
+        return image.rgb, top_rows(rows, service.pool.checkpoint.config.vae.grid)
+    name, mask = ("mask", await decode(service, "mask", masks[0])) if masks else ("image", image)
+    if (mask.width, mask.height) != (image.width, image.height):
+        found = f"{mask.width} x {mask.height} pixels, and the image has {image.width} x {image.height}"
+        raise InvalidRequest("mask", f"mask: {found}")
+    if not any(mask.empty or b""):
+        what = f"no pixel of the {name} is wholly transparent, so there is nothing to paint anew"
+        raise InvalidRequest("mask", f"mask: {what}")
+    return image.rgb, bytes(1 - empty for empty in mask.empty or b"")
+
+
+async def _paint(
+    request: Request, asked: ImagesRequest, kind: str, kept: tuple[bytes, bytes] | None = None
+) -> Response:
+    service: Service = request.app.state.service
+    config = service.pool.checkpoint.config
+    side, count = _side(asked.size, config.vae.image_size), asked.n or 1
+    quality = 100 if asked.output_compression is None else asked.output_compression
+    wanted = Wanted(
+        finish=Finish(asked.output_format or "png", quality, side),
+        best=count if asked.best_of else None,
+        embed_prompt=bool(asked.embed_prompt),
+    )
+    order = make_order(request, asked, asked.prompt, count, partial_rows(asked, config.vae.grid), kept)
+    try:
+        if asked.stream:
+            job = service.pool.submit(order)
+            request.state.log["tokens"] = job.tokens
+            return PictureStream(service, job, wanted, kind, request.state.log)
+        painting = await paint(service, order, request.receive, wanted)
+    except PromptTooLong as error:
+        raise PromptTooLong(error.tokens, error.limit, "prompt") from None
+    log_painting(request, painting)
+    answer = ImagesResponse(
+        created=int(time.time()),
+        data=[
+            Image(
+                b64_json=base64.b64encode(picture.file).decode(), seed=order.params.seed, index=picture.index,
+                score=picture.score,
+            )
+            for picture in painting.pictures
+        ],
+        output_format=wanted.finish.format,
+        size=f"{side}x{side}",
+        usage=usage(order, painting.read, config.vae.grid),
+    )  # fmt: skip
+    return Response(answer.model_dump_json(exclude_none=True), media_type=body.JSON)
+
+
+def usage(order: Order, text: int, grid: int) -> Usage:
+    """Tokens of the whole order: read once, and drawn for every picture, also those that were not the best."""
+    kept = sum(order.keep or b"")
+    return Usage.of(text, kept, order.num_images * (grid**2 - kept))

@@ -1,0 +1,198 @@
+"""Pictures as server-sent events, while they are painted: the stream of the OpenAI Images API, and a little more.
+
+`data:` lines are that API's events: partial_image, completed, an error, [DONE]. What else there is to tell, the place
+in the queue and the rows done, stands in further keys of these events and in comments, because the openai package takes
+an event of an unknown type for a partial image and skips comments:
+
+    : progress {"queue_position":3,"rows_done":[0,0],"rows":32,"seconds_left":12.4}
+
+A slow reader holds one unfinished frame of each picture and the finished ones: nothing is taken from the job before the
+client has taken what was sent before, and the job keeps the newest frame only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import time
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.errors import ReaderTooSlow, answer, openai_error
+from app.forecast import Forecast
+from app.job import Job
+from app.openai_schemas import Usage
+from app.painting import Service, Wanted, finish, gone, observe, text_tokens
+from model.errors import DalleError
+from model.inference.sequence import Event, Painted, Partial, Progress
+
+TICK = 0.5  # seconds between two looks at the queue, and at least between two comments about progress
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the events back
+]
+
+
+class PictureStream(Response):
+    """The answer that streams an accepted job. kind: image_generation or image_edit. It always ends the job.
+
+    log: fields of the request's log line.
+    """
+
+    def __init__(self, service: Service, job: Job, wanted: Wanted, kind: str, log: dict[str, Any]) -> None:
+        super().__init__(headers={})
+        self._service = service
+        self._job = job
+        self._wanted = wanted
+        self._kind = kind
+        self._log = log
+        self._grid = service.pool.checkpoint.config.vae.grid
+        side = wanted.finish.side or service.pool.checkpoint.config.vae.image_size
+        self._common = {
+            "size": f"{side}x{side}",
+            "quality": "auto",
+            "background": "opaque",
+            "output_format": wanted.finish.format,
+        }
+        self._forecast = Forecast(job, self._grid)
+        self._shown: dict[str, Any] = {}  # of the last comment
+        self._commented = 0.0  # monotonic
+        self._sent = 0.0
+        self._completed = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Stream until the end, or until the client leaves."""
+        working = asyncio.create_task(self._stream(send))
+        leaving = asyncio.create_task(gone(receive))
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+            else:
+                self._failed("client_gone")
+        finally:
+            self._service.pool.cancel(self._job)
+            for task in (working, leaving):
+                task.cancel()
+            await asyncio.wait({working, leaving})
+
+    def _failed(self, code: str) -> None:
+        self._log["error"] = code
+        self._service.metrics.error(code)
+
+    async def _stream(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        try:
+            await self._tell_progress(send)
+            await self._follow(send)
+            await self._send(send, "data: [DONE]\n\n", more=False)
+        except ReaderTooSlow as error:
+            self._failed(answer(error).code)  # the connection is closed in the middle of the answer
+        except DalleError as error:
+            said = answer(error)
+            self._failed(said.code)
+            with contextlib.suppress(ReaderTooSlow):
+                await self._send(send, _data({"error": openai_error(said)}), more=False)
+        finally:
+            self._log["images_sent"] = self._completed
+
+    async def _follow(self, send: Send) -> None:
+        """Tell what happens to the job until it has ended. Raises its error."""
+        coming: asyncio.Task[Event] | None = None
+        try:
+            while True:
+                coming = coming or asyncio.create_task(anext(self._job))
+                await asyncio.wait({coming}, timeout=TICK)
+                if coming.done():
+                    try:
+                        event = coming.result()
+                    except StopAsyncIteration:
+                        break
+                    coming = None
+                    await self._tell(send, event)
+                await self._tell_progress(send)
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait({coming})
+        self._log["queue_ms"], self._log["paint_ms"] = (
+            round(1000 * seconds, 1) for seconds in observe(self._service, self._job)
+        )
+
+    async def _tell(self, send: Send, event: Event) -> None:
+        match event:
+            case Progress():
+                self._forecast.note()
+            case Partial():
+                finish_ = self._wanted.finish
+                size = self._service.pool.checkpoint.config.vae.image_size
+                file = await self._service.threads.run(finish_.encode, event.rgb, size)
+                index = self._job.order.partial_rows.index(event.rows_done)
+                keys = {"partial_image_index": index, **self._common, "rows_done": event.rows_done}
+                await self._picture(send, "partial_image", file, event.index, keys)
+            case Painted():
+                picture = await finish(self._service, self._job, event, self._wanted)
+                self._completed += 1
+                keys = {**self._common, "usage": self._usage().model_dump(), "rows_done": self._grid}
+                await self._picture(send, "completed", picture.file, event.index, keys)
+
+    def _usage(self) -> Usage:
+        """Of the picture just completed; the prompt and the kept cells, read once, count to the first one."""
+        order = self._job.order
+        kept = sum(order.keep or b"")
+        drawn = self._grid**2 - kept
+        return Usage.of(text_tokens(self._job), kept, drawn) if self._completed == 1 else Usage.of(0, 0, drawn)
+
+    async def _picture(self, send: Send, what: str, file: bytes, index: int, keys: dict[str, Any]) -> None:
+        event = {
+            "type": f"{self._kind}.{what}",
+            "b64_json": base64.b64encode(file).decode(),
+            "created_at": int(time.time()),
+            **keys,
+            "index": index,
+            "seed": self._job.order.params.seed,
+            "rows": self._grid,
+            "queue_position": 0,
+            "seconds_left": self._seconds_left(),
+        }
+        if not self._log.get("first_ms"):
+            seconds = time.monotonic() - self._job.accepted
+            self._log["first_ms"] = round(1000 * seconds, 1)
+            self._service.metrics.first_picture_seconds.observe(seconds)
+        await self._send(send, _data(event))
+
+    def _seconds_left(self) -> float | None:
+        return self._forecast.seconds_left(self._service.pool) if self._job.unpainted else 0.0
+
+    async def _tell_progress(self, send: Send) -> None:
+        """A comment when there is news, not too often, or when nothing was sent for too long."""
+        now = time.monotonic()
+        if now - self._commented < TICK:
+            return
+        news = {
+            "queue_position": self._service.pool.ahead(self._job),
+            "rows_done": list(self._job.rows_done),
+            "rows": self._grid,
+        }
+        if news == self._shown and now - self._sent < self._service.settings.keep_alive:
+            return
+        self._shown, self._commented = news, now
+        told = json.dumps({**news, "seconds_left": self._seconds_left()}, separators=(",", ":"))
+        await self._send(send, f": progress {told}\n\n")
+
+    async def _send(self, send: Send, text: str, more: bool = True) -> None:
+        """Raises ReaderTooSlow when the client does not take what was sent before."""
+        try:
+            async with asyncio.timeout(self._service.settings.send_timeout):
+                await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
+        except TimeoutError:
+            raise ReaderTooSlow("the client takes no more of its stream") from None
+        self._sent = time.monotonic()
+
+
+def _data(event: dict[str, Any]) -> str:
+    return f"data: {json.dumps(event, separators=(',', ':'))}\n\n"
