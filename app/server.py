@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import uvicorn
@@ -25,6 +26,7 @@ from app.worker_pool import WorkerPool
 from model.errors import DalleError
 
 KEEP_ALIVE = 75  # seconds that an idle connection is kept; above the usual 60 of proxies, so that they close first
+SAME_SIGNAL = 1.0  # seconds within which a second signal is the first one again
 FLUSH_SECONDS = 5  # for answers on their way after the drain
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 log = logging.getLogger("dalle.server")
@@ -42,6 +44,7 @@ class Server(uvicorn.Server):
         self._pool = pool
         self._drain_seconds = drain_seconds
         self._draining: asyncio.Task[None] | None = None
+        self._asked = 0.0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -59,10 +62,15 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def begin_shutdown(self) -> None:
-        """Drain, then end. Called again: do not wait any longer. On the event loop only."""
+        """Drain, then end. Called again after a while: do not wait any longer. On the event loop only.
+
+        A signal to a whole process group comes twice where a parent, GNU make for one, passes on what it gets.
+        """
+        now = time.monotonic()
         if self._draining is None:
+            self._asked = now
             self._draining = asyncio.create_task(self._drain(self._drain_seconds))
-        else:
+        elif now - self._asked > SAME_SIGNAL:
             self._draining.cancel()
             self._draining = asyncio.create_task(self._drain(0))
 
