@@ -139,7 +139,10 @@ VAE_PRESETS: dict[str, dict[str, Any]] = {
         "stem_channels": 8, "mid_channels": 8, "encoder_channels": 16, "encoder_blocks": 1,
         "decoder_channels": 16, "decoder_blocks": 1, "decoder_mid_blocks": 1, "pixel_channels": 8,
     },
-    "small": {},
+    "small": {
+        "mid_channels": 48, "encoder_channels": 96, "encoder_blocks": 3,
+        "decoder_channels": 128, "decoder_blocks": 4, "decoder_mid_blocks": 2,
+    },
     "default": {
         "stem_channels": 64, "mid_channels": 96, "encoder_channels": 192, "encoder_blocks": 6,
         "decoder_channels": 256, "decoder_blocks": 8, "decoder_mid_blocks": 4, "pixel_channels": 32,

@@ -76,9 +76,16 @@ def train_vae(
     save_every: SaveEvery = 200,
     sample_every: SampleEvery = 1000,
     cache: Cache = Path("data/prepared"),
+    start: Annotated[
+        Path | None, Option(help="Begin from this run's or checkpoint's VAE.", show_default="random weights")
+    ] = None,
+    decoder_only: Annotated[
+        bool, Option("--decoder-only", help="Leave the codes as they are: tokens and transformers stay valid.")
+    ] = False,
 ) -> None:
     """Stage 1: the VQ-VAE, on pictures alone."""
     from model.config import VAE_PRESETS
+    from model.training.export import find_vae
     from model.training.train_vae import VAEOptions, train
 
     loop = _loop(
@@ -93,7 +100,12 @@ def train_vae(
         save_every=save_every,
         sample_every=sample_every,
     )
-    train(VAEOptions(tuple(data), loop, _preset(preset, VAE_PRESETS), cache=cache))
+    if decoder_only and start is None:
+        raise typer.BadParameter(
+            "needs --start: only a trained encoder's codes are worth keeping", param_hint="--decoder-only"
+        )
+    options = VAEOptions(tuple(data), loop, _preset(preset, VAE_PRESETS), cache=cache, decoder_only=decoder_only)
+    train(options, find_vae(start) if start else None)
     typer.echo(out)
 
 
@@ -119,13 +131,20 @@ def train_transformer(
     prompt: Annotated[
         list[str] | None, Option(help="Of the sample sheets (repeat).", show_default="24 common things")
     ] = None,
+    mirror: Annotated[float, Option(min=0.0, max=1.0, help="Chance of a mirror image, where one is allowed.")] = 0.5,
+    withhold: Annotated[
+        float, Option(min=0.0, max=1.0, help="Largest share of a picture's tokens that is withheld as inputs.")
+    ] = 0.3,
+    start: Annotated[
+        Path | None, Option(help="Begin from this run's or checkpoint's weights.", show_default="random weights")
+    ] = None,
     name: Name = "dalle-server",
     licence: Licence = "unstated",
     data_note: DataNote = "unstated",
 ) -> None:
     """Stage 2: the transformer, on captions and image tokens. Leaves a checkpoint to serve in OUT/checkpoint."""
     from model.config import TRANSFORMER_PRESETS
-    from model.training.export import ExportOptions, export, find_vae
+    from model.training.export import ExportOptions, export, find_transformer, find_vae
     from model.training.selection import Selection
     from model.training.train_transformer import PROMPTS, TransformerOptions, train
 
@@ -145,8 +164,18 @@ def train_transformer(
     chosen = _preset(preset, TRANSFORMER_PRESETS)
     prompts = tuple(prompt or PROMPTS)
     image_tokenizer = find_vae(vae)
-    options = TransformerOptions(tuple(data), loop, chosen, selection=selection, prompts=prompts, cache=cache)
-    train(options, image_tokenizer)
+    options = TransformerOptions(
+        tuple(data),
+        loop,
+        chosen,
+        selection=selection,
+        prompts=prompts,
+        cache=cache,
+        mirror=mirror,
+        withhold=withhold,
+    )
+    weights, words = find_transformer(start) if start else (None, None)
+    train(options, image_tokenizer, words, weights)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
         export(out, image_tokenizer, out / "checkpoint", ExportOptions(name, licence, data_note))
         typer.echo(out / "checkpoint")
@@ -163,11 +192,12 @@ def export_run(
     top_k: Annotated[int, Option(min=0, help="Sampling default.")] = 0,
     top_p: Annotated[float, Option(min=0.0, max=1.0, help="Sampling default.")] = 1.0,
     guidance: Annotated[float, Option(min=0.0, max=20.0, help="Sampling default.")] = 3.0,
+    document: Annotated[list[Path] | None, Option(help="A file to put beside the weights (repeat).")] = None,
 ) -> None:
     """Write a training run's model as a checkpoint to serve."""
     from model.config import SamplingDefaults
     from model.training.export import ExportOptions, export, find_vae
 
     sampling = SamplingDefaults(temperature, top_k, top_p, guidance)
-    export(run, find_vae(vae), out, ExportOptions(name, licence, data_note, sampling))
+    export(run, find_vae(vae), out, ExportOptions(name, licence, data_note, sampling, tuple(document or ())))
     typer.echo(out)

@@ -11,9 +11,11 @@ import torch
 from model.checkpoints import load as load_checkpoint
 from model.checkpoints import save, sums
 from model.config import CheckpointConfig, SamplingDefaults
+from model.errors import DataError
 from model.tokenizer import Tokenizer
 from model.training import train_transformer, train_vae
 from model.training.loop import read_average
+from model.transformer import Transformer
 from model.vae import VAE
 
 
@@ -25,11 +27,23 @@ class ExportOptions:
     licence: str = "unstated"
     data: str = "unstated"  # what it was trained on, in words
     sampling: SamplingDefaults = dataclasses.field(default_factory=SamplingDefaults)
+    documents: tuple[Path, ...] = ()  # files put beside the weights, under their own names
 
 
 def find_vae(path: Path) -> VAE:
     """The VAE of a `train vae` run's folder, or of a native checkpoint's. Raises DataError or CheckpointError."""
     return load_checkpoint(path).vae if (path / sums.NAME).exists() else train_vae.load(path)
+
+
+def find_transformer(path: Path) -> tuple[Transformer, Tokenizer]:
+    """The transformer of a `train transformer` run's folder, or of a native checkpoint's, and its tokenizer.
+
+    Raises DataError or CheckpointError.
+    """
+    if (path / sums.NAME).exists():
+        checkpoint = load_checkpoint(path)
+        return checkpoint.transformer, checkpoint.tokenizer
+    return train_transformer.load(path), Tokenizer.load(path / "tokenizer.json")
 
 
 def export(run: Path, vae: VAE, path: Path, options: ExportOptions) -> None:
@@ -48,4 +62,8 @@ def export(run: Path, vae: VAE, path: Path, options: ExportOptions) -> None:
         provenance={"data": options.data, "figures": history[-1] if history else {}, "torch": torch.__version__},
         created=int(time.time()),
     )
-    save(path, config, Tokenizer.load(run / "tokenizer.json"), vae, transformer)
+    try:
+        documents = {document.name: document.read_bytes() for document in options.documents}
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from None
+    save(path, config, Tokenizer.load(run / "tokenizer.json"), vae, transformer, documents=documents)

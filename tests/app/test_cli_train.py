@@ -24,8 +24,10 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i, colour in enumerate(("red", "green", "blue", "black", "white", "gray", "cyan", "pink")):
-        Image.new("RGB", (256, 256), colour).save(folder / f"{i}.png")
-        (folder / f"{i}.txt").write_text(f"a plain {colour} picture")
+        picture = Image.new("RGB", (256, 256), colour)
+        picture.paste("orange", (90, 90, 160, 160))
+        picture.save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"an orange square on {colour}")
     return folder
 
 
@@ -40,7 +42,7 @@ def test_both_stages_make_a_checkpoint_that_paints(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "train", "vae", str(data), *TINY) == 0
-    named = ("--name", "mine", "--licence", "MIT", "--prompt", "a plain red picture")
+    named = ("--name", "mine", "--licence", "MIT", "--prompt", "an orange square on red")
     assert run(monkeypatch, "train", "transformer", str(data), *named, *TINY) == 0
     path = tmp_path / "runs" / "transformer" / "checkpoint"
     assert capsys.readouterr().out.split()[-1] == str(path.relative_to(tmp_path))
@@ -49,7 +51,7 @@ def test_both_stages_make_a_checkpoint_that_paints(
     assert config.provenance["figures"]["step"] == 2
     assert run(monkeypatch, "export", "runs/transformer", "--out", "mine", "--guidance", "5") == 0
     assert load(tmp_path / "mine").config.sampling.guidance == 5
-    assert model.load(path, "cpu").generate("a plain red picture", seed=1)[0].size == (256, 256)
+    assert model.load(path, "cpu").generate("an orange square on red", seed=1)[0].size == (256, 256)
 
 
 def test_what_cannot_be_trained_is_one_line(
