@@ -20,6 +20,7 @@ from typing import Any
 
 from model.inference.messages import Heartbeat, Inbound, Ready, StartFailed, Stop, WorkerOptions
 
+ENDED = "the worker process was ended"
 STOP_GRACE = 3.0  # seconds that a worker gets to end after Stop, before it is killed
 
 
@@ -101,10 +102,9 @@ class WorkerProcess:
                 self._end(f"{what} after {self.age:.0f} s")
         cause = self.ended.result()
         code = await asyncio.to_thread(self._reap)
-        if code is not None and code < 0:
-            with contextlib.suppress(ValueError):
-                cause = f"{cause} ({signal.Signals(-code).name})"
-        return cause
+        if cause != ENDED or not code:
+            return cause
+        return f"{cause} by {signal.Signals(-code).name}" if code < 0 else f"{cause} with status {code}"
 
     async def stop(self) -> None:
         """End the process: asked first, killed after STOP_GRACE."""
@@ -154,7 +154,7 @@ class WorkerProcess:
                 while True:
                     loop.call_soon_threadsafe(self._take, connection.recv())
             except Exception:  # EOF, a reset pipe, or a message cut short: for us all the same
-                loop.call_soon_threadsafe(self._end, "the worker process ended")
+                loop.call_soon_threadsafe(self._end, ENDED)
 
     def _write(self, connection: Connection, _loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A checkpoint that paints a picture of 128 x 128 in a tenth of a second, and one server over it for the session."""
+"""A checkpoint that paints a picture of 64 x 64 in milliseconds, and one server over it for the session."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.app.live import Live
 from tests.conftest import CAPTIONS, randomise
 
 LEVELS = (4, 4)
-SIZE = 128
+SIZE = 64
 
 
 @pytest.fixture(scope="session")
 def quick_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a checkpoint of 16 x 16 tokens of 16 codes. Shared by the session: copy it before you damage it."""
+    """Folder of a checkpoint of 8 x 8 tokens of 16 codes. Shared by the session: copy it before you damage it."""
     config = CheckpointConfig(
         name="quick",
         licence="Apache-2.0",
         vae=vae_config("tiny", image_size=SIZE, levels=LEVELS),
-        transformer=transformer_config("tiny", text_vocab=512, image_vocab=16, code_levels=LEVELS, grid=16, depth=1),
+        transformer=transformer_config("tiny", text_vocab=512, image_vocab=16, code_levels=LEVELS, grid=8, depth=1),
         sampling=SamplingDefaults(temperature=0.9, guidance=2.0),
     )
     vae, transformer = VAE(config.vae), Transformer(config.transformer)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +24,7 @@ class Live:
     """`dalle-server serve` with the settings of `variables` (DALLE_ and the name in capitals). A context manager."""
 
     def __init__(self, weights: Path, log: Path, **variables: object) -> None:
-        given = {"weights": weights, "port": 0, "slots": 4, "threads": 1, **variables}
+        given = {"weights": weights, "port": 0, "slots": 4, "threads": 1, "heartbeat_timeout": 600, **variables}
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DALLE_")}
         environ |= {f"DALLE_{name.upper()}": str(value) for name, value in given.items()}
         environ["OMP_NUM_THREADS"] = "1"
@@ -35,7 +37,9 @@ class Live:
     def __enter__(self) -> Live:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if "client" in vars(self):
             self.client.close()
         for pid in [*self.workers(), self.process.pid]:
@@ -48,7 +52,7 @@ class Live:
     @cached_property
     def client(self) -> httpx.Client:
         """A client of this server; waits until it listens."""
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, verify=False)
+        return httpx.Client(base_url=self.url, timeout=300, trust_env=False, verify=False)
 
     @cached_property
     def url(self) -> str:
@@ -59,13 +63,13 @@ class Live:
     def log(self) -> str:
         return self._log.read_text()
 
-    def wait(self, found: Any, otherwise: str, seconds: float = 60.0) -> Any:
+    def wait(self, found: Any, otherwise: str, seconds: float = 120.0) -> Any:
         """Poll until found() is true and return it. Fails the test with `otherwise`, and the log, if it never is."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if result := found():
                 return result
-            time.sleep(0.02)
+            time.sleep(0.05)
         raise AssertionError(f"{otherwise} within {seconds:g} s; its log:\n{self.log}")
 
     def ready(self) -> Live:
@@ -97,12 +101,28 @@ class Live:
     def in_flight(self) -> float:
         return self.metrics()["dalle_requests_in_flight"]
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """While this lasts the workers make no step, so that what a test sends stays in flight."""
+        workers = self.workers()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def workers(self) -> list[int]:
         """Process ids of its worker processes."""
-        found = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        return [int(line.split()[0]) for line in found.stdout.splitlines() if "spawn_main" in line]
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                if parent == str(self.process.pid) and b"spawn_main" in (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+        return found
 
 
 def ledger(metrics: dict[str, float]) -> dict[str, float]:

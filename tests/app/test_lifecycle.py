@@ -1,0 +1,212 @@
+"""A server's life: clients that leave, workers that die, full queues, deadlines, SIGTERM, kill -9, and bad starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.app.live import Live, ledger
+
+Start = Callable[..., Live]
+LONG: dict[str, Any] = {"text": "a red apple", "num_images": 10, "seed": 1}
+
+
+def at_once(server: Live, requests: list[dict[str, Any]]) -> list[Future[httpx.Response]]:
+    """Send all requests from threads, and come back when the server has them."""
+    accepted = server.metrics()["dalle_requests_accepted_total"]
+    threads = ThreadPoolExecutor(len(requests))
+    futures = [threads.submit(server.generate, **request) for request in requests]
+    threads.shutdown(wait=False)
+    wanted = accepted + len(requests)
+    server.wait(lambda: server.metrics()["dalle_requests_accepted_total"] == wanted, "not all were accepted")
+    return futures
+
+
+def connected(server: Live) -> socket.socket:
+    host, port = server.url.removeprefix("http://").rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def request_bytes(fields: dict[str, Any]) -> bytes:
+    body = json.dumps(fields).encode()
+    head = (
+        f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def exit_status(server: Live, seconds: float = 120.0) -> int:
+    return server.process.wait(seconds)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_clients_that_leave_free_their_slots_and_disturb_nobody(live: Live) -> None:
+    expected = live.pictures(text="a blue circle", seed=9, num_images=4)
+    before = ledger(live.metrics())
+    sockets = [connected(live) for _ in range(12)]
+    for one in sockets:
+        one.sendall(request_bytes(LONG))
+    live.wait(lambda: live.in_flight() == 12, "not all were accepted")
+    (neighbour,) = at_once(live, [{"text": "a blue circle", "seed": 9, "num_images": 4}])
+    for one in sockets:
+        one.close()
+    live.wait(lambda: live.in_flight() <= 1, "requests go on for clients that left", 10)
+    assert neighbour.result().json() == expected
+    live.wait(lambda: live.metrics()["dalle_slots_busy"] == 0, "slots are still busy", 10)
+    after = ledger(live.metrics())
+    assert after["cancelled"] - before["cancelled"] == 12
+    assert after["completed"] - before["completed"] == 1
+
+
+def test_a_body_that_never_ends_holds_nothing(live: Live) -> None:
+    with connected(live) as one:
+        one.sendall(request_bytes(LONG)[:-5])
+        assert live.in_flight() == 0
+        assert live.client.get("/readyz").status_code == 200
+
+
+def test_a_worker_that_is_killed_or_hangs_in_mid_picture_costs_no_picture(start: Start) -> None:
+    server = start(slots=2, heartbeat_timeout=8).ready()
+    requests = [LONG | {"seed": seed} for seed in range(3)]
+    expected = [server.pictures(**request) for request in requests]
+
+    def interrupt(number: signal.Signals) -> int:
+        """Send the worker a signal while it paints the three requests, and check what they get."""
+        (worker,) = server.workers()
+        painted = server.metrics()["dalle_pictures_total"]
+        futures = at_once(server, requests)
+        server.wait(lambda: server.metrics()["dalle_pictures_total"] > painted, "nothing was painted")
+        os.kill(worker, number)
+        server.wait(lambda: server.client.get("/readyz").status_code == 503, "ready without a worker that steps")
+        assert server.client.get("/livez").status_code == 200
+        assert [future.result().json() for future in futures] == expected
+        return worker
+
+    interrupt(signal.SIGKILL)
+    hung = interrupt(signal.SIGSTOP)
+    assert gone(hung)
+    assert server.metrics()["dalle_worker_deaths_total"] == 2
+    assert ledger(server.metrics())["completed"] == 9
+
+
+def test_it_takes_requests_while_it_loads_up_to_its_bounds(start: Start) -> None:
+    server = start(queue=25, client_queue=20)
+    answer = server.client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"Error": "the model is being loaded"}
+    assert server.client.get("/healthz").text == "Health"
+    futures = at_once(server, [LONG, LONG])
+    for images, status, says in ((5, 429, "your share of the queue is full"), (6, 503, "the queue is full")):
+        began = time.monotonic()
+        refused = server.generate(**LONG | {"num_images": images})
+        assert time.monotonic() - began < 1
+        assert (refused.status_code, says in refused.json()["Error"]) == (status, True)
+        assert int(refused.headers["retry-after"]) >= 1
+    assert {future.result().status_code for future in futures} == {200}
+    assert server.client.get("/readyz").status_code == 200
+
+
+def test_sigterm_finishes_what_was_accepted_and_exits_with_0(start: Start) -> None:
+    server = start(drain=300).ready()
+    (worker,) = server.workers()
+    with server.stopped():
+        futures = at_once(server, [LONG, LONG])
+        # The whole process group gets it, as from a terminal or a shell: the worker must not mind.
+        for pid in (server.process.pid, worker):
+            os.kill(pid, signal.SIGTERM)
+        server.wait(lambda: server.client.get("/readyz").status_code == 503, "still ready")
+        late = server.generate(**LONG)
+        assert late.status_code == 503
+        assert "shutting down" in late.json()["Error"]
+    assert {future.result().status_code for future in futures} == {200}
+    assert exit_status(server) == 0
+    assert gone(worker)
+    assert "Traceback" not in server.log
+
+
+def test_a_deadline_and_the_end_of_the_drain_are_told_and_no_worker_stays(start: Start) -> None:
+    server = start(drain=0.2, deadline=1).ready()
+    (worker,) = server.workers()
+    with server.stopped():
+        late = server.generate(**LONG)
+        assert late.status_code == 504
+        assert late.json()["Error"] == "the request was not done within its 1 s"
+        futures = at_once(server, [LONG, LONG])
+        server.process.send_signal(signal.SIGINT)
+        answers = [future.result() for future in futures]
+        assert {answer.status_code for answer in answers} == {503}
+        assert all("could not finish this request in time" in answer.json()["Error"] for answer in answers)
+        assert exit_status(server) == 0
+    assert gone(worker)
+
+
+def test_killing_the_server_leaves_no_worker_behind(start: Start) -> None:
+    server = start().ready()
+    (worker,) = server.workers()
+    at_once(server, [LONG])
+    server.process.kill()
+    server.wait(lambda: gone(worker), "the worker lives on", 2)
+
+
+def damaged(checkpoint: Path, folder: Path, how: str) -> Path:
+    copy = folder / "copy"
+    shutil.copytree(checkpoint, copy)
+    weights = next(copy.glob("transformer-*"))
+    match how:
+        case "altered":
+            data = bytearray(weights.read_bytes())
+            data[-1] ^= 1
+            weights.write_bytes(data)
+        case "config":
+            (copy / "config.json").write_text("{")
+        case "empty":
+            shutil.rmtree(copy)
+            copy.mkdir()
+        case "missing":
+            shutil.rmtree(copy)
+    return copy
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "config", "altered"])
+def test_damaged_weights_stop_the_start_with_one_clear_line(
+    start: Start, quick_checkpoint: Path, tmp_path: Path, how: str
+) -> None:
+    weights = damaged(quick_checkpoint, tmp_path, how)
+    server = start(weights)
+    assert exit_status(server) == 1
+    complaint = [line for line in server.log.splitlines() if not line.startswith("20")]
+    assert len(complaint) == 1, server.log
+    assert complaint[0].startswith(f"dalle-server: {weights}")
+
+
+def test_a_taken_port_and_a_wrong_setting_stop_the_start_with_one_clear_line(start: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = start(port=port)
+        assert exit_status(server) == 1
+    assert server.log == f"dalle-server: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    server = start(slots="many")
+    assert exit_status(server) == 1
+    assert server.log == "dalle-server: DALLE_SLOTS: many, and it must be an integer from 2 to 1024\n"
+    with suppress(FileNotFoundError):
+        assert not server.workers()

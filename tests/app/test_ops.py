@@ -1,0 +1,135 @@
+"""Health, metrics, documents, headers and logs of a running server, and what its HTTP process never loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from app.checkpoint import ServedCheckpoint
+from app.main import create_app
+from app.middleware import Frontier
+from app.settings import Settings
+from app.worker_pool import WorkerPool
+from tests.app.live import Live, ledger
+
+
+@pytest.mark.parametrize(("path", "text"), [("/healthz", "Health"), ("/livez", "live"), ("/readyz", "ready")])
+def test_probes_answer_in_a_word_and_to_head(live: Live, path: str, text: str) -> None:
+    answer = live.client.get(path)
+    assert (answer.status_code, answer.text) == (200, text)
+    head = live.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(text))
+
+
+def test_metrics_hold_the_ledger_and_count_what_was_done(live: Live) -> None:
+    before = live.metrics()
+    live.pictures(text="a red apple", num_images=3)
+    live.generate(text="")
+    live.client.get("/secret-path")
+    after = live.metrics()
+
+    def grew(name: str) -> float:
+        return after.get(name, 0.0) - before.get(name, 0.0)
+
+    assert ledger(after)["completed"] - ledger(before)["completed"] == 1
+    assert grew("dalle_pictures_total") == 3
+    assert grew('dalle_http_answers_total{method="POST",route="/generate",status="422"}') == 1
+    assert grew('dalle_http_answers_total{method="GET",route="other",status="404"}') == 1
+    assert grew('dalle_errors_total{code="invalid_request"}') == 1
+    assert grew("dalle_queue_seconds_count") == grew("dalle_paint_seconds_count") == 1
+    assert after["dalle_pictures_in_flight"] == after["dalle_requests_queued"] == 0
+    assert after['dalle_server_info{model="quick",version="0.1.0"}'] == 1
+    assert not any("secret" in name for name in after)
+
+
+def test_the_http_process_never_loads_torch(live: Live) -> None:
+    live.pictures(text="a red apple")
+    worker = live.wait(live.workers, "no worker")[0]
+    loaded = {pid: Path(f"/proc/{pid}/maps").read_text() for pid in (live.process.pid, worker)}
+    assert "libtorch" in loaded[worker]
+    assert "libtorch" not in loaded[live.process.pid]
+
+
+def test_every_answer_carries_the_security_headers_and_no_permission_for_other_sites(live: Live) -> None:
+    for path in ("/", "/docs", "/demo/demo.js", "/healthz", "/no-such", "/openapi.json"):
+        headers = live.client.get(path, headers={"Origin": "https://example.org"}).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "access-control-allow-origin" not in headers
+        assert "server" not in headers
+        assert len(headers["x-request-id"]) == 32
+
+
+def test_pages_ask_nothing_of_other_machines_and_hold_no_inline_code(live: Live) -> None:
+    pages = [live.client.get(path).text for path in ("/", "/docs")]
+    linked = {name for page in pages for name in re.findall(r'(?:src|href)="(/demo/[^"]+)"', page)}
+    assert linked == {"/demo/demo.js", "/demo/demo.css", "/demo/docs.js"}
+    for name in linked:
+        answer = live.client.get(name)
+        assert answer.status_code == 200
+        pages.append(answer.text)
+    for text in pages:
+        assert "http://" not in text
+        assert "https://" not in text
+        assert not re.search(r"\son\w+=|style=|<script>|<style>", text)
+
+
+def test_the_openapi_document_says_what_is_true(live: Live) -> None:
+    api = live.client.get("/openapi.json").json()
+    assert set(api["paths"]) >= {"/generate", "/healthz", "/livez", "/readyz", "/metrics"}
+    generate = api["paths"]["/generate"]["post"]
+    assert set(generate["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
+    assert set(generate["requestBody"]["content"]) == {
+        "application/json", "multipart/form-data", "application/x-www-form-urlencoded",
+    }  # fmt: skip
+    schema: dict[str, Any] = generate["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["required"] == ["text"]
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["num_images"]["maximum"] == 10
+    assert live.generate(**schema["examples"][0]).status_code == 200
+    refs = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(api)))
+    assert refs <= set(api["components"]["schemas"])
+    body = live.generate(text="").json()
+    assert set(body) == set(api["components"]["schemas"]["ErrorBody"]["properties"])
+
+
+def test_the_log_has_a_line_a_request_and_no_prompt(live: Live) -> None:
+    live.post(json={"text": "a turquoise walrus"}, headers={"X-Request-Id": "walrus-1"})
+    live.post(json={"text": "a turquoise walrus", "no_such_field": "turquoise"}, headers={"X-Request-Id": "walrus-2"})
+    live.client.get("/a%0Ab?text=turquoise")
+    live.wait(lambda: "/a\\nb" in live.log, "no escaped path")
+    (painted,) = [line for line in live.log.splitlines() if "id=walrus-1" in line]
+    for field in ("status=200", "characters=18", "images=1", "seed=", "queue_ms=", "paint_ms=", "prompt_hash="):
+        assert field in painted
+    (refused,) = [line for line in live.log.splitlines() if "id=walrus-2" in line]
+    assert "status=422" in refused
+    assert "error=invalid_request" in refused
+    assert "turquoise" not in live.log
+
+
+def test_no_middleware_hides_the_clients_leaving_from_a_route(quick_checkpoint: Path) -> None:
+    settings = Settings(weights=quick_checkpoint)
+    app = create_app(settings, WorkerPool(settings, ServedCheckpoint.read(quick_checkpoint)))
+    assert [str(layer.cls) for layer in app.user_middleware] == [str(Frontier)]
+    assert not issubclass(Frontier, BaseHTTPMiddleware)
+
+
+def test_descriptors_and_threads_come_back_to_where_they_were(live: Live) -> None:
+    def held() -> tuple[int, int]:
+        process = Path(f"/proc/{live.process.pid}")
+        return len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
+
+    live.pictures(text="a", num_images=2)  # every thread that there will be has started
+    before = held()
+    for _ in range(10):
+        live.generate(text="")
+        live.pictures(text="a")
+    live.wait(lambda: held() <= before, f"more than {before}", 10)

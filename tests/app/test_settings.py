@@ -1,0 +1,79 @@
+"""Settings from variables and flags, and the one line that a wrong one stops the start with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings, SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*os.environ]:
+        if name.upper().startswith("DALLE_") or name in ("HOST", "PORT"):
+            monkeypatch.delenv(name)
+
+
+def test_defaults_listen_on_this_machine_only() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.port, settings.weights) == ("127.0.0.1", 8000, Path("weights/default"))
+    assert settings.devices == ("auto",)
+
+
+def test_flags_win_over_variables_and_ours_over_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "81")
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    assert (load_settings().port, load_settings().host) == (81, "0.0.0.0")
+    monkeypatch.setenv("DALLE_PORT", "82")
+    assert load_settings().port == 82
+    assert load_settings(port=83, slots=None).port == 83
+
+
+def test_several_devices_are_several_workers() -> None:
+    assert load_settings(device="cuda:0,cuda:1").devices == ("cuda:0", "cuda:1")
+
+
+def test_settings_are_frozen_and_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DALLE_SLOTS", "")
+    settings = load_settings()
+    assert settings.slots == 16
+    with pytest.raises(ValueError, match="frozen"):
+        settings.slots = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("DALLE_PORT", "abc", "DALLE_PORT: abc, and it must be an integer from 0 to 65535"),
+        ("PORT", "70000", 'PORT: "70000", and it must be an integer from 0 to 65535'),
+        ("DALLE_SLOTS", "1", 'DALLE_SLOTS: "1", and it must be an integer from 2 to 1024'),
+        ("DALLE_QUEUE", "9", "DALLE_QUEUE"),
+        ("DALLE_DEADLINE", "nan", "DALLE_DEADLINE: nan, and it must be a number above 0, up to 86400"),
+        ("DALLE_STRICT", "perhaps", "DALLE_STRICT: perhaps, and it must be true or false"),
+        ("DALLE_LOG", "xml", "DALLE_LOG: xml, and it must be one of plain, json"),
+        ("DALLE_DEVICE", "tpu", "DALLE_DEVICE: tpu, and it must be auto, cpu, cuda or cuda:0"),
+        ("DALLE_SLOT", "4", "DALLE_SLOT: no such setting; known are DALLE_CLIENT_QUEUE, DALLE_DEADLINE"),
+    ],
+)
+def test_a_wrong_variable_is_one_line_with_its_name_and_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value).startswith(says)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_flag_is_named_as_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DALLE_HEARTBEAT_TIMEOUT", "3")
+    with pytest.raises(SettingsError, match=r"^--heartbeat-timeout: 0, and it must be a number from 1 to 600$"):
+        load_settings(heartbeat_timeout=0)
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
