@@ -73,6 +73,7 @@ class Job:
         self._partial: dict[int, int] = {}  # index -> rows of the last unfinished picture shown
         self._pending: dict[Hashable, Event] = {}  # in the order of arrival
         self._wake = asyncio.Event()
+        self._rows_each = self.request().rows
 
     @property
     def unpainted(self) -> int:
@@ -82,7 +83,7 @@ class Job:
     @property
     def rows(self) -> int:
         """Rows of the cache that all its unpainted pictures take."""
-        return self.unpainted * self.request().rows if self.unpainted else 0
+        return self.unpainted * self._rows_each
 
     def request(self) -> GenerationRequest:
         """What a worker has to paint: all, or after a crash the shortest run of pictures that holds what is missing."""

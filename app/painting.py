@@ -74,7 +74,7 @@ async def paint(service: Service, order: Order, receive: Receive, wanted: Wanted
 
     receive: the ASGI channel of the request, whose body has been read: what comes now is the client's leaving.
     """
-    job = service.pool.submit(order)
+    job = await service.pool.submit(order)
     working = asyncio.create_task(_collect(job, service, wanted))
     leaving = asyncio.create_task(gone(receive))
     try:

@@ -1,8 +1,8 @@
 """The port between the routes and whatever paints: take an order, answer for it, say how things stand.
 
-    job = pool.submit(order)      # Overloaded, Draining, PromptTooLong, ...: nothing was taken
+    job = await pool.submit(order)  # Overloaded, Draining, PromptTooLong, ...: nothing was taken
     async for event in job: ...
-    pool.cancel(job)              # always, at the end; nothing happens if the job has ended
+    pool.cancel(job)                # always, at the end; nothing happens if the job has ended
 
 The ledger of every pool holds at every moment: accepted = completed + failed + cancelled + expired + in flight.
 `app.worker_pool` is the pool over processes of this machine.
@@ -51,8 +51,11 @@ class Pool(Protocol):
     async def start(self) -> None:
         """Begin to load. Returns at once; orders may be submitted before a worker is ready."""
 
-    def submit(self, order: Order) -> Job:
-        """Take an order, or raise: Overloaded, Draining, DeadlineExceeded, PromptTooLong, InvalidRequest."""
+    async def submit(self, order: Order) -> Job:
+        """Take an order, or raise: Overloaded, Draining, DeadlineExceeded, PromptTooLong, InvalidRequest.
+
+        Its place is reserved before it is worked on; waits for nothing but the tokens of a long text.
+        """
 
     def cancel(self, job: Job) -> None:
         """End the job; its slots are free one step later. Nothing happens if it has ended."""

@@ -1,7 +1,7 @@
 """The pool over worker processes of this machine: a bounded queue, one supervised process a device.
 
-All state belongs to the event loop, and nothing here waits between a check and its consequence, so a place in the
-queue is never given twice.
+All state belongs to the event loop, and nothing here waits between a check and its consequence: a place in the queue
+is taken before any work is done for the order, and never given twice.
 
 A worker that dies is replaced. Jobs that were being painted are suspects: each is painted again, with the same seed,
 alone on the worker, so that a poisonous one takes no neighbour along; a job under which two workers died is failed.
@@ -15,12 +15,12 @@ import itertools
 import logging
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field
 from typing import Any
 
 from app.checkpoint import ServedCheckpoint
 from app.errors import PaintingFailed
 from app.job import Job, Order, Outcome
+from app.lane import Held, Lane
 from app.pool import PoolStats
 from app.settings import Settings
 from app.supervisor import WorkerProcess
@@ -30,47 +30,18 @@ from model.errors import (
     Draining,
     InvalidRequest,
     Overloaded,
+    PromptTooLong,
     RequestCancelled,
     WorkerFailed,
 )
 from model.inference import sequence
 from model.inference.messages import Cancel, Heartbeat, Ready, Submit, WorkerOptions
-from model.inference.sequence import EngineStats, Event
+from model.inference.sequence import Event
 
 DEATHS = 5  # workers that may die within DEATH_WINDOW before the server gives up
 DEATH_WINDOW = 60.0  # seconds
-LOOKAHEAD = 2  # times its slots that a worker is given in rows, so that no slot waits for the pipe
+LONG_TEXT = 500  # characters that are tokenized on the event loop, in a few milliseconds at worst; more in a thread
 log = logging.getLogger("dalle.pool")
-
-
-@dataclass(eq=False)
-class Held:
-    """A job that a worker has. Kept until the worker has let go of it, which after a cancel is a step later."""
-
-    job: Job
-    first_index: int
-    rows: int  # rows of one picture
-    pictures: int  # not yet painted
-    started: bool = False
-
-
-@dataclass(eq=False)
-class Lane:
-    """One device: its worker process of the moment, and what that holds."""
-
-    options: WorkerOptions
-    worker: WorkerProcess | None = None
-    stats: EngineStats | None = None
-    held: dict[str, Held] = field(default_factory=dict)
-    suspects: deque[Job] = field(default_factory=deque)
-
-    @property
-    def ready(self) -> Ready | None:
-        return self.worker.ready if self.worker and not self.worker.ended.done() else None
-
-    @property
-    def rows(self) -> int:
-        return sum(held.rows * held.pictures for held in self.held.values())
 
 
 class WorkerPool:
@@ -100,6 +71,7 @@ class WorkerPool:
         self._jobs: dict[str, Job] = {}  # in flight
         self._queue: dict[str, Job] = {}  # of these, the ones that no worker has; in order
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._reserved: list[Order] = []  # places given to orders whose text is still being read
         self._accepted = 0
         self._outcomes: Counter[Outcome] = Counter()
         self._pictures = 0
@@ -117,12 +89,18 @@ class WorkerPool:
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._keep(lane)) for lane in self._lanes]
 
-    def submit(self, order: Order) -> Job:
-        self._reserve(order)
-        tokenizer = self.checkpoint.tokenizer
-        tokens = tokenizer.count(order.text)
-        text_ids = tokenizer.encode(order.text, truncate=order.truncate)
+    async def submit(self, order: Order) -> Job:
         order.params.check(self.checkpoint.config.vae.codes)
+        self._check_room(order)
+        self._reserved.append(order)
+        try:
+            if len(order.text) <= LONG_TEXT:
+                text_ids, tokens = self._tokenize(order)
+            else:
+                text_ids, tokens = await asyncio.to_thread(self._tokenize, order)
+                self._check_open()
+        finally:
+            self._reserved.remove(order)
         job = Job(f"job-{next(self._ids)}", order, text_ids, tokens)
         self._accepted += 1
         self._jobs[job.id] = self._queue[job.id] = job
@@ -204,12 +182,17 @@ class WorkerPool:
     # --- the queue
 
     def _in_flight(self, client: str | None = None) -> int:
-        return sum(job.unpainted for job in self._jobs.values() if client in (None, job.order.client))
+        """Pictures that have a place in the queue: of all clients, or of one."""
+        accepted = sum(job.unpainted for job in self._jobs.values() if client in (None, job.order.client))
+        return accepted + sum(order.num_images for order in self._reserved if client in (None, order.client))
 
-    def _reserve(self, order: Order) -> None:
-        """Raise unless there is room for the order. What follows in `submit` does not wait, so the room stays."""
+    def _check_open(self) -> None:
         if self._draining or self.fatal:
             raise Draining(self.fatal or "the server is shutting down and takes no more requests")
+
+    def _check_room(self, order: Order) -> None:
+        """Raise unless there is room for the order now."""
+        self._check_open()
         if order.seconds is not None and order.seconds <= 0:
             raise DeadlineExceeded("the request's deadline has passed")
         ahead = self._in_flight()
@@ -220,6 +203,17 @@ class WorkerPool:
         if share and order.client and (own := self._in_flight(order.client)) + order.num_images > share:
             message = f"your share of the queue is full: {own} pictures are waiting or painted, of {share} at most"
             raise Overloaded(message, self._seconds(own), per_client=True)
+
+    def _tokenize(self, order: Order) -> tuple[list[int], int]:
+        """The ids that the model reads, and the number of tokens of the whole text. Raises PromptTooLong."""
+        tokenizer = self.checkpoint.tokenizer
+        text_ids = tokenizer.encode(order.text, truncate=True)
+        tokens = len(text_ids) - 2  # without <bos> and <eot>
+        if tokens == tokenizer.max_tokens:  # there may be more
+            tokens = tokenizer.count(order.text)
+            if tokens > tokenizer.max_tokens and not order.truncate:
+                raise PromptTooLong(tokens, tokenizer.max_tokens)
+        return text_ids, tokens
 
     def _seconds(self, pictures: int) -> float:
         """Until so many pictures are painted, by the pace measured; a guess of 1 s a picture until there is one."""
@@ -232,7 +226,8 @@ class WorkerPool:
 
     def _mean_rows(self) -> float:
         """Rows that a picture in flight takes, on average."""
-        rows, pictures = sum(job.rows for job in self._jobs.values()), self._in_flight()
+        rows = sum(job.rows for job in self._jobs.values())
+        pictures = sum(job.unpainted for job in self._jobs.values())
         return rows / pictures if pictures else 1.0
 
     def _dispatch(self) -> None:
@@ -241,15 +236,10 @@ class WorkerPool:
             while lane.ready and not lane.held and lane.suspects:
                 self._give(lane, lane.suspects.popleft())
         while self._queue:
-            lanes = [lane for lane in self._lanes if self._has_room(lane)]
+            lanes = [lane for lane in self._lanes if lane.has_room]
             if not lanes:
                 return
             self._give(min(lanes, key=lambda lane: lane.rows), self._queue.pop(next(iter(self._queue))))
-
-    @staticmethod
-    def _has_room(lane: Lane) -> bool:
-        quarantined = bool(lane.suspects) or any(held.job.deaths for held in lane.held.values())
-        return lane.ready is not None and not quarantined and lane.rows < LOOKAHEAD * lane.ready.slots
 
     def _give(self, lane: Lane, job: Job) -> None:
         if job.outcome is not None or lane.worker is None:

@@ -208,7 +208,7 @@ async def _paint(
     order = make_order(request, asked, asked.prompt, count, partial_rows(asked, config.vae.grid), kept)
     try:
         if asked.stream:
-            job = service.pool.submit(order)
+            job = await service.pool.submit(order)
             request.state.log["tokens"] = job.tokens
             return PictureStream(service, job, wanted, kind, request.state.log)
         painting = await paint(service, order, request.receive, wanted)

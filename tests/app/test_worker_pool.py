@@ -108,9 +108,11 @@ class Stage:
         self.worker.say(READY)
         return self.worker
 
-    def order(self, images: int = 1, seconds: float | None = None, client: str = "", guidance: float = 1.0) -> Job:
+    async def order(
+        self, images: int = 1, seconds: float | None = None, client: str = "", guidance: float = 1.0
+    ) -> Job:
         params = SamplingParams(seed=1, guidance=guidance)
-        return self.pool.submit(Order("a red apple", images, params, seconds=seconds, client=client))
+        return await self.pool.submit(Order("a red apple", images, params, seconds=seconds, client=client))
 
     def outcomes(self) -> tuple[int, ...]:
         """Completed, failed, cancelled, expired; the ledger is checked."""
@@ -161,7 +163,7 @@ def play(quick_checkpoint: Path) -> Callable[..., None]:
 
 def test_events_reach_the_job_and_the_ledger_holds(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        job = stage.order(images=2)
+        job = await stage.order(images=2)
         (request,) = stage.worker.requests
         stage.worker.say(Started(request.id), Progress(request.id, (3, 2)))
         stage.worker.paint(request)
@@ -177,7 +179,7 @@ def test_events_reach_the_job_and_the_ledger_holds(play: Callable[..., None]) ->
 def test_orders_wait_for_a_worker_that_loads(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         assert stage.pool.not_ready() == "the model is being loaded"
-        stage.order()
+        await stage.order()
         assert stage.worker.sent == []
         stage.worker.say(READY)
         assert stage.pool.not_ready() is None
@@ -188,7 +190,7 @@ def test_orders_wait_for_a_worker_that_loads(play: Callable[..., None]) -> None:
 
 def test_a_worker_gets_twice_its_slots_and_the_rest_waits_in_order(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        jobs = [stage.order(images=3, guidance=2.0) for _ in range(4)]  # 6 rows each, of 4 slots
+        jobs = [await stage.order(images=3, guidance=2.0) for _ in range(4)]  # 6 rows each, of 4 slots
         assert [request.id for request in stage.worker.requests] == [jobs[0].id, jobs[1].id]
         assert [stage.pool.ahead(job) for job in jobs] == [0, 3, 6, 9]
         stage.worker.paint(stage.worker.requests[0])
@@ -201,11 +203,11 @@ def test_a_worker_gets_twice_its_slots_and_the_rest_waits_in_order(play: Callabl
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         for _ in range(2):
-            stage.order(images=5)
+            await stage.order(images=5)
         with pytest.raises(Overloaded, match="10 pictures are waiting or painted, of 12 at most") as caught:
-            stage.order(images=3)
+            await stage.order(images=3)
         assert caught.value.retry_after == pytest.approx(10 / 4 * 0.5 * 10)  # pictures / slots * seconds a picture
-        stage.order(images=2)  # what fits is taken
+        await stage.order(images=2)  # what fits is taken
         assert stage.pool.stats().accepted == 3
 
     play(scene, queue=12)
@@ -213,11 +215,11 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(play: Callable[
 
 def test_a_client_has_its_share(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        stage.order(images=4, client="a")
+        await stage.order(images=4, client="a")
         with pytest.raises(Overloaded, match="your share of the queue is full: 4 pictures") as caught:
-            stage.order(images=1, client="a")
+            await stage.order(images=1, client="a")
         assert caught.value.per_client
-        stage.order(images=4, client="b")
+        await stage.order(images=4, client="b")
 
     play(scene, client_queue=4)
 
@@ -225,19 +227,46 @@ def test_a_client_has_its_share(play: Callable[..., None]) -> None:
 def test_what_cannot_be_painted_is_refused_before_it_is_taken(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         with pytest.raises(PromptTooLong):
-            stage.pool.submit(Order("🦆" * 100, 1, SamplingParams(1)))
+            await stage.pool.submit(Order("🦆" * 100, 1, SamplingParams(1)))
         with pytest.raises(InvalidRequest, match="top_k: 17"):
-            stage.pool.submit(Order("a", 1, SamplingParams(1, top_k=17)))
+            await stage.pool.submit(Order("a", 1, SamplingParams(1, top_k=17)))
         with pytest.raises(DeadlineExceeded):
-            stage.order(seconds=0.0)
+            await stage.order(seconds=0.0)
         assert stage.pool.stats().accepted == 0
 
     play(scene)
 
 
+def test_a_long_text_is_read_elsewhere_and_holds_its_place_meanwhile(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        def long(truncate: bool) -> asyncio.Task[Job]:
+            order = Order("🦆 " * 10_000, 10, SamplingParams(1), truncate=truncate)
+            return asyncio.create_task(stage.pool.submit(order))
+
+        submitting = long(truncate=False)
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="10 pictures are waiting or painted, of 12 at most"):
+            await stage.order(images=3)
+        with pytest.raises(PromptTooLong, match="the model reads at most 256"):
+            await submitting
+        job = await long(truncate=True)
+        assert len(job.text_ids) == 258
+        assert job.tokens > 10_000
+        stage.pool.cancel(job)
+
+        submitting = long(truncate=True)
+        await asyncio.sleep(0)
+        await stage.pool.drain(1)
+        with pytest.raises(Draining):
+            await submitting
+        assert stage.outcomes() == (0, 0, 1, 0)
+
+    play(scene, queue=12)
+
+
 def test_a_deadline_ends_a_job_that_waits_or_runs(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        running, waiting = stage.order(images=10, seconds=0.05), stage.order(images=10, seconds=0.05)
+        running, waiting = await stage.order(images=10, seconds=0.05), await stage.order(images=10, seconds=0.05)
         stage.worker.say(Started(running.id))
         for job in (running, waiting):
             assert "within its 0.05 s" in str(await fails(job, DeadlineExceeded))
@@ -250,7 +279,7 @@ def test_a_deadline_ends_a_job_that_waits_or_runs(play: Callable[..., None]) -> 
 
 def test_a_cancelled_job_holds_its_rows_until_the_worker_lets_go(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        first, second = stage.order(images=10), stage.order(images=1)
+        first, second = await stage.order(images=10), await stage.order(images=1)
         stage.pool.cancel(first)
         stage.pool.cancel(first)  # nothing happens
         await fails(first, RequestCancelled)
@@ -273,7 +302,7 @@ def test_a_cancelled_job_holds_its_rows_until_the_worker_lets_go(play: Callable[
 )
 def test_what_a_worker_gives_up_is_answered(play: Callable[..., None], event: Failed, kind: type[DalleError]) -> None:
     async def scene(stage: Stage) -> None:
-        job = stage.order()
+        job = await stage.order()
         stage.worker.say(Failed(job.id, event.code, event.message, event.field))
         assert str(await fails(job, kind)) == event.message
 
@@ -282,7 +311,7 @@ def test_what_a_worker_gives_up_is_answered(play: Callable[..., None], event: Fa
 
 def test_after_a_crash_what_is_missing_is_painted_again_alone_with_the_same_seed(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        jobs = [stage.order(images=3) for _ in range(3)]
+        jobs = [await stage.order(images=3) for _ in range(3)]
         first, second, third = stage.worker.requests
         stage.worker.say(Started(first.id), Started(second.id), Progress(first.id, (9, 9, 9)))
         stage.worker.paint(first, 0)
@@ -308,7 +337,7 @@ def test_after_a_crash_what_is_missing_is_painted_again_alone_with_the_same_seed
 
 def test_a_request_under_which_two_workers_died_is_poison_and_its_neighbours_live(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        poison, neighbour = stage.order(), stage.order()
+        poison, neighbour = await stage.order(), await stage.order()
         stage.worker.say(Started(poison.id), Started(neighbour.id))
         stage.worker.die()
         worker = await stage.next_worker()
@@ -329,7 +358,7 @@ def test_a_request_under_which_two_workers_died_is_poison_and_its_neighbours_liv
 
 def test_a_request_that_kills_before_it_is_started_is_found_too(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        job = stage.order()
+        job = await stage.order()
         stage.worker.die()
         (await stage.next_worker()).die()
         await fails(job, WorkerFailed)
@@ -342,20 +371,20 @@ def test_five_deaths_in_a_minute_end_the_server_and_nobody_waits_on(play: Callab
         for _ in range(DEATHS - 1):
             stage.worker.die()
             await stage.next_worker()
-        job = stage.order()
+        job = await stage.order()
         stage.worker.die()
         await fails(job, WorkerFailed)
         assert stage.pool.fatal == stage.pool.not_ready()
         assert "5 workers died within 60 s" in str(stage.pool.fatal)
         with pytest.raises(Draining):
-            stage.order()
+            await stage.order()
 
     play(scene)
 
 
 def test_a_checkpoint_that_cannot_be_loaded_ends_the_server(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        job = stage.order()
+        job = await stage.order()
         stage.worker.say(StartFailed("weights/x: altered"))
         await fails(job, WorkerFailed)
         assert stage.pool.fatal == "weights/x: altered"
@@ -365,7 +394,7 @@ def test_a_checkpoint_that_cannot_be_loaded_ends_the_server(play: Callable[..., 
 
 def test_a_worker_that_makes_no_step_is_replaced(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        job = stage.order()
+        job = await stage.order()
         stage.worker.say(Started(job.id))
         stage.worker.alive_at = time.monotonic() - 100
         assert str(stage.pool.not_ready()).startswith("the worker has made no step for 100 s")
@@ -378,12 +407,12 @@ def test_a_worker_that_makes_no_step_is_replaced(play: Callable[..., None]) -> N
 
 def test_drain_takes_nothing_new_finishes_what_it_can_and_fails_the_rest(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        quick, slow = stage.order(), stage.order()
+        quick, slow = await stage.order(), await stage.order()
         draining = asyncio.create_task(stage.pool.drain(0.2))
         await asyncio.sleep(0)
         assert stage.pool.not_ready() == "the server is shutting down"
         with pytest.raises(Draining):
-            stage.order()
+            await stage.order()
         stage.worker.paint(stage.worker.requests[0])
         assert len(await read(quick)) == 1
         await fails(slow, Draining)
@@ -395,7 +424,7 @@ def test_drain_takes_nothing_new_finishes_what_it_can_and_fails_the_rest(play: C
 
 def test_drain_ends_with_the_last_job(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        stage.order()
+        await stage.order()
         draining = asyncio.create_task(stage.pool.drain(1000))
         await asyncio.sleep(0)
         stage.worker.paint(stage.worker.requests[0])
@@ -406,7 +435,7 @@ def test_drain_ends_with_the_last_job(play: Callable[..., None]) -> None:
 
 def test_a_slow_reader_holds_the_latest_frame_only(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        job = stage.order(images=2)
+        job = await stage.order(images=2)
         (request,) = stage.worker.requests
         for rows in range(1, 9):
             stage.worker.say(Progress(request.id, (rows, rows)), Partial(request.id, 0, rows, bytes([rows])))
@@ -425,7 +454,7 @@ def test_two_devices_share_the_work(play: Callable[..., None]) -> None:
             await asyncio.sleep(0.001)
         Puppet.started[1].say(READY)
         for _ in range(4):
-            stage.order(images=4)
+            await stage.order(images=4)
         assert [len(worker.requests) for worker in Puppet.started] == [2, 2]
         assert stage.pool.stats().slots == 8
 
