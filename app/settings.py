@@ -83,22 +83,22 @@ class Settings(BaseSettings):
         default=1 << 20, ge=1 << 10, le=1 << 28, description="bytes of a request's body; beyond them 413"
     )
     max_upload: int = Field(
-        8 << 20, ge=1 << 10, le=1 << 28, description="bytes of a form with pictures in it; beyond them 413"
+        default=8 << 20, ge=1 << 10, le=1 << 28, description="bytes of a form with pictures in it; beyond them 413"
     )
     max_pixels: int = Field(
-        1 << 24,
+        default=1 << 24,
         ge=1,
         le=1 << 27,
         description="pixels, by its header, of a picture that is sent; beyond them 400 or 422",
     )
     keep_alive: float = Field(
-        15.0,
+        default=15.0,
         ge=0.5,
         le=3600,
         description="seconds without news after which a stream sends a comment; proxies cut at 60",
     )
     send_timeout: float = Field(
-        60.0,
+        default=60.0,
         ge=1,
         le=3600,
         description="seconds that the client of a stream gets to take a picture, then it is cut",
