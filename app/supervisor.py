@@ -79,7 +79,13 @@ class WorkerProcess:
         self._process = context.Process(
             target=run_worker, args=(theirs, self.options), name=f"worker-{self.options.device}", daemon=True
         )
-        await asyncio.to_thread(self._process.start)
+        starting = asyncio.create_task(asyncio.to_thread(self._process.start))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:  # the server ends while the thread is at it
+            await starting
+            self.kill()
+            raise
         theirs.close()  # so that the pipe ends when the process does
         self.alive_at = time.monotonic()
         loop = asyncio.get_running_loop()
@@ -107,9 +113,11 @@ class WorkerProcess:
         return f"{cause} by {signal.Signals(-code).name}" if code < 0 else f"{cause} with status {code}"
 
     async def stop(self) -> None:
-        """End the process: asked first, killed after STOP_GRACE."""
-        if self._process is None:
+        """End the process: asked first, killed after STOP_GRACE. One that still loads would not listen."""
+        if self.pid is None:
             return
+        if self.ready is None:
+            self.kill()
         self.send(Stop())
         await asyncio.wait({self.ended}, timeout=STOP_GRACE)
         self._end("stopped")
@@ -117,7 +125,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process at once."""
-        if self._process is not None:
+        if self._process is not None and self._process.pid is not None:
             self._process.kill()
 
     def _reap(self) -> int | None:

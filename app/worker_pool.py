@@ -291,8 +291,8 @@ class WorkerPool:
                 self._settings.heartbeat_timeout,
                 self._settings.start_timeout,
             )
-            await worker.start()
             lane.worker = worker
+            await worker.start()
             cause = await worker.watch()
             if not self._stopping:
                 self._bury(lane, worker, cause)

@@ -166,6 +166,16 @@ def test_killing_the_server_leaves_no_worker_behind(start: Start) -> None:
     server.wait(lambda: gone(worker), "the worker lives on", 2)
 
 
+def test_sigterm_while_it_loads_ends_it_at_once(start: Start) -> None:
+    server = start()
+    server.wait(server.workers, "no worker")
+    (worker,) = server.workers()
+    server.process.send_signal(signal.SIGTERM)
+    assert exit_status(server) == 0
+    assert gone(worker)
+    assert "Traceback" not in server.log
+
+
 def damaged(checkpoint: Path, folder: Path, how: str) -> Path:
     copy = folder / "copy"
     shutil.copytree(checkpoint, copy)
