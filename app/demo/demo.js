@@ -1,65 +1,191 @@
-"use strict";
+// The page: takes an order from the composer, has it painted on the stage, and keeps the pictures in the gallery.
 
-// One request at a time: POST /generate, then one <img> for every picture of the answer.
+import * as composer from "./composer.js";
+import * as gallery from "./gallery.js";
+import * as stage from "./stage.js";
+import { paint } from "./stream.js";
+import { forget, on } from "./tiles.js";
+import * as viewer from "./viewer.js";
+import { many, name } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-let running = null;
+const EXAMPLES = [
+  "a red apple", "an owl on a purple background", "three yellow stars", "a cat to the left of a rocket",
+  "pixel art of a dragon", "the flag of Japan",
+];
+const TOAST = 8000; // ms
 
-$("count").addEventListener("input", () => { $("shown").value = $("count").value; });
-$("stop").addEventListener("click", () => running && running.abort());
+let running = null; // AbortController
+let last = null; // the order that was painted last
+let key = session("key");
 
-$("form").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  if (running) return;
-  running = new AbortController();
-  busy(true);
-  const began = Date.now();
-  const clock = setInterval(() => say(`Painting, ${Math.round((Date.now() - began) / 1000)} s`), 500);
-  const text = $("text").value;
+function session(name, value) {
   try {
-    const answer = await fetch("/generate", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ text, num_images: Number($("count").value) }),
-      signal: running.signal,
-    });
-    const body = await answer.json();
-    if (!answer.ok) throw new Error(body.Error || `status ${answer.status}`);
-    const seeds = (answer.headers.get("X-Seeds") || "").split(",");
-    show(text, body, seeds);
-    say(`Done in ${((Date.now() - began) / 1000).toFixed(1)} s`);
+    if (value !== undefined) sessionStorage.setItem(name, value);
+    return sessionStorage.getItem(name);
+  } catch {
+    return value ?? null; // storage is refused: the key holds until the page is left
+  }
+}
+
+async function generate(order) {
+  if (running || !order) return;
+  running = new AbortController();
+  last = order;
+  $("go").setAttribute("aria-disabled", "true");
+  stage.begin(order);
+  gallery.render(); // what was on the stage goes to the gallery
+  reveal($("stage"));
+  const { prompt, seed, base, keep } = order;
+  const settings = Object.fromEntries(["temperature", "top_k", "top_p", "guidance"].flatMap((field) => (field in order ? [[field, order[field]]] : [])));
+  const created = Date.now();
+  try {
+    for await (const event of paint(order, key, running.signal)) {
+      let record = null;
+      if (event.kind === "finished") {
+        record = { created, prompt, seed, index: order.index + event.position, settings, rows: event.total, png: event.png };
+        if (base) Object.assign(record, { base, keep });
+        await gallery.keep(record);
+      }
+      stage.take(event, record);
+    }
+    stage.end("done");
   } catch (error) {
-    say(error.name === "AbortError" ? "Stopped" : error.message, error.name !== "AbortError");
+    const stopped = running.signal.aborted;
+    stage.end(stopped ? "stopped" : "failed");
+    if (!stopped && !(error.param && composer.complain(error.param, error.message) && focusOn(error.param))) stage.fail(error);
   } finally {
-    clearInterval(clock);
     running = null;
-    busy(false);
+    $("go").removeAttribute("aria-disabled");
+  }
+}
+
+function focusOn(field) {
+  composer.show(field);
+  return true;
+}
+
+function cancel() {
+  running?.abort();
+}
+
+// Scrolls a part of the page into sight, unless a good deal of it is.
+function reveal(part) {
+  if (part.getBoundingClientRect().top > innerHeight * 0.6) part.scrollIntoView({ block: "start", behavior: "smooth" });
+}
+
+function paintOn(record) {
+  composer.attach(record.png, record.rows);
+  $("prompt").value = record.prompt;
+  scrollTo({ top: 0, behavior: "smooth" });
+  $("keep").focus({ preventScroll: true });
+}
+
+function again(record) {
+  composer.fill(record);
+  composer.fold(false);
+  scrollTo({ top: 0, behavior: "smooth" });
+  $("prompt").focus({ preventScroll: true });
+}
+
+async function remove(record) {
+  const place = gallery.placeOf(record);
+  const staged = stage.shown.has(record);
+  await gallery.remove(record);
+  draw();
+  if (place >= 0) gallery.focus(place);
+  else $("prompt").focus();
+  toast("Picture deleted", async () => {
+    if (staged) stage.shown.add(record);
+    await gallery.keep(record);
+    draw();
+  }, () => forget(record));
+}
+
+function draw() {
+  stage.redraw();
+  gallery.render();
+}
+
+let pending = null; // what becomes final when the toast goes
+
+function toast(text, undo, final) {
+  dismiss();
+  $("toast-text").textContent = text;
+  $("toast").hidden = false;
+  pending = { undo, final, timer: setTimeout(dismiss, TOAST) };
+}
+
+function dismiss() {
+  if (!pending) return;
+  clearTimeout(pending.timer);
+  pending.final();
+  pending = null;
+  $("toast").hidden = true;
+}
+
+$("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!running) generate(composer.order());
+});
+$("cancel").addEventListener("click", cancel);
+$("retry").addEventListener("click", () => generate(last));
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key = session("key", $("key").value.trim());
+  $("key").value = "";
+  generate(last);
+});
+$("seed-copy").addEventListener("click", () => viewer.copyText(name(last), $("seed-copy")));
+$("seed-again").addEventListener("click", () => {
+  composer.useSeed(last);
+  composer.show("seed");
+});
+$("undo").addEventListener("click", () => {
+  const { undo, timer } = pending;
+  clearTimeout(timer);
+  pending = null;
+  $("toast").hidden = true;
+  undo();
+});
+$("clear").addEventListener("click", () => {
+  $("confirm-text").textContent = `${many(gallery.records.length, "picture is", "pictures are")} kept in this browser. This cannot be undone.`;
+  $("confirm").showModal();
+});
+$("confirm").addEventListener("close", async () => {
+  if ($("confirm").returnValue !== "yes") return;
+  $("confirm").returnValue = "";
+  dismiss();
+  await gallery.clear();
+  draw();
+  $("prompt").focus();
+  stage.announce("All pictures deleted", true);
+});
+$("n").addEventListener("input", () => {
+  if (stage.state() === "idle") stage.empty($("n").valueAsNumber);
+});
+document.addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]")) return;
+  if (event.key === "Escape") cancel();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target !== $("prompt")) {
+    event.preventDefault();
+    $("composer").requestSubmit();
   }
 });
-
-function busy(is) {
-  $("go").disabled = is;
-  $("stop").hidden = !is;
-  $("pictures").setAttribute("aria-busy", String(is));
-}
-
-function say(text, wrong = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("wrong", wrong);
-}
-
-function show(text, pictures, seeds) {
-  const items = pictures.map((picture, i) => {
-    const item = document.createElement("li");
-    const figure = document.createElement("figure");
-    const image = new Image(256, 256);
-    image.src = `data:image/png;base64,${picture}`;
-    image.alt = text;
-    const caption = document.createElement("figcaption");
-    caption.textContent = `seed ${seeds[i] || "?"}`;
-    figure.append(image, caption);
-    item.append(figure);
-    return item;
+$("examples").replaceChildren(...EXAMPLES.map((text) => {
+  const item = document.createElement("li");
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+  button.addEventListener("click", () => {
+    $("prompt").value = text;
+    composer.complain("prompt", "");
+    $("prompt").focus();
   });
-  $("pictures").replaceChildren(...items);
-}
+  item.append(button);
+  return item;
+}));
+
+Object.assign(on, { open: viewer.open, paintOn });
+composer.start();
+viewer.start({ paintOn, again, remove });
+stage.empty($("n").valueAsNumber);
+gallery.start();

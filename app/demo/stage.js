@@ -1,0 +1,134 @@
+// Where the pictures of the last order are painted: their tiles, how far it is, how long it takes, what went wrong.
+
+import { Tile } from "./tiles.js";
+import { many, name, refusal, time } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const LAYOUTS = { 1: [1, "24rem"], 2: [2, "22rem"], 3: [3, "20rem"], 6: [3, "15rem"], 7: [4, "14rem"], 8: [4, "14rem"] };
+const ANNOUNCE = 5000; // ms between two announcements of progress, at least
+
+export const shown = new Set(); // records whose pictures are on the stage, and so not in the gallery
+let tiles = [];
+let given = ""; // address of the picture that is painted on
+let began = 0; // ms
+let due = null; // ms at which all will be painted, null while that is not known
+let queue = 0;
+let done = 0; // 0 to 1
+let clock = 0;
+let announced = { at: 0, text: "" };
+
+export const state = () => $("stage").dataset.state;
+
+function lay(labels) {
+  tiles = labels.map((label) => new Tile(label));
+  const [columns, widest] = LAYOUTS[labels.length] || [labels.length < 5 ? labels.length : 5, "18rem"];
+  $("tiles").style.setProperty("--columns", columns);
+  $("tiles").style.setProperty("--widest", widest);
+  $("tiles").replaceChildren(...tiles.map((tile) => tile.element));
+}
+
+// n empty tiles, as many as would be painted.
+export function empty(n) {
+  lay(Array(n).fill("Empty"));
+  shown.clear();
+  $("stage").dataset.state = "idle";
+  $("tiles").ariaHidden = "true";
+  $("cancel").hidden = true;
+}
+
+export function begin(order) {
+  lay(Array.from({ length: order.n }, (_, i) => (order.n > 1 ? `${order.prompt}, picture ${i + 1} of ${order.n}` : order.prompt)));
+  tiles.forEach((tile) => tile.wait());
+  URL.revokeObjectURL(given);
+  if (order.base) {
+    given = URL.createObjectURL(order.base);
+    tiles.forEach((tile) => tile.give(given, order.keep / order.rows));
+  }
+  shown.clear();
+  solve();
+  $("stage").dataset.state = "painting";
+  $("tiles").ariaHidden = null;
+  $("cancel").hidden = false;
+  $("seed-shown").textContent = name(order);
+  [began, due, queue, done] = [Date.now(), null, 0, 0];
+  clock = setInterval(tell, 500);
+  tell();
+  announce(`Painting ${many(order.n, "picture")}.`, true);
+}
+
+// An event of the stream. A finished picture comes with its record.
+export function take(event, record) {
+  const tile = tiles[event.position];
+  if (event.kind === "partial") tile.partial(event.url, event.rows, event.total);
+  if (event.kind === "finished") {
+    tile.finish(record);
+    shown.add(record);
+  }
+  if (event.kind === "progress") {
+    queue = event.queue;
+    due = event.left === null ? null : Date.now() + 1000 * event.left;
+    done = event.rows.reduce((sum, rows) => sum + rows, 0) / (event.total * event.rows.length);
+  }
+  tell();
+}
+
+function tell() {
+  const left = due === null ? "" : `${time((due - Date.now()) / 1000)} left`;
+  const [what, more] = queue
+    ? ["Waiting", [`${many(queue, "picture")} before yours`, left].filter(Boolean).join(", ")]
+    : ["Painting", left];
+  say(what, more);
+  $("progress").value = done;
+  document.title = `${queue ? "Waiting" : `${Math.floor(100 * done)} %`} · dalle-server`;
+  announce([what, more].filter(Boolean).join(", "));
+}
+
+function say(what, more = "") {
+  const soft = Object.assign(document.createElement("span"), { textContent: more && ` ${more}` });
+  $("told").replaceChildren(what, soft);
+}
+
+// What a screen reader says next. Progress is said now and then; what is `due` is said at once.
+export function announce(text, urgent = false) {
+  const now = Date.now();
+  if (text === announced.text || (!urgent && now - announced.at < ANNOUNCE)) return;
+  announced = { at: now, text };
+  $("live").textContent = text;
+}
+
+// The end: "done", "stopped" or "failed".
+export function end(outcome) {
+  clearInterval(clock);
+  tiles.forEach((tile) => tile.stop());
+  $("stage").dataset.state = outcome;
+  if ($("cancel").contains(document.activeElement)) $("go").focus();
+  $("cancel").hidden = true;
+  document.title = "dalle-server";
+  const painted = tiles.filter((tile) => tile.record).length;
+  const seconds = (Date.now() - began) / 1000;
+  if (outcome === "done") say(many(painted, "picture"), `in ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`);
+  else say(outcome === "stopped" ? "Stopped" : "Not finished", painted ? `after ${many(painted, "picture")}` : "");
+  announce($("told").textContent, true);
+  if (!tiles.some((tile) => tile.drawn || tile.record)) empty(tiles.length);
+}
+
+export function fail(error) {
+  const { title, text } = refusal(error);
+  $("problem-title").textContent = title;
+  $("problem-text").textContent = text;
+  $("key-form").hidden = error.status !== 401;
+  $("retry").hidden = [400, 401, 413, 422].includes(error.status);
+  $("problem").hidden = false;
+  if (error.status === 401) $("key").focus();
+}
+
+export function solve() {
+  $("problem").hidden = true;
+}
+
+// Takes a deleted picture off the stage, or back onto it.
+export function redraw() {
+  const left = tiles.filter((tile) => !tile.record || shown.has(tile.record));
+  $("tiles").replaceChildren(...left.map((tile) => tile.element));
+  if (!left.length && state() !== "painting") empty($("n").valueAsNumber);
+}

@@ -1,0 +1,104 @@
+// Speaks with the server: one order in, a stream of events out. Knows nothing of the page.
+//
+//   for await (const event of paint(order, key, signal)) ...
+//     {kind: "progress", queue, rows: [..], total, left}   pictures ahead, rows done of each picture, seconds or null
+//     {kind: "partial", position, rows, total, url}        an unfinished picture, as a data URL
+//     {kind: "finished", position, total, png}             a finished one, as a Blob
+//
+// order: {prompt, n, seed, index, temperature?, top_k?, top_p?, guidance?, base?: Blob, keep?: rows to keep, rows?: of base}.
+// position: 0 for the picture at order.index. Throws Refused, and AbortError when the signal aborts.
+
+const PARTIALS = 60; // unfinished pictures of one order, about: each costs the server a decoding
+
+export class Refused extends Error {
+  // status: of HTTP; 0 when nothing answered, 200 when it went wrong in the middle.
+  // param: the field at fault, if one is. wait: seconds after which to come again, if the server said so.
+  constructor(message, { status = 0, code = "", param = null, wait = null } = {}) {
+    super(message);
+    this.name = "Refused";
+    Object.assign(this, { status, code, param, wait });
+  }
+}
+
+export async function* paint(order, key, signal) {
+  const answer = await send(order, key, signal);
+  if (!answer.ok) throw await refusal(answer);
+  for await (const block of blocks(answer.body, signal)) {
+    if (block === "data: [DONE]") return;
+    const event = read(block, order.index);
+    if (event) yield event;
+  }
+  throw new Refused("The connection broke before all pictures were painted.", { status: 200, code: "cut" });
+}
+
+function send(order, key, signal) {
+  const { prompt, n, seed, index, temperature, top_k, top_p, guidance, base, keep } = order;
+  const fields = {
+    prompt, n, seed, index, temperature, top_k, top_p, guidance,
+    keep_rows: base && keep,
+    stream: true,
+    every_rows: n * 16 > PARTIALS ? 4 : 2,
+    embed_prompt: true,
+  };
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  let body;
+  if (base) {
+    body = new FormData();
+    for (const [name, value] of Object.entries(fields)) if (value !== undefined) body.append(name, String(value));
+    body.append("image", base, "picture.png");
+  } else {
+    body = JSON.stringify(fields);
+    headers["Content-Type"] = "application/json";
+  }
+  return fetch(base ? "/v1/images/edits" : "/v1/images/generations", { method: "POST", headers, body, signal })
+    .catch((error) => { throw named(error, "The server cannot be reached."); });
+}
+
+async function refusal(answer) {
+  const error = await answer.json().then((body) => body.error || {}, () => ({}));
+  const wait = Number(answer.headers.get("Retry-After")) || null;
+  const message = error.message || `The server answered with status ${answer.status}.`;
+  return new Refused(message, { status: answer.status, code: error.code, param: error.param, wait });
+}
+
+function named(error, otherwise) {
+  return error.name === "AbortError" ? error : new Refused(otherwise, { status: 0, code: "unreachable" });
+}
+
+// The blocks of a text/event-stream, which a blank line ends.
+async function* blocks(body, signal) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let parts = []; // of the block under way: joined once, because a picture comes in many pieces
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch((error) => {
+        throw named(signal.aborted ? signal.reason : error, "The connection broke before all pictures were painted.");
+      });
+      if (done) return;
+      parts.push(value);
+      if (!value.includes("\n")) continue;
+      const whole = parts.join("").replaceAll("\r\n", "\n").split("\n\n");
+      parts = [whole.pop()];
+      yield* whole.filter(Boolean);
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function read(block, first) {
+  if (block.startsWith(": progress ")) {
+    const { queue_position, rows_done, rows, seconds_left } = JSON.parse(block.slice(11));
+    return { kind: "progress", queue: queue_position, rows: rows_done, total: rows, left: seconds_left };
+  }
+  if (!block.startsWith("data: ")) return null; // a comment that keeps the connection alive
+  const event = JSON.parse(block.slice(6));
+  if (event.error) throw new Refused(event.error.message, { status: 200, ...event.error });
+  const about = { position: event.index - first, total: event.rows };
+  if (event.type.endsWith(".completed")) return { kind: "finished", ...about, png: blob(event.b64_json) };
+  return { kind: "partial", ...about, rows: event.rows_done, url: `data:image/png;base64,${event.b64_json}` };
+}
+
+function blob(base64) {
+  return new Blob([Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))], { type: "image/png" });
+}

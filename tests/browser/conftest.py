@@ -1,0 +1,101 @@
+"""One headless Chromium, the system's, and one server over a checkpoint that takes seconds a picture: time to look.
+
+Playwright's event loop belongs to the thread that uses it, so the browser ends with the module that asked for it, and
+tests elsewhere may run loops of their own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from model.checkpoints import save
+from model.config import CheckpointConfig, SamplingDefaults, transformer_config, vae_config
+from model.tokenizer import Tokenizer
+from model.transformer import Transformer
+from model.vae import VAE
+from tests.app.live import Live
+from tests.conftest import CAPTIONS, randomise
+
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+ROWS = 16  # of a picture
+SECONDS = 60  # that the page may take for anything, on a busy machine
+REFUSED = "Failed to load resource"  # what Chromium itself says of an answer that is no 200
+
+
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    assert found, "no Chromium on this machine, which the demo page is tested with: apt-get install chromium"
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A ready server whose pictures have ROWS rows and take a second."""
+    levels = (4, 4)
+    config = CheckpointConfig(
+        name="slow",
+        licence="Apache-2.0",
+        vae=vae_config("tiny", image_size=8 * ROWS, levels=levels),
+        transformer=transformer_config("tiny", text_vocab=512, image_vocab=16, code_levels=levels, grid=ROWS),
+        sampling=SamplingDefaults(temperature=0.9, guidance=2.0),
+    )
+    vae, transformer = VAE(config.vae), Transformer(config.transformer)
+    randomise(vae, seed=1)
+    randomise(transformer, seed=2)
+    folder = tmp_path_factory.mktemp("browser")
+    save(folder / "slow", config, Tokenizer.train(CAPTIONS * 2, vocab_size=512), vae, transformer, dtype=torch.float32)
+    with Live(folder / "slow", folder / "log", slots=8) as server:
+        yield server.ready()
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser, live: Live) -> Iterator[Open]:
+    """open_page(**options of a browser context): the demo page in a browser profile of its own.
+
+    Afterwards nothing may have gone wrong on it, and nothing may have been asked of another origin.
+    """
+    wrong: list[str] = []
+
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(REFUSED):
+            wrong.append(message.text)
+
+    contexts = []
+
+    def begin(**options: object) -> Page:
+        context = browser.new_context(base_url=live.url, **{"viewport": {"width": 1280, "height": 800}, **options})  # type: ignore[arg-type]
+        context.set_default_timeout(1000 * SECONDS)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: None if local(request.url) else wrong.append(request.url))
+        page.goto("/")
+        return page
+
+    def local(url: str) -> bool:
+        return url.startswith((live.url + "/", "blob:" + live.url + "/", "data:"))
+
+    yield begin
+    for context in contexts:
+        context.close()
+    assert not wrong

@@ -1,0 +1,296 @@
+"""The demo page in a real browser, over the real server: what a person does with it, and what is seen meanwhile."""
+
+from __future__ import annotations
+
+import io
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops, ImageStat
+from playwright.sync_api import Locator, Page, Route, expect
+
+from tests.app.live import Live
+from tests.browser.conftest import ROWS, SECONDS, Open
+
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+CALM: dict[str, Any] = {"reduced_motion": "reduce"}
+
+expect.set_options(timeout=1000 * SECONDS)
+
+
+def ask(page: Page, prompt: str, n: int = 1) -> None:
+    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_role("slider", name="Pictures").fill(str(n))
+    page.get_by_role("button", name="Generate").click()
+
+
+def stage(page: Page, state: str) -> None:
+    """Wait until the painting is in this state."""
+    expect(page.locator("#stage")).to_have_attribute("data-state", state)
+
+
+def paint(page: Page, prompt: str, n: int = 1) -> None:
+    ask(page, prompt, n)
+    stage(page, "done")
+
+
+def look(part: Locator) -> Image.Image:
+    return Image.open(io.BytesIO(part.screenshot())).convert("RGB")
+
+
+def differ(one: Image.Image, other: Image.Image) -> bool:
+    return ImageChops.difference(one, other).getbbox() is not None
+
+
+def kept(page: Page) -> Locator:
+    return page.locator("#kept-tiles .frame")
+
+
+def widths(page: Page) -> tuple[int, int]:
+    """Of the page's content, and of what it is shown in."""
+    content, window = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    return content, window
+
+
+PAINTING = (
+    """() => [...document.querySelectorAll("#tiles .tile")].findIndex((tile) => tile.dataset.state === "painting")"""
+)
+
+
+def test_pictures_appear_from_the_top_while_they_are_painted(open_page: Open, live: Live) -> None:
+    page = open_page(**CALM)
+    page.get_by_role("slider", name="Pictures").fill("6")
+    frames = page.locator("#tiles .frame")
+    expect(frames).to_have_count(6)
+    empty = look(frames.first)
+    stripe = (4, empty.height - 12, empty.width - 4, empty.height - 6)  # in the last row
+    page.get_by_label("Prompt").fill("a red apple")
+    page.get_by_label("Prompt").press("Enter")
+    stage(page, "painting")
+    expect(page.locator("#told")).to_contain_text("left")
+    place = -1
+    while place < 0:  # between two pictures none may be half done
+        page.wait_for_selector("#tiles .tile[data-state=painting]")
+        with live.stopped():
+            page.wait_for_timeout(300)  # for what is on its way
+            place = page.evaluate(PAINTING)
+            early = look(frames.nth(place))
+    assert not differ(early.crop(stripe), empty.crop(stripe)), "the bottom is not yet painted"
+    assert max(ImageStat.Stat(early.crop((8, 4, early.width - 8, 10))).stddev) > 5, "the top is"
+    stage(page, "done")
+    assert max(ImageStat.Stat(look(frames.nth(place)).crop(stripe)).stddev) > 5
+    expect(page.locator("#told")).to_have_text(re.compile(r"^6 pictures in [\d.]+\ss$"))
+    assert {frame.is_enabled() for frame in frames.all()} == {True}
+
+
+def test_a_seed_is_told_and_used_again(open_page: Open) -> None:
+    page = open_page()
+    paint(page, "a blue circle")
+    seed = page.locator("#seed-shown").inner_text()
+    first = page.locator("#tiles img").evaluate(PIXELS)
+    page.get_by_role("button", name="Use this seed again").click()
+    expect(page.get_by_label("Seed", exact=True)).to_be_focused()
+    expect(page.get_by_label("Seed", exact=True)).to_have_value(seed)
+    page.keyboard.press("Control+Enter")
+    stage(page, "painting")
+    stage(page, "done")
+    assert page.locator("#tiles img").evaluate(PIXELS) == first
+    page.get_by_label("Seed", exact=True).fill("")
+    paint(page, "a blue circle")
+    assert page.locator("#tiles img").evaluate(PIXELS) != first
+
+
+PIXELS = """async (image) => {
+  await image.decode();
+  const canvas = Object.assign(document.createElement("canvas"), {width: 256, height: 256});
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  return canvas.toDataURL();
+}"""
+
+
+def test_escape_cancels_and_frees_the_server(open_page: Open, live: Live) -> None:
+    page = open_page()
+    ask(page, "a yellow star", n=10)
+    page.wait_for_selector("#tiles .tile[data-state=painting]")
+    page.keyboard.press("Escape")
+    stage(page, "stopped")
+    expect(page.locator("#told")).to_contain_text("Stopped")
+    live.wait(lambda: live.in_flight() == 0, "the server still paints")
+    paint(page, "a yellow star")
+
+
+def test_what_is_wrong_is_said_in_words(open_page: Open) -> None:
+    page = open_page()
+    prompt, generate = page.get_by_label("Prompt"), page.get_by_role("button", name="Generate")
+    generate.click()
+    expect(page.locator("#prompt-wrong")).to_have_text("Say first what the picture should show.")
+    ask(page, "🦆" * 100)
+    expect(page.locator("#prompt-wrong")).to_contain_text("at most 256")
+    expect(prompt).to_be_focused()
+    expect(prompt).to_have_attribute("aria-invalid", "true")
+    prompt.fill("a duck")
+    expect(page.locator("#prompt-wrong")).to_be_empty()
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Temperature").fill("9")
+    generate.click()
+    expect(page.locator("#temperature-wrong")).to_have_text("Temperature must be a number from 0 to 5.")
+    page.get_by_role("button", name="Reset all").click()
+    page.context.set_offline(True)
+    generate.click()
+    expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached")
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Try again").click()
+    stage(page, "done")
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_key_is_asked_for_once_where_the_server_wants_one(open_page: Open) -> None:
+    page = open_page()
+
+    def guard(route: Route) -> None:
+        if route.request.headers.get("authorization") == "Bearer sesame":
+            route.continue_()
+        else:
+            route.fulfill(status=401, json={"error": {"message": "an API key is needed", "param": None, "code": "x"}})
+
+    page.route("**/v1/**", guard)
+    expect(page.get_by_label("API key")).to_be_hidden()
+    ask(page, "a red apple")
+    expect(page.get_by_role("alert")).to_contain_text("An API key is needed.")
+    expect(page.get_by_label("API key")).to_be_focused()
+    page.get_by_label("API key").fill("sesame")
+    page.keyboard.press("Enter")
+    stage(page, "done")
+    paint(page, "a red apple")
+
+
+def test_the_gallery_survives_a_reload_and_gives_a_deleted_picture_back(open_page: Open) -> None:
+    page = open_page()
+    paint(page, "a red apple", n=2)
+    expect(kept(page)).to_have_count(0)  # they are on the stage
+    page.reload()
+    expect(kept(page)).to_have_count(2)
+    kept(page).nth(1).click()
+    viewer = page.get_by_role("dialog")
+    expect(viewer).to_contain_text("a red apple")
+    with page.expect_download() as download:
+        viewer.get_by_role("link", name="Download").click()
+    assert re.fullmatch(r"a-red-apple-\d+-1\.png", download.value.suggested_filename)
+    with Image.open(download.value.path()) as image:
+        assert image.text["Prompt"] == "a red apple"  # type: ignore[attr-defined]
+    page.keyboard.press("ArrowLeft")
+    expect(viewer.get_by_role("button", name="Newer picture")).to_be_disabled()
+    viewer.get_by_role("button", name="Delete").click()
+    expect(kept(page)).to_have_count(1)
+    page.get_by_role("button", name="Undo").click()
+    expect(kept(page)).to_have_count(2)
+    page.get_by_role("button", name="Delete all").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
+    expect(kept(page)).to_have_count(0)
+    page.reload()
+    stage(page, "idle")
+    expect(kept(page)).to_have_count(0)
+
+
+SPY = """() => {
+  window.sent = [];
+  const original = fetch;
+  window.fetch = (path, options) => {
+    sent.push([path, Object.fromEntries(options.body)]);
+    return original(path, options);
+  };
+}"""
+
+
+def test_painting_on_keeps_the_top_rows(open_page: Open) -> None:
+    page = open_page(**CALM)
+    paint(page, "a red apple")
+    page.locator("#tiles .frame").click()
+    page.get_by_role("dialog").get_by_role("button", name="Paint on").click()
+    line = page.get_by_label("Rows to keep, from the top")
+    expect(line).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(line).to_have_attribute("aria-valuetext", f"9 of {ROWS} rows")
+    box = line.bounding_box()
+    assert box
+    page.mouse.click(box["x"] + 20, box["y"] + box["height"] * 12 / ROWS)
+    expect(page.locator("#kept")).to_have_text(f"12 of {ROWS}")
+    page.evaluate(SPY)
+    paint(page, "a blue apple", n=2)
+    ((path, fields),) = page.evaluate("sent")
+    assert path == "/v1/images/edits"
+    assert {"prompt": "a blue apple", "n": "2", "keep_rows": "12"}.items() <= fields.items()
+    expect(page.locator("#tiles .frame:enabled")).to_have_count(2)
+    expect(kept(page)).to_have_count(1)
+    page.get_by_role("button", name="Remove the picture").click()
+    expect(line).to_be_hidden()
+
+
+def test_a_phone_needs_no_scrolling_sideways(open_page: Open) -> None:
+    page = open_page(**PHONE)
+    found = {"empty": widths(page)}
+    page.get_by_role("button", name="Settings").click()
+    found["settings"] = widths(page)
+    page.get_by_role("button", name="Settings").click()
+    paint(page, "a red apple " + "x" * 80, n=2)
+    found["done"] = widths(page)
+    page.locator("#tiles .frame").first.tap()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    found["viewer"] = widths(page)
+    page.get_by_role("dialog").get_by_role("button", name="Paint on").tap()
+    found["paint on"] = widths(page)
+    page.goto("/docs")
+    page.get_by_text("POST /generate").wait_for()
+    found["docs"] = widths(page)
+    assert found == dict.fromkeys(found, (360, 360))
+
+
+def complaints(page: Page) -> list[str]:
+    """What axe finds that is serious or critical."""
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run()")["violations"]
+    return [
+        f"{one['id']}: {node['html']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(open_page: Open, scheme: str) -> None:
+    page = open_page(color_scheme=scheme, **CALM)
+    found = {"empty": complaints(page)}
+    paint(page, "a red apple")
+    page.reload()
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Top-p").fill("7")
+    ask(page, "a blue circle", n=2)
+    expect(page.locator("#top_p-wrong")).not_to_be_empty()
+    page.get_by_label("Top-p").fill("")
+    paint(page, "a blue circle", n=2)
+    found["done"] = complaints(page)
+    page.locator("#tiles .frame").first.click()
+    found["viewer"] = complaints(page)
+    page.get_by_role("dialog").get_by_role("button", name="Paint on").click()
+    found["paint on"] = complaints(page)
+    page.goto("/docs")
+    page.get_by_text("POST /generate").wait_for()
+    found["docs"] = complaints(page)
+    assert found == {part: [] for part in found}
+
+
+def test_the_theme_is_a_choice_that_is_kept(open_page: Open) -> None:
+    page = open_page(color_scheme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.get_by_role("button", name="Dark mode").click()
+    dark = page.evaluate(ground)
+    assert dark != light
+    page.goto("/docs")
+    assert page.evaluate(ground) == dark
+    page.get_by_role("button", name="Dark mode", pressed=True).click()
+    assert page.evaluate(ground) == light
