@@ -8,6 +8,7 @@ A value that cannot be used, and a DALLE_* variable that means nothing, stop the
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ from app.schemas import MAX_IMAGES, describe
 from model.errors import DalleError
 
 PREFIX = "DALLE_"
-NOT_OURS = frozenset({"DALLE_TORCH"})  # read by the Makefile: which build of torch to install
+# What Kubernetes sets in every container beside a service of the name dalle-something: no settings, nobody's mistake.
+SERVICE_LINK = re.compile(r"DALLE_\w+_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP)\w*)?)")
 
 
 class SettingsError(DalleError):
@@ -134,9 +136,10 @@ def load_settings(**flags: Any) -> Settings:
     Raises SettingsError.
     """
     given = {name: value for name, value in flags.items() if value is not None}
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | NOT_OURS
-    if unknown := sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known):
-        raise SettingsError(f"{unknown[0]}: no such setting; known are {', '.join(sorted(known - NOT_OURS))}")
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not SERVICE_LINK.fullmatch(name):
+            raise SettingsError(f"{name}: no such setting; known are {', '.join(sorted(known))}")
     try:
         return Settings(**given)
     except ValidationError as error:

@@ -44,6 +44,12 @@ def test_settings_are_frozen_and_an_empty_variable_counts_as_unset(monkeypatch: 
         settings.slots = 1  # type: ignore[misc]
 
 
+def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVER_PORT", "SERVER_SERVICE_HOST", "SERVER_SERVICE_PORT_HTTP", "SERVER_PORT_8000_TCP_ADDR"):
+        monkeypatch.setenv(f"DALLE_{name}", "tcp://10.0.0.1:8000")
+    assert load_settings().port == 8000
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
