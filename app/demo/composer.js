@@ -4,7 +4,6 @@ import { name, sentence } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const SIDE = 256; // pixels of a picture to paint on: what the server makes of it anyway
-const ROWS = 32; // rows of a picture that this server did not paint, before anything is known of its model
 const NUMBERS = {
   temperature: ["Temperature", (value) => value >= 0 && value <= 5, "a number from 0 to 5"],
   top_k: ["Top-k", (value) => Number.isInteger(value) && value >= 0 && value <= 8192, "a whole number from 0 to 8192"],
@@ -15,6 +14,7 @@ const FIELDS = ["prompt", ...Object.keys(NUMBERS), "seed"];
 const SEED = /^(\d{1,16})(?::(\d{1,9}))?$/;
 
 let base = null; // {png: Blob, rows}
+let known = 32; // rows of the server's pictures, as far as we know
 
 // The order in the form, or null where a field is wrong, which is then told and has the focus.
 export function order() {
@@ -69,7 +69,7 @@ export function useSeed(record) {
 }
 
 // Takes a picture to paint on. rows: of the model that painted it. keep: rows of it to keep.
-export function attach(png, rows = ROWS, keep = Math.round(rows / 2)) {
+export function attach(png, rows = known, keep = Math.round(rows / 2)) {
   detach();
   base = { png, rows };
   $("base-picture").src = URL.createObjectURL(png);
@@ -77,6 +77,11 @@ export function attach(png, rows = ROWS, keep = Math.round(rows / 2)) {
   $("keep").value = keep;
   $("base").hidden = false;
   measure();
+}
+
+// rows: of a picture of this server.
+export function learn(rows) {
+  known = rows;
 }
 
 export function detach() {

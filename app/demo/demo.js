@@ -47,21 +47,24 @@ async function generate(order) {
         if (base) Object.assign(record, { base, keep });
         await gallery.keep(record);
       }
+      composer.learn(event.total);
       stage.take(event, record);
     }
     stage.end("done");
   } catch (error) {
     const stopped = running.signal.aborted;
     stage.end(stopped ? "stopped" : "failed");
-    if (!stopped && !(error.param && composer.complain(error.param, error.message) && focusOn(error.param))) stage.fail(error);
+    if (!stopped && !complain(error)) stage.fail(error);
   } finally {
     running = null;
     $("go").removeAttribute("aria-disabled");
   }
 }
 
-function focusOn(field) {
-  composer.show(field);
+// Says at its field what the server said of it, if the form has that field.
+function complain({ param, message }) {
+  if (!param || !composer.complain(param, message.replace(`${param}: `, ""))) return false;
+  composer.show(param);
   return true;
 }
 
@@ -69,22 +72,24 @@ function cancel() {
   running?.abort();
 }
 
+const pace = () => (matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth");
+
 // Scrolls a part of the page into sight, unless a good deal of it is.
 function reveal(part) {
-  if (part.getBoundingClientRect().top > innerHeight * 0.6) part.scrollIntoView({ block: "start", behavior: "smooth" });
+  if (part.getBoundingClientRect().top > innerHeight * 0.6) part.scrollIntoView({ block: "start", behavior: pace() });
 }
 
 function paintOn(record) {
   composer.attach(record.png, record.rows);
   $("prompt").value = record.prompt;
-  scrollTo({ top: 0, behavior: "smooth" });
+  scrollTo({ top: 0, behavior: pace() });
   $("keep").focus({ preventScroll: true });
 }
 
 function again(record) {
   composer.fill(record);
   composer.fold(false);
-  scrollTo({ top: 0, behavior: "smooth" });
+  scrollTo({ top: 0, behavior: pace() });
   $("prompt").focus({ preventScroll: true });
 }
 
@@ -188,4 +193,4 @@ Object.assign(on, { open: viewer.open, paintOn });
 composer.start();
 viewer.start({ paintOn, again, remove });
 stage.empty($("n").valueAsNumber);
-gallery.start();
+gallery.start().then(() => gallery.records.length && composer.learn(gallery.records[0].rows));

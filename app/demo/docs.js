@@ -22,7 +22,7 @@ function range(schema) {
   const high = part.maximum ?? (part.exclusiveMaximum === undefined ? part.maxLength : `below ${number(part.exclusiveMaximum)}`);
   const kind = part.format === "binary" ? "file" : part.type || "value";
   const unit = kind === "string" ? " characters" : "";
-  const limits = high === undefined ? "" : `, ${low} to ${high}${unit}`;
+  const limits = high === undefined ? "" : `, ${low === undefined ? "up" : low} to ${high}${unit}`;
   const standard = schema.default === undefined || schema.default === null ? "" : `, ${schema.default} where left out`;
   return `${kind}${limits}${standard}`;
 }

@@ -8,7 +8,7 @@
 // order: {prompt, n, seed, index, temperature?, top_k?, top_p?, guidance?, base?: Blob, keep?: rows to keep, rows?: of base}.
 // position: 0 for the picture at order.index. Throws Refused, and AbortError when the signal aborts.
 
-const PARTIALS = 60; // unfinished pictures of one order, about: each costs the server a decoding
+const OFTEN = 4; // pictures, up to which every second row is shown; of more, every fourth: each costs the server a decoding
 
 export class Refused extends Error {
   // status: of HTTP; 0 when nothing answered, 200 when it went wrong in the middle.
@@ -37,7 +37,7 @@ function send(order, key, signal) {
     prompt, n, seed, index, temperature, top_k, top_p, guidance,
     keep_rows: base && keep,
     stream: true,
-    every_rows: n * 16 > PARTIALS ? 4 : 2,
+    every_rows: n > OFTEN ? 4 : 2,
     embed_prompt: true,
   };
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
