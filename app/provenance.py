@@ -70,7 +70,9 @@ class Provenance:
             chunk = "Forced"
             forced = unpack(texts[chunk]) if chunk in texts else None
         except KeyError:
-            raise DataError(f"its text chunk {chunk} is missing: this server did not paint it") from None
+            raise DataError(
+                f"its text chunk {chunk} is missing: it is no single picture that dalle-server painted"
+            ) from None
         except (ValueError, TypeError, zlib.error) as error:
             raise DataError(f"its text chunk {chunk} cannot be read: {error}") from None
         return cls(

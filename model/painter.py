@@ -77,20 +77,23 @@ class Painter:
         guidance: float | None = None,
         truncate: bool = False,
         on_progress: Callable[[int, int], object] | None = None,
+        index: int = 0,
+        forced: bytes | None = None,
     ) -> list[Image.Image]:
         """Paint `n` (1 to 64) pictures of `prompt`: RGB, 256 x 256, in the order of their index.
 
         seed: 0 to 2**63 - 1; the same seed gives the same pictures; None draws one. Each picture's `info` has "seed"
         and "index". temperature, top_k, top_p, guidance: as in SamplingParams; None takes the checkpoint's default.
         truncate: cut a prompt that is too long instead of refusing it. on_progress: called with the rows of image
-        tokens done and the rows in all.
+        tokens done and the rows in all. index: of the first picture; seed and index name a picture. forced: tokens
+        that are not drawn but kept, as in GenerationRequest.
         Raises InvalidRequest naming the argument, PromptTooLong, and DalleError if the model's output is not finite.
         """
         if not 1 <= n <= MAX_IMAGES:
             raise InvalidRequest("n", f"n: {n}, and it must be from 1 to {MAX_IMAGES}")
-        params = self._params(seed, temperature, top_k, top_p, guidance)
+        params = self.sampling(seed, temperature, top_k, top_p, guidance)
         ids = tuple(self.tokenizer.encode(prompt, truncate))
-        return self._paint([GenerationRequest("0", ids, n, params)], on_progress)
+        return self._paint([GenerationRequest("0", ids, n, params, index, forced)], on_progress)
 
     def generate_each(
         self,
@@ -103,18 +106,22 @@ class Painter:
         on_progress: Callable[[int, int], object] | None = None,
     ) -> list[Image.Image]:
         """Paint one picture of each prompt, many at a time; each is the one that `generate` paints with that seed."""
-        params = self._params(seed, temperature, top_k, top_p, guidance)
+        params = self.sampling(seed, temperature, top_k, top_p, guidance)
         texts = [tuple(self.tokenizer.encode(prompt)) for prompt in prompts]
         return self._paint([GenerationRequest(str(i), ids, 1, params) for i, ids in enumerate(texts)], on_progress)
 
-    def _params(
+    def sampling(
         self,
-        seed: int | None,
-        temperature: float | None,
-        top_k: int | None,
-        top_p: float | None,
-        guidance: float | None,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float | None = None,
     ) -> SamplingParams:
+        """What `generate` does with these arguments: the checkpoint's defaults, or a random seed, where one is None.
+
+        Raises InvalidRequest naming the argument.
+        """
         default = self.checkpoint.config.sampling
         params = SamplingParams(
             seed=secrets.randbelow(2**32) if seed is None else seed,
@@ -152,7 +159,7 @@ class Painter:
             finally:
                 for request in requests:
                     engine.cancel(request.id)  # an interrupt leaves nothing behind; after the end this does nothing
-        return [painted[request.id, i] for request in requests for i in range(request.num_images)]
+        return [painted[r.id, r.first_index + i] for r in requests for i in range(r.num_images)]
 
     def _image(self, event: Painted, seed: int) -> Image.Image:
         size = self.vae.config.image_size

@@ -49,6 +49,8 @@ def test_the_surface() -> None:
         "guidance",
         "truncate",
         "on_progress",
+        "index",
+        "forced",
     ]
     with pytest.raises(AttributeError, match="has no attribute 'paint'"):
         model.paint  # noqa: B018  # type: ignore[attr-defined]
@@ -71,8 +73,9 @@ def test_pictures_are_plain_images_that_know_their_seed(pictures: list[Image.Ima
 def test_what_is_not_given_is_the_checkpoints_default(painter: model.Painter, pictures: list[Image.Image]) -> None:
     default = painter.checkpoint.config.sampling
     assert (default.temperature, default.top_k, default.guidance) == (0.9, 200, 2.0)
-    named = painter.generate(PROMPT, n=1, seed=SEED, temperature=0.9, top_k=200, top_p=1.0, guidance=2.0)
-    assert named[0].tobytes() == pictures[0].tobytes()  # and the number of pictures changes none of them
+    named = painter.generate(PROMPT, n=1, seed=SEED, temperature=0.9, top_k=200, top_p=1.0, guidance=2.0, index=1)
+    assert named[0].info["index"] == 1
+    assert named[0].tobytes() == pictures[1].tobytes()  # and the number of pictures changes none of them
     assert painter.generate(PROMPT, seed=SEED, guidance=1.0)[0].tobytes() != pictures[0].tobytes()
 
 

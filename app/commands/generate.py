@@ -1,7 +1,8 @@
-"""`dalle-server generate TEXT`: pictures without HTTP, by the same engine."""
+"""`dalle-server generate TEXT`: pictures without HTTP, by the same engine. `--like FILE` paints one again."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import time
@@ -14,18 +15,28 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from typer import Argument, Option
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, check_out, save_image
+from app.images import enlarge
+from app.provenance import Provenance, prompt_hash
+from model.errors import DataError, InvalidRequest
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from model import Painter
+
 
 def generate(
-    text: Annotated[str, Argument(help="What the pictures shall show.")],
+    text: Annotated[
+        str | None, Argument(help="What the pictures shall show.", show_default="with --like, the picture's own")
+    ] = None,
     n: Annotated[int, Option("-n", "--num-images", min=1, max=64, help="How many pictures.")] = 1,
     out: Annotated[
         Path | None, Option("-o", "--out", help="Picture to write.", show_default="the text, as a file name")
     ] = None,
     separate: Annotated[bool, Option("--separate", help="One file a picture (apple-1.png ...), no grid.")] = False,
+    like: Annotated[
+        Path | None, Option(help="Paint the picture of this PNG again, by what its text chunks tell.")
+    ] = None,
     seed: Annotated[int | None, Option(help="The same seed gives the same pictures.", show_default="random")] = None,
     temperature: Annotated[float | None, Option(help="0 to 5; 0 takes the likeliest token.")] = None,
     top_k: Annotated[int | None, Option(help="Draw from the k likeliest tokens only; 0: from all.")] = None,
@@ -36,15 +47,89 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Paint pictures of TEXT into a file; several become a grid. Sampling defaults are the checkpoint's."""
+    steering = {"seed": seed, "temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
+    console = Console(stderr=True)
+    if like is not None:
+        if given := [name for name, value in steering.items() if value is not None]:
+            raise typer.BadParameter("--like takes it from the picture", param_hint=f"--{given[0].replace('_', '-')}")
+        if n != 1:
+            raise typer.BadParameter("--like paints one picture", param_hint="-n")
+        _paint_like(like, text, out or Path(f"{like.stem}-again.png"), weights, device, console)
+        return
+    if text is None:
+        raise typer.BadParameter("missing: what the pictures shall show", param_hint="TEXT")
     path = out or Path(f"{slug(text)}.png")
     check_out(path)
-    console = Console(stderr=True)
-    with console.status("loading"):
-        import model
+    painter = _load(weights, device, console)
+    params = painter.sampling(**steering)  # type: ignore[arg-type]
+    how = Provenance(painter.checkpoint.config.name, 0, params, prompt_hash(text), text)
+    started = time.monotonic()
+    images = _paint(painter, how, text, n, truncate, console)
+    seconds = time.monotonic() - started
+    if n == 1 or separate:
+        paths = numbered(path, n)
+        for i, (image, file) in enumerate(zip(images, paths, strict=True)):
+            save_image(image, file, dataclasses.replace(how, index=i).texts())
+    else:
         from model.sheets import contact_sheet
 
-        painter = model.load(weights, device)
-    started = time.monotonic()
+        paths = [path]
+        grid = contact_sheet(images, columns=math.ceil(math.sqrt(n)), cell=images[0].width)
+        save_image(grid, path, {"Prompt": text, "Seed": params.seed})
+    for file in paths:
+        typer.echo(file)
+    console.print(f"{n} in {seconds:.1f} s, seed {params.seed}", highlight=False)
+
+
+def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: str, console: Console) -> None:
+    """Paint the picture in `file` again into `out`, and compare. Raises DataError if it is not the same."""
+    from PIL import Image
+
+    check_out(out)
+    original, how = read_provenance(file)
+    text = how.prompt if text is None else text
+    if text is None:
+        raise DataError(f"{file}: does not hold its text, only a hash of it; give the text too")
+    if prompt_hash(text) != how.prompt_hash:
+        raise InvalidRequest("text", f"text: it is not the one that {file} was painted from")
+    painter = _load(weights, device, console)
+    if painter.checkpoint.config.name != how.model:
+        found = f"--weights: {weights} holds the model {painter.checkpoint.config.name}"
+        raise InvalidRequest("weights", f"{found}, and {file} was painted by {how.model}")
+    (painted,) = _paint(painter, how, text, 1, True, console)
+    rgb = enlarge(painted.tobytes(), painted.width, original.width)
+    save_image(Image.frombytes("RGB", original.size, rgb), out, dataclasses.replace(how, prompt=text).texts())
+    typer.echo(out)
+    if rgb != original.tobytes():
+        by = f"{how.software} painted {file}, perhaps with other weights, other threads or on another machine"
+        raise DataError(f"{out}: is not the identical picture: {by}")
+    console.print(f"identical to {file}", highlight=False)
+
+
+def read_provenance(file: Path) -> tuple[Image.Image, Provenance]:
+    """The picture in a PNG, RGB, and how it was painted. Raises DataError."""
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=("PNG",)) as image:
+            how = Provenance.read(image.text)  # type: ignore[attr-defined]
+            if image.width != image.height:
+                raise DataError(f"{image.width} x {image.height} pixels, and pictures are square")
+            return image.convert("RGB"), how
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: no PNG that can be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _load(weights: Path, device: str, console: Console) -> Painter:
+    with console.status("loading"):
+        import model
+
+        return model.load(weights, device)
+
+
+def _paint(painter: Painter, how: Provenance, text: str, n: int, truncate: bool, console: Console) -> list[Image.Image]:
     with Progress(
         TextColumn("painting"),
         BarColumn(),
@@ -55,33 +140,15 @@ def generate(
         transient=True,
     ) as progress:
         task = progress.add_task("painting", total=None)
-        images = painter.generate(
+        return painter.generate(
             text,
             n=n,
-            seed=seed,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            guidance=guidance,
             truncate=truncate,
+            index=how.index,
+            forced=how.forced,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+            **dataclasses.asdict(how.params),
         )
-    seconds = time.monotonic() - started
-    if n == 1 or separate:
-        paths = numbered(path, n)
-        for image, file in zip(images, paths, strict=True):
-            save_image(image, file, {"prompt": text, **_numbers(image)})
-    else:
-        paths = [path]
-        grid = contact_sheet(images, columns=math.ceil(math.sqrt(n)), cell=images[0].width)
-        save_image(grid, path, {"prompt": text, "seed": images[0].info["seed"]})
-    for file in paths:
-        typer.echo(file)
-    console.print(f"{n} in {seconds:.1f} s, seed {images[0].info['seed']}", highlight=False)
-
-
-def _numbers(image: Image.Image) -> dict[str, object]:
-    return {"seed": image.info["seed"], "index": image.info["index"]}
 
 
 def slug(text: str) -> str:

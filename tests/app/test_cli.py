@@ -74,7 +74,7 @@ def test_one_picture_carries_its_seed(run: Run, tiny_checkpoint: Path, tmp_path:
     assert "seed 7" in done.err
     with Image.open(tmp_path / "a-red-apple.png") as image:
         assert image.size == (256, 256)
-        assert (image.info["seed"], image.info["index"], image.info["prompt"]) == ("7", "0", "a red apple")
+        assert (image.info["Seed"], image.info["Index"], image.info["Prompt"]) == ("7", "0", "a red apple")
         painted = model.load(tiny_checkpoint, "cpu").generate("a red apple", seed=7)[0]
         assert image.convert("RGB").tobytes() == painted.tobytes()
 
@@ -84,12 +84,12 @@ def test_several_pictures_are_a_grid_or_files(run: Run, tiny_checkpoint: Path, t
     assert run(*common).status == 0
     with Image.open(tmp_path / "cat.png") as grid:
         assert grid.width > 512
-        assert grid.info["seed"] == "1"
+        assert grid.info["Seed"] == "1"
     separate = run(*common, "--separate")
     assert separate.out.split() == ["cat-1.png", "cat-2.png"]
     for i, name in enumerate(separate.out.split()):
         with Image.open(tmp_path / name) as image:
-            assert image.info["index"] == str(i)
+            assert image.info["Index"] == str(i)
 
 
 def test_a_prompt_in_any_script_goes_into_the_picture(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures that clients send: all formats and modes, what is refused before it is decoded, and where masks are empty."""
+"""Pictures that clients send: every format and mode, what is refused before it is decoded, and empty cells of masks."""
 
 from __future__ import annotations
 
