@@ -4,7 +4,7 @@ import { Tile } from "./tiles.js";
 import { many, name, refusal, time } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const LAYOUTS = { 1: [1, "24rem"], 2: [2, "22rem"], 3: [3, "20rem"], 6: [3, "15rem"], 7: [4, "14rem"], 8: [4, "14rem"] };
+const LAYOUTS = { 1: [1, "22rem"], 2: [2, "22rem"], 3: [3, "20rem"], 6: [3, "15rem"], 7: [4, "14rem"], 8: [4, "14rem"] };
 const ANNOUNCE = 10_000; // ms between two announcements of progress, at least
 
 export const shown = new Set(); // records whose pictures are on the stage, and so not in the gallery
