@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 import model
 from app.checkpoint import ServedCheckpoint
 from app.errors import answer, render
-from app.images import PngThreads
+from app.images import Threads
 from app.metrics import Metrics
 from app.middleware import Frontier
 from app.painting import Service
@@ -38,7 +38,7 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read.
     """
     pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
-    service = Service(settings, pool, Metrics(pool), PngThreads())
+    service = Service(settings, pool, Metrics(pool), Threads(2, "png"), Threads(1, "upload"))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from starlette.types import Receive
 
 from app.errors import ClientGone
-from app.images import PNG, Finish, PngThreads, Threads
+from app.images import PNG, Finish, Threads
 from app.job import Job, Order
 from app.metrics import Metrics
 from app.pool import Pool
@@ -28,8 +28,8 @@ class Service:
     settings: Settings
     pool: Pool
     metrics: Metrics
-    threads: PngThreads
-    upload_threads: Threads = field(default_factory=lambda: Threads(1, "uploads"))
+    threads: Threads
+    upload_threads: Threads
 
 
 @dataclass(frozen=True)

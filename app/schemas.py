@@ -154,6 +154,8 @@ def allowed(schema: Mapping[str, Any]) -> str:
     if not parts:
         return "left out: this server cannot honour it"
     part = parts[0]
+    if "const" in part:
+        return str(part["const"])
     if "enum" in part:
         return "one of " + ", ".join(map(str, part["enum"]))
     match part.get("type"):

@@ -1,4 +1,4 @@
-"""Our PNG encoder against Pillow's decoder."""
+"""The files that pictures become, read by Pillow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.images import PngThreads, encode_png
+from app.images import Finish, Format, Threads, encode_png
 
 
 def decoded(png: bytes) -> Image.Image:
@@ -42,11 +42,21 @@ def test_a_wrong_size_is_refused() -> None:
         encode_png(bytes(11), 2, 2)
 
 
-def test_threads_encode_what_the_function_encodes() -> None:
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_a_file_has_the_kind_and_the_side_that_was_wanted(kind: Format) -> None:
+    rgb = Image.linear_gradient("L").resize((16, 16)).convert("RGB").tobytes()
+    small, large = (Finish(kind, quality, 48).encode(rgb, 16, {"Seed": "1"}) for quality in (0, 100))
+    assert (len(small) < len(large)) == (kind != "png")
+    image = Image.open(io.BytesIO(large))
+    assert (image.format, image.mode, image.size) == (kind.upper(), "RGB", (48, 48))
+    assert image.info.get("Seed") == ("1" if kind == "png" else None)
+
+
+def test_threads_do_what_the_function_does() -> None:
     async def encode() -> bytes:
-        threads = PngThreads()
+        threads = Threads(1, "test")
         try:
-            return await threads.encode(bytes(12), 2, 2, {"Seed": "1"})
+            return await threads.run(encode_png, bytes(12), 2, 2, {"Seed": "1"})
         finally:
             threads.close()
 
