@@ -54,6 +54,7 @@ class Job:
     """An accepted order. id: ours, never a client's. tokens: of the whole text, of which text_ids may be a cut.
 
     accepted, started, ended: monotonic seconds; the latter two None until then. deaths: workers that died under it.
+    rows_done: rows of cells of each picture. rows_each: rows of the cache that a picture takes.
     """
 
     def __init__(self, job_id: str, order: Order, text_ids: list[int], tokens: int) -> None:
@@ -73,7 +74,7 @@ class Job:
         self._partial: dict[int, int] = {}  # index -> rows of the last unfinished picture shown
         self._pending: dict[Hashable, Event] = {}  # in the order of arrival
         self._wake = asyncio.Event()
-        self._rows_each = self.request().rows
+        self.rows_each = self.request().rows
 
     @property
     def unpainted(self) -> int:
@@ -83,7 +84,7 @@ class Job:
     @property
     def rows(self) -> int:
         """Rows of the cache that all its unpainted pictures take."""
-        return self.unpainted * self._rows_each
+        return self.unpainted * self.rows_each
 
     def request(self) -> GenerationRequest:
         """What a worker has to paint: all, or after a crash the shortest run of pictures that holds what is missing."""

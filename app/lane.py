@@ -43,6 +43,14 @@ class Lane:
         return sum(held.rows * held.pictures for held in self.held.values())
 
     @property
+    def seconds_per_row(self) -> float:
+        """Of the cells of a picture, as measured; by the warm-up, until there is more. 0.0 while there is no worker."""
+        if (ready := self.ready) is None:
+            return 0.0
+        step = self.stats.seconds_per_step if self.stats else ready.seconds_per_step
+        return step * ready.steps / ready.grid
+
+    @property
     def has_room(self) -> bool:
         """Whether the worker can be given another job: not while it paints suspects."""
         quarantined = bool(self.suspects) or any(held.job.deaths for held in self.held.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 
 from fastapi import Request
@@ -24,11 +25,9 @@ def make_order(
     text: str,
     pictures: int,
     partial_rows: tuple[int, ...] = (),
-    kept: tuple[bytes, bytes] | None = None,
 ) -> Order:
     """The order of `pictures` pictures, noted for the request's log line.
 
-    kept: a picture to paint on from, and for each of its cells whether it is kept, as in GenerationRequest.
     Raises InvalidRequest for a best_of that cannot be honoured.
     """
     service: Service = request.app.state.service
@@ -39,7 +38,6 @@ def make_order(
             allowed = f"it must be from {pictures}, the pictures to return, to {room}, which the queue has room for"
             raise InvalidRequest("best_of", f"best_of: {asked.best_of}, and {allowed}")
     params = sampling_params(asked, service.pool.checkpoint.config.sampling)
-    image, keep = kept or (None, None)
     order = Order(
         text=text,
         num_images=asked.best_of or pictures,
@@ -49,8 +47,6 @@ def make_order(
         seconds=settings.deadline,
         client=request.client.host if request.client else "",
         partial_rows=partial_rows,
-        image=image,
-        keep=keep,
         score=asked.best_of is not None,
     )
     request.state.log.update(prompt_fields(text), images=order.num_images, seed=params.seed, index=order.first_index)
@@ -74,6 +70,16 @@ def sampling_params(asked: Sampling, defaults: SamplingDefaults) -> SamplingPara
         top_p=defaults.top_p if asked.top_p is None else asked.top_p,
         guidance=defaults.guidance if asked.guidance is None else asked.guidance,
     )
+
+
+def painting_on(order: Order, picture: Upload, keep: bytes) -> Order:
+    """The order, to paint on from a picture. keep: for each of its cells whether it is kept."""
+    return dataclasses.replace(order, image=picture.rgb, keep=keep)
+
+
+def text_headers(tokens: int, read: int) -> dict[str, str]:
+    """Of the answer: that only `read` of the text's tokens were read, if that is so."""
+    return {"X-Text-Truncated": f"{read} of {tokens} tokens"} if read < tokens else {}
 
 
 async def decode(service: Service, name: str, data: bytes) -> Upload:

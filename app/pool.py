@@ -57,11 +57,17 @@ class Pool(Protocol):
         Its place is reserved before it is worked on; waits for nothing but the tokens of a long text.
         """
 
+    def check_room(self, order: Order) -> None:
+        """Raise what `submit` would raise now for want of room; before work that has to be done for an order."""
+
     def cancel(self, job: Job) -> None:
         """End the job; its slots are free one step later. Nothing happens if it has ended."""
 
     def ahead(self, job: Job) -> int:
         """Pictures that are painted before the first of this job; 0 once it has started."""
+
+    def seconds_left(self, job: Job) -> float | None:
+        """Until its last picture is drawn, by the pace measured; None while no worker is ready."""
 
     def stats(self) -> PoolStats:
         """Reads memory and waits for nothing."""

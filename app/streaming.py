@@ -23,18 +23,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import ReaderTooSlow, answer, openai_error
-from app.forecast import Forecast
 from app.job import Job
 from app.openai_schemas import Usage
+from app.orders import text_headers
 from app.painting import Service, Wanted, finish, gone, observe, text_tokens
 from model.errors import DalleError
-from model.inference.sequence import Event, Painted, Partial, Progress
+from model.inference.sequence import Event, Painted, Partial
 
 TICK = 0.5  # seconds between two looks at the queue, and at least between two comments about progress
-HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold the events back
-]
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "X-Accel-Buffering": "no",  # nginx would hold the events back
+}
 
 
 class PictureStream(Response):
@@ -44,7 +44,8 @@ class PictureStream(Response):
     """
 
     def __init__(self, service: Service, job: Job, wanted: Wanted, kind: str, log: dict[str, Any]) -> None:
-        super().__init__(headers={})
+        super().__init__(headers=HEADERS | text_headers(job.tokens, text_tokens(job)))
+        del self.headers["content-length"]
         self._service = service
         self._job = job
         self._wanted = wanted
@@ -58,7 +59,6 @@ class PictureStream(Response):
             "background": "opaque",
             "output_format": wanted.finish.format,
         }
-        self._forecast = Forecast(job, self._grid)
         self._shown: dict[str, Any] = {}  # of the last comment
         self._commented = 0.0  # monotonic
         self._sent = 0.0
@@ -85,7 +85,7 @@ class PictureStream(Response):
         self._service.metrics.error(code)
 
     async def _stream(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             await self._tell_progress(send)
             await self._follow(send)
@@ -125,8 +125,6 @@ class PictureStream(Response):
 
     async def _tell(self, send: Send, event: Event) -> None:
         match event:
-            case Progress():
-                self._forecast.note()
             case Partial():
                 finish_ = self._wanted.finish
                 size = self._service.pool.checkpoint.config.vae.image_size
@@ -166,7 +164,8 @@ class PictureStream(Response):
         await self._send(send, _data(event))
 
     def _seconds_left(self) -> float | None:
-        return self._forecast.seconds_left(self._service.pool) if self._job.unpainted else 0.0
+        seconds = self._service.pool.seconds_left(self._job)
+        return None if seconds is None else round(seconds, 1)
 
     async def _tell_progress(self, send: Send) -> None:
         """A comment when there is news, not too often, or when nothing was sent for too long."""

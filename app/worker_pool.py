@@ -19,6 +19,7 @@ from typing import Any
 
 from app.checkpoint import ServedCheckpoint
 from app.errors import PaintingFailed
+from app.forecast import rows_until_done
 from app.job import Job, Order, Outcome
 from app.lane import Held, Lane
 from app.pool import PoolStats
@@ -91,7 +92,7 @@ class WorkerPool:
 
     async def submit(self, order: Order) -> Job:
         order.params.check(self.checkpoint.config.vae.codes)
-        self._check_room(order)
+        self.check_room(order)
         self._reserved.append(order)
         try:
             if len(order.text) <= LONG_TEXT:
@@ -111,6 +112,19 @@ class WorkerPool:
         self._dispatch()
         return job
 
+    def check_room(self, order: Order) -> None:
+        self._check_open()
+        if order.seconds is not None and order.seconds <= 0:
+            raise DeadlineExceeded("the request's deadline has passed")
+        ahead = self._in_flight()
+        if ahead + order.num_images > self._settings.queue:
+            message = f"the queue is full: {ahead} pictures are waiting or painted, of {self._settings.queue} at most"
+            raise Overloaded(message, self._seconds(ahead))
+        share = self._settings.client_queue
+        if share and order.client and (own := self._in_flight(order.client)) + order.num_images > share:
+            message = f"your share of the queue is full: {own} pictures are waiting or painted, of {share} at most"
+            raise Overloaded(message, self._seconds(own), per_client=True)
+
     def cancel(self, job: Job) -> None:
         self._end(job, Outcome.CANCELLED, RequestCancelled("the request was cancelled"))
 
@@ -119,6 +133,14 @@ class WorkerPool:
             return 0
         earlier = itertools.takewhile(lambda other: other is not job, self._jobs.values())
         return sum(other.unpainted for other in earlier)
+
+    def seconds_left(self, job: Job) -> float | None:
+        lanes = [(lane, lane.ready) for lane in self._lanes if lane.ready]
+        if not lanes:
+            return None
+        slots = sum(ready.slots for _, ready in lanes)
+        pace = sum(lane.seconds_per_row for lane, _ in lanes) / len(lanes)
+        return rows_until_done(self._jobs.values(), job, lanes[0][1].grid, slots) * pace
 
     def stats(self) -> PoolStats:
         ready = [lane for lane in self._lanes if lane.ready]
@@ -189,20 +211,6 @@ class WorkerPool:
     def _check_open(self) -> None:
         if self._draining or self.fatal:
             raise Draining(self.fatal or "the server is shutting down and takes no more requests")
-
-    def _check_room(self, order: Order) -> None:
-        """Raise unless there is room for the order now."""
-        self._check_open()
-        if order.seconds is not None and order.seconds <= 0:
-            raise DeadlineExceeded("the request's deadline has passed")
-        ahead = self._in_flight()
-        if ahead + order.num_images > self._settings.queue:
-            message = f"the queue is full: {ahead} pictures are waiting or painted, of {self._settings.queue} at most"
-            raise Overloaded(message, self._seconds(ahead))
-        share = self._settings.client_queue
-        if share and order.client and (own := self._in_flight(order.client)) + order.num_images > share:
-            message = f"your share of the queue is full: {own} pictures are waiting or painted, of {share} at most"
-            raise Overloaded(message, self._seconds(own), per_client=True)
 
     def _tokenize(self, order: Order) -> tuple[list[int], int]:
         """The ids that the model reads, and the number of tokens of the whole text. Raises PromptTooLong."""

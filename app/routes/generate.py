@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from app import body
 from app.job import Order
-from app.orders import decode, log_painting, make_order, milliseconds, top_rows
+from app.orders import decode, log_painting, make_order, milliseconds, painting_on, text_headers, top_rows
 from app.painting import Painting, Service, Wanted, paint
 from app.schemas import ErrorBody, GenerateRequest, Pictures
 from model.errors import InvalidRequest
@@ -63,8 +63,9 @@ async def generate(request: Request) -> Response:
     service: Service = request.app.state.service
     sent = await body.read_body(request, GenerateRequest, service.settings, files=("image",))
     asked = sent.fields
-    kept = await _kept(service, asked.keep_rows, sent.files.get("image", []))
-    order = make_order(request, asked, asked.text, asked.num_images, kept=kept)
+    order = make_order(request, asked, asked.text, asked.num_images)
+    if sent.files or asked.keep_rows is not None:
+        order = await _paint_on(service, order, asked.keep_rows, sent.files.get("image", []))
     best = asked.num_images if asked.best_of else None
     wanted = Wanted(best=best, embed_prompt=bool(asked.embed_prompt))
     painting = await paint(service, order, request.receive, wanted)
@@ -73,15 +74,14 @@ async def generate(request: Request) -> Response:
     return Response(content, headers=_headers(order, painting), media_type="application/json")
 
 
-async def _kept(service: Service, rows: int | None, files: list[bytes]) -> tuple[bytes, bytes] | None:
-    if not files and rows is None:
-        return None
+async def _paint_on(service: Service, order: Order, rows: int | None, files: list[bytes]) -> Order:
     if rows is None:
         raise InvalidRequest("keep_rows", "keep_rows: missing: how many rows of the image to keep")
     keep = top_rows(rows, service.pool.checkpoint.config.vae.grid)
     if len(files) != 1:
         raise InvalidRequest("image", f"image: {len(files) or 'no'} files, and with keep_rows it must be one")
-    return (await decode(service, "image", files[0])).rgb, keep
+    service.pool.check_room(order)  # before the picture is decoded
+    return painting_on(order, await decode(service, "image", files[0]), keep)
 
 
 def _headers(order: Order, painting: Painting) -> dict[str, str]:
@@ -92,6 +92,4 @@ def _headers(order: Order, painting: Painting) -> dict[str, str]:
     }
     if order.score:
         headers["X-Scores"] = ",".join(f"{picture.score:.6f}" for picture in painting.pictures)
-    if painting.read < painting.tokens:
-        headers["X-Text-Truncated"] = f"{painting.read} of {painting.tokens} tokens"
-    return headers
+    return headers | text_headers(painting.tokens, painting.read)

@@ -22,7 +22,7 @@ from app.openai_schemas import (
     OpenAIError,
     Usage,
 )
-from app.orders import decode, log_painting, make_order, top_rows
+from app.orders import decode, log_painting, make_order, painting_on, text_headers, top_rows
 from app.painting import Service, Wanted, paint
 from app.schemas import shorten
 from app.streaming import PictureStream
@@ -80,8 +80,7 @@ async def generations(request: Request) -> Response:
     steer the painting are taken too."""
     service: Service = request.app.state.service
     sent = await body.read_body(request, ImagesRequest, service.settings, kinds=(body.JSON,))
-    check(sent.fields, service)
-    return await _paint(request, sent.fields, "image_generation")
+    return await _paint(request, sent.fields, "image_generation", _order(request, sent.fields))
 
 
 @router.post(
@@ -94,10 +93,10 @@ async def edits(request: Request) -> Response:
     service: Service = request.app.state.service
     files = ("image", "image[]", "mask")
     sent = await body.read_body(request, EditsRequest, service.settings, kinds=(body.MULTIPART,), files=files)
-    check(sent.fields, service)
+    order = _order(request, sent.fields)
     images = sent.files.get("image", []) + sent.files.get("image[]", [])
-    kept = await _kept(service, sent.fields.keep_rows, images, sent.files.get("mask", []))
-    return await _paint(request, sent.fields, "image_edit", kept)
+    order = await _paint_on(service, order, sent.fields.keep_rows, images, sent.files.get("mask", []))
+    return await _paint(request, sent.fields, "image_edit", order)
 
 
 @router.get("/models", summary="The models that are served (OpenAI)", response_model=ModelList)
@@ -173,16 +172,25 @@ def partial_rows(asked: ImagesRequest, grid: int) -> tuple[int, ...]:
     return tuple(sorted({grid * share // shares for share in range(1, shares)} - {0}))
 
 
-async def _kept(service: Service, rows: int | None, images: list[bytes], masks: list[bytes]) -> tuple[bytes, bytes]:
-    """The picture to paint on, and for each cell whether it is kept. Raises InvalidRequest."""
+def _order(request: Request, asked: ImagesRequest) -> Order:
+    service: Service = request.app.state.service
+    check(asked, service)
+    rows = partial_rows(asked, service.pool.checkpoint.config.vae.grid)
+    return make_order(request, asked, asked.prompt, asked.n or 1, rows)
+
+
+async def _paint_on(service: Service, order: Order, rows: int | None, images: list[bytes], masks: list[bytes]) -> Order:
+    """The order with the picture that was sent, and what of it is kept. Raises InvalidRequest."""
     for name, files, least in (("image", images, 1), ("mask", masks, 0)):
         if not least <= len(files) <= 1:
             raise InvalidRequest(name, f"{name}: {len(files) or 'no'} files, and it must be one")
+    keep = None if rows is None else top_rows(rows, service.pool.checkpoint.config.vae.grid)
+    if keep and masks:
+        raise InvalidRequest("keep_rows", f"keep_rows: {rows}, and there is a mask; only one can be honoured")
+    service.pool.check_room(order)  # before anything is decoded
     image = await decode(service, "image", images[0])
-    if rows is not None:
-        if masks:
-            raise InvalidRequest("keep_rows", f"keep_rows: {rows}, and there is a mask; only one can be honoured")
-        return image.rgb, top_rows(rows, service.pool.checkpoint.config.vae.grid)
+    if keep:
+        return painting_on(order, image, keep)
     name, mask = ("mask", await decode(service, "mask", masks[0])) if masks else ("image", image)
     if (mask.width, mask.height) != (image.width, image.height):
         found = f"{mask.width} x {mask.height} pixels, and the image has {image.width} x {image.height}"
@@ -190,12 +198,10 @@ async def _kept(service: Service, rows: int | None, images: list[bytes], masks: 
     if not any(mask.empty or b""):
         what = f"no pixel of the {name} is wholly transparent, so there is nothing to paint anew"
         raise InvalidRequest("mask", f"mask: {what}")
-    return image.rgb, bytes(1 - empty for empty in mask.empty or b"")
+    return painting_on(order, image, bytes(1 - empty for empty in mask.empty or b""))
 
 
-async def _paint(
-    request: Request, asked: ImagesRequest, kind: str, kept: tuple[bytes, bytes] | None = None
-) -> Response:
+async def _paint(request: Request, asked: ImagesRequest, kind: str, order: Order) -> Response:
     service: Service = request.app.state.service
     config = service.pool.checkpoint.config
     side, count = _side(asked.size, config.vae.image_size), asked.n or 1
@@ -205,7 +211,6 @@ async def _paint(
         best=count if asked.best_of else None,
         embed_prompt=bool(asked.embed_prompt),
     )
-    order = make_order(request, asked, asked.prompt, count, partial_rows(asked, config.vae.grid), kept)
     try:
         if asked.stream:
             job = await service.pool.submit(order)
@@ -228,7 +233,8 @@ async def _paint(
         size=f"{side}x{side}",
         usage=usage(order, painting.read, config.vae.grid),
     )  # fmt: skip
-    return Response(answer.model_dump_json(exclude_none=True), media_type=body.JSON)
+    headers = text_headers(painting.tokens, painting.read)
+    return Response(answer.model_dump_json(exclude_none=True), headers=headers, media_type=body.JSON)
 
 
 def usage(order: Order, text: int, grid: int) -> Usage:

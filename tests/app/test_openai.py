@@ -168,7 +168,8 @@ def test_a_full_queue_is_503_with_a_time_to_come_back(busy: Live) -> None:
             held = streams.enter_context(client.stream("POST", "/v1/images/generations", json=body))
             assert held.status_code == 200
         answer = busy.client.post("/v1/images/generations", json={"prompt": "a"})
-    assert answer.status_code == 503
+        edit = busy.client.post("/v1/images/edits", data={"prompt": "a"}, files={"image": b"not read any more"})
+    assert answer.status_code == edit.status_code == 503
     assert answer.json()["error"]["code"] == "overloaded"
     assert answer.json()["error"]["type"] == "server_error"
     assert int(answer.headers["retry-after"]) >= 1

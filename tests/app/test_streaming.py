@@ -70,6 +70,7 @@ def test_rows_appear_one_after_another(live: Live) -> None:
     assert first.kind == "progress"
     assert first.value.keys() == {"queue_position", "rows_done", "rows", "seconds_left"}
     assert first.value["rows"] == GRID
+    assert first.value["seconds_left"] > 0
     assert last.kind == "done"
     events = [block.value for block in rest if block.kind != "progress"]
     done = {event["index"]: event["b64_json"] for event in events if event["type"].endswith("completed")}
@@ -105,6 +106,7 @@ def test_one_that_waits_is_told_its_place_and_a_silence_is_broken(strict: Live) 
             assert {block.kind for block in comments} == {"progress"}
             assert [block.value["queue_position"] for block in comments] == [7, 7, 7]
             assert comments[0].value["rows_done"] == [0, 0]
+            assert comments[0].value["seconds_left"] > 0
     strict.wait(lambda: strict.in_flight() == 0, "jobs of clients that left go on")
     ledger(strict.metrics())
 
@@ -121,6 +123,14 @@ def test_a_failure_in_mid_stream_is_an_event_and_the_last_one(strict: Live) -> N
         "code": "deadline_exceeded",
     }
     assert strict.metrics()['dalle_errors_total{code="deadline_exceeded"}'] == 1
+
+
+def test_a_text_that_was_cut_is_told_of(live: Live) -> None:
+    body = {"prompt": "🦆" * 100, "truncate": True}
+    for stream in (True, False):
+        with live.client.stream("POST", PATH, json={**body, "stream": stream}) as answer:
+            assert answer.headers["x-text-truncated"] == "256 of 401 tokens"
+            assert "content-length" not in answer.headers or not stream
 
 
 def deaf(server: Live, body: dict[str, Any]) -> socket.socket:
