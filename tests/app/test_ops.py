@@ -71,12 +71,13 @@ def test_every_answer_carries_the_security_headers_and_no_permission_for_other_s
 def test_pages_ask_nothing_of_other_machines_and_hold_no_inline_code(live: Live) -> None:
     pages = [live.client.get(path).text for path in ("/", "/docs")]
     linked = {name for page in pages for name in re.findall(r'(?:src|href)="(/demo/[^"]+)"', page)}
-    assert linked == {"/demo/demo.js", "/demo/demo.css", "/demo/docs.js"}
+    assert linked >= {"/demo/demo.js", "/demo/demo.css", "/demo/docs.js"}
     for name in linked:
         answer = live.client.get(name)
         assert answer.status_code == 200
         pages.append(answer.text)
     for text in pages:
+        text = text.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
         assert "http://" not in text
         assert "https://" not in text
         assert not re.search(r"\son\w+=|style=|<script>|<style>", text)
