@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import logs
 from app.checkpoint import ServedCheckpoint
@@ -83,6 +84,21 @@ class Server(uvicorn.Server):
         return bool(self._pool.fatal) or await super().on_tick(counter)
 
 
+def abortable(app: ASGIApp) -> ASGIApp:
+    """The application, which finds in `scope["state"]["abort"]` how to cut its connection at once.
+
+    ASGI has no word for it: what a client does not read would be kept for it, and its socket open, until it leaves.
+    """
+
+    async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
+        transport = getattr(getattr(send, "__self__", None), "transport", None)  # uvicorn's
+        if scope["type"] == "http" and isinstance(transport, asyncio.WriteTransport):
+            scope["state"]["abort"] = transport.abort
+        await app(scope, receive, send)
+
+    return outermost
+
+
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ServerFailed naming the address."""
     try:
@@ -106,7 +122,7 @@ def serve(settings: Settings) -> None:
     logs.configure(settings.log, settings.log_level)
     pool = WorkerPool(settings, ServedCheckpoint.read(settings.weights))
     config = uvicorn.Config(
-        create_app(settings, pool),
+        abortable(create_app(settings, pool)),
         loop="asyncio",
         http="h11",
         ws="none",

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import time
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import ReaderTooSlow, answer, openai_error
+from app.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_error
 from app.job import Job
 from app.openai_schemas import Usage
 from app.orders import text_headers
@@ -64,8 +63,8 @@ class PictureStream(Response):
         self._sent = 0.0
         self._completed = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Stream until the end, or until the client leaves."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the end, until the client leaves, or until it has stopped reading for too long."""
         working = asyncio.create_task(self._stream(send))
         leaving = asyncio.create_task(gone(receive))
         try:
@@ -73,16 +72,22 @@ class PictureStream(Response):
             if working.done():
                 working.result()
             else:
-                self._failed("client_gone")
+                self._failed(ClientGone())
+        except ReaderTooSlow as error:
+            self._failed(error)
+            scope["state"].get("abort", lambda: None)()  # see app.server
+            await asyncio.sleep(0)  # so that the server notes it, and misses no end of the answer
         finally:
             self._service.pool.cancel(self._job)
             for task in (working, leaving):
                 task.cancel()
             await asyncio.wait({working, leaving})
 
-    def _failed(self, code: str) -> None:
-        self._log["error"] = code
-        self._service.metrics.error(code)
+    def _failed(self, error: DalleError) -> Answer:
+        said = answer(error)
+        self._log["error"] = said.code
+        self._service.metrics.error(said.code)
+        return said
 
     async def _stream(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -90,13 +95,11 @@ class PictureStream(Response):
             await self._tell_progress(send)
             await self._follow(send)
             await self._send(send, "data: [DONE]\n\n", more=False)
-        except ReaderTooSlow as error:
-            self._failed(answer(error).code)  # the connection is closed in the middle of the answer
+        except ReaderTooSlow:
+            raise
         except DalleError as error:
-            said = answer(error)
-            self._failed(said.code)
-            with contextlib.suppress(ReaderTooSlow):
-                await self._send(send, _data({"error": openai_error(said)}), more=False)
+            said = self._failed(error)
+            await self._send(send, _data({"error": openai_error(said)}), more=False)
         finally:
             self._log["images_sent"] = self._completed
 

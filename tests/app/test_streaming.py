@@ -146,13 +146,24 @@ def deaf(server: Live, body: dict[str, Any]) -> socket.socket:
     return client
 
 
-def test_a_reader_that_stops_is_cut_off(strict: Live) -> None:
-    before = strict.metrics()['dalle_errors_total{code="reader_too_slow"}']
-    with deaf(strict, BIG):
-        strict.wait(
-            lambda: strict.metrics()['dalle_errors_total{code="reader_too_slow"}'] > before, "it is not cut off"
-        )
+def sockets(server: Live) -> int:
+    """Open ones of the server's process."""
+    links = []
+    for link in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            links.append(str(link.readlink()))
+    return sum(link.startswith("socket:") for link in links)
+
+
+def test_a_reader_that_stops_is_cut_off_and_nothing_is_kept_for_it(strict: Live) -> None:
+    name = 'dalle_errors_total{code="reader_too_slow"}'
+    before, open_before = strict.metrics()[name], sockets(strict)
+    with deaf(strict, {**BIG, "n": 10}):
+        strict.wait(lambda: sockets(strict) > open_before, "it is not there")
+        strict.wait(lambda: strict.metrics()[name] > before, "it is not cut off")
+        strict.wait(lambda: sockets(strict) <= open_before, "its connection is still open")
         assert strict.in_flight() == 0
+    assert "without completing response" not in strict.log
 
 
 def test_a_slow_reader_misses_frames_and_gets_every_picture(live: Live) -> None:
