@@ -61,6 +61,15 @@ def _mix(shares: list[str]) -> dict[str, float]:
     return mix
 
 
+def _names(path: Path | None) -> frozenset[str]:
+    """The concepts named in a file, one a line."""
+    try:
+        lines = path.read_text().splitlines() if path else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path}: {error}", param_hint="--concepts") from None
+    return frozenset(line.strip() for line in lines if line.strip())
+
+
 @app.command("vae")
 def train_vae(
     data: Data,
@@ -126,6 +135,7 @@ def train_transformer(
     sample_every: SampleEvery = 1000,
     cache: Cache = Path("data/prepared"),
     concept: Annotated[list[str] | None, Option(help="Learn this concept (repeat; x* for any ending).")] = None,
+    concepts: Annotated[Path | None, Option(help="File of concepts to learn.", show_default="none")] = None,
     source: Annotated[list[str] | None, Option(help="Learn from this source (repeat).")] = None,
     mix: Annotated[list[str] | None, Option(help="KIND=SHARE of the samples (repeat).")] = None,
     prompt: Annotated[
@@ -160,7 +170,8 @@ def train_transformer(
         save_every=save_every,
         sample_every=sample_every,
     )
-    selection = Selection(frozenset(concept or ()), frozenset(source or ()), _mix(mix or []))
+    names = frozenset(concept or ()) | _names(concepts)
+    selection = Selection(names, frozenset(source or ()), _mix(mix or []))
     chosen = _preset(preset, TRANSFORMER_PRESETS)
     prompts = tuple(prompt or PROMPTS)
     image_tokenizer = find_vae(vae)
