@@ -59,6 +59,7 @@ class TransformerOptions:
     withhold: float = (
         0.3  # largest share of image tokens withheld as inputs; drawn anew for each picture from 0 to this
     )
+    blind: float = 0.0  # share of pictures with every token withheld: the words alone must tell what stands where
     mirror: float = 0.5  # chance that a picture that may be mirrored is
     easy_share: float = 0.25  # share of tokens that repeat all their neighbours which the loss looks at (weighted up)
     vocabulary: int = 8192  # text tokens, where a tokenizer is trained
@@ -123,7 +124,9 @@ class Batches:
             if random.random() < options.null_captions
             else self.tokenizer.encode(caption, truncate=True)
         )
-        share = random.random() * options.withhold if random.random() < 0.5 else 0.0
+        kind = random.random()  # blind, partly withheld, or all seen
+        share = random.random() * options.withhold if kind < (1 + options.blind) / 2 else 0.0
+        share = 1.0 if kind < options.blind else share
         seen = (random.random(image.shape) >= share).astype(np.float32)
         passed = easy(image, self.config.grid) & (random.random(image.shape) >= options.easy_share)
         kept = np.where(easy(image, self.config.grid), 1 / options.easy_share, 1.0)
