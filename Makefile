@@ -2,6 +2,7 @@
 # make test     lint, types and tests: what CI runs
 # make lint     lint and types only
 # make train    build the default corpus and train both stages; again, to go on where it was stopped
+# make bench    pictures a second on this machine, against what its memory and arithmetic allow
 # make clean    remove .venv and caches; never data/, runs/ or weights/
 #
 # HOST, PORT    where to serve; also read from the environment. Default 127.0.0.1:8000.
@@ -21,7 +22,7 @@ PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check --const
 TORCH_VERSION := 2.13.0
 SHELL := /bin/bash
 .DEFAULT_GOAL := serve
-.PHONY: serve test lint train clean
+.PHONY: serve test lint train bench clean
 
 serve: $(VENV)/.installed
 	@exec $(VENV)/bin/dalle-server serve --host "$(HOST)" --port "$(PORT)"
@@ -38,6 +39,9 @@ train: $(VENV)/.installed-train
 	@[ -e data/corpus/manifest.json ] || $(VENV)/bin/dalle-server corpus build --out data/corpus
 	$(VENV)/bin/dalle-server train vae data/corpus --preset $(PRESET) --out runs/vae
 	$(VENV)/bin/dalle-server train transformer data/corpus --preset $(PRESET) --vae runs/vae --out runs/transformer
+
+bench: $(VENV)/.installed
+	@$(VENV)/bin/dalle-server bench
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

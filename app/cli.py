@@ -1,4 +1,4 @@
-"""The command line: `dalle-server serve | generate | gallery | reconstruct | inspect | corpus | train | export`.
+"""The command line: `dalle-server serve | generate | gallery | reconstruct | inspect | corpus | train | export | ...`.
 
     dalle-server generate "a red apple" -n 4 --out apple.png
 
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import model
-from app.commands import corpus, gallery, generate, inspect, reconstruct, serve, train
+from app.commands import bench, corpus, gallery, generate, inspect, reconstruct, serve, train
 from model.errors import DalleError
 from model.inference.cores import usable_cores
 
@@ -34,6 +34,7 @@ app.command("inspect")(inspect.inspect)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(train.app, name="train")
 app.command("export")(train.export_run)
+app.command("bench")(bench.bench)
 
 
 def _version(wanted: bool) -> None:
