@@ -18,10 +18,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from model.inference.messages import Heartbeat, Inbound, Ready, StartFailed, Stop, WorkerOptions
+from model.inference.messages import Heartbeat, Inbound, Ready, StartFailed, WorkerOptions
 
 ENDED = "the worker process was ended"
-STOP_GRACE = 3.0  # seconds that a worker gets to end after Stop, before it is killed
 
 
 def run_worker(connection: Connection, options: WorkerOptions) -> None:
@@ -113,13 +112,11 @@ class WorkerProcess:
         return f"{cause} by {signal.Signals(-code).name}" if code < 0 else f"{cause} with status {code}"
 
     async def stop(self) -> None:
-        """End the process: asked first, killed after STOP_GRACE. One that still loads would not listen."""
+        """End the process by a kill: what is in flight has been answered, and there is nothing else to save. The
+        interpreter's own way out, with torch loaded, takes a second, and several on a busy machine."""
         if self.pid is None:
             return
-        if self.ready is None:
-            self.kill()
-        self.send(Stop())
-        await asyncio.wait({self.ended}, timeout=STOP_GRACE)
+        self.kill()
         self._end("stopped")
         await asyncio.to_thread(self._reap)
 
