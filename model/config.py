@@ -101,6 +101,30 @@ class TransformerConfig:
         return self.max_text + self.steps - 1
 
 
+@dataclass(frozen=True)
+class ClipConfig:
+    """The reranker: two towers that say how well a picture, given as image tokens, fits a text (2103.00020)."""
+
+    text_vocab: int = 8192
+    text_positions: int = 64  # text ids that are read, <bos> counted; the rest of a longer prompt is not looked at
+    grid: int = 32  # image tokens a side
+    levels: tuple[int, ...] = (8, 8, 8, 16)  # FSQ levels of the VAE whose tokens it reads
+    embed_dim: int = 128  # width of the vectors that are compared
+    text_dim: int = 128
+    text_depth: int = 2
+    stem_dim: int = 32  # width of an image token; four times that for a patch of 2 x 2
+    image_dim: int = 192  # width of a patch of 4 x 4 tokens
+    image_depth: int = 3
+    head_dim: int = 32
+
+    def __post_init__(self) -> None:
+        if self.grid % 4:
+            raise ValueError(f"grid: {self.grid} is no multiple of 4, the side of a patch")
+        for name, dim in (("text_dim", self.text_dim), ("image_dim", self.image_dim)):
+            if dim % self.head_dim:
+                raise ValueError(f"{name}: {dim} is no multiple of head_dim {self.head_dim}")
+
+
 TRANSFORMER_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "dim": 64,
@@ -150,6 +174,13 @@ VAE_PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+CLIP_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"embed_dim": 32, "text_dim": 32, "text_depth": 1, "stem_dim": 8, "image_dim": 32, "image_depth": 1},
+    "small": {"stem_dim": 16, "image_dim": 128},
+    "default": {},
+}
+
+
 def transformer_config(preset: str, **changes: Any) -> TransformerConfig:
     """The preset's config with `changes`. Raises ValueError for a preset that is not there."""
     if preset not in TRANSFORMER_PRESETS:
@@ -162,6 +193,13 @@ def vae_config(preset: str, **changes: Any) -> VAEConfig:
     if preset not in VAE_PRESETS:
         raise ValueError(f"preset: {preset!r} is none of {', '.join(VAE_PRESETS)}")
     return VAEConfig(**{**VAE_PRESETS[preset], **changes})
+
+
+def clip_config(preset: str, **changes: Any) -> ClipConfig:
+    """The preset's config with `changes`. Raises ValueError for a preset that is not there."""
+    if preset not in CLIP_PRESETS:
+        raise ValueError(f"preset: {preset!r} is none of {', '.join(CLIP_PRESETS)}")
+    return ClipConfig(**{**CLIP_PRESETS[preset], **changes})
 
 
 @dataclass(frozen=True)
@@ -185,6 +223,7 @@ class CheckpointConfig:
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     provenance: dict[str, Any] = field(default_factory=dict)  # what trained it: steps, data, figures
     created: int = 0  # Unix time
+    clip: ClipConfig | None = None  # the reranker, where the checkpoint has one
     format_version: int = FORMAT_VERSION
 
 
@@ -213,7 +252,8 @@ def from_dict(values: dict[str, Any], where: str = "config.json") -> CheckpointC
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{where}: format_version is {version!r}, and this program reads {FORMAT_VERSION}")
     parts: dict[str, Any] = dict(values)
-    for key, cls in (("vae", VAEConfig), ("transformer", TransformerConfig), ("sampling", SamplingDefaults)):
-        if key in parts:
+    sections = {"vae": VAEConfig, "transformer": TransformerConfig, "sampling": SamplingDefaults, "clip": ClipConfig}
+    for key, cls in sections.items():
+        if key in parts and not (key == "clip" and parts[key] is None):
             parts[key] = _build(cls, parts[key], f"{where}: {key}")
     return _build(CheckpointConfig, parts, where)

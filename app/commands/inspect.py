@@ -48,6 +48,7 @@ def _facts(found: Description) -> Table:
         table.add_row("format", f"version {config.format_version}")
         table.add_row("transformer", _transformer(config))
         table.add_row("image tokenizer", _vae(config))
+        table.add_row("reranker", _clip(config))
         table.add_row("sampling", ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.sampling).items()))
         for key, value in config.provenance.items():
             table.add_row(key, value if isinstance(value, str) else json.dumps(value))
@@ -70,6 +71,13 @@ def _transformer(config: CheckpointConfig) -> str:
 def _vae(config: CheckpointConfig) -> str:
     v = config.vae
     return f"{v.image_size} x {v.image_size} pixels, {v.grid} x {v.grid} tokens of {v.codes:,} codes"
+
+
+def _clip(config: CheckpointConfig) -> str:
+    c = config.clip
+    if c is None:
+        return "none: best_of goes by the transformer's own likelihood"
+    return f"CLIP over image tokens: {c.text_depth} layers of {c.text_dim}, {c.image_depth} of {c.image_dim}"
 
 
 def _files(found: Description) -> Table:

@@ -69,6 +69,7 @@ def describe(path: str | Path) -> Description:
         ("transformer", _count(loaded.transformer)),
         ("vae.encoder", _count(loaded.vae.encoder)),
         ("vae.decoder", _count(loaded.vae.decoder)),
+        *([("clip", _count(loaded.clip))] if loaded.clip else []),
     )
     return Description(path, tuple(files), config, loaded.tokenizer.vocab_size, parameters)
 

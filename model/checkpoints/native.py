@@ -4,6 +4,7 @@
     tokenizer.json               byte-level BPE
     vae-*.safetensors            the image tokenizer, encoder and decoder
     transformer-*.safetensors    the decoder-only transformer
+    clip-*.safetensors           the reranker, where config.json has a section "clip"
     SHA256SUMS                   written last; every file it lists is compared before use
 
 Loading is strict: nothing is guessed, skipped or left at random, and nothing in a checkpoint is ever executed.
@@ -23,6 +24,7 @@ import torch
 from torch import nn
 
 from model.checkpoints import shards, sums
+from model.clip import Clip
 from model.config import CheckpointConfig, from_dict, to_dict
 from model.errors import CheckpointError
 from model.tokenizer import Tokenizer
@@ -35,13 +37,14 @@ CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model. vae, transformer: in evaluation mode, float32. path: the folder it came from."""
+    """A loaded model. vae, transformer, clip: in evaluation mode, float32. path: the folder it came from."""
 
     config: CheckpointConfig
     tokenizer: Tokenizer
     vae: VAE = field(repr=False)
     transformer: Transformer = field(repr=False)
     path: Path
+    clip: Clip | None = field(default=None, repr=False)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -56,10 +59,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     _check_parts_agree(config, tokenizer, path)
     vae = _rebuild(VAE, config.vae, listed, "vae")
     transformer = _rebuild(Transformer, config.transformer, listed, "transformer")
+    clip = _rebuild(Clip, config.clip, listed, "clip").to(device) if config.clip else None
     for name in listed.names:
         if not name.endswith(".safetensors") and name not in (CONFIG, TOKENIZER):
             listed.read(name)  # documents are not needed to run, but what is listed is compared
-    return Checkpoint(config, tokenizer, vae.to(device), transformer.to(device), path)
+    return Checkpoint(config, tokenizer, vae.to(device), transformer.to(device), path, clip)
 
 
 def save(
@@ -70,10 +74,12 @@ def save(
     transformer: Transformer,
     dtype: torch.dtype = torch.bfloat16,
     documents: Mapping[str, str | bytes] | None = None,
+    clip: Clip | None = None,
 ) -> None:
     """Write a checkpoint to the folder `path`: built beside it, then renamed, so that nobody ever reads half of one.
 
     dtype: of the stored tensors, bfloat16 or float32. documents: further files, name -> content (MODEL_CARD.md).
+    clip: given exactly if the config has a section of it.
     A checkpoint that stands there is replaced. Raises CheckpointError if something else does.
     """
     path = Path(path)
@@ -81,6 +87,8 @@ def save(
         raise ValueError(f"dtype: {dtype} is neither torch.bfloat16 nor torch.float32")
     if path.exists() and not (path.is_dir() and ((path / sums.NAME).exists() or not any(path.iterdir()))):
         raise CheckpointError(f"{path}: exists and is no checkpoint, so it is not replaced")
+    if config.clip != (clip.config if clip else None):
+        raise ValueError(f"clip: the config says {config.clip}, and the model is {clip.config if clip else None}")
     _check_parts_agree(config, tokenizer, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -94,6 +102,8 @@ def save(
         sums.write_file(new / TOKENIZER, tokenizer.to_bytes())
         shards.write(new, "vae", vae.state_dict(), dtype)
         shards.write(new, "transformer", transformer.state_dict(), dtype)
+        if clip:
+            shards.write(new, "clip", clip.state_dict(), dtype)
         sums.write(new)
         if path.exists():
             path.rename(old)
@@ -127,6 +137,13 @@ def _check_parts_agree(config: CheckpointConfig, tokenizer: Tokenizer, path: Pat
     if tokenizer.vocab_size > transformer.text_vocab:
         found = f"{tokenizer.vocab_size} tokens, and the transformer's table has {transformer.text_vocab}"
         raise CheckpointError(f"{path / TOKENIZER}: {found}")
+    if clip := config.clip:
+        if (vae.grid, vae.levels) != (clip.grid, clip.levels):
+            found = f"{vae.grid} tokens a side of the levels {vae.levels}, the CLIP reads {clip.grid} of {clip.levels}"
+            raise CheckpointError(f"{where}: the VAE has {found}")
+        if tokenizer.vocab_size > clip.text_vocab:
+            found = f"{tokenizer.vocab_size} tokens, and the CLIP's table has {clip.text_vocab}"
+            raise CheckpointError(f"{path / TOKENIZER}: {found}")
 
 
 def _rebuild(cls: type[M], config: Any, listed: sums.Sums, part: str) -> M:
