@@ -42,11 +42,10 @@ class Live:
     ) -> None:
         if "client" in vars(self):
             self.client.close()
-        for pid in [*self.workers(), self.process.pid]:
-            try:
+        for pid in self.workers():
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        self.process.kill()  # unless it has ended: its id may be another's by now
         self.process.wait(10)
 
     @cached_property
@@ -67,8 +66,12 @@ class Live:
         """Poll until found() is true and return it. Fails the test with `otherwise`, and the log, if it never is."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            if result := found():
-                return result
+            try:
+                if result := found():
+                    return result
+            except httpx.ConnectError:
+                status = self.process.poll()
+                raise AssertionError(f"nothing listens, exit status {status}; its log:\n{self.log}") from None
             time.sleep(0.05)
         raise AssertionError(f"{otherwise} within {seconds:g} s; its log:\n{self.log}")
 
