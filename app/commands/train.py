@@ -8,197 +8,212 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-if TYPE_CHECKING:
-    from model.training.loop import LoopOptions
+from app.commands.flags import DATA, LEARNING, RUN, CheckpointFlags, Data, LoopFlags, SelectionFlags, preset, spread
 
 app = typer.Typer(help="Train the VQ-VAE, then the transformer. The same command again goes on with the run.")
 
-Data = Annotated[list[Path], Argument(metavar="DATA...", help="Folders of pictures with captions, or tar shards.")]
-Steps = Annotated[int, Option(min=1, help="Optimizer steps in all.")]
-Batch = Annotated[int, Option(min=1, help="Samples a step, over all processes.")]
-Accumulate = Annotated[int, Option(min=1, help="Parts that a step's batch is computed in, to save memory.")]
-Minutes = Annotated[float | None, Option(min=0.0, help="Stop and save after so long.", show_default="no limit")]
-Seed = Annotated[int, Option(min=0, help="Of the first weights and of all that is drawn.")]
-DeviceName = Annotated[str, Option(help="auto, cpu, cuda, cuda:1 ...")]
-Precision = Annotated[str, Option(help="auto (bf16 on CUDA), f32 or bf16.")]
-SaveEvery = Annotated[int, Option(min=1, help="Steps between saved states.")]
-SampleEvery = Annotated[int, Option(min=1, help="Steps between sample sheets.")]
-Cache = Annotated[Path, Option(help="Where pictures and tokens are kept ready.")]
-FirstStage = Annotated[Path, Option("--vae", help="Folder of the `train vae` run, or of a checkpoint.")]
-Name = Annotated[str, Option(help="The model's name.")]
-Licence = Annotated[str, Option(help="The weights' licence.")]
-DataNote = Annotated[str, Option("--data-note", help="What it was trained on, in words.")]
-
-
-def _loop(precision: str, steps: int, **options: Any) -> LoopOptions:
-    from model.training.loop import LoopOptions
-
-    if precision not in ("auto", "f32", "bf16"):
-        raise typer.BadParameter(f"{precision} is none of auto, f32, bf16", param_hint="--precision")
-    return LoopOptions(precision=precision, steps=steps, warmup=min(100, max(1, steps // 10)), **options)
-
-
-def _preset(name: str, presets: dict[str, dict[str, Any]]) -> str:
-    if name not in presets:
-        raise typer.BadParameter(f"{name} is none of {', '.join(presets)}", param_hint="--preset")
-    return name
-
-
-def _mix(shares: list[str]) -> dict[str, float]:
-    """["single=0.6", "pair=0.4"] -> shares by kind."""
-    mix: dict[str, float] = {}
-    for share in shares:
-        kind, _, value = share.partition("=")
-        try:
-            mix[kind] = float(value)
-        except ValueError:
-            raise typer.BadParameter(f"{share} is not KIND=SHARE, as in single=0.6", param_hint="--mix") from None
-    return mix
-
-
-def _names(path: Path | None) -> frozenset[str]:
-    """The concepts named in a file, one a line."""
-    try:
-        lines = path.read_text().splitlines() if path else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path}: {error}", param_hint="--concepts") from None
-    return frozenset(line.strip() for line in lines if line.strip())
+Cache = Annotated[Path, Option(help="Where pictures and tokens are kept ready.", rich_help_panel=DATA)]
+FIRST_STAGE = Path("runs/vae")
 
 
 @app.command("vae")
+@spread(out=FIRST_STAGE, batch=16)
 def train_vae(
     data: Data,
-    out: Annotated[Path, Option("-o", "--out", help="The run's folder.")] = Path("runs/vae"),
-    preset: Annotated[str, Option(help="tiny, small or default.")] = "default",
-    steps: Steps = 20_000,
-    batch: Batch = 16,
-    accumulate: Accumulate = 1,
-    minutes: Minutes = None,
-    seed: Seed = 0,
-    device: DeviceName = "auto",
-    precision: Precision = "auto",
-    save_every: SaveEvery = 200,
-    sample_every: SampleEvery = 1000,
-    cache: Cache = Path("data/prepared"),
+    loop: LoopFlags,
+    preset_name: Annotated[
+        str | None,
+        Option("--preset", help="tiny, small or default.", show_default="default", rich_help_panel=LEARNING),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        Option(min=0.0, help="Learning rate.", show_default="2e-3; with --start 5e-4", rich_help_panel=LEARNING),
+    ] = None,
+    crop: Annotated[
+        int, Option(min=32, max=256, help="Side of the crops it learns from, in pixels.", rich_help_panel=LEARNING)
+    ] = 128,
+    exchange: Annotated[
+        float,
+        Option(min=0.0, max=1.0, help="Chance that a crop's channels are exchanged.", rich_help_panel=LEARNING),
+    ] = 0.25,
     start: Annotated[
-        Path | None, Option(help="Begin from this run's or checkpoint's VAE.", show_default="random weights")
+        Path | None,
+        Option(
+            help="Begin from this run's or checkpoint's VAE.", show_default="random weights", rich_help_panel=LEARNING
+        ),
     ] = None,
     decoder_only: Annotated[
-        bool, Option("--decoder-only", help="Leave the codes as they are: tokens and transformers stay valid.")
+        bool,
+        Option(
+            "--decoder-only",
+            help="Leave the codes as they are: tokens and transformers stay valid.",
+            rich_help_panel=LEARNING,
+        ),
     ] = False,
+    cache: Cache = Path("data/prepared"),
 ) -> None:
     """Stage 1: the VQ-VAE, on pictures alone."""
     from model.config import VAE_PRESETS
     from model.training.export import find_vae
     from model.training.train_vae import VAEOptions, train
 
-    loop = _loop(
-        precision,
-        steps,
-        out=out,
-        batch=batch,
-        accumulate=accumulate,
-        minutes=minutes,
-        seed=seed,
-        device=device,
-        save_every=save_every,
-        sample_every=sample_every,
-    )
     if decoder_only and start is None:
         raise typer.BadParameter(
             "needs --start: only a trained encoder's codes are worth keeping", param_hint="--decoder-only"
         )
-    options = VAEOptions(tuple(data), loop, _preset(preset, VAE_PRESETS), cache=cache, decoder_only=decoder_only)
+    options = VAEOptions(
+        tuple(data),
+        loop.options(going_on=start is not None),
+        preset(preset_name, VAE_PRESETS, start),
+        lr=lr if lr is not None else 5e-4 if start else 2e-3,
+        crop=crop,
+        exchange=exchange,
+        cache=cache,
+        decoder_only=decoder_only,
+    )
     train(options, find_vae(start) if start else None)
-    typer.echo(out)
+    typer.echo(loop.out)
 
 
 @app.command("transformer")
+@spread(out=Path("runs/transformer"), batch=32)
 def train_transformer(
     data: Data,
-    vae: FirstStage = Path("runs/vae"),
-    out: Annotated[Path, Option("-o", "--out", help="The run's folder.")] = Path("runs/transformer"),
-    preset: Annotated[str, Option(help="tiny, small, default, 400M or 1.3B.")] = "default",
-    steps: Steps = 20_000,
-    batch: Batch = 32,
-    accumulate: Accumulate = 1,
-    minutes: Minutes = None,
-    seed: Seed = 0,
-    device: DeviceName = "auto",
-    precision: Precision = "auto",
-    save_every: SaveEvery = 200,
-    sample_every: SampleEvery = 1000,
-    cache: Cache = Path("data/prepared"),
-    concept: Annotated[list[str] | None, Option(help="Learn this concept (repeat; x* for any ending).")] = None,
-    concepts: Annotated[Path | None, Option(help="File of concepts to learn.", show_default="none")] = None,
-    source: Annotated[list[str] | None, Option(help="Learn from this source (repeat).")] = None,
-    mix: Annotated[list[str] | None, Option(help="KIND=SHARE of the samples (repeat).")] = None,
-    prompt: Annotated[
-        list[str] | None, Option(help="Of the sample sheets (repeat).", show_default="24 common things")
+    loop: LoopFlags,
+    selection: SelectionFlags,
+    checkpoint: CheckpointFlags,
+    vae: Annotated[
+        Path | None,
+        Option(
+            help="Folder of the `train vae` run, or of a checkpoint.",
+            show_default=f"{FIRST_STAGE}; with --start a checkpoint, its own",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    mirror: Annotated[float, Option(min=0.0, max=1.0, help="Chance of a mirror image, where one is allowed.")] = 0.5,
+    preset_name: Annotated[
+        str | None,
+        Option(
+            "--preset",
+            help="tiny, small, default, 400M or 1.3B.",
+            show_default="default",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        int | None,
+        Option(min=260, help="Text tokens of a new tokenizer.", show_default="8192", rich_help_panel=LEARNING),
+    ] = None,
+    muon_lr: Annotated[
+        float | None,
+        Option(
+            min=0.0,
+            help="Learning rate of the hidden matrices.",
+            show_default="0.02; with --start 0.004",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    adam_lr: Annotated[
+        float | None,
+        Option(
+            min=0.0,
+            help="Learning rate of all the rest.",
+            show_default="3e-3; with --start 6e-4",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float, Option(min=0.0, help="Of matrices, in units of the learning rate.", rich_help_panel=LEARNING)
+    ] = 0.01,
+    null_captions: Annotated[
+        float, Option(min=0.0, max=1.0, help="Share of captions left out, for guidance.", rich_help_panel=LEARNING)
+    ] = 0.1,
     withhold: Annotated[
-        float, Option(min=0.0, max=1.0, help="Largest share of a picture's tokens that is withheld as inputs.")
+        float,
+        Option(
+            min=0.0,
+            max=1.0,
+            help="Largest share of a picture's tokens that is withheld as inputs.",
+            rich_help_panel=LEARNING,
+        ),
     ] = 0.3,
+    blind: Annotated[
+        float,
+        Option(min=0.0, max=1.0, help="Share of pictures with every token withheld.", rich_help_panel=LEARNING),
+    ] = 0.0,
+    mirror: Annotated[
+        float,
+        Option(min=0.0, max=1.0, help="Chance of a mirror image, where one is allowed.", rich_help_panel=LEARNING),
+    ] = 0.5,
+    easy_share: Annotated[
+        float,
+        Option(
+            min=0.01,
+            max=1.0,
+            help="Share of the tokens that repeat their neighbours which is learnt from (and weighted up).",
+            rich_help_panel=LEARNING,
+        ),
+    ] = 0.25,
     start: Annotated[
-        Path | None, Option(help="Begin from this run's or checkpoint's weights.", show_default="random weights")
+        Path | None,
+        Option(
+            help="Begin from this run's or checkpoint's weights and tokenizer: fine-tuning.",
+            show_default="random weights",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
-    name: Name = "dalle-server",
-    licence: Licence = "unstated",
-    data_note: DataNote = "unstated",
+    prompt: Annotated[
+        list[str] | None,
+        Option(help="Of the sample sheets (repeat).", show_default="24 common things", rich_help_panel=RUN),
+    ] = None,
+    cache: Cache = Path("data/prepared"),
 ) -> None:
     """Stage 2: the transformer, on captions and image tokens. Leaves a checkpoint to serve in OUT/checkpoint."""
-    from model.config import TRANSFORMER_PRESETS
-    from model.training.export import ExportOptions, export, find_transformer, find_vae
+    from model.config import TRANSFORMER_PRESETS, SamplingDefaults
+    from model.training.export import ExportOptions, export, find_start, find_vae
     from model.training.selection import Selection
     from model.training.train_transformer import PROMPTS, TransformerOptions, train
 
-    loop = _loop(
-        precision,
-        steps,
-        out=out,
-        batch=batch,
-        accumulate=accumulate,
-        minutes=minutes,
-        seed=seed,
-        device=device,
-        save_every=save_every,
-        sample_every=sample_every,
-    )
-    names = frozenset(concept or ()) | _names(concepts)
-    selection = Selection(names, frozenset(source or ()), _mix(mix or []))
-    chosen = _preset(preset, TRANSFORMER_PRESETS)
-    prompts = tuple(prompt or PROMPTS)
-    image_tokenizer = find_vae(vae)
+    if start is not None and vocabulary is not None:
+        raise typer.BadParameter(f"{vocabulary}, and --start brings its own tokenizer", param_hint="--vocabulary")
     options = TransformerOptions(
         tuple(data),
-        loop,
-        chosen,
-        selection=selection,
-        prompts=prompts,
-        cache=cache,
-        mirror=mirror,
+        loop.options(going_on=start is not None),
+        preset(preset_name, TRANSFORMER_PRESETS, start),
+        muon_lr=muon_lr if muon_lr is not None else 0.004 if start else 0.02,
+        adam_lr=adam_lr if adam_lr is not None else 6e-4 if start else 3e-3,
+        weight_decay=weight_decay,
+        null_captions=null_captions,
         withhold=withhold,
+        blind=blind,
+        mirror=mirror,
+        easy_share=easy_share,
+        vocabulary=vocabulary or 8192,
+        selection=Selection(selection.names(), frozenset(selection.source or ()), selection.shares()),
+        prompts=tuple(prompt or PROMPTS),
+        cache=cache,
     )
-    weights, words = find_transformer(start) if start else (None, None)
-    train(options, image_tokenizer, words, weights)
+    begun = find_start(start) if start else None
+    image_tokenizer = begun.vae if begun and begun.vae and vae is None else find_vae(vae or FIRST_STAGE)
+    train(options, image_tokenizer, begun.tokenizer if begun else None, begun.transformer if begun else None)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
-        export(out, image_tokenizer, out / "checkpoint", ExportOptions(name, licence, data_note))
-        typer.echo(out / "checkpoint")
+        path = loop.out / "checkpoint"
+        sampling = begun.sampling if begun else SamplingDefaults()
+        named = ExportOptions(checkpoint.name, checkpoint.licence, checkpoint.data_note, sampling)
+        export(loop.out, image_tokenizer, path, named)
+        typer.echo(path)
 
 
+@spread()
 def export_run(
     run: Annotated[Path, Argument(metavar="RUN", help="Folder of a `train transformer` run, finished or not.")],
     out: Annotated[Path, Option("-o", "--out", help="Folder of the checkpoint to write.")],
-    vae: FirstStage = Path("runs/vae"),
-    name: Name = "dalle-server",
-    licence: Licence = "unstated",
-    data_note: DataNote = "unstated",
+    checkpoint: CheckpointFlags,
+    vae: Annotated[Path, Option(help="Folder of the `train vae` run, or of a checkpoint.")] = FIRST_STAGE,
     temperature: Annotated[float, Option(min=0.0, max=5.0, help="Sampling default.")] = 1.0,
     top_k: Annotated[int, Option(min=0, help="Sampling default.")] = 0,
     top_p: Annotated[float, Option(min=0.0, max=1.0, help="Sampling default.")] = 1.0,
@@ -210,5 +225,6 @@ def export_run(
     from model.training.export import ExportOptions, export, find_vae
 
     sampling = SamplingDefaults(temperature, top_k, top_p, guidance)
-    export(run, find_vae(vae), out, ExportOptions(name, licence, data_note, sampling, tuple(document or ())))
+    options = ExportOptions(checkpoint.name, checkpoint.licence, checkpoint.data_note, sampling, tuple(document or ()))
+    export(run, find_vae(vae), out, options)
     typer.echo(out)

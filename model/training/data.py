@@ -245,11 +245,21 @@ def iterate(
     start: go on at this place of the walk: the last sample's `position` + 1.
     refine: judges each sample, for example a `filters.Filter`; None from it leaves the sample out.
     report: filled as the walk goes. What cannot be read is counted there, logged at the end, and left out.
-    Raises DataError when there is nothing at all, or nothing of which can be read.
+    Raises DataError, at once, when there is nothing at all; and at the end, when nothing of it can be read.
     """
     entries = index(paths)
-    report = report if report is not None else Report()
     places = order(len(entries), seed, epoch, rank, world)
+    return _walk(entries, places, start, split, refine, report if report is not None else Report())
+
+
+def _walk(
+    entries: list[Entry],
+    places: npt.NDArray[np.int64],
+    start: int,
+    split: str | None,
+    refine: Callable[[Sample], Sample | None] | None,
+    report: Report,
+) -> Iterator[Sample]:
     for position in range(start, len(places)):
         entry = entries[places[position]]
         try:
@@ -269,7 +279,8 @@ def iterate(
     if report.undecodable:
         logger.warning("%s", report)
     if report.undecodable and not report.read and start == 0:
-        raise DataError(f"{paths[0]}: none of {report.undecodable} samples can be read: {report.names[0]}")
+        where = entries[0].picture.path
+        raise DataError(f"{where}: none of {report.undecodable} samples can be read: {report.names[0]}")
 
 
 def sample_caption(captions: Captions, rng: Uniform) -> str:

@@ -30,20 +30,32 @@ class ExportOptions:
     documents: tuple[Path, ...] = ()  # files put beside the weights, under their own names
 
 
+def is_checkpoint(path: Path) -> bool:
+    """True for a native checkpoint's folder, False for a training run's."""
+    return (path / sums.NAME).exists()
+
+
 def find_vae(path: Path) -> VAE:
     """The VAE of a `train vae` run's folder, or of a native checkpoint's. Raises DataError or CheckpointError."""
-    return load_checkpoint(path).vae if (path / sums.NAME).exists() else train_vae.load(path)
+    return load_checkpoint(path).vae if is_checkpoint(path) else train_vae.load(path)
 
 
-def find_transformer(path: Path) -> tuple[Transformer, Tokenizer]:
-    """The transformer of a `train transformer` run's folder, or of a native checkpoint's, and its tokenizer.
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a run may begin from. vae: None where `path` is a run, which does not say what VAE it was trained with."""
 
-    Raises DataError or CheckpointError.
-    """
-    if (path / sums.NAME).exists():
-        checkpoint = load_checkpoint(path)
-        return checkpoint.transformer, checkpoint.tokenizer
-    return train_transformer.load(path), Tokenizer.load(path / "tokenizer.json")
+    transformer: Transformer
+    tokenizer: Tokenizer
+    vae: VAE | None = None
+    sampling: SamplingDefaults = dataclasses.field(default_factory=SamplingDefaults)
+
+
+def find_start(path: Path) -> Start:
+    """The folder of a `train transformer` run, or of a native checkpoint. Raises DataError or CheckpointError."""
+    if is_checkpoint(path):
+        found = load_checkpoint(path)
+        return Start(found.transformer, found.tokenizer, found.vae, found.config.sampling)
+    return Start(train_transformer.load(path), Tokenizer.load(path / "tokenizer.json"))
 
 
 def export(run: Path, vae: VAE, path: Path, options: ExportOptions) -> None:

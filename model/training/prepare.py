@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -28,6 +29,8 @@ from model.training.filters import Filter, fit_captions
 from model.vae import VAE
 
 log = logging.getLogger(__name__)
+
+_STDERR = Console(stderr=True)
 
 Bytes = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.uint16]
@@ -52,7 +55,9 @@ def _write(data: Sequence[Path], folder: Path) -> None:
     raw, lines = folder / "images.raw.partial", folder / "captions.jsonl.partial"
     count = 0
     with raw.open("wb") as pixels, lines.open("w") as texts:
-        for sample in track(iterate(data, refine=judge, report=report), "reading pictures", total=None):
+        for sample in track(
+            iterate(data, refine=judge, report=report), "reading pictures", total=None, console=_STDERR
+        ):
             pixels.write(np.ascontiguousarray(sample.image, dtype=np.uint8).tobytes())
             fit, reason = fit_captions(sample.captions)
             captions[reason] += 1
@@ -111,7 +116,7 @@ def tokenize(prepared: Prepared, vae: VAE, device: torch.device, batch: int = 16
         count, tokens = len(prepared.lines), vae.config.grid**2
         found = (np.zeros((count, tokens), np.uint16), np.zeros((count, tokens), np.uint16))
         vae = vae.to(device).eval()
-        for first in track(range(0, count, batch), "encoding pictures"):
+        for first in track(range(0, count, batch), "encoding pictures", console=_STDERR):
             pictures = to_tensor(prepared.images[first : first + batch], device)
             for array, images in zip(found, (pictures, pictures.flip(-1)), strict=True):
                 array[first : first + batch] = vae.encode(images).flatten(1).cpu().numpy()

@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import model
 from app import cli
+from app.commands.flags import LoopFlags
 from model.checkpoints import load
+from model.training.loop import LoopOptions
 
 TINY = ("--preset", "tiny", "--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared")
 
@@ -52,6 +55,32 @@ def test_both_stages_make_a_checkpoint_that_paints(
     assert run(monkeypatch, "export", "runs/transformer", "--out", "mine", "--guidance", "5") == 0
     assert load(tmp_path / "mine").config.sampling.guidance == 5
     assert model.load(path, "cpu").generate("an orange square on red", seed=1)[0].size == (256, 256)
+
+
+def test_fine_tuning_keeps_the_checkpoints_tokenizer_vae_and_sampling(
+    data: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ("--start", str(tiny_checkpoint))
+    few = ("--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared", "--prompt", "a blue circle")
+    assert run(monkeypatch, "train", "transformer", str(data), *start, *few, "--out", "mine") == 0
+    before, after = load(tiny_checkpoint), load(data.parent / "mine" / "checkpoint")
+    assert (before.path / "tokenizer.json").read_bytes() == (after.path / "tokenizer.json").read_bytes()
+    assert after.config.sampling == before.config.sampling
+    for part, kept in (("vae", True), ("transformer", False)):
+        old, new = getattr(before, part).state_dict(), getattr(after, part).state_dict()
+        same = [
+            torch.equal(old[name].bfloat16().float(), new[name]) for name in old
+        ]  # a checkpoint is stored in bfloat16
+        assert all(same) == kept
+    capsys.readouterr()
+    for flag, value in (("--preset", "small"), ("--vocabulary", "300")):
+        assert run(monkeypatch, "train", "transformer", str(data), *start, *few, flag, value) == 2
+        assert flag in capsys.readouterr().err
+
+
+def test_an_option_has_the_default_of_the_field_it_sets() -> None:
+    assert LoopFlags(out=Path("runs"), steps=10).options() == LoopOptions(Path("runs"), 10, 16, warmup=1)
+    assert LoopFlags(out=Path("runs")).options().steps > LoopFlags(out=Path("runs")).options(going_on=True).steps
 
 
 def test_what_cannot_be_trained_is_one_line(

@@ -1,0 +1,181 @@
+"""Options that several training commands share, declared once each: a dataclass whose fields are options.
+
+    @app.command()
+    @spread(batch=16)
+    def train(data: Data, loop: LoopFlags) -> None: ...
+
+gives `train` every option of LoopFlags, with another default for --batch, and calls it with a LoopFlags. A field has
+the name that the training code gives to the same thing, so that a group is handed on whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+from typer import Argument, Option
+
+if TYPE_CHECKING:
+    from model.training.loop import LoopOptions
+
+LEARNING, DATA, RUN, CHECKPOINT = "Learning", "Data", "Run", "Checkpoint to serve"  # panels of --help
+STEPS, STEPS_ON = 20_000, 1000  # by default: from random weights, and going on from trained ones
+
+Data = Annotated[list[Path], Argument(metavar="DATA...", help="Folders of pictures with captions, or tar shards.")]
+
+
+def spread(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a command take groups of options: each parameter that is a dataclass becomes an option for every field.
+
+    defaults: of fields, where the command's differ from the group's.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+        parameters = []
+        for parameter in inspect.signature(command).parameters.values():
+            if parameter.name not in groups:
+                parameters.append(parameter.replace(annotation=hints[parameter.name], kind=parameter.KEYWORD_ONLY))
+                continue
+            fields = get_type_hints(groups[parameter.name], include_extras=True)
+            for field in dataclasses.fields(groups[parameter.name]):
+                default = defaults.get(field.name, field.default)
+                parameters.append(
+                    inspect.Parameter(
+                        field.name, parameter.KEYWORD_ONLY, default=default, annotation=fields[field.name]
+                    )
+                )
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            for name, group in groups.items():
+                values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+            command(**values)
+
+        del run.__wrapped__  # what follows is its true signature
+        vars(run)["__signature__"] = inspect.Signature(parameters)
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def preset(name: str | None, presets: dict[str, dict[str, Any]], start: Path | None) -> str:
+    """The preset's name; "default" where none was asked for. A bad parameter if unknown, or beside --start."""
+    if name is not None and start is not None:
+        raise typer.BadParameter(f"{name}, and the weights of --start say it already", param_hint="--preset")
+    if name is not None and name not in presets:
+        raise typer.BadParameter(f"{name} is none of {', '.join(presets)}", param_hint="--preset")
+    return name or "default"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopFlags:
+    """How long, where and how fast: the fields of `LoopOptions`."""
+
+    out: Annotated[Path, Option("-o", "--out", help="The run's folder.", rich_help_panel=RUN)]
+    steps: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="Optimizer steps in all.",
+            show_default=f"{STEPS}; with --start {STEPS_ON}",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None
+    batch: Annotated[int, Option(min=1, help="Samples a step, over all processes.", rich_help_panel=LEARNING)] = 16
+    accumulate: Annotated[
+        int, Option(min=1, help="Parts that a step's batch is computed in, to save memory.", rich_help_panel=LEARNING)
+    ] = 1
+    warmup: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="Steps in which the learning rate rises.",
+            show_default="100, or a tenth of the steps",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None
+    cooldown: Annotated[
+        float,
+        Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the steps, at the end, in which the learning rate falls.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = 0.4
+    ema: Annotated[float, Option(min=0.0, max=1.0, help="Decay of the averaged weights.", rich_help_panel=LEARNING)] = (
+        0.999
+    )
+    clip: Annotated[float, Option(min=0.0, help="Largest norm of the gradient.", rich_help_panel=LEARNING)] = 1.0
+    seed: Annotated[
+        int, Option(min=0, help="Of the first weights and of all that is drawn.", rich_help_panel=LEARNING)
+    ] = 0
+    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1 ...", rich_help_panel=RUN)] = "auto"
+    precision: Annotated[str, Option(help="auto (bf16 on CUDA), f32 or bf16.", rich_help_panel=RUN)] = "auto"
+    report_every: Annotated[int, Option(min=1, help="Steps between lines of the log.", rich_help_panel=RUN)] = 20
+    save_every: Annotated[int, Option(min=1, help="Steps between saved states.", rich_help_panel=RUN)] = 200
+    sample_every: Annotated[int, Option(min=1, help="Steps between sample sheets.", rich_help_panel=RUN)] = 1000
+    minutes: Annotated[
+        float | None,
+        Option(min=0.0, help="Stop and save after so long.", show_default="no limit", rich_help_panel=RUN),
+    ] = None
+
+    def options(self, going_on: bool = False) -> LoopOptions:
+        """For the training loop. going_on: from trained weights, which takes fewer steps."""
+        from model.training.loop import LoopOptions
+
+        if self.precision not in ("auto", "f32", "bf16"):
+            raise typer.BadParameter(f"{self.precision} is none of auto, f32, bf16", param_hint="--precision")
+        steps = self.steps or (STEPS_ON if going_on else STEPS)
+        warmup = self.warmup or min(100, max(1, steps // 10))
+        return LoopOptions(**(vars(self) | {"steps": steps, "warmup": warmup}))
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectionFlags:
+    """Which captioned pictures, and how often: the fields of `Selection`."""
+
+    concept: Annotated[
+        list[str] | None, Option(help="Learn this concept (repeat; x* for any ending).", rich_help_panel=DATA)
+    ] = None
+    concepts: Annotated[
+        Path | None, Option(help="File of concepts to learn.", show_default="none", rich_help_panel=DATA)
+    ] = None
+    source: Annotated[list[str] | None, Option(help="Learn from this source (repeat).", rich_help_panel=DATA)] = None
+    mix: Annotated[list[str] | None, Option(help="KIND=SHARE of the samples (repeat).", rich_help_panel=DATA)] = None
+
+    def names(self) -> frozenset[str]:
+        """The concepts that were named, one by one and in the file."""
+        try:
+            lines = self.concepts.read_text().splitlines() if self.concepts else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{self.concepts}: {error}", param_hint="--concepts") from None
+        return frozenset(self.concept or ()) | frozenset(line.strip() for line in lines if line.strip())
+
+    def shares(self) -> dict[str, float]:
+        """["single=0.6", "pair=0.4"] -> shares by kind."""
+        mix: dict[str, float] = {}
+        for share in self.mix or []:
+            kind, _, value = share.partition("=")
+            try:
+                mix[kind] = float(value)
+            except ValueError:
+                raise typer.BadParameter(f"{share} is not KIND=SHARE, as in single=0.6", param_hint="--mix") from None
+        return mix
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointFlags:
+    """What a run does not know of the checkpoint that is made of it: fields of `ExportOptions`."""
+
+    name: Annotated[str, Option(help="The model's name.", rich_help_panel=CHECKPOINT)] = "dalle-server"
+    licence: Annotated[str, Option(help="The weights' licence.", rich_help_panel=CHECKPOINT)] = "unstated"
+    data_note: Annotated[str, Option(help="What it was trained on, in words.", rich_help_panel=CHECKPOINT)] = "unstated"
