@@ -93,7 +93,7 @@ class Painter:
             raise InvalidRequest("n", f"n: {n}, and it must be from 1 to {MAX_IMAGES}")
         params = self.sampling(seed, temperature, top_k, top_p, guidance)
         ids = tuple(self.tokenizer.encode(prompt, truncate))
-        return self._paint([GenerationRequest("0", ids, n, params, index, forced)], on_progress)
+        return self.paint([GenerationRequest("0", ids, n, params, index, forced)], on_progress)
 
     def generate_each(
         self,
@@ -108,7 +108,7 @@ class Painter:
         """Paint one picture of each prompt, many at a time; each is the one that `generate` paints with that seed."""
         params = self.sampling(seed, temperature, top_k, top_p, guidance)
         texts = [tuple(self.tokenizer.encode(prompt)) for prompt in prompts]
-        return self._paint([GenerationRequest(str(i), ids, 1, params) for i, ids in enumerate(texts)], on_progress)
+        return self.paint([GenerationRequest(str(i), ids, 1, params) for i, ids in enumerate(texts)], on_progress)
 
     def sampling(
         self,
@@ -133,10 +133,14 @@ class Painter:
         params.check(self.transformer.config.image_vocab)
         return params
 
-    def _paint(
-        self, requests: Sequence[GenerationRequest], on_progress: Callable[[int, int], object] | None
+    def paint(
+        self, requests: Sequence[GenerationRequest], on_progress: Callable[[int, int], object] | None = None
     ) -> list[Image.Image]:
-        """The requests' pictures, request by request. Nothing else is in the engine meanwhile."""
+        """The pictures of requests with ids of their own, request by request, painted many at a time.
+
+        What the other methods are made of: each request has its own parameters. A picture of a request that asks for a
+        score has it in its `info` as "score". Raises as `generate` does.
+        """
         with self._lock:
             if self._engine is None:
                 self._engine = Engine(self.checkpoint, slots=self.slots, device=self.device)
@@ -144,6 +148,7 @@ class Painter:
             total = sum(request.num_images for request in requests) * self.transformer.config.grid
             rows: dict[str, int] = {}
             painted: dict[tuple[str, int], Image.Image] = {}
+            seeds = {request.id: request.params.seed for request in requests}
             try:
                 for request in requests:
                     engine.add(request)
@@ -152,7 +157,7 @@ class Painter:
                         if isinstance(event, Failed):
                             raise _error(event)
                         if isinstance(event, Painted):
-                            painted[event.request_id, event.index] = self._image(event, requests[0].params.seed)
+                            painted[event.request_id, event.index] = self._image(event, seeds[event.request_id])
                         elif isinstance(event, Progress) and on_progress:
                             rows[event.request_id] = sum(event.rows_done)
                             on_progress(sum(rows.values()), total)
@@ -165,6 +170,8 @@ class Painter:
         size = self.vae.config.image_size
         image = Image.frombytes("RGB", (size, size), event.rgb)
         image.info.update(seed=seed, index=event.index)
+        if event.score is not None:
+            image.info["score"] = event.score
         return image
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 import model
 from model.errors import CheckpointError, DalleError, InvalidRequest, PromptTooLong
+from model.inference.sequence import GenerationRequest
 
 PROMPT, SEED = "a red apple", 7
 
@@ -89,6 +90,22 @@ def test_prompts_are_painted_together_as_they_are_alone(painter: model.Painter, 
     each = painter.generate_each(["a cat", PROMPT, "a blue circle"], seed=SEED)
     assert len({image.tobytes() for image in each}) == 3
     assert each[1].tobytes() == pictures[0].tobytes()
+
+
+def test_requests_of_their_own_parameters_are_painted_together(
+    painter: model.Painter, pictures: list[Image.Image]
+) -> None:
+    cat, apple = (tuple(painter.tokenizer.encode(text)) for text in ("a cat", PROMPT))
+    requests = [
+        GenerationRequest("cat", cat, 1, painter.sampling(seed=3, temperature=0.5), score=True),
+        GenerationRequest("apple", apple, 1, painter.sampling(seed=SEED), first_index=1),
+    ]
+    first, second = painter.paint(requests)
+    assert (first.info["seed"], first.info["index"], second.info["index"]) == (3, 0, 1)
+    assert math.isfinite(first.info["score"])
+    assert "score" not in second.info
+    assert second.info["seed"] == SEED
+    assert second.tobytes() == pictures[1].tobytes()
 
 
 @pytest.mark.usefixtures("pictures")
