@@ -27,6 +27,15 @@ class SettingsError(DalleError):
     """A setting that cannot be used. The message is one line naming the variable, or the flag, and its value."""
 
 
+def _setting(panel: str, default: object, description: str, **limits: Any) -> Any:
+    """A field. panel: under which heading `dalle-server serve --help` shows its flag. limits: as Field takes them."""
+    return Field(default=default, description=description, json_schema_extra={"panel": panel}, **limits)
+
+
+class FlagError(SettingsError):
+    """The value came from a flag of the command line."""
+
+
 class Settings(BaseSettings):
     """How this server runs. The variable of a field is DALLE_ and its name in capitals."""
 
@@ -39,85 +48,89 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
     )
 
-    host: str = Field(
-        default="127.0.0.1",
+    host: str = _setting(
+        "Where to listen",
+        "127.0.0.1",
+        "address to listen on; 0.0.0.0 lets other machines in",
         min_length=1,
         validation_alias=AliasChoices("DALLE_HOST", "HOST"),
-        description="address to listen on; 0.0.0.0 lets other machines in",
     )
-    port: int = Field(
-        default=8000,
+    port: int = _setting(
+        "Where to listen",
+        8000,
+        "port to listen on; 0 takes a free one and prints it",
         ge=0,
         le=65535,
         validation_alias=AliasChoices("DALLE_PORT", "PORT"),
-        description="port to listen on; 0 takes a free one and prints it",
     )
-    weights: Path = Field(default=Path("weights/default"), description="folder of the checkpoint to serve")
-    device: str = Field(
-        default="auto",
+
+    weights: Path = _setting("Model", Path("weights/default"), "folder of the checkpoint to serve")
+    device: str = _setting(
+        "Model",
+        "auto",
+        "auto, cpu, cuda or cuda:0; several, as cuda:0,cuda:1, get a worker process each",
         pattern=r"^(auto|cpu|cuda(:\d+)?(,cuda:\d+)*)$",
-        description="auto, cpu, cuda or cuda:0; several, as cuda:0,cuda:1, get a worker process each",
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto",
-        description="number format of the model on its device; auto: bfloat16 on CUDA, float32 on the CPU",
+    dtype: Literal["auto", "float32", "bfloat16"] = _setting(
+        "Model", "auto", "number format of the model on its device; auto: bfloat16 on CUDA, float32 on the CPU"
     )
-    slots: int = Field(
-        default=16, ge=2, le=1024, description="rows painted at once by a worker; a guided picture takes two"
-    )
-    threads: int = Field(
-        default=0, ge=0, le=1024, description="threads of a worker's arithmetic; 0: the cores it may use"
-    )
-    strict: bool = Field(default=True, description="a picture is bit-equal alone and in a crowd")
-    truncate: bool = Field(default=False, description="cut a prompt that is too long instead of refusing it")
-    queue: int = Field(
-        default=128,
+    slots: int = _setting("Model", 16, "rows painted at once by a worker; a guided picture takes two", ge=2, le=1024)
+    threads: int = _setting("Model", 0, "threads of a worker's arithmetic; 0: the cores it may use", ge=0, le=1024)
+    strict: bool = _setting("Model", True, "a picture is bit-equal alone and in a crowd")
+    truncate: bool = _setting("Model", False, "cut a prompt that is too long instead of refusing it")
+
+    queue: int = _setting(
+        "Queue and time",
+        128,
+        "pictures accepted and not yet painted, at most; beyond it 503",
         ge=MAX_IMAGES,
         le=100_000,
-        description="pictures accepted and not yet painted, at most; beyond it 503",
     )
-    client_queue: int = Field(
-        default=0, ge=0, le=100_000, description="of these, the share of one client address; beyond it 429; 0: no limit"
+    client_queue: int = _setting(
+        "Queue and time",
+        0,
+        "of these, the share of one client, an address or an API key; beyond it 429; 0: no limit",
+        ge=0,
+        le=100_000,
     )
-    deadline: float = Field(default=600.0, gt=0, le=86_400, description="seconds a request may take, then 504")
-    drain: float = Field(default=30.0, ge=0, le=3600, description="seconds that accepted work gets after SIGTERM")
-    max_body: int = Field(
-        default=1 << 20, ge=1 << 10, le=1 << 28, description="bytes of a request's body; beyond them 413"
-    )
-    max_upload: int = Field(
-        default=8 << 20, ge=1 << 10, le=1 << 28, description="bytes of a form with pictures in it; beyond them 413"
-    )
-    max_pixels: int = Field(
-        default=1 << 24,
-        ge=1,
-        le=1 << 27,
-        description="pixels, by its header, of a picture that is sent; beyond them 400 or 422",
-    )
-    keep_alive: float = Field(
-        default=15.0,
+    deadline: float = _setting("Queue and time", 600.0, "seconds a request may take, then 504", gt=0, le=86_400)
+    drain: float = _setting("Queue and time", 30.0, "seconds that accepted work gets after SIGTERM", ge=0, le=3600)
+    keep_alive: float = _setting(
+        "Queue and time",
+        15.0,
+        "seconds without news after which a stream sends a comment; proxies cut at 60",
         ge=0.5,
         le=3600,
-        description="seconds without news after which a stream sends a comment; proxies cut at 60",
     )
-    send_timeout: float = Field(
-        default=60.0,
+    send_timeout: float = _setting(
+        "Queue and time",
+        60.0,
+        "seconds that the client of a stream gets to take a picture, then it is cut",
         ge=1,
         le=3600,
-        description="seconds that the client of a stream gets to take a picture, then it is cut",
     )
-    heartbeat_timeout: float = Field(
-        default=8.0,
+
+    max_body: int = _setting(
+        "What is read", 1 << 20, "bytes of a request's body; beyond them 413", ge=1 << 10, le=1 << 28
+    )
+    max_upload: int = _setting(
+        "What is read", 8 << 20, "bytes of a form with pictures in it; beyond them 413", ge=1 << 10, le=1 << 28
+    )
+    max_pixels: int = _setting(
+        "What is read",
+        1 << 24,
+        "pixels, by its header, of a picture that is sent; beyond them 400 or 422",
         ge=1,
-        le=600,
-        description="seconds without a step after which a worker counts as hung and is replaced",
+        le=1 << 27,
     )
-    start_timeout: float = Field(
-        default=600.0, ge=1, le=86_400, description="seconds a worker may take to load and warm up"
+
+    heartbeat_timeout: float = _setting(
+        "Workers", 8.0, "seconds without a step after which a worker counts as hung and is replaced", ge=1, le=600
     )
-    log: Literal["plain", "json"] = Field(default="plain", description="form of the log lines")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="least level that is logged"
-    )
+    start_timeout: float = _setting("Workers", 600.0, "seconds a worker may take to load and warm up", ge=1, le=86_400)
+
+    log: Literal["plain", "json"] = _setting("Log", "plain", "form of the log lines")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("Log", "info", "least level that is logged")
 
     @field_validator("weights")
     @classmethod
@@ -130,10 +143,23 @@ class Settings(BaseSettings):
         return tuple(self.device.split(","))
 
 
+def variables(name: str) -> tuple[str, ...]:
+    """The variables that fill the setting `name`, the first one that is set counts."""
+    alias = Settings.model_fields[name].validation_alias
+    return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (PREFIX + name.upper(),)
+
+
+def shown(value: object) -> str:
+    """A default, for people."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float | int) else str(value or "none")
+
+
 def load_settings(**flags: Any) -> Settings:
     """The settings of this process: defaults, then the environment, then `flags` (None: not given).
 
-    Raises SettingsError.
+    Raises SettingsError, of a flag FlagError.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     known = {PREFIX + name.upper() for name in Settings.model_fields}
@@ -145,6 +171,8 @@ def load_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = str(fault["loc"][0]).lower().removeprefix(PREFIX.lower())
-        variables = [name for name in os.environ if name.lower() in (PREFIX.lower() + field, field)]
-        name = f"--{field.replace('_', '-')}" if field in given else max(variables, key=len, default=field)
+        if field in given:
+            raise FlagError(describe(Settings, {**fault, "loc": (field,)}, f"--{field.replace('_', '-')}")) from None
+        upper = {name.upper(): name for name in os.environ}
+        name = next((upper[name] for name in variables(field) if upper.get(name)), field)
         raise SettingsError(describe(Settings, {**fault, "loc": (field,)}, name)) from None

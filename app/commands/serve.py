@@ -1,24 +1,55 @@
-"""`dalle-server serve`: the HTTP service. Flags win over DALLE_* variables; all settings are in app/settings.py."""
+"""`dalle-server serve`: the HTTP service. Its flags are made from the fields of `app.settings.Settings`, one each."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import inspect
+from typing import Annotated, Any
 
+import typer
+from pydantic.fields import FieldInfo
+from rich.markup import escape
 from typer import Option
 
-from app.settings import load_settings
+from app.schemas import allowed
+from app.settings import FlagError, Settings, load_settings, shown, variables
+
+KINDS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "path": "PATH"}
 
 
-def serve(
-    host: Annotated[str | None, Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, Option(help="Port to listen on; 0 takes a free one.", show_default="8000")] = None,
-    weights: Annotated[Path | None, Option(help="Folder of the checkpoint.", show_default="weights/default")] = None,
-    device: Annotated[str | None, Option(help="auto, cpu, cuda or cuda:0,cuda:1.", show_default="auto")] = None,
-    slots: Annotated[int | None, Option(help="Pictures painted at once; a guided one takes two.")] = None,
-    threads: Annotated[int | None, Option(help="Threads of arithmetic; 0: all cores.")] = None,
-) -> None:
-    """Serve pictures over HTTP. Every setting may also be a DALLE_* variable (DALLE_WEIGHTS=...)."""
+def serve(**flags: str | bool | None) -> None:
+    """Serve pictures over HTTP. Every setting is a flag, and a variable of the environment; the flag wins."""
     from app import server
 
-    server.serve(load_settings(host=host, port=port, weights=weights, device=device, slots=slots, threads=threads))
+    try:
+        settings = load_settings(**flags)
+    except FlagError as error:
+        raise typer.BadParameter(str(error)) from None
+    server.serve(settings)
+
+
+def _parameter(name: str, field: FieldInfo, schema: dict[str, Any]) -> inspect.Parameter:
+    """The flag of a setting. What it is given stays a string, as of a variable: the settings class checks both."""
+    dashed = name.replace("_", "-")
+    switch = field.annotation is bool
+    plain = schema.get("anyOf", [schema])[0]  # of a type that may be None
+    limits = allowed(schema)
+    limits = "" if switch or limits == field.description else limits.removeprefix(f"an {plain['type']} ")
+    limits = limits.removeprefix(f"a {plain['type']} ").removeprefix("a text")
+    facts = "; ".join(filter(None, (limits, f"default: {shown(field.default)}", ", ".join(variables(name)))))
+    option = Option(
+        f"--{dashed}/--no-{dashed}" if switch else f"--{dashed}",
+        help=f"{escape(str(field.description))} [dim]{escape(f'[{facts}]')}[/dim]",
+        show_default=False,
+        metavar=None if switch else KINDS[plain.get("format", plain["type"])],
+        rich_help_panel=schema["panel"],
+    )
+    kind: Any = bool if switch else str
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+_schema = Settings.model_json_schema(by_alias=False)["properties"]
+serve.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [_parameter(name, field, _schema[name]) for name, field in Settings.model_fields.items()]
+)

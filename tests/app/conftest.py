@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,11 +47,11 @@ def live(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def start(quick_checkpoint: Path, tmp_path: Path) -> Iterator[Callable[..., Live]]:
-    """start(weights=None, **variables): servers of this test's own, ended after it."""
+    """start(weights=None, flags=(), **variables): servers of this test's own, ended after it."""
     servers: list[Live] = []
 
-    def begin(weights: Path | None = None, **variables: object) -> Live:
-        server = Live(weights or quick_checkpoint, tmp_path / f"log-{len(servers)}", **variables)
+    def begin(weights: Path | None = None, flags: Sequence[str] = (), **variables: object) -> Live:
+        server = Live(weights or quick_checkpoint, tmp_path / f"log-{len(servers)}", flags, **variables)
         servers.append(server)
         return server
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +21,12 @@ COMMAND = "from app.cli import main; main()"
 
 
 class Live:
-    """`dalle-server serve` with the settings of `variables` (DALLE_ and the name in capitals). A context manager."""
+    """`dalle-server serve` with the settings of `variables` (DALLE_ and the name in capitals). A context manager.
 
-    def __init__(self, weights: Path, log: Path, **variables: object) -> None:
+    flags: of the command line.
+    """
+
+    def __init__(self, weights: Path, log: Path, flags: Sequence[str] = (), **variables: object) -> None:
         given = {"weights": weights, "port": 0, "slots": 4, "threads": 1, "heartbeat_timeout": 600, **variables}
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DALLE_")}
         environ |= {f"DALLE_{name.upper()}": str(value) for name, value in given.items()}
@@ -31,7 +34,7 @@ class Live:
         self._log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", COMMAND, "serve"], env=environ, stdout=stream, stderr=stream
+                [sys.executable, "-c", COMMAND, "serve", *flags], env=environ, stdout=stream, stderr=stream
             )
 
     def __enter__(self) -> Live:

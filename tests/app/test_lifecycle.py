@@ -207,12 +207,12 @@ def test_damaged_weights_stop_the_start_with_one_clear_line(
     assert complaint[0].startswith(f"dalle-server: {weights}")
 
 
-def test_a_taken_port_and_a_wrong_setting_stop_the_start_with_one_clear_line(start: Start) -> None:
+def test_a_taken_port_which_a_flag_names_and_a_wrong_variable_stop_the_start_with_one_clear_line(start: Start) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        server = start(port=port)
+        server = start(flags=["--port", str(port)], port=0)
         assert exit_status(server) == 1
     assert server.log == f"dalle-server: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
     server = start(slots="many")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
+from typer.testing import CliRunner
 
-from app.settings import Settings, SettingsError, load_settings
+from app.cli import app
+from app.schemas import allowed
+from app.settings import Settings, SettingsError, load_settings, shown, variables
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +86,72 @@ def test_a_wrong_flag_is_named_as_a_flag(monkeypatch: pytest.MonkeyPatch) -> Non
         load_settings(heartbeat_timeout=0)
 
 
-def test_every_setting_says_what_it_is() -> None:
-    for name, field in Settings.model_fields.items():
-        assert field.description, name
+SCHEMA = Settings.model_json_schema(by_alias=False)["properties"]
+
+
+@pytest.fixture(scope="module")
+def helped() -> dict[str, tuple[str, str]]:
+    """What `dalle-server serve --help` says of each flag: the heading that it stands under, and its line."""
+    done = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "400", "NO_COLOR": "1"})
+    assert done.exit_code == 0
+    panel, found = "", {}
+    for line in done.output.splitlines():
+        if line.startswith("╭─"):
+            panel = line.strip("╭─╮ ")
+        elif flag := re.match(r"│ --([a-z-]+) ", line):
+            found[flag[1].replace("-", "_")] = (panel, " ".join(line.split()))
+    return found
+
+
+def test_the_help_shows_every_setting_and_nothing_else(helped: dict[str, tuple[str, str]]) -> None:
+    assert set(helped) == {*Settings.model_fields, "help"}
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_help_tells_default_range_and_variable_of_a_setting(helped: dict[str, tuple[str, str]], name: str) -> None:
+    panel, line = helped[name]
+    field = Settings.model_fields[name]
+    assert panel == SCHEMA[name]["panel"] != "Options"
+    assert str(field.description) in line
+    assert f"default: {shown(field.default)}" in line
+    assert line.rstrip(" │").endswith(", ".join(variables(name)) + "]")
+    assert f"DALLE_{name.upper()}" in variables(name)
+    numbers = re.findall(r"\d[\d.]*", allowed(SCHEMA[name])) if field.annotation in (int, float) else []
+    assert len(numbers) == 2 * (field.annotation in (int, float)), "a number has both its bounds"
+    assert all(number in line for number in numbers)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_a_flag_that_wins_over_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command: Any = typer.main.get_command(app)
+    dashed = name.replace("_", "-")
+    if Settings.model_fields[name].annotation is bool:
+        wanted = not Settings.model_fields[name].default
+        arguments, value = [f"--{dashed}" if wanted else f"--no-{dashed}"], str(not wanted)
+    else:
+        value, other = VALUES.get(name, ("20", "30"))
+        arguments = [f"--{dashed}", other]
+    flags = command.commands["serve"].make_context("serve", arguments).params
+    assert [flag for flag, given in flags.items() if given is not None] == [name]
+    monkeypatch.setenv(variables(name)[0], value)
+    of_variable, of_flag = getattr(load_settings(), name), getattr(load_settings(**flags), name)
+    assert of_flag != of_variable
+    assert of_flag == getattr(load_settings(**{name: flags[name]}), name)
+
+
+VALUES = {  # two of each setting that is no number, or none of this size
+    "max_body": ("2000", "3000"),
+    "max_upload": ("2000", "3000"),
+    "host": ("::1", "0.0.0.0"),
+    "weights": ("a", "b"),
+    "device": ("cpu", "cuda:1"),
+    "dtype": ("float32", "bfloat16"),
+    "log": ("json", "plain"),
+    "log_level": ("debug", "error"),
+}
+
+
+def test_a_wrong_flag_on_the_command_line_is_a_usage_error_naming_it() -> None:
+    done = CliRunner().invoke(app, ["serve", "--port", "abc"], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "--port: abc, and it must be an integer from 0 to 65535" in done.output
