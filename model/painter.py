@@ -20,6 +20,7 @@ from model.checkpoints import Checkpoint
 from model.checkpoints import load as load_checkpoint
 from model.errors import DalleError, InvalidRequest
 from model.inference.engine import Engine
+from model.inference.scoring import Scorer
 from model.inference.sequence import (
     INVALID_REQUEST,
     MAX_IMAGES,
@@ -46,6 +47,7 @@ class Painter:
         self.checkpoint = checkpoint
         self.slots = slots
         self._engine: Engine | None = None
+        self._clip: Scorer | None = None
         self._lock = threading.Lock()
 
     @property
@@ -61,6 +63,13 @@ class Painter:
     def transformer(self) -> Transformer:
         """logits(text_ids (b, t), image_ids (b, k)) -> (b, t + k, text vocabulary + image vocabulary), float32."""
         return self.checkpoint.transformer
+
+    @property
+    def clip(self) -> Scorer:
+        """score(pictures or tokens, prompt) -> how well each fits. Raises CheckpointError where there is none."""
+        if self._clip is None:
+            self._clip = Scorer(self.checkpoint, self.device)
+        return self._clip
 
     @property
     def device(self) -> torch.device:
@@ -79,6 +88,7 @@ class Painter:
         on_progress: Callable[[int, int], object] | None = None,
         index: int = 0,
         forced: bytes | None = None,
+        best_of: int | None = None,
     ) -> list[Image.Image]:
         """Paint `n` (1 to 64) pictures of `prompt`: RGB, 256 x 256, in the order of their index.
 
@@ -86,14 +96,21 @@ class Painter:
         and "index". temperature, top_k, top_p, guidance: as in SamplingParams; None takes the checkpoint's default.
         truncate: cut a prompt that is too long instead of refusing it. on_progress: called with the rows of image
         tokens done and the rows in all. index: of the first picture; seed and index name a picture. forced: tokens
-        that are not drawn but kept, as in GenerationRequest.
+        that are not drawn but kept, as in GenerationRequest. best_of: paint so many (n to 64) and return the n that fit
+        the prompt best, the best one first, each with its "score" in `info`: by the checkpoint's CLIP, or without one
+        by likelihood.
         Raises InvalidRequest naming the argument, PromptTooLong, and DalleError if the model's output is not finite.
         """
         if not 1 <= n <= MAX_IMAGES:
             raise InvalidRequest("n", f"n: {n}, and it must be from 1 to {MAX_IMAGES}")
         params = self.sampling(seed, temperature, top_k, top_p, guidance)
+        if best_of is not None and not n <= best_of <= MAX_IMAGES:
+            allowed = f"it must be from {n}, the pictures to return, to {MAX_IMAGES}"
+            raise InvalidRequest("best_of", f"best_of: {best_of}, and {allowed}")
         ids = tuple(self.tokenizer.encode(prompt, truncate))
-        return self.paint([GenerationRequest("0", ids, n, params, index, forced)], on_progress)
+        request = GenerationRequest("0", ids, best_of or n, params, index, forced, score=best_of is not None)
+        pictures = self.paint([request], on_progress)
+        return best(pictures)[:n] if best_of else pictures
 
     def generate_each(
         self,
@@ -173,6 +190,11 @@ class Painter:
         if event.score is not None:
             image.info["score"] = event.score
         return image
+
+
+def best(pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """Scored pictures, the best one first; of equals the one of the lower index."""
+    return sorted(pictures, key=lambda picture: (-picture.info["score"], picture.info["index"]))
 
 
 def _error(event: Failed) -> DalleError:

@@ -52,6 +52,7 @@ def test_the_surface() -> None:
         "on_progress",
         "index",
         "forced",
+        "best_of",
     ]
     with pytest.raises(AttributeError, match="has no attribute 'paint'"):
         model.paint  # noqa: B018  # type: ignore[attr-defined]

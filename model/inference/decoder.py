@@ -24,13 +24,23 @@ class SlotDecoder:
     """One static KV cache with its slots, and one more that holds the null prompt."""
 
     def __init__(
-        self, transformer: Transformer, null: Seq[int], slots: int, device: torch.device, strict: bool = True
+        self,
+        transformer: Transformer,
+        null: Seq[int],
+        slots: int,
+        device: torch.device,
+        strict: bool = True,
+        likelihood: bool = True,
     ) -> None:
-        """transformer: on `device`, in its final type. null: the null prompt. slots: rows that images may take."""
+        """transformer: on `device`, in its final type. null: the null prompt. slots: rows that images may take.
+
+        likelihood: images that ask for a score get one by likelihood (`score`).
+        """
         self.transformer = transformer
         self.config = transformer.config
         self.device = device
         self.strict = strict
+        self._likelihood = likelihood
         # In strict mode a multiple of four rows is computed: of the widths measured so far, all such widths agree.
         rows = -(-slots // 4) * 4 if strict else slots
         self._null_slot, self._null_length = rows, len(null)
@@ -73,7 +83,7 @@ class SlotDecoder:
             if batch.forces:
                 forced = state.forced[images, at + j]
                 tokens = torch.where(forced >= 0, forced, tokens)
-            if len(batch.scored):
+            if self._likelihood and len(batch.scored):
                 self._score(batch, conditional, logits, tokens, at + j)
             state.drawn[images, j] = tokens
             state.tokens[images, at + j] = tokens

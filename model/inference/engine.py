@@ -33,6 +33,7 @@ from model.inference.decoder import SlotDecoder
 from model.inference.pace import Pace
 from model.inference.painting import Easel
 from model.inference.scheduler import Counts, Scheduler
+from model.inference.scoring import Scorer
 from model.inference.sequence import (
     DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
@@ -63,6 +64,7 @@ class _Job:
 
     rows_done: list[int]  # of each image
     forced: Tensor | None = None  # (image tokens,) int64, -1 where the model is free
+    text: Tensor | None = None  # the prompt's vector, where a CLIP is to score the pictures
     started: bool = False
     progressed: bool = False
 
@@ -100,7 +102,8 @@ class Engine:
         self.config = checkpoint.config.transformer
         transformer = checkpoint.transformer.to(device=self.device, dtype=dtype).eval()
         self._null = tuple(self.tokenizer.null)
-        self.decoder = SlotDecoder(transformer, self._null, slots, self.device, strict)
+        self.scorer = Scorer(checkpoint, self.device) if checkpoint.clip else None
+        self.decoder = SlotDecoder(transformer, self._null, slots, self.device, strict, likelihood=self.scorer is None)
         self.easel = Easel(checkpoint.vae.to(self.device).eval(), self.device)
         self.scheduler = Scheduler(slots)
         self._pace = Pace()
@@ -241,6 +244,8 @@ class Engine:
             keep = torch.from_numpy(np.frombuffer(request.keep, np.uint8).astype(np.bool_))
             job.forced = torch.where(keep, self.easel.read(request.image), -1)
         self.decoder.start(sequences, job.forced)
+        if request.score and self.scorer and job.text is None:
+            job.text = self.scorer.read(request.text_ids)
         if not job.started:
             job.started = True
             self._events.append(Started(request.id))
@@ -290,12 +295,19 @@ class Engine:
         if not self.decoder.sound(slot):
             self._fail_unsound(sequence)  # its slots are cleaned by the next step, before they are given to anybody
             return
-        score = self.decoder.score(slot) if sequence.request.score else None
         tokens = self.decoder.tokens(slot)
+        score = self._score(sequence, tokens) if sequence.request.score else None
         self.scheduler.drawn(sequence)
         self._batch = None
         self._canvases = deque(c for c in self._canvases if c.sequence is not sequence)  # older, unfinished ones
         self._canvases.append(_Canvas(sequence, tokens, None, now - sequence.started, score))
+
+    def _score(self, sequence: Sequence, tokens: Tensor) -> float:
+        """How well the drawn tokens fit the prompt: by the CLIP, or by the transformer's own likelihood without one."""
+        text = self._jobs[sequence.request.id].text
+        if self.scorer is None or text is None:
+            return self.decoder.score(sequence.slots[0])
+        return self.scorer.fit(tokens, text)
 
     def _paint(self) -> None:
         """Paint what is drawn: one picture while others are being drawn, so that they wait little; else all of them."""

@@ -78,7 +78,8 @@ class GenerationRequest:
     image, keep: another way to force: an RGB picture (image_size * image_size * 3 bytes) that the engine encodes, and a
     byte for every image token, 1 where the picture's token is kept; not together with `forced`.
     partial_rows: after that many finished rows of tokens an unfinished picture is sent (1..grid-1, ascending).
-    score: each Painted carries a score of how well the picture fits the prompt (for best_of); takes the null row too.
+    score: each Painted carries a score of how well the picture fits the prompt (for best_of): by the checkpoint's CLIP,
+    or without one by likelihood; it takes the null row too, which the latter needs.
     """
 
     id: str
@@ -182,8 +183,9 @@ class Painted(Event):
     """A finished picture.
 
     rgb: image_size * image_size * 3 bytes, row by row. tokens: little-endian int16, grid * grid of them.
-    seconds: from the image's start to its end. score: where asked for, the mean over the drawn tokens of
-    log p(token | prompt) - log p(token | null prompt), in nats: higher fits the prompt better.
+    seconds: from the image's start to its end. score: where asked for, how well it fits the prompt, higher fits better:
+    the cosine of the CLIP's vectors, -1 to 1, or where the checkpoint has no CLIP the mean over the drawn tokens of
+    log p(token | prompt) - log p(token | null prompt), in nats.
     """
 
     index: int
