@@ -5,6 +5,7 @@
     ├── BodyTooLarge            413: more bytes than the server reads
     ├── WrongContentType        415
     ├── BodyTooSlow             408: the body did not arrive in time
+    ├── NotAuthorised           401: no API key, or none that is known
     ├── NoSuchModel             404: a model that this server does not serve
     ├── PaintingFailed          500: the engine gave the request up
     ├── ClientGone              no answer: nobody is there to read it (499 in the log)
@@ -53,6 +54,14 @@ class PaintingFailed(DalleError):
         self.code = code
 
 
+class NotAuthorised(DalleError):
+    """A request without an API key, or with one that is not known. given: whether there was one."""
+
+    def __init__(self, message: str, given: bool) -> None:
+        super().__init__(message)
+        self.given = given
+
+
 class NoSuchModel(InvalidRequest):
     """A model's id that is not the served one's."""
 
@@ -67,6 +76,7 @@ class ReaderTooSlow(DalleError):
 
 # The first row whose type fits counts.
 TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
+    (NotAuthorised, 401, "invalid_api_key"),
     (BadBody, 400, "bad_body"),
     (BodyTooSlow, 408, "body_too_slow"),
     (BodyTooLarge, 413, "body_too_large"),
@@ -92,7 +102,7 @@ NO_RETRY = frozenset({409, 500, 504})
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 CODES = tuple(dict.fromkeys(
     [code for _, _, code in TABLE]
-    + ["client_over_share", "poison_request", "internal_error", "http_error", *HTTP_CODES.values()]
+    + ["missing_api_key", "client_over_share", "poison_request", "internal_error", "http_error", *HTTP_CODES.values()]
 ))  # fmt: skip
 
 
@@ -117,6 +127,10 @@ def answer(error: Exception) -> Answer:
         return Answer(503, "overloaded", str(error), headers)
     if isinstance(error, errors.WorkerFailed) and error.poison:
         return Answer(500, "poison_request", str(error))
+    if isinstance(error, NotAuthorised):  # the header by RFC 6750, section 3
+        asked = 'Bearer realm="dalle-server"' + ', error="invalid_token"' * error.given
+        code = "invalid_api_key" if error.given else "missing_api_key"
+        return Answer(401, code, str(error), {"WWW-Authenticate": asked})
     if isinstance(error, HTTPException):
         code = HTTP_CODES.get(error.status_code, "http_error")
         return Answer(error.status_code, code, str(error.detail), error.headers or {})

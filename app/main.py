@@ -16,10 +16,13 @@ from starlette.exceptions import HTTPException
 
 import model
 from app.checkpoint import ServedCheckpoint
+from app.cors import Cors
 from app.errors import answer, render
 from app.images import Threads
+from app.keys import Guard, read_hashes
 from app.metrics import Metrics
 from app.middleware import Frontier
+from app.openapi import Application
 from app.painting import Service
 from app.pool import Pool
 from app.routes import generate, images, ops
@@ -35,8 +38,10 @@ DESCRIPTION = "Text to image with the DALL-E family's method: a prompt in, pictu
 def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     """The application over `pool`, or over worker processes of its own; its lifespan starts and stops them.
 
-    Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read.
+    Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read, and SettingsError if the API
+    keys cannot.
     """
+    hashes = read_hashes(settings)
     pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
     service = Service(settings, pool, Metrics(pool), Threads(2, "png"), Threads(1, "upload"))
 
@@ -50,7 +55,7 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
             service.threads.close()
             service.upload_threads.close()
 
-    app = FastAPI(
+    app = Application(
         title="dalle-server",
         description=DESCRIPTION,
         version=model.__version__,
@@ -68,7 +73,10 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
         app.add_api_route(path, _page(DEMO / file), include_in_schema=False)
     app.add_exception_handler(DalleError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
-    app.add_middleware(Frontier, metrics=service.metrics)
+    if hashes:
+        app.keyed = True
+        app.add_middleware(Guard, hashes=hashes)
+    app.add_middleware(Frontier, metrics=service.metrics, cors=Cors(settings.origins))  # the last one is the outermost
     return app
 
 

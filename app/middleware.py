@@ -15,9 +15,10 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.cors import Cors
 from app.errors import answer, render
 from app.metrics import Metrics
-from model.errors import Draining
+from model.errors import DalleError, Draining
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")  # what we take over from a client; anything else gets a fresh one
 POLICY = (
@@ -38,11 +39,13 @@ log = logging.getLogger("dalle.http")
 
 
 class Frontier:
-    """The outermost layer. It leaves `request_id` and `log`, a dict of fields for the log line, in the state."""
+    """The outermost layer. In the state it leaves `request_id`, `log`, a dict of fields for the log line, and an empty
+    `key`, which `app.keys` fills."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, cors: Cors) -> None:
         self._app = app
         self._metrics = metrics
+        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,7 +57,7 @@ class Frontier:
         method = scope["method"]
         # HEAD is GET for the routes; the HTTP layer, which knows the true method, sends no body.
         scope = {**scope, "method": "GET" if method == "HEAD" else method}
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "log": fields}
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "log": fields, "key": ""}
         status = 0
 
         async def send_on(message: Message) -> None:
@@ -64,15 +67,16 @@ class Frontier:
                 given = list(message.get("headers", []))
                 caching = b"no-cache" if any(name == b"etag" for name, _ in given) else b"no-store"
                 added = [*HEADERS, (b"cache-control", caching), (b"x-request-id", request_id.encode())]
+                added += self._cors.headers(scope)
                 message = {**message, "headers": given + added}
             await send(message)
 
         try:
-            await self._app(scope, receive, send_on)
+            await (self._cors.preflight(scope) or self._app)(scope, receive, send_on)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError):  # by uvicorn, which ends and waits no longer for this request
                 error = Draining("the server is shutting down")
-            else:
+            elif not isinstance(error, DalleError):
                 log.exception("a fault of ours", extra={"fields": {"id": request_id}})
             said = answer(error)
             fields["error"] = said.code

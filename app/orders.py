@@ -45,7 +45,7 @@ def make_order(
         first_index=asked.index or 0,
         truncate=settings.truncate if asked.truncate is None else asked.truncate,
         seconds=settings.deadline,
-        client=request.client.host if request.client else "",
+        client=request.state.key or (request.client.host if request.client else ""),
         partial_rows=partial_rows,
         score=asked.best_of is not None,
     )

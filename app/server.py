@@ -18,10 +18,13 @@ from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app import logs
 from app.checkpoint import ServedCheckpoint
+from app.errors import Answer, render
 from app.main import create_app
+from app.middleware import HEADERS
 from app.pool import Pool
 from app.settings import Settings
 from app.worker_pool import WorkerPool
@@ -85,6 +88,19 @@ class Server(uvicorn.Server):
         return bool(self._pool.fatal) or await super().on_tick(counter)
 
 
+class Protocol(H11Protocol):
+    """HTTP/1.1, whose answer to what is none has the form and the headers of all other answers."""
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002, uvicorn's name for it
+        """Answer, and close the connection."""
+        if self.cycle is None or not self.cycle.response_started:  # else the answer is under way, and is cut short
+            said = render(Answer(400, "bad_request", "the request is not HTTP/1.1 that can be read"))
+            headers = [*said.raw_headers, *HEADERS, (b"cache-control", b"no-store"), (b"connection", b"close")]
+            lines = [b"HTTP/1.1 400 Bad Request", *(b"%b: %b" % header for header in headers), b"", bytes(said.body)]
+            self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
+
+
 def abortable(app: ASGIApp) -> ASGIApp:
     """The application, which finds in `scope["state"]["abort"]` how to cut its connection at once.
 
@@ -125,7 +141,7 @@ def serve(settings: Settings) -> None:
     config = uvicorn.Config(
         abortable(create_app(settings, pool)),
         loop="asyncio",
-        http="h11",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -110,6 +110,23 @@ class Settings(BaseSettings):
         le=3600,
     )
 
+    api_keys: str = _setting(
+        "Who may ask",
+        "",
+        "SHA-256 hashes of API keys, separated by commas: `dalle-server key` makes them; with any, a key is needed",
+        pattern=r"^([0-9a-f]{64}([, ]+[0-9a-f]{64})*)?$",
+        repr=False,
+    )
+    api_keys_file: Path | None = _setting(
+        "Who may ask", None, "file with such hashes, one a line, of which # begins a comment; read at the start"
+    )
+    cors_origins: str = _setting(
+        "Who may ask",
+        "",
+        "origins whose pages may ask, as https://example.org,http://localhost:3000; none: only this server's own",
+        pattern=r"^([a-z][a-z0-9+.-]*://[^\s,/*]+(,[a-z][a-z0-9+.-]*://[^\s,/*]+)*)?$",
+    )
+
     max_body: int = _setting(
         "What is read", 1 << 20, "bytes of a request's body; beyond them 413", ge=1 << 10, le=1 << 28
     )
@@ -132,15 +149,20 @@ class Settings(BaseSettings):
     log: Literal["plain", "json"] = _setting("Log", "plain", "form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = _setting("Log", "info", "least level that is logged")
 
-    @field_validator("weights")
+    @field_validator("weights", "api_keys_file")
     @classmethod
-    def _expand(cls, path: Path) -> Path:
-        return path.expanduser()
+    def _expand(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser()
 
     @property
     def devices(self) -> tuple[str, ...]:
         """One entry a worker process."""
         return tuple(self.device.split(","))
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Those of cors_origins."""
+        return tuple(filter(None, self.cors_origins.split(",")))
 
 
 def variables(name: str) -> tuple[str, ...]:
@@ -171,6 +193,8 @@ def load_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = str(fault["loc"][0]).lower().removeprefix(PREFIX.lower())
+        if not Settings.model_fields[field].repr:
+            fault["input"] = "(not shown)"
         if field in given:
             raise FlagError(describe(Settings, {**fault, "loc": (field,)}, f"--{field.replace('_', '-')}")) from None
         upper = {name.upper(): name for name in os.environ}

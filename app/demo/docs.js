@@ -28,11 +28,11 @@ function range(schema) {
 }
 
 // The command line that sends a body like the schema's example, or of what it requires.
-function curl(path, kind, schema) {
+function curl(path, kind, schema, closed) {
   const isFile = (name) => (schema.properties[name] || {}).format === "binary";
   const needed = (schema.required || []).map((name) => [name, isFile(name) ? "picture.png" : "a red apple"]);
   const [example = Object.fromEntries(needed)] = schema.examples || [];
-  const start = `curl -s ${location.origin}${path}`;
+  const start = `curl -s ${location.origin}${path}${closed ? " -H 'Authorization: Bearer KEY'" : ""}`;
   if (kind === "application/json") return `${start} -H 'Content-Type: ${kind}' -d '${JSON.stringify(example)}'`;
   return [start, ...Object.entries(example).map(([name, value]) => `-F ${name}='${isFile(name) ? "@" : ""}${value}'`)].join(" ");
 }
@@ -51,7 +51,7 @@ function section(api, path, method, route) {
       return [name, [make("div", "", {}, ...prose(one.description)), make("div", "soft", {}, limits)]];
     });
     parts.push(heading(`Fields (${content.map(([kind]) => kind).join(", ")})`), table(rows));
-    parts.push(heading("Try it"), make("pre", "", { tabIndex: 0 }, curl(path, content[0][0], schema)));
+    parts.push(heading("Try it"), make("pre", "", { tabIndex: 0 }, curl(path, content[0][0], schema, (route.security || []).length)));
   }
   parts.push(heading("Answers"), table(Object.entries(route.responses).map(([status, one]) => [status, prose(resolve(one).description)])));
   const headers = Object.entries((route.responses["200"] || {}).headers || {});

@@ -19,7 +19,6 @@ export function fileName(record) {
 
 const TITLES = {
   400: "That cannot be painted",
-  401: "This server asks for a key",
   403: "This key may not do that",
   413: "That is too large",
   422: "That cannot be painted",
@@ -28,6 +27,8 @@ const TITLES = {
   504: "It took too long",
 };
 const CODES = {
+  missing_api_key: ["This server asks for a key", "Enter the API key that its operator gave you. It is kept until this tab is closed."],
+  invalid_api_key: ["This key does not fit", "The server does not know it. Is it complete?"],
   unreachable: ["No connection", "The server cannot be reached. Is it running, and are you online?"],
   cut: ["The connection broke", "What was finished is kept. The rest can be painted again, with the same seed."],
   draining: ["The server is shutting down", "It takes no more orders; what was accepted is finished."],

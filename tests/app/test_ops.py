@@ -12,6 +12,7 @@ import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from app.checkpoint import ServedCheckpoint
+from app.keys import Guard
 from app.main import create_app
 from app.middleware import Frontier
 from app.settings import Settings
@@ -117,10 +118,11 @@ def test_the_log_has_a_line_a_request_and_no_prompt(live: Live) -> None:
 
 
 def test_no_middleware_hides_the_clients_leaving_from_a_route(quick_checkpoint: Path) -> None:
-    settings = Settings(weights=quick_checkpoint)
+    settings = Settings(weights=quick_checkpoint, api_keys="0" * 64, cors_origins="https://example.org")
     app = create_app(settings, WorkerPool(settings, ServedCheckpoint.read(quick_checkpoint)))
-    assert [str(layer.cls) for layer in app.user_middleware] == [str(Frontier)]
-    assert not issubclass(Frontier, BaseHTTPMiddleware)
+    layers: list[Any] = [layer.cls for layer in app.user_middleware]
+    assert layers == [Frontier, Guard]
+    assert not any(issubclass(layer, BaseHTTPMiddleware) for layer in layers)
 
 
 def test_descriptors_and_threads_come_back_to_where_they_were(live: Live) -> None:

@@ -67,7 +67,9 @@ def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_setting(monkeyp
         ("DALLE_STRICT", "perhaps", "DALLE_STRICT: perhaps, and it must be true or false"),
         ("DALLE_LOG", "xml", "DALLE_LOG: xml, and it must be one of plain, json"),
         ("DALLE_DEVICE", "tpu", "DALLE_DEVICE: tpu, and it must be auto, cpu, cuda or cuda:0"),
-        ("DALLE_SLOT", "4", "DALLE_SLOT: no such setting; known are DALLE_CLIENT_QUEUE, DALLE_DEADLINE"),
+        ("DALLE_API_KEYS", "sesame", 'DALLE_API_KEYS: "(not shown)", and it must be SHA-256 hashes of API keys'),
+        ("DALLE_CORS_ORIGINS", "a.org", 'DALLE_CORS_ORIGINS: "a.org", and it must be origins whose pages may ask, as'),
+        ("DALLE_SLOT", "4", "DALLE_SLOT: no such setting; known are DALLE_API_KEYS, DALLE_API_KEYS_FILE"),
     ],
 )
 def test_a_wrong_variable_is_one_line_with_its_name_and_value(
@@ -146,6 +148,9 @@ VALUES = {  # two of each setting that is no number, or none of this size
     "weights": ("a", "b"),
     "device": ("cpu", "cuda:1"),
     "dtype": ("float32", "bfloat16"),
+    "api_keys": ("0" * 64, "1" * 64),
+    "api_keys_file": ("a", "b"),
+    "cors_origins": ("http://a.org", "http://b.org,http://c.org:80"),
     "log": ("json", "plain"),
     "log_level": ("debug", "error"),
 }

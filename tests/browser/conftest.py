@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from app.keys import key_hash
 from model.checkpoints import save
 from model.config import CheckpointConfig, SamplingDefaults, transformer_config, vae_config
 from model.tokenizer import Tokenizer
@@ -26,6 +28,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 ROWS = 16  # of a picture
+KEY = "sesame"
 SECONDS = 60  # that the page may take for anything, on a busy machine
 REFUSED = "Failed to load resource"  # what Chromium itself says of an answer that is no 200
 
@@ -45,8 +48,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A ready server whose pictures have ROWS rows and take a second."""
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose pictures have ROWS rows and take a second."""
     levels = (4, 4)
     config = CheckpointConfig(
         name="slow",
@@ -60,7 +63,20 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     randomise(transformer, seed=2)
     folder = tmp_path_factory.mktemp("browser")
     save(folder / "slow", config, Tokenizer.train(CAPTIONS * 2, vocab_size=512), vae, transformer, dtype=torch.float32)
-    with Live(folder / "slow", folder / "log", slots=8) as server:
+    return folder / "slow"
+
+
+@pytest.fixture(scope="module")
+def live(weights: Path) -> Iterator[Live]:
+    """A ready server."""
+    with Live(weights, weights.with_name("log"), slots=8) as server:
+        yield server.ready()
+
+
+@pytest.fixture
+def guarded(weights: Path) -> Iterator[Live]:
+    """A ready server that wants the API key KEY."""
+    with Live(weights, weights.with_name("guarded-log"), api_keys=key_hash(KEY)) as server:
         yield server.ready()
 
 
@@ -69,7 +85,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def open_page(browser: Browser, live: Live) -> Iterator[Open]:
-    """open_page(**options of a browser context): the demo page in a browser profile of its own.
+    """open_page(server=live, **options of a browser context): the demo page in a browser profile of its own.
 
     Afterwards nothing may have gone wrong on it, and nothing may have been asked of another origin.
     """
@@ -81,19 +97,19 @@ def open_page(browser: Browser, live: Live) -> Iterator[Open]:
 
     contexts = []
 
-    def begin(**options: object) -> Page:
-        context = browser.new_context(base_url=live.url, **{"viewport": {"width": 1280, "height": 800}, **options})  # type: ignore[arg-type]
+    def begin(server: Live = live, **options: object) -> Page:
+        context = browser.new_context(base_url=server.url, **{"viewport": {"width": 1280, "height": 800}, **options})  # type: ignore[arg-type]
         context.set_default_timeout(1000 * SECONDS)
         contexts.append(context)
         page = context.new_page()
         page.on("console", on_console)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: None if local(request.url) else wrong.append(request.url))
+        page.on("request", lambda request: None if local(server, request.url) else wrong.append(request.url))
         page.goto("/")
         return page
 
-    def local(url: str) -> bool:
-        return url.startswith((live.url + "/", "blob:" + live.url + "/", "data:"))
+    def local(server: Live, url: str) -> bool:
+        return url.startswith((server.url + "/", "blob:" + server.url + "/", "data:"))
 
     yield begin
     for context in contexts:

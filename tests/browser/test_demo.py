@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.app.live import Live
-from tests.browser.conftest import ROWS, SECONDS, Open
+from tests.browser.conftest import KEY, ROWS, SECONDS, Open
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
@@ -147,24 +147,25 @@ def test_what_is_wrong_is_said_in_words(open_page: Open) -> None:
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_a_key_is_asked_for_once_where_the_server_wants_one(open_page: Open) -> None:
-    page = open_page()
-
-    def guard(route: Route) -> None:
-        if route.request.headers.get("authorization") == "Bearer sesame":
-            route.continue_()
-        else:
-            route.fulfill(status=401, json={"error": {"message": "an API key is needed", "param": None, "code": "x"}})
-
-    page.route("**/v1/**", guard)
-    expect(page.get_by_label("API key")).to_be_hidden()
+def test_a_key_is_asked_for_once_where_the_server_wants_one(open_page: Open, guarded: Live) -> None:
+    page = open_page(guarded)
+    alert, key = page.get_by_role("alert"), page.get_by_label("API key")
+    expect(key).to_be_hidden()
     ask(page, "a red apple")
-    expect(page.get_by_role("alert")).to_contain_text("An API key is needed.")
-    expect(page.get_by_label("API key")).to_be_focused()
-    page.get_by_label("API key").fill("sesame")
+    expect(alert).to_contain_text("This server asks for a key")
+    expect(key).to_be_focused()
+    key.fill("open")
+    page.keyboard.press("Enter")
+    expect(alert).to_contain_text("This key does not fit")
+    expect(key).to_be_focused()
+    assert complaints(page) == []
+    key.fill(KEY)
     page.keyboard.press("Enter")
     stage(page, "done")
-    paint(page, "a red apple")
+    expect(alert).to_be_hidden()
+    page.reload()
+    paint(page, "a red apple")  # the tab keeps the key
+    assert KEY not in guarded.log
 
 
 def test_the_gallery_survives_a_reload_and_gives_a_deleted_picture_back(open_page: Open) -> None:

@@ -1,0 +1,45 @@
+"""What /openapi.json says beyond FastAPI's own: where keys are needed, the scheme, and 401 for the closed routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.errors import OPENAI
+from app.keys import is_open
+
+SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key that the operator of this server gave you.",
+}
+ASKED = {"WWW-Authenticate": {"description": "Bearer, the scheme of RFC 6750.", "schema": {"type": "string"}}}
+
+
+class Application(FastAPI):
+    """FastAPI whose document tells of API keys. keyed: whether they are needed."""
+
+    keyed: bool = False
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            if self.keyed:
+                _close(document)
+        return super().openapi()
+
+
+def _close(document: dict[str, Any]) -> None:
+    document["components"]["securitySchemes"] = {"key": SCHEME}
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            operation["security"] = [] if is_open(path) else [{"key": []}]
+            if not is_open(path):
+                operation["responses"]["401"] = _refusal("OpenAIError" if path.startswith(OPENAI) else "ErrorBody")
+
+
+def _refusal(schema: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"description": "No API key, or none that is known.", "headers": ASKED, "content": content}
