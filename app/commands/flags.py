@@ -10,12 +10,13 @@ the name that the training code gives to the same thing, so that a group is hand
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 from typer import Argument, Option
@@ -45,11 +46,11 @@ def spread(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., Non
                 continue
             fields = get_type_hints(groups[parameter.name], include_extras=True)
             for field in dataclasses.fields(groups[parameter.name]):
-                default = defaults.get(field.name, field.default)
+                default, hint = field.default, fields[field.name]
+                if field.name in defaults:
+                    default, hint = defaults[field.name], _shown_as_it_is(hint)
                 parameters.append(
-                    inspect.Parameter(
-                        field.name, parameter.KEYWORD_ONLY, default=default, annotation=fields[field.name]
-                    )
+                    inspect.Parameter(field.name, parameter.KEYWORD_ONLY, default=default, annotation=hint)
                 )
 
         @functools.wraps(command)
@@ -64,6 +65,14 @@ def spread(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., Non
         return run
 
     return decorate
+
+
+def _shown_as_it_is(hint: Any) -> Any:
+    """The type of an option whose --help shows its default itself, whatever the option's own says of it."""
+    kind, option = get_args(hint)
+    shown = copy.copy(option)
+    shown.show_default = True
+    return Annotated[kind, shown]
 
 
 def preset(name: str | None, presets: dict[str, dict[str, Any]], start: Path | None) -> str:

@@ -1,4 +1,4 @@
-"""`dalle-server train vae | transformer`, `dalle-server export`: from captioned pictures to a checkpoint to serve.
+"""`dalle-server train vae | transformer | clip`, `dalle-server export`: from captioned pictures to a checkpoint.
 
 A run is a folder. Start the same command again and it goes on where it was, also after kill -9. On several GPUs:
 torchrun --nproc-per-node 4 --no-python dalle-server train ...
@@ -13,12 +13,25 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from app.commands.flags import DATA, LEARNING, RUN, CheckpointFlags, Data, LoopFlags, SelectionFlags, preset, spread
+from app.commands.flags import (
+    DATA,
+    LEARNING,
+    RUN,
+    CheckpointFlags,
+    Data,
+    LoopFlags,
+    RuleFlags,
+    SelectionFlags,
+    preset,
+    spread,
+)
 
-app = typer.Typer(help="Train the VQ-VAE, then the transformer. The same command again goes on with the run.")
+app = typer.Typer(
+    help="Train the VQ-VAE, then the transformer, then the reranker. The same command again goes on with the run."
+)
 
 Cache = Annotated[Path, Option(help="Where pictures and tokens are kept ready.", rich_help_panel=DATA)]
-FIRST_STAGE = Path("runs/vae")
+FIRST_STAGE, SECOND_STAGE = Path("runs/vae"), Path("runs/transformer")
 
 
 @app.command("vae")
@@ -26,6 +39,7 @@ FIRST_STAGE = Path("runs/vae")
 def train_vae(
     data: Data,
     loop: LoopFlags,
+    rules: RuleFlags,
     preset_name: Annotated[
         str | None,
         Option("--preset", help="tiny, small or default.", show_default="default", rich_help_panel=LEARNING),
@@ -75,16 +89,18 @@ def train_vae(
         exchange=exchange,
         cache=cache,
         decoder_only=decoder_only,
+        rules=rules.rules(),
     )
     train(options, find_vae(start) if start else None)
     typer.echo(loop.out)
 
 
 @app.command("transformer")
-@spread(out=Path("runs/transformer"), batch=32)
+@spread(out=SECOND_STAGE, batch=32)
 def train_transformer(
     data: Data,
     loop: LoopFlags,
+    rules: RuleFlags,
     selection: SelectionFlags,
     checkpoint: CheckpointFlags,
     vae: Annotated[
@@ -196,6 +212,7 @@ def train_transformer(
         selection=Selection(selection.names(), frozenset(selection.source or ()), selection.shares()),
         prompts=tuple(prompt or PROMPTS),
         cache=cache,
+        rules=rules.rules(),
     )
     begun = find_start(start) if start else None
     image_tokenizer = begun.vae if begun and begun.vae and vae is None else find_vae(vae or FIRST_STAGE)
@@ -204,8 +221,80 @@ def train_transformer(
         path = loop.out / "checkpoint"
         sampling = begun.sampling if begun else SamplingDefaults()
         named = ExportOptions(checkpoint.name, checkpoint.licence, checkpoint.data_note, sampling)
-        export(loop.out, image_tokenizer, path, named)
+        clip = begun.clip if begun and image_tokenizer is begun.vae else None  # it reads the same tokens
+        export(loop.out, image_tokenizer, path, named, clip)
         typer.echo(path)
+
+
+@app.command("clip")
+@spread(out=Path("runs/clip"), steps=3000, batch=128)
+def train_clip(
+    data: Data,
+    loop: LoopFlags,
+    rules: RuleFlags,
+    selection: SelectionFlags,
+    vae: Annotated[
+        Path, Option(help="Folder of the `train vae` run, or of a checkpoint.", rich_help_panel=DATA)
+    ] = FIRST_STAGE,
+    tokenizer: Annotated[
+        Path | None,
+        Option(
+            help="Folder of the `train transformer` run, or of a checkpoint.",
+            show_default=f"{SECOND_STAGE}; with --vae a checkpoint, its own",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    preset_name: Annotated[
+        str, Option("--preset", help="tiny, small or default.", rich_help_panel=LEARNING)
+    ] = "default",
+    muon_lr: Annotated[
+        float, Option(min=0.0, help="Learning rate of the hidden matrices.", rich_help_panel=LEARNING)
+    ] = 0.02,
+    adam_lr: Annotated[float, Option(min=0.0, help="Learning rate of all the rest.", rich_help_panel=LEARNING)] = 2e-3,
+    weight_decay: Annotated[
+        float, Option(min=0.0, help="Of matrices, in units of the learning rate.", rich_help_panel=LEARNING)
+    ] = 0.05,
+    mirror: Annotated[
+        float,
+        Option(min=0.0, max=1.0, help="Chance of a mirror image, where one is allowed.", rich_help_panel=LEARNING),
+    ] = 0.5,
+    shift: Annotated[
+        int, Option(min=0, max=8, help="Image tokens by which a picture is moved at most.", rich_help_panel=LEARNING)
+    ] = 2,
+    false_captions: Annotated[
+        float,
+        Option(
+            min=0.0,
+            max=1.0,
+            help="Chance of a false caption (another colour, side, number) to reject.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = 1.0,
+    cache: Cache = Path("data/prepared"),
+) -> None:
+    """The reranker of best_of: a small CLIP, on captions and image tokens. `dalle-server export --clip` adds it."""
+    from model.config import CLIP_PRESETS
+    from model.tokenizer import Tokenizer
+    from model.training.export import find_vae, is_checkpoint
+    from model.training.selection import Selection
+    from model.training.train_clip import ClipOptions, train
+
+    options = ClipOptions(
+        tuple(data),
+        loop.options(),
+        preset(preset_name, CLIP_PRESETS, None),
+        muon_lr=muon_lr,
+        adam_lr=adam_lr,
+        weight_decay=weight_decay,
+        mirror=mirror,
+        shift=shift,
+        false_captions=false_captions,
+        selection=Selection(selection.names(), frozenset(selection.source or ()), selection.shares()),
+        cache=cache,
+    )
+    words = tokenizer or (vae if is_checkpoint(vae) else SECOND_STAGE)
+    train(options, find_vae(vae), Tokenizer.load(words / "tokenizer.json"))
+    typer.echo(loop.out)
 
 
 @spread()
@@ -218,6 +307,9 @@ def export_run(
     top_k: Annotated[int, Option(min=0, help="Sampling default.")] = 0,
     top_p: Annotated[float, Option(min=0.0, max=1.0, help="Sampling default.")] = 1.0,
     guidance: Annotated[float, Option(min=0.0, max=20.0, help="Sampling default.")] = 3.0,
+    clip: Annotated[
+        Path | None, Option(help="Folder of the `train clip` run, or of a checkpoint with one.", show_default="none")
+    ] = None,
     document: Annotated[list[Path] | None, Option(help="A file to put beside the weights (repeat).")] = None,
 ) -> None:
     """Write a training run's model as a checkpoint to serve."""
@@ -226,5 +318,5 @@ def export_run(
 
     sampling = SamplingDefaults(temperature, top_k, top_p, guidance)
     options = ExportOptions(checkpoint.name, checkpoint.licence, checkpoint.data_note, sampling, tuple(document or ()))
-    export(run, find_vae(vae), out, options)
+    export(run, find_vae(vae), out, options, clip)
     typer.echo(out)

@@ -10,10 +10,11 @@ import torch
 
 from model.checkpoints import load as load_checkpoint
 from model.checkpoints import save, sums
+from model.clip import Clip
 from model.config import CheckpointConfig, SamplingDefaults
 from model.errors import DataError
 from model.tokenizer import Tokenizer
-from model.training import train_transformer, train_vae
+from model.training import train_clip, train_transformer, train_vae
 from model.training.loop import read_average
 from model.transformer import Transformer
 from model.vae import VAE
@@ -48,22 +49,39 @@ class Start:
     tokenizer: Tokenizer
     vae: VAE | None = None
     sampling: SamplingDefaults = dataclasses.field(default_factory=SamplingDefaults)
+    clip: Clip | None = None
 
 
 def find_start(path: Path) -> Start:
     """The folder of a `train transformer` run, or of a native checkpoint. Raises DataError or CheckpointError."""
     if is_checkpoint(path):
         found = load_checkpoint(path)
-        return Start(found.transformer, found.tokenizer, found.vae, found.config.sampling)
+        return Start(found.transformer, found.tokenizer, found.vae, found.config.sampling, found.clip)
     return Start(train_transformer.load(path), Tokenizer.load(path / "tokenizer.json"))
 
 
-def export(run: Path, vae: VAE, path: Path, options: ExportOptions) -> None:
+def find_clip(path: Path, tokenizer: Tokenizer) -> Clip:
+    """The CLIP of a `train clip` run's folder, or of a native checkpoint's.
+
+    Raises DataError or CheckpointError, also if it reads other tokens than those of `tokenizer`.
+    """
+    clip = load_checkpoint(path).clip if is_checkpoint(path) else train_clip.load(path)
+    if clip is None:
+        raise DataError(f"{path}: this checkpoint has no CLIP")
+    if Tokenizer.load(path / "tokenizer.json").to_bytes() != tokenizer.to_bytes():
+        raise DataError(f"{path}: this CLIP reads the tokens of another tokenizer than the transformer's")
+    return clip
+
+
+def export(run: Path, vae: VAE, path: Path, options: ExportOptions, clip: Path | Clip | None = None) -> None:
     """Write the transformer run in the folder `run`, and the VAE it was trained with, as a checkpoint to `path`.
 
+    clip: the reranker that goes with both, or the folder where `find_clip` finds it.
     Raises DataError where there is no run, CheckpointError where `path` is something else or the parts do not agree.
     """
     transformer = train_transformer.load(run)
+    tokenizer = Tokenizer.load(run / "tokenizer.json")
+    clip = find_clip(clip, tokenizer) if isinstance(clip, Path) else clip
     _, _, history = read_average(run)
     config = CheckpointConfig(
         name=options.name,
@@ -73,9 +91,10 @@ def export(run: Path, vae: VAE, path: Path, options: ExportOptions) -> None:
         sampling=options.sampling,
         provenance={"data": options.data, "figures": history[-1] if history else {}, "torch": torch.__version__},
         created=int(time.time()),
+        clip=clip.config if clip else None,
     )
     try:
         documents = {document.name: document.read_bytes() for document in options.documents}
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}") from None
-    save(path, config, Tokenizer.load(run / "tokenizer.json"), vae, transformer, documents=documents)
+    save(path, config, tokenizer, vae, transformer, documents=documents, clip=clip)

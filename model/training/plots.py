@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
-HELD_OUT = ("val_image_bits", "psnr")  # reported more rarely, drawn on top
+HELD_OUT = ("val_image_bits", "psnr", "val_text_to_image")  # reported more rarely, drawn on top
 
 
 def loss_curve(history: list[dict[str, float]], path: Path, title: str) -> None:

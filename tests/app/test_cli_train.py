@@ -1,4 +1,4 @@
-"""Both stages from raw pictures to a checkpoint that paints, by the command line, at the smallest size."""
+"""All stages from raw pictures to a checkpoint that paints, by the command line, at the smallest size."""
 
 from __future__ import annotations
 
@@ -41,9 +41,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return stop.value.code if isinstance(stop.value.code, int) else 0
 
 
-def test_both_stages_make_a_checkpoint_that_paints(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_stages_make_a_checkpoint_that_paints_and_judges(
+    data: Path, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    weights = tiny_checkpoint
     assert run(monkeypatch, "train", "vae", str(data), *TINY) == 0
     named = ("--name", "mine", "--licence", "MIT", "--prompt", "an orange square on red")
     assert run(monkeypatch, "train", "transformer", str(data), *named, *TINY) == 0
@@ -52,9 +54,22 @@ def test_both_stages_make_a_checkpoint_that_paints(
     config = load(path).config
     assert (config.name, config.licence) == ("mine", "MIT")
     assert config.provenance["figures"]["step"] == 2
-    assert run(monkeypatch, "export", "runs/transformer", "--out", "mine", "--guidance", "5") == 0
-    assert load(tmp_path / "mine").config.sampling.guidance == 5
-    assert model.load(path, "cpu").generate("an orange square on red", seed=1)[0].size == (256, 256)
+    assert run(monkeypatch, "train", "clip", str(data), *TINY) == 0
+    export = ("export", "runs/transformer", "--out", "mine")
+    assert run(monkeypatch, *export, "--guidance", "5", "--clip", "runs/clip") == 0
+    exported = load(tmp_path / "mine")
+    assert exported.config.sampling.guidance == 5
+    assert exported.clip is not None
+    painter = model.load(path, "cpu")
+    picture = painter.generate("an orange square on red", seed=1)[0]
+    assert picture.size == (256, 256)
+    assert -1 <= model.Painter(exported).clip.score([picture], "an orange square on red")[0] <= 1
+    (tmp_path / "runs" / "clip" / "tokenizer.json").write_bytes((weights / "tokenizer.json").read_bytes())
+    capsys.readouterr()
+    assert run(monkeypatch, *export, "--clip", "runs/clip") == 1
+    assert "reads the tokens of another tokenizer" in capsys.readouterr().err
+    assert run(monkeypatch, *export, "--clip", str(weights)) == 1
+    assert "this checkpoint has no CLIP" in capsys.readouterr().err
 
 
 def test_fine_tuning_keeps_the_checkpoints_tokenizer_vae_and_sampling(
