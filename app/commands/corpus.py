@@ -1,22 +1,31 @@
-"""`dalle-server corpus build`: the pictures and captions that the default model learns from."""
+"""`dalle-server corpus build`: the pictures and captions that the default model learns from.
+
+`dalle-server corpus index`: what index files and pictures hold, and what the filters leave of them.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from typer import Option
+from typer import Argument, Option
 
-app = typer.Typer(help="The default corpus: captioned drawings from public packages.")
+from app.commands.flags import RuleFlags, spread
+
+if TYPE_CHECKING:
+    from model.training.count import Counts
+
+app = typer.Typer(help="Data to train on: the default corpus, and what the filters say of other data.")
 
 
 @app.callback()
 def options() -> None:
-    """The default corpus: captioned drawings from public packages."""
+    """Data to train on: the default corpus, and what the filters say of other data."""
 
 
 @app.command("build")
@@ -60,3 +69,52 @@ def build(
         table.add_row("left out", f"{name}: {why}")
     Console(highlight=False).print(table)
     typer.echo(out)
+
+
+@app.command("index")
+@spread()
+def index(
+    paths: Annotated[
+        list[Path],
+        Argument(
+            metavar="PATH...",
+            help="Index files (Conceptual Captions, YFCC100M, WIT; .gz and .bz2 too), folders and tars of pictures.",
+        ),
+    ],
+    rules: RuleFlags,
+) -> None:
+    """Count what training on these paths would take and leave out, and why: a dry run. Ends with a line of JSON."""
+    from model.training.count import count
+
+    counts = count(paths, rules.rules())
+    Console(highlight=False).print(_table(counts))
+    typer.echo(json.dumps(counts.to_dict(), ensure_ascii=False))
+
+
+def _table(counts: Counts) -> Table:
+    table = Table(box=None)
+    table.add_column("", style="dim", overflow="fold")
+    table.add_column("count", justify="right")
+    table.add_column("share", justify="right")
+
+    def section(title: str, total: int, kinds: list[tuple[str, dict[str, int]]]) -> None:
+        table.add_row(title, f"{total:,}", "", style="bold")
+        for kind, reasons in kinds:
+            for reason, number in sorted(reasons.items(), key=lambda entry: -entry[1]):
+                table.add_row(f"  {kind}{reason}", f"{number:,}", f"{100 * number / max(1, total):.1f} %")
+
+    for path, file in counts.files.items():
+        kinds = [("broken: ", dict(file.broken)), ("refused: ", file.refused), ("", {"passed": file.passed})]
+        section(f"{path}, rows of {file.layout}", file.rows, kinds)
+        if file.cut_short:
+            table.add_row(f"  the file is damaged or cut short: {file.cut_short}", "", "")
+    if counts.pictures:
+        met = counts.pictures
+        kinds = [
+            ("corrupt: ", dict(met.corrupt)),
+            ("refused: ", counts.refused),
+            ("", {"joined to a row of an index file": counts.joined} if counts.files else {}),
+            ("", {"passed": counts.passed}),
+        ]
+        section("pictures", met.read + met.undecodable, kinds)
+    return table

@@ -22,12 +22,18 @@ import typer
 from typer import Argument, Option
 
 if TYPE_CHECKING:
+    from model.training.filters import Rules
     from model.training.loop import LoopOptions
 
 LEARNING, DATA, RUN, CHECKPOINT = "Learning", "Data", "Run", "Checkpoint to serve"  # panels of --help
 STEPS, STEPS_ON = 20_000, 1000  # by default: from random weights, and going on from trained ones
 
-Data = Annotated[list[Path], Argument(metavar="DATA...", help="Folders of pictures with captions, or tar shards.")]
+Data = Annotated[
+    list[Path],
+    Argument(
+        metavar="DATA...", help="Folders of pictures with captions, or tar shards; and index files to join to them."
+    ),
+]
 
 
 def spread(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -146,6 +152,34 @@ class LoopFlags:
         steps = self.steps or (STEPS_ON if going_on else STEPS)
         warmup = self.warmup or min(100, max(1, steps // 10))
         return LoopOptions(**(vars(self) | {"steps": steps, "warmup": warmup}))
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleFlags:
+    """What is fit to train on: the fields of `Rules`."""
+
+    english: Annotated[
+        bool,
+        Option("--english/--any-language", help="Refuse captions that are not English.", rich_help_panel=DATA),
+    ] = True
+    letters: Annotated[int, Option(min=0, help="The fewest letters of a caption.", rich_help_panel=DATA)] = 3
+    characters: Annotated[int, Option(min=1, help="The most characters of a caption.", rich_help_panel=DATA)] = 2000
+    least_side: Annotated[
+        int, Option(min=1, help="The fewest pixels of a picture's shorter side.", rich_help_panel=DATA)
+    ] = 64
+    most_aspect: Annotated[
+        float, Option(min=1.0, help="The most of a picture's longer side to its shorter.", rich_help_panel=DATA)
+    ] = 2.0
+    near: Annotated[
+        bool,
+        Option("--near/--no-near", help="Refuse pictures that look like an earlier one.", rich_help_panel=DATA),
+    ] = True
+
+    def rules(self) -> Rules:
+        """For the filters."""
+        from model.training.filters import Rules
+
+        return Rules(**vars(self))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -291,6 +291,7 @@ def train_clip(
         false_captions=false_captions,
         selection=Selection(selection.names(), frozenset(selection.source or ()), selection.shares()),
         cache=cache,
+        rules=rules.rules(),
     )
     words = tokenizer or (vae if is_checkpoint(vae) else SECOND_STAGE)
     train(options, find_vae(vae), Tokenizer.load(words / "tokenizer.json"))

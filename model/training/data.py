@@ -19,6 +19,7 @@ import json
 import logging
 import math
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,17 +61,29 @@ class Sample:
 
 @dataclass
 class Report:
-    """What a walk met. undecodable: pictures or texts that cannot be read; names: the first few of them."""
+    """What a walk met. corrupt: what cannot be read, by kind; names: the first few of it."""
 
     read: int = 0
-    undecodable: int = 0
     without_caption: int = 0
+    corrupt: Counter[str] = field(default_factory=Counter)  # "picture", "text", "shard", "end of a shard"
     names: list[str] = field(default_factory=list)
+
+    @property
+    def undecodable(self) -> int:
+        """Samples whose picture or text cannot be read."""
+        return self.corrupt["picture"] + self.corrupt["text"]
+
+    def note(self, kind: str, what: str) -> None:
+        """Count something that cannot be read."""
+        self.corrupt[kind] += 1
+        if len(self.names) < 5:
+            self.names.append(what)
 
     def __str__(self) -> str:
         line = f"{self.read} pictures read, {self.without_caption} of them without a caption"
-        if self.undecodable:
-            line += f"; {self.undecodable} cannot be read and were left out: {', '.join(self.names)}"
+        if self.corrupt:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in self.corrupt.items())
+            line += f"; {self.corrupt.total()} cannot be read and were left out ({kinds}): {', '.join(self.names)}"
         return line
 
 
@@ -106,7 +119,7 @@ def _pair(found: dict[tuple[str, str], dict[str, _Piece]]) -> Iterator[Entry]:
             yield Entry(key, picture, pieces.get(suffix), suffix)
 
 
-def _in_tar(path: Path) -> Iterator[Entry]:
+def _in_tar(path: Path, report: Report) -> Iterator[Entry]:
     found: dict[tuple[str, str], dict[str, _Piece]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
@@ -116,39 +129,40 @@ def _in_tar(path: Path) -> Iterator[Entry]:
                     key, _, suffix = name.partition(".")  # WebDataset: the key ends at the first dot
                     place = found.setdefault((folder, key), {})
                     place[f".{suffix.lower()}"] = _Piece(path, member.offset_data, member.size)
-    except tarfile.ReadError as error:
-        if not found:
-            raise DataError(f"{path}: not an uncompressed tar ({error})") from error
-        logger.warning("%s: cut short after %d samples (%s)", path, len(found), error)
+    except (tarfile.ReadError, OSError) as error:
+        report.note("end of a shard" if found else "shard", f"{path.name} ({error})")
     yield from _pair(found)
 
 
-def _in_folder(folder: Path) -> Iterator[Entry]:
+def _in_folder(folder: Path, report: Report) -> Iterator[Entry]:
     found: dict[tuple[str, str], dict[str, _Piece]] = {}
     for path in sorted(folder.rglob("*")):
         suffix = path.suffix.lower()
         if suffix == ".tar":
-            yield from _in_tar(path)
+            yield from _in_tar(path, report)
         elif suffix in PICTURES or suffix in TEXTS:
             found.setdefault((str(path.parent), path.stem), {})[suffix] = _Piece(path)
     yield from _pair(found)
 
 
-def index(paths: Sequence[Path]) -> list[Entry]:
+def index(paths: Sequence[Path], report: Report | None = None) -> list[Entry]:
     """Every sample of these folders and tars, in an order that depends only on their names.
 
-    Raises DataError, with the path, when one does not exist, is not a tar, or holds no picture at all.
+    A tar that is none, or is cut short, is counted in the report, and the rest is read. Raises DataError, with the
+    path, when one does not exist, a folder holds no picture at all, or none of the tars can be read.
     """
+    report = report if report is not None else Report()
     entries: list[Entry] = []
     for path in map(Path, paths):
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
-        here = list(_in_folder(path) if path.is_dir() else _in_tar(path))
-        if not here:
+        here = list(_in_folder(path, report) if path.is_dir() else _in_tar(path, report))
+        if not here and not report.corrupt["shard"]:
             raise DataError(f"{path}: no pictures in it ({', '.join(PICTURES)}, or tars of them)")
         entries += here
     if not entries:
-        raise DataError("no data: name a folder or a tar")
+        why = f"{paths[0]}: no shard can be read: {', '.join(report.names)}" if paths else "name a folder or a tar"
+        raise DataError(why)
     return entries
 
 
@@ -174,7 +188,7 @@ def parse_text(raw: bytes, suffix: str) -> tuple[Captions, dict[str, Any]]:
     fields = json.loads(text)
     if not isinstance(fields, dict):
         raise ValueError("the .json of a sample is an object")
-    named = [name for name in ("captions", "caption", "text") if name in fields]
+    named = [name for name in ("captions", "caption", "text") if fields.get(name) is not None]
     captions = _weighted(fields.pop(named[0])) if named else []
     return captions, fields
 
@@ -196,19 +210,27 @@ def square(image: Image.Image, size: int = SIZE) -> Pixels:
     return np.array(image, dtype=np.uint8)
 
 
-def load(entry: Entry, position: int = 0, split: str | None = None) -> Sample | None:
-    """Read and decode one sample; None when it belongs to another split.
+class Corrupt(ValueError):
+    """A sample that cannot be read. kind: "picture" or "text"."""
 
-    Raises ValueError or OSError for a picture or a text that cannot be read.
-    """
-    captions, meta = parse_text(entry.text.read(), entry.suffix) if entry.text else ([], {})
+    def __init__(self, kind: str, why: object) -> None:
+        super().__init__(str(why))
+        self.kind = kind
+
+
+def load(entry: Entry, position: int = 0, split: str | None = None) -> Sample | None:
+    """Read and decode one sample; None when it belongs to another split. Raises Corrupt."""
+    try:
+        captions, meta = parse_text(entry.text.read(), entry.suffix) if entry.text else ([], {})
+    except (ValueError, OSError, RecursionError) as error:
+        raise Corrupt("text", error) from error
     if split is not None and meta.get("split", "train") != split:
         return None
     try:
         with Image.open(io.BytesIO(entry.picture.read())) as image:
             size, pixels = image.size, square(image)
-    except (Image.DecompressionBombError, SyntaxError) as error:  # Pillow's words for "too large" and "damaged"
-        raise ValueError(str(error)) from error
+    except Exception as error:  # damage makes Pillow's readers stumble over anything: struct.error, EOFError, KeyError
+        raise Corrupt("picture", error) from error
     return Sample(entry.key, pixels, captions, meta, size, position)
 
 
@@ -247,9 +269,10 @@ def iterate(
     report: filled as the walk goes. What cannot be read is counted there, logged at the end, and left out.
     Raises DataError, at once, when there is nothing at all; and at the end, when nothing of it can be read.
     """
-    entries = index(paths)
+    report = report if report is not None else Report()
+    entries = index(paths, report)
     places = order(len(entries), seed, epoch, rank, world)
-    return _walk(entries, places, start, split, refine, report if report is not None else Report())
+    return _walk(entries, places, start, split, refine, report)
 
 
 def _walk(
@@ -264,10 +287,8 @@ def _walk(
         entry = entries[places[position]]
         try:
             sample = load(entry, position, split)
-        except (ValueError, OSError) as error:
-            report.undecodable += 1
-            if len(report.names) < 5:
-                report.names.append(f"{entry.picture.path.name}:{entry.key} ({error})")
+        except Corrupt as error:
+            report.note(error.kind, f"{entry.picture.path.name}:{entry.key} ({error})")
             continue
         if sample is None:
             continue
@@ -276,7 +297,7 @@ def _walk(
         kept = sample if refine is None else refine(sample)
         if kept is not None:
             yield kept
-    if report.undecodable:
+    if report.corrupt:
         logger.warning("%s", report)
     if report.undecodable and not report.read and start == 0:
         where = entries[0].picture.path

@@ -5,17 +5,16 @@
     refuse.report()  # {"passed": 7410, "caption not English": 3, ...}
 
 A rule judges a text, a size or a picture and knows nothing else. The paper names captions that are short, not English
-or boilerplate, and aspect ratios outside [1/2, 2]; duplicates and tiny pictures are ours to add.
+or boilerplate, and aspect ratios outside [1/2, 2]; duplicates, tiny pictures and endless texts are ours to add.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
 
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from model.errors import DataError
 from model.training.data import Captions, Sample
+from model.training.duplicates import Seen
 
 _MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
 _DATE = rf"(\d{{1,4}}[-/. ]\d{{1,2}}[-/. ]\d{{1,4}}|(\d{{1,2}}\s+)?({_MONTHS})\s+(\d{{1,2}},?\s+)?\d{{2,4}})"
@@ -90,21 +90,41 @@ def not_blank(image: npt.NDArray[np.uint8]) -> bool:
     return int(np.ptp(image, axis=(0, 1)).max()) >= 8
 
 
-def fingerprint(image: npt.NDArray[np.uint8]) -> bytes:
-    """16 bytes that two (h, w, 3) pictures share only if they are equal, pixel for pixel."""
-    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
+@dataclass(frozen=True)
+class Rules:
+    """Where the lines are drawn."""
+
+    english: bool = True  # captions in other languages are refused
+    letters: int = 3  # the fewest of a caption
+    characters: int = 2000  # the most of a caption; the model reads 256 tokens, some 1000 characters
+    least_side: int = 64  # pixels
+    most_aspect: float = 2.0  # of the longer side to the shorter
+    near: bool = True  # pictures that look like an earlier one are refused too, not only equal ones
+
+    def size(self, width: int, height: int) -> str:
+        """Why a picture of this size is refused, or ""."""
+        if not big_enough(width, height, least=self.least_side):
+            return f"smaller than {self.least_side} pixels"
+        return (
+            "" if good_aspect(width, height, most=self.most_aspect) else f"aspect ratio outside 1:{self.most_aspect:g}"
+        )
 
 
-def fit_captions(captions: Captions) -> tuple[Captions, str]:
+RULES = Rules()
+
+
+def fit_captions(captions: Captions, rules: Rules = RULES) -> tuple[Captions, str]:
     """The captions that break no rule; and where none is left, the rule that took the last, else ""."""
     if not captions:
         return [], "no caption"
-    for rule, reason in (
-        (long_enough, "caption too short"),
+    tests: list[tuple[Callable[[str], bool], str]] = [
+        (lambda text: long_enough(text, rules.letters), "caption too short"),
+        (lambda text: len(text) <= rules.characters, "caption too long"),
         (not_boilerplate, "caption is boilerplate"),
-        (english, "caption not English"),
-    ):
-        captions = [(weight, text) for weight, text in captions if rule(text)]
+        (lambda text: not rules.english or english(text), "caption not English"),
+    ]
+    for passes, reason in tests:
+        captions = [(weight, text) for weight, text in captions if passes(text)]
         if not captions:
             return [], reason
     return captions, ""
@@ -114,15 +134,16 @@ class Filter:
     """Judges samples one after another; counts how many each rule refused. A duplicate is refused from its second on.
 
     A caption that breaks a rule is taken from its sample; a sample with no caption left is refused for the rule that
-    took the last. captions=False is for training on pictures alone (the VAE): no caption is looked at.
+    took the last. captions=False is for training on pictures alone (the VAE): no caption is looked at. A picture that
+    was made smaller on its way is judged by its first size, where "original_width" and "original_height" (of
+    img2dataset) tell it.
     """
 
-    def __init__(self, captions: bool = True, least_side: int = 64, most_aspect: float = 2.0) -> None:
+    def __init__(self, captions: bool = True, rules: Rules = RULES) -> None:
         self.captions = captions
-        self.least_side = least_side
-        self.most_aspect = most_aspect
+        self.rules = rules
         self.counts: Counter[str] = Counter()
-        self._seen: set[bytes] = set()
+        self._seen = Seen(rules.near)
 
     def __call__(self, sample: Sample) -> Sample | None:
         """The sample with the captions that pass, or None."""
@@ -131,21 +152,17 @@ class Filter:
         return kept
 
     def _judge(self, sample: Sample) -> tuple[Sample | None, str]:
-        if not big_enough(*sample.size, least=self.least_side):
-            return None, f"smaller than {self.least_side} pixels"
-        if not good_aspect(*sample.size, most=self.most_aspect):
-            return None, f"aspect ratio outside 1:{self.most_aspect:g}"
+        if reason := self.rules.size(*first_size(sample)):
+            return None, reason
         captions = sample.captions
         if self.captions:
-            captions, reason = fit_captions(captions)
+            captions, reason = fit_captions(captions, self.rules)
             if reason:
                 return None, reason
         if not not_blank(sample.image):
             return None, "blank picture"
-        digest = fingerprint(sample.image)
-        if digest in self._seen:
-            return None, "duplicate picture"
-        self._seen.add(digest)
+        if reason := self._seen(sample.image):
+            return None, reason
         return replace(sample, captions=captions), ""
 
     def report(self) -> dict[str, int]:
@@ -153,3 +170,10 @@ class Filter:
         return {"passed": self.counts["passed"]} | {
             reason: count for reason, count in self.counts.most_common() if reason != "passed"
         }
+
+
+def first_size(sample: Sample) -> tuple[int, int]:
+    """Width and height of a picture before anybody made it smaller, as far as its sample knows."""
+    first = sample.meta.get("original_width"), sample.meta.get("original_height")
+    width, height = (side if isinstance(side, int) else 0 for side in first)
+    return (width, height) if width > 0 and height > 0 else sample.size

@@ -15,8 +15,10 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +85,28 @@ def find_place(options: LoopOptions) -> Place:
         raise DataError(f"device: {name} was asked for, and torch {torch.__version__} sees no CUDA GPU")
     device = torch.device(name)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # the first process may read data for hours while the others wait; one that dies is torchrun's to notice
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=2))
     bf16 = options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda")
     return Place(device, torch.bfloat16 if bf16 else None, rank, world)
+
+
+def wait_for_all(place: Place) -> None:
+    """Go on when every process has come this far."""
+    if place.world > 1:
+        dist.all_reduce(torch.zeros((), device=place.device))
+        if place.device.type == "cuda":
+            torch.cuda.synchronize(place.device)
+
+
+@contextmanager
+def first_goes_first(place: Place) -> Iterator[None]:
+    """The first process does the block alone; then the others do, and find on disk what it left there."""
+    if not place.first:
+        wait_for_all(place)
+    yield
+    if place.first:
+        wait_for_all(place)
 
 
 @dataclass

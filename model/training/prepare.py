@@ -1,5 +1,7 @@
 """Shards or folders of pictures -> flat arrays on disk that training reads at random: pictures once, tokens once.
 
+For more pictures than the disk has room for twice, there is `model.training.stream`.
+
 A prepared folder holds images.raw, n x 256 x 256 x 3 bytes, captions.jsonl (a line a picture) and, per VAE,
 tokens-*.npy (n, 1024) uint16 with the mirrored pictures' tokens beside them. They are memory-mapped, so a data set may
 be larger than memory, and sample i is sample i in every run.
@@ -25,7 +27,8 @@ from torch import Tensor
 
 from model.errors import DataError
 from model.training.data import Report, iterate
-from model.training.filters import Filter, fit_captions
+from model.training.filters import RULES, Filter, Rules, fit_captions
+from model.training.published.store import FileReport, joined
 from model.vae import VAE
 
 log = logging.getLogger(__name__)
@@ -49,22 +52,25 @@ class Prepared:
         return np.array([i for i, line in enumerate(self.lines) if line.get("split", "train") == split], dtype=np.int64)
 
 
-def _write(data: Sequence[Path], folder: Path) -> None:
+def _write(data: Sequence[Path], folder: Path, rules: Rules) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    judge, report, captions = Filter(captions=False), Report(), Counter[str]()
+    judge, report, captions = Filter(captions=False, rules=rules), Report(), Counter[str]()
+    files: dict[str, FileReport] = {}
     raw, lines = folder / "images.raw.partial", folder / "captions.jsonl.partial"
     count = 0
-    with raw.open("wb") as pixels, lines.open("w") as texts:
-        for sample in track(
-            iterate(data, refine=judge, report=report), "reading pictures", total=None, console=_STDERR
-        ):
-            pixels.write(np.ascontiguousarray(sample.image, dtype=np.uint8).tobytes())
-            fit, reason = fit_captions(sample.captions)
-            captions[reason] += 1
-            line = {**sample.meta, "captions": [[float(weight), text] for weight, text in fit]}
-            texts.write(json.dumps(line, ensure_ascii=False) + "\n")
-            count += 1
+    with joined(data, folder / "captions.sqlite", rules, files) as (pictures, join):
+        samples = iterate(pictures, refine=lambda sample: judge(join(sample)), report=report)
+        with raw.open("wb") as pixels, lines.open("w") as texts:
+            for sample in track(samples, "reading pictures", total=None, console=Console(stderr=True)):
+                pixels.write(np.ascontiguousarray(sample.image, dtype=np.uint8).tobytes())
+                fit, reason = fit_captions(sample.captions, rules)
+                captions[reason] += 1
+                line = {**sample.meta, "captions": [[float(weight), text] for weight, text in fit]}
+                texts.write(json.dumps(line, ensure_ascii=False) + "\n")
+                count += 1
     counts = {"pictures": judge.report(), "captions": {reason: n for reason, n in captions.items() if reason}}
+    if files:
+        counts["index rows that passed"] = {file: found.passed for file, found in files.items()}
     log.info("%s; refused: %s", report, json.dumps(counts))
     if not count:
         raise DataError(f"{', '.join(map(str, data))}: no picture is fit to train on: {report}; {json.dumps(counts)}")
@@ -73,17 +79,26 @@ def _write(data: Sequence[Path], folder: Path) -> None:
     lines.replace(folder / "captions.jsonl")
 
 
-def prepare(data: Sequence[Path], folder: Path) -> Prepared:
+def home_of(data: Sequence[Path], rules: Rules) -> str:
+    """The name of the folder for what is made of these data by these rules."""
+    named = "\n".join(str(Path(path).resolve()) for path in data)
+    if rules != RULES:
+        named += f"\n{rules}"
+    return hashlib.sha256(named.encode()).hexdigest()[:12]
+
+
+def prepare(data: Sequence[Path], folder: Path, rules: Rules = RULES) -> Prepared:
     """Read every picture of `data` once into `folder`, or take what an earlier call left there.
 
-    Pictures that break a rule of `filters` are left out. A picture with no caption left stays, for the VAE alone.
-    Where no picture names a split, the last 2 % (at least one) become "val". Raises DataError when nothing can be read.
+    data: folders and tars of pictures, and index files, whose captions go before the pictures' own. Pictures that
+    break a rule are left out. A picture with no caption left stays, for the VAE alone. Where no picture names a split,
+    the last 2 % (at least one) become "val". Raises DataError when nothing can be read.
     """
-    named = hashlib.sha256("\n".join(str(Path(d).resolve()) for d in data).encode()).hexdigest()[:12]
-    home = folder / named
+    home = folder / home_of(data, rules)
     if not (home / "captions.jsonl").exists():
-        _write(data, home)
-    lines = [json.loads(line) for line in (home / "captions.jsonl").read_text().splitlines()]
+        _write(data, home, rules)
+    with (home / "captions.jsonl").open() as texts:
+        lines = [json.loads(line) for line in texts]
     images = np.memmap(home / "images.raw", dtype=np.uint8, mode="r").reshape(len(lines), 256, 256, 3)
     if not any("split" in line for line in lines):
         held_out = max(1, len(lines) // 50)

@@ -23,7 +23,8 @@ from model.config import ClipConfig, clip_config
 from model.tokenizer import Tokenizer
 from model.training.contrast import concept_of, falsify, may_fit, told, words
 from model.training.data import sample_caption
-from model.training.loop import LoopOptions, Losses, Run, find_place, read_average, write_config
+from model.training.filters import RULES, Rules
+from model.training.loop import LoopOptions, Losses, Run, find_place, first_goes_first, read_average, write_config
 from model.training.loop import train as run_loop
 from model.training.optimizers import muon_and_adamw
 from model.training.prepare import Prepared, prepare, tokenize
@@ -48,6 +49,7 @@ class ClipOptions:
     false_captions: float = 1.0  # chance that a caption which can be made false has a false one beside it
     selection: Selection = field(default_factory=Selection)
     cache: Path = Path("data/prepared")
+    rules: Rules = RULES  # what is fit to train on
 
 
 @dataclass(frozen=True)
@@ -206,8 +208,9 @@ def train(options: ClipOptions, vae: VAE, tokenizer: Tokenizer) -> Clip:
     vae, tokenizer: those of the checkpoint that it is to serve. Raises DataError.
     """
     place = find_place(options.loop)
-    prepared = prepare(options.data, options.cache)
-    tokens = tokenize(prepared, vae, place.device)
+    with first_goes_first(place):
+        prepared = prepare(options.data, options.cache, options.rules)
+        tokens = tokenize(prepared, vae, place.device)
     given = {"text_vocab": tokenizer.vocab_size, "grid": vae.config.grid, "levels": vae.config.levels}
     config = clip_config(options.preset, **given)
     torch.manual_seed(options.loop.seed)

@@ -25,7 +25,17 @@ from model.sheets import contact_sheet
 from model.tokenizer import Tokenizer
 from model.training.cross_entropy import linear_cross_entropy
 from model.training.data import sample_caption
-from model.training.loop import LoopOptions, Losses, Place, Run, find_place, read_average, write_config
+from model.training.filters import RULES, Rules
+from model.training.loop import (
+    LoopOptions,
+    Losses,
+    Place,
+    Run,
+    find_place,
+    first_goes_first,
+    read_average,
+    write_config,
+)
 from model.training.loop import train as run_loop
 from model.training.optimizers import muon_and_adamw
 from model.training.prepare import Prepared, prepare, tokenize
@@ -66,6 +76,7 @@ class TransformerOptions:
     selection: Selection = field(default_factory=Selection)
     prompts: tuple[str, ...] = PROMPTS  # of the sample sheets
     cache: Path = Path("data/prepared")
+    rules: Rules = RULES  # what is fit to train on
 
 
 @dataclass(frozen=True)
@@ -216,8 +227,9 @@ def train(
     Raises DataError.
     """
     place = find_place(options.loop)
-    prepared = prepare(options.data, options.cache)
-    tokens = tokenize(prepared, vae, place.device)
+    with first_goes_first(place):
+        prepared = prepare(options.data, options.cache, options.rules)
+        tokens = tokenize(prepared, vae, place.device)
     folder = options.loop.out
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "tokenizer.json"

@@ -18,8 +18,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from model.config import VAEConfig, vae_config
+from model.errors import DataError
 from model.sheets import contact_sheet
-from model.training.loop import LoopOptions, Losses, Run, find_place, read_average, write_config
+from model.training.filters import RULES, Rules
+from model.training.loop import LoopOptions, Losses, Run, find_place, first_goes_first, read_average, write_config
 from model.training.loop import train as run_loop
 from model.training.prepare import Prepared, prepare, to_tensor
 from model.vae import VAE
@@ -40,6 +42,7 @@ class VAEOptions:
     exchange: float = 0.25  # chance that a crop's channels are exchanged
     cache: Path = Path("data/prepared")
     decoder_only: bool = False  # leave the codes as they are, so that tokens and transformers made with them stay valid
+    rules: Rules = RULES  # what is fit to train on
 
 
 class Crops:
@@ -47,6 +50,8 @@ class Crops:
 
     def __init__(self, prepared: Prepared, options: VAEOptions, device: torch.device) -> None:
         self.images, self.rows = prepared.images, prepared.rows("train")
+        if not len(self.rows):
+            raise DataError(f"{prepared.folder}: none of the {len(prepared.lines)} pictures is to be trained on")
         self.options, self.device = options, device
 
     def __call__(self, step: int, first: int, end: int) -> Tensor:
@@ -136,7 +141,8 @@ def train(options: VAEOptions, start: VAE | None = None) -> VAE:
     start: weights to begin from, for fine-tuning; the preset then says nothing. Raises DataError.
     """
     place = find_place(options.loop)
-    prepared = prepare(options.data, options.cache)
+    with first_goes_first(place):
+        prepared = prepare(options.data, options.cache, options.rules)
     held_out = prepared.rows("val")[:64]
     vae = start or build(vae_config(options.preset, **options.changes), options.loop.seed)
     vae.encoder.requires_grad_(not options.decoder_only)
