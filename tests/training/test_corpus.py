@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from model.errors import DataError
-from model.training import corpus
+from model.training import corpus, train_vae
 from model.training.corpus import builder, captions, clipart, compose, drawing, emoji, faces, icons, nouns, shapes
 from model.training.corpus.concepts import article, everyday, guess_name, mirrors, parse_name, slugify
 from model.training.corpus.licences import check
@@ -27,6 +27,8 @@ from model.training.corpus.packages import FetchError, Package, fetch
 from model.training.corpus.source import Drawing
 from model.training.data import Sample, iterate
 from model.training.filters import Filter
+from model.training.loop import LoopOptions
+from model.training.train_vae import VAEOptions
 
 EMOJI = {  # label -> code point, group
     "cat face": ("1F431", 3),
@@ -231,6 +233,10 @@ def test_share_alike_art_is_for_evaluation_only(cache: Path, tmp_path: Path) -> 
     assert summary.splits == {"eval": len(EMOJI)}
     assert summary.kinds == {"eval": len(EMOJI)}
     assert list(iterate([tmp_path / "out"], split="train")) == []
+    assert "measure models; no weights are trained on them" in (tmp_path / "out" / "NOTICE").read_text()
+    loop = LoopOptions(out=tmp_path / "run", steps=1, batch=1)
+    with pytest.raises(DataError, match="none of the .* pictures is to be trained on"):
+        train_vae.train(VAEOptions((tmp_path / "out",), loop, preset="tiny", cache=tmp_path / "prepared"))
 
 
 def test_a_missing_client_names_itself_and_the_source(
