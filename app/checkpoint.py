@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model.config import CheckpointConfig, from_dict
-from model.errors import CheckpointError
+from model.errors import CheckpointError, PromptTooLong
 from model.tokenizer import Tokenizer
 
 
@@ -36,3 +36,14 @@ class ServedCheckpoint:
             raise CheckpointError(f"{file}: {error}") from None
         config = from_dict(values, str(file))
         return cls(path, config, Tokenizer.load(path / "tokenizer.json", config.transformer.text_tokens))
+
+    def tokenize(self, text: str, truncate: bool) -> tuple[list[int], int]:
+        """The ids that the model reads, and the number of tokens of the whole text. Raises PromptTooLong."""
+        tokenizer = self.tokenizer
+        text_ids = tokenizer.encode(text, truncate=True)
+        tokens = len(text_ids) - 2  # without <bos> and <eot>
+        if tokens == tokenizer.max_tokens:  # there may be more
+            tokens = tokenizer.count(text)
+            if tokens > tokenizer.max_tokens and not truncate:
+                raise PromptTooLong(tokens, tokenizer.max_tokens)
+        return text_ids, tokens

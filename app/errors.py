@@ -2,6 +2,7 @@
 
     DalleError (model.errors)
     ├── BadBody                 400: not JSON, not UTF-8, not the form that it says it is
+    ├── BadHeader               400: a header that steers the request, of another form (names the header)
     ├── BodyTooLarge            413: more bytes than the server reads
     ├── WrongContentType        415
     ├── BodyTooSlow             408: the body did not arrive in time
@@ -32,6 +33,10 @@ from model.errors import DalleError, InvalidRequest
 
 class BadBody(DalleError):
     """A body that cannot be read as what its Content-Type says."""
+
+
+class BadHeader(InvalidRequest):
+    """A header that steers the request holds a value that cannot be honoured. field: the header's name."""
 
 
 class BodyTooLarge(DalleError):
@@ -78,6 +83,7 @@ class ReaderTooSlow(DalleError):
 TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (NotAuthorised, 401, "invalid_api_key"),
     (BadBody, 400, "bad_body"),
+    (BadHeader, 400, "bad_header"),
     (BodyTooSlow, 408, "body_too_slow"),
     (BodyTooLarge, 413, "body_too_large"),
     (WrongContentType, 415, "wrong_content_type"),

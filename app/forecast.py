@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from app.job import Job
+
+class Work(Protocol):
+    """A job, or an order that would become one."""
+
+    @property
+    def rows_done(self) -> Sequence[int]:
+        """Rows of cells of each picture."""
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of the cache that a picture takes."""
 
 
-def rows_until_done(jobs: Iterable[Job], job: Job, grid: int, slots: int) -> int:
+def rows_until_done(jobs: Iterable[Work], job: Work, grid: int, slots: int) -> int:
     """Rows of cells to be painted one after another until the last picture of `job` is done.
 
     jobs: in the order in which they are given slots, `job` among them. grid: rows of a picture. slots: of all workers;

@@ -33,7 +33,8 @@ class Outcome(StrEnum):
 class Order:
     """What a route asks of the pool.
 
-    seconds: until its deadline, None for none. client: whose share of the queue it counts to, "" for nobody's.
+    seconds: until its deadline, None for none, from `began` (monotonic). client: whose share of the queue it counts to,
+    "" for nobody's.
     partial_rows, image, keep, score: as in GenerationRequest.
     """
 
@@ -48,6 +49,36 @@ class Order:
     image: bytes | None = field(default=None, repr=False)
     keep: bytes | None = field(default=None, repr=False)
     score: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def deadline(self) -> float | None:
+        """Monotonic seconds."""
+        return None if self.seconds is None else self.began + self.seconds
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of the cache that a picture takes."""
+        return self.request("", (), self.first_index, self.num_images).rows
+
+    @property
+    def rows_done(self) -> list[int]:
+        """Rows of cells of each picture: none."""
+        return [0] * self.num_images
+
+    def request(self, job_id: str, text_ids: tuple[int, ...], first_index: int, num_images: int) -> GenerationRequest:
+        """What a worker is told of so many of its pictures."""
+        return GenerationRequest(
+            id=job_id,
+            text_ids=text_ids,
+            num_images=num_images,
+            params=self.params,
+            first_index=first_index,
+            partial_rows=self.partial_rows,
+            image=self.image,
+            keep=self.keep,
+            score=self.score,
+        )
 
 
 class Job:
@@ -63,18 +94,18 @@ class Job:
         self.text_ids = tuple(text_ids)
         self.tokens = tokens
         self.accepted = time.monotonic()
-        self.deadline = None if order.seconds is None else self.accepted + order.seconds
+        self.deadline = order.deadline
         self.started: float | None = None
         self.ended: float | None = None
         self.outcome: Outcome | None = None
         self.deaths = 0
-        self.rows_done = [0] * order.num_images
+        self.rows_done = order.rows_done
+        self.rows_each = order.rows_each
         self._error: DalleError | None = None
         self._painted: set[int] = set()
         self._partial: dict[int, int] = {}  # index -> rows of the last unfinished picture shown
         self._pending: dict[Hashable, Event] = {}  # in the order of arrival
         self._wake = asyncio.Event()
-        self.rows_each = self.request().rows
 
     @property
     def unpainted(self) -> int:
@@ -90,17 +121,7 @@ class Job:
         """What a worker has to paint: all, or after a crash the shortest run of pictures that holds what is missing."""
         first, count = self.order.first_index, self.order.num_images
         missing = [i for i in range(first, first + count) if i not in self._painted] or [first]
-        return GenerationRequest(
-            id=self.id,
-            text_ids=self.text_ids,
-            num_images=missing[-1] - missing[0] + 1,
-            params=self.order.params,
-            first_index=missing[0],
-            partial_rows=self.order.partial_rows,
-            image=self.order.image,
-            keep=self.order.keep,
-            score=self.order.score,
-        )
+        return self.order.request(self.id, self.text_ids, missing[0], missing[-1] - missing[0] + 1)
 
     def post(self, event: Event, first_index: int) -> None:
         """Take what a worker says. first_index: of the request that it is painting.

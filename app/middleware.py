@@ -39,8 +39,8 @@ log = logging.getLogger("dalle.http")
 
 
 class Frontier:
-    """The outermost layer. In the state it leaves `request_id`, `log`, a dict of fields for the log line, and an empty
-    `key`, which `app.keys` fills."""
+    """The outermost layer. In the state it leaves `request_id`, `began` (monotonic seconds), `log` (fields for the log
+    line) and an empty `key`, which `app.keys` fills."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, cors: Cors) -> None:
         self._app = app
@@ -57,7 +57,8 @@ class Frontier:
         method = scope["method"]
         # HEAD is GET for the routes; the HTTP layer, which knows the true method, sends no body.
         scope = {**scope, "method": "GET" if method == "HEAD" else method}
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "log": fields, "key": ""}
+        given = {"request_id": request_id, "began": began, "log": fields, "key": ""}
+        scope["state"] = {**scope.get("state", {}), **given}
         status = 0
 
         async def send_on(message: Message) -> None:

@@ -7,6 +7,7 @@ import secrets
 
 from fastapi import Request
 
+from app.headers import timeout
 from app.job import Order
 from app.logs import prompt_fields
 from app.painting import Painting, Service
@@ -28,7 +29,7 @@ def make_order(
 ) -> Order:
     """The order of `pictures` pictures, noted for the request's log line.
 
-    Raises InvalidRequest for a best_of that cannot be honoured.
+    Raises InvalidRequest for a best_of, and BadHeader for a time limit, that cannot be honoured.
     """
     service: Service = request.app.state.service
     settings = service.settings
@@ -44,7 +45,8 @@ def make_order(
         params=params,
         first_index=asked.index or 0,
         truncate=settings.truncate if asked.truncate is None else asked.truncate,
-        seconds=settings.deadline,
+        seconds=timeout(request, settings.deadline) or settings.deadline,
+        began=request.state.began,
         client=request.state.key or (request.client.host if request.client else ""),
         partial_rows=partial_rows,
         score=asked.best_of is not None,

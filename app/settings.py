@@ -93,7 +93,13 @@ class Settings(BaseSettings):
         ge=0,
         le=100_000,
     )
-    deadline: float = _setting("Queue and time", 600.0, "seconds a request may take, then 504", gt=0, le=86_400)
+    deadline: float = _setting(
+        "Queue and time",
+        600.0,
+        "seconds a request may take, then 504; X-Request-Timeout asks for fewer",
+        gt=0,
+        le=86_400,
+    )
     drain: float = _setting("Queue and time", 30.0, "seconds that accepted work gets after SIGTERM", ge=0, le=3600)
     keep_alive: float = _setting(
         "Queue and time",

@@ -15,11 +15,12 @@ import itertools
 import logging
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any
 
 from app.checkpoint import ServedCheckpoint
 from app.errors import PaintingFailed
-from app.forecast import rows_until_done
+from app.forecast import Work, rows_until_done
 from app.job import Job, Order, Outcome
 from app.lane import Held, Lane
 from app.pool import PoolStats
@@ -31,7 +32,6 @@ from model.errors import (
     Draining,
     InvalidRequest,
     Overloaded,
-    PromptTooLong,
     RequestCancelled,
     WorkerFailed,
 )
@@ -41,6 +41,7 @@ from model.inference.sequence import Event
 
 DEATHS = 5  # workers that may die within DEATH_WINDOW before the server gives up
 DEATH_WINDOW = 60.0  # seconds
+SURE = 1.5  # times what is left to a request must a forecast say that it takes, for it to be refused: forecasts err
 LONG_TEXT = 500  # characters that are tokenized on the event loop, in a few milliseconds at worst; more in a thread
 log = logging.getLogger("dalle.pool")
 
@@ -96,9 +97,9 @@ class WorkerPool:
         self._reserved.append(order)
         try:
             if len(order.text) <= LONG_TEXT:
-                text_ids, tokens = self._tokenize(order)
+                text_ids, tokens = self.checkpoint.tokenize(order.text, order.truncate)
             else:
-                text_ids, tokens = await asyncio.to_thread(self._tokenize, order)
+                text_ids, tokens = await asyncio.to_thread(self.checkpoint.tokenize, order.text, order.truncate)
                 self._check_open()
         finally:
             self._reserved.remove(order)
@@ -114,8 +115,8 @@ class WorkerPool:
 
     def check_room(self, order: Order) -> None:
         self._check_open()
-        if order.seconds is not None and order.seconds <= 0:
-            raise DeadlineExceeded("the request's deadline has passed")
+        if order.deadline is not None and time.monotonic() >= order.deadline:
+            raise _late(order)
         ahead = self._in_flight()
         if ahead + order.num_images > self._settings.queue:
             message = f"the queue is full: {ahead} pictures are waiting or painted, of {self._settings.queue} at most"
@@ -124,6 +125,13 @@ class WorkerPool:
         if share and order.client and (own := self._in_flight(order.client)) + order.num_images > share:
             message = f"your share of the queue is full: {own} pictures are waiting or painted, of {share} at most"
             raise Overloaded(message, self._seconds(own), per_client=True)
+        others: list[Work] = [*self._jobs.values(), *self._reserved]
+        if order.deadline is not None and others:  # where nobody else wants to be painted, it may as well be tried
+            given = order.deadline - time.monotonic()
+            needed = self._forecast([*others, order], order) or 0.0
+            if needed > SURE * given:
+                message = f"by what is before it the request would take about {needed:.3g} s, and it has {given:.3g} s"
+                raise Overloaded(message, needed - given)
 
     def cancel(self, job: Job) -> None:
         self._end(job, Outcome.CANCELLED, RequestCancelled("the request was cancelled"))
@@ -135,12 +143,16 @@ class WorkerPool:
         return sum(other.unpainted for other in earlier)
 
     def seconds_left(self, job: Job) -> float | None:
+        return self._forecast(self._jobs.values(), job)
+
+    def _forecast(self, works: Iterable[Work], work: Work) -> float | None:
+        """Seconds until `work`, the last of `works` that counts, is done; None while no worker is ready."""
         lanes = [(lane, lane.ready) for lane in self._lanes if lane.ready]
         if not lanes:
             return None
         slots = sum(ready.slots for _, ready in lanes)
         pace = sum(lane.seconds_per_row for lane, _ in lanes) / len(lanes)
-        return rows_until_done(self._jobs.values(), job, lanes[0][1].grid, slots) * pace
+        return rows_until_done(works, work, lanes[0][1].grid, slots) * pace
 
     def stats(self) -> PoolStats:
         ready = [lane for lane in self._lanes if lane.ready]
@@ -212,17 +224,6 @@ class WorkerPool:
         if self._draining or self.fatal:
             raise Draining(self.fatal or "the server is shutting down and takes no more requests")
 
-    def _tokenize(self, order: Order) -> tuple[list[int], int]:
-        """The ids that the model reads, and the number of tokens of the whole text. Raises PromptTooLong."""
-        tokenizer = self.checkpoint.tokenizer
-        text_ids = tokenizer.encode(order.text, truncate=True)
-        tokens = len(text_ids) - 2  # without <bos> and <eot>
-        if tokens == tokenizer.max_tokens:  # there may be more
-            tokens = tokenizer.count(order.text)
-            if tokens > tokenizer.max_tokens and not order.truncate:
-                raise PromptTooLong(tokens, tokenizer.max_tokens)
-        return text_ids, tokens
-
     def _seconds(self, pictures: int) -> float:
         """Until so many pictures are painted, by the pace measured; a guess of 1 s a picture until there is one."""
         pace = 0.0  # pictures a second
@@ -252,6 +253,9 @@ class WorkerPool:
     def _give(self, lane: Lane, job: Job) -> None:
         if job.outcome is not None or lane.worker is None:
             return
+        if job.deadline is not None and time.monotonic() >= job.deadline:  # the loop was late for its timer
+            self._expire(job)
+            return
         request = job.request()
         lane.held[job.id] = Held(job, request.first_index, request.rows, request.num_images)
         lane.worker.send(Submit(request, job.deadline))
@@ -274,8 +278,7 @@ class WorkerPool:
             self._idle.set()
 
     def _expire(self, job: Job) -> None:
-        message = f"the request was not done within its {job.order.seconds:g} s"
-        self._end(job, Outcome.EXPIRED, DeadlineExceeded(message))
+        self._end(job, Outcome.EXPIRED, _late(job.order))
 
     def _fail_all(self, error: DalleError) -> None:
         for job in list(self._jobs.values()):
@@ -380,6 +383,10 @@ class WorkerPool:
                 job.post(event, held.first_index)
                 return
         self._dispatch()
+
+
+def _late(order: Order) -> DeadlineExceeded:
+    return DeadlineExceeded(f"the request was not done within its {order.seconds:g} s")
 
 
 def _error(event: sequence.Failed) -> DalleError:

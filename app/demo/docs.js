@@ -53,6 +53,8 @@ function section(api, path, method, route) {
     parts.push(heading(`Fields (${content.map(([kind]) => kind).join(", ")})`), table(rows));
     parts.push(heading("Try it"), make("pre", "", { tabIndex: 0 }, curl(path, content[0][0], schema, (route.security || []).length)));
   }
+  const asked = (route.parameters || []).filter((one) => one.in === "header");
+  if (asked.length) parts.push(heading("Headers"), table(asked.map((one) => [one.name, prose(one.description)])));
   parts.push(heading("Answers"), table(Object.entries(route.responses).map(([status, one]) => [status, prose(resolve(one).description)])));
   const headers = Object.entries((route.responses["200"] || {}).headers || {});
   if (headers.length) parts.push(heading("Headers of the answer"), table(headers.map(([name, one]) => [name, prose(one.description)])));

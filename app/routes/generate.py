@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app import body
+from app.headers import PARAMETERS
 from app.job import Order
 from app.orders import decode, log_painting, make_order, milliseconds, painting_on, text_headers, top_rows
 from app.painting import Painting, Service, Wanted, paint
@@ -24,20 +25,21 @@ HEADERS = {
     "Server-Timing": "Milliseconds in the queue, in painting, and in encoding what was painted last.",
 }
 ERRORS = {
-    400: "The body is not what its Content-Type says: not JSON, not UTF-8, a broken form.",
+    400: "The body is not what its Content-Type says: not JSON, not UTF-8, a broken form; or a header is wrong.",
     408: "The body did not arrive in time.",
     413: "The body has too many bytes.",
     415: "The Content-Type is none of the three.",
     422: "A field is missing, unknown or out of range, or the text has too many tokens.",
     429: "This client has its share of the queue; Retry-After says when there should be room.",
     500: "The pictures could not be painted.",
-    503: "The queue is full (with Retry-After), the server is shutting down, or its worker failed.",
+    503: "The queue is full, or too long for the deadline (Retry-After); or the server is ending or lost its worker.",
     504: "The deadline passed before the pictures were done.",
 }
 SCHEMA = GenerateRequest.model_json_schema()
 FILE = {"type": "string", "format": "binary", "description": "A PNG, JPEG or WebP to paint on from: see keep_rows."}
 WITH_FILE = {**SCHEMA, "properties": {**SCHEMA["properties"], "image": FILE}}
 DOCUMENTED: dict[str, Any] = {
+    "parameters": PARAMETERS,
     "requestBody": {
         "required": True,
         "content": {
@@ -45,7 +47,7 @@ DOCUMENTED: dict[str, Any] = {
             body.MULTIPART: {"schema": WITH_FILE},
             body.URLENCODED: {"schema": SCHEMA},
         },
-    }
+    },
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {

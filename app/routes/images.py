@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from app import body
 from app.errors import NoSuchModel
+from app.headers import PARAMETERS
 from app.images import Finish
 from app.job import Order
 from app.openai_schemas import (
@@ -32,14 +33,14 @@ router = APIRouter(prefix="/v1")
 MAX_SIDE = 1024  # pixels that a picture can be enlarged to
 
 ERRORS = {
-    400: "The body is not what its Content-Type says, or a field (param) cannot be honoured.",
+    400: "The body is not what its Content-Type says, or a field or header (param) cannot be honoured.",
     404: "No such model.",
     408: "The body did not arrive in time.",
     413: "The body has too many bytes.",
     415: "The Content-Type is not one that the route reads.",
     429: "This client has its share of the queue; Retry-After says when there should be room.",
     500: "The pictures could not be painted.",
-    503: "The queue is full (with Retry-After), the server is shutting down, or its worker failed.",
+    503: "The queue is full, or too long for the deadline (Retry-After); or the server is ending or lost its worker.",
     504: "The deadline passed before the pictures were done.",
 }
 EVENTS = {
@@ -68,7 +69,7 @@ EDITS_FORM = {
 
 
 def _documented(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+    return {"parameters": PARAMETERS, "requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
 
 
 @router.post(

@@ -143,10 +143,10 @@ def test_sigterm_finishes_what_was_accepted_and_exits_with_0(start: Start) -> No
 
 
 def test_a_deadline_and_the_end_of_the_drain_are_told_and_no_worker_stays(start: Start) -> None:
-    server = start(drain=0.2, deadline=1).ready()
+    server = start(drain=0.2).ready()
     (worker,) = server.workers()
     with server.stopped():
-        late = server.generate(**LONG)
+        late = server.post(json=LONG, headers={"X-Request-Timeout": "1"})
         assert late.status_code == 504
         assert late.json()["Error"] == "the request was not done within its 1 s"
         futures = at_once(server, [LONG, LONG])

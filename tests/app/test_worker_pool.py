@@ -266,13 +266,42 @@ def test_a_long_text_is_read_elsewhere_and_holds_its_place_meanwhile(play: Calla
 
 def test_a_deadline_ends_a_job_that_waits_or_runs(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        running, waiting = await stage.order(images=10, seconds=0.05), await stage.order(images=10, seconds=0.05)
-        stage.worker.say(Started(running.id))
+        running, waiting = await stage.order(images=10, seconds=0.2), await stage.order(images=10, seconds=0.2)
+        stage.worker.say(READY, Started(running.id))  # only now, or the second one would be refused at once
         for job in (running, waiting):
-            assert "within its 0.05 s" in str(await fails(job, DeadlineExceeded))
+            assert "within its 0.2 s" in str(await fails(job, DeadlineExceeded))
         assert stage.worker.sent[-1] == Cancel(running.id)
         assert stage.outcomes() == (0, 0, 0, 2)
         assert stage.pool.stats().queued_requests == 0
+
+    play(scene, ready=False)
+
+
+def test_what_cannot_be_done_in_time_is_refused_unless_nobody_is_before_it(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        picture = READY.seconds_per_step * READY.steps
+        first = await stage.order(images=4, seconds=0.5 * picture)  # a try harms nobody
+        with pytest.raises(Overloaded, match="would take about 10 s, and it has [56]") as caught:
+            await stage.order(seconds=1.2 * picture)
+        assert caught.value.retry_after == pytest.approx(0.8 * picture, abs=0.5)
+        assert not caught.value.per_client
+        await stage.order(seconds=1.5 * picture)  # forecasts err
+        stage.pool.cancel(first)
+        await stage.order(images=3, seconds=0.9 * picture)  # beside the one that is left
+
+    play(scene)
+
+
+def test_a_deadline_that_passed_is_noticed_when_its_turn_comes(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.order(images=10)
+        (running,) = stage.worker.requests
+        late = await stage.order(seconds=20.0)
+        late.deadline = time.monotonic() - 1  # as if the event loop had stood still meanwhile
+        stage.worker.paint(running)
+        assert stage.worker.requests == [running]
+        await fails(late, DeadlineExceeded)
+        assert stage.outcomes() == (1, 0, 0, 1)
 
     play(scene)
 
