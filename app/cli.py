@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import model
-from app.commands import bench, corpus, gallery, generate, inspect, key, reconstruct, serve, train
+from app.commands import bench, caption, corpus, gallery, generate, inspect, key, reconstruct, serve, train
 from model.errors import DalleError
 from model.inference.cores import usable_cores
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("generate")(generate.generate)
+app.command("caption")(caption.caption)
 app.command("gallery")(gallery.gallery)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("inspect")(inspect.inspect)

@@ -224,6 +224,7 @@ class CheckpointConfig:
     provenance: dict[str, Any] = field(default_factory=dict)  # what trained it: steps, data, figures
     created: int = 0  # Unix time
     clip: ClipConfig | None = None  # the reranker, where the checkpoint has one
+    completes: bool = True  # the transformer was trained on captions too: it can continue a prompt
     format_version: int = FORMAT_VERSION
 
 

@@ -24,12 +24,14 @@ from model.inference.scoring import Scorer
 from model.inference.sequence import (
     INVALID_REQUEST,
     MAX_IMAGES,
+    Completion,
     Failed,
     GenerationRequest,
     Painted,
     Progress,
     SamplingParams,
 )
+from model.inference.writing import Writer
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from model.vae import VAE
@@ -126,6 +128,31 @@ class Painter:
         params = self.sampling(seed, temperature, top_k, top_p, guidance)
         texts = [tuple(self.tokenizer.encode(prompt)) for prompt in prompts]
         return self.paint([GenerationRequest(str(i), ids, 1, params) for i, ids in enumerate(texts)], on_progress)
+
+    def complete(
+        self,
+        prompt: str,
+        n: int = 1,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        tokens: int | None = None,
+    ) -> list[str]:
+        """Continue a caption: `n` (1 to 64) texts that begin with `prompt`, which may be empty.
+
+        seed: 0 to 2**63 - 1; the same seed gives the same texts; None draws one. temperature, top_k, tokens: as in
+        Completion; None takes its default. A text may be the prompt itself, where the model would add nothing.
+        Raises InvalidRequest naming the argument, also "complete" for a checkpoint that cannot; PromptTooLong; and
+        DalleError if the model's output is not finite.
+        """
+        if not 1 <= n <= MAX_IMAGES:
+            raise InvalidRequest("n", f"n: {n}, and it must be from 1 to {MAX_IMAGES}")
+        given = {"temperature": temperature, "top_k": top_k, "tokens": tokens}
+        how = Completion(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        params = self.sampling(seed)
+        ids = self.tokenizer.encode(prompt)
+        writer = Writer(self.checkpoint, self.device)
+        return [writer.complete(ids, how, params.seed, index) for index in range(n)]
 
     def sampling(
         self,

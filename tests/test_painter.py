@@ -142,6 +142,21 @@ def test_a_long_prompt_is_refused_or_cut(painter: model.Painter) -> None:
     assert len(painter.generate("a cat " * 300, seed=1, truncate=True)) == 1
 
 
+def test_texts_are_completed_the_same_way_by_the_same_seed(painter: model.Painter) -> None:
+    texts = painter.complete("a red", n=3, seed=1)
+    assert all(text.startswith("a red") for text in texts)
+    assert len(set(texts)) > 1
+    assert painter.complete("a red", n=2, seed=1) == texts[:2]
+    assert painter.complete("a red", n=3, seed=2) != texts
+    assert len(set(painter.complete("a red", n=3, seed=1, temperature=0.0))) == 1
+    assert painter.complete("", seed=1) != [""]
+    for name, value in (("n", 0), ("temperature", 6.0), ("top_k", -1), ("tokens", 0), ("tokens", 257), ("seed", -1)):
+        with pytest.raises(InvalidRequest, match=f"^{name}: {value}"):
+            painter.complete("a red", **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(PromptTooLong):
+        painter.complete("a cat " * 300)
+
+
 def test_an_interrupt_leaves_a_painter_that_paints(painter: model.Painter, pictures: list[Image.Image]) -> None:
     def interrupt(*_: int) -> None:
         raise KeyboardInterrupt

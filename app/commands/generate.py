@@ -42,6 +42,10 @@ def generate(
     top_k: Annotated[int | None, Option(help="Draw from the k likeliest tokens only; 0: from all.")] = None,
     top_p: Annotated[float | None, Option(help="Draw from the likeliest tokens that reach p, 0 to 1.")] = None,
     guidance: Annotated[float | None, Option(help="How closely to follow the text, 0 to 20; 1: off.")] = None,
+    best_of: Annotated[
+        int | None, Option(help="Paint so many, up to 64, and keep the -n that fit the text best.", show_default="off")
+    ] = None,
+    complete: Annotated[bool, Option("--complete", help="Let the model complete the text first.")] = False,
     truncate: Annotated[bool, Option("--truncate", help="Cut a text that is too long.")] = False,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
@@ -54,6 +58,9 @@ def generate(
             raise typer.BadParameter("--like takes it from the picture", param_hint=f"--{given[0].replace('_', '-')}")
         if n != 1:
             raise typer.BadParameter("--like paints one picture", param_hint="-n")
+        if best_of is not None or complete:
+            name = "--complete" if complete else "--best-of"
+            raise typer.BadParameter("--like paints that one picture again", param_hint=name)
         _paint_like(like, text, out or Path(f"{like.stem}-again.png"), weights, device, console)
         return
     if text is None:
@@ -62,14 +69,17 @@ def generate(
     check_out(path)
     painter = _load(weights, device, console)
     params = painter.sampling(**steering)  # type: ignore[arg-type]
+    if complete:
+        (text,) = painter.complete(text, seed=params.seed)
+        console.print(text, highlight=False, markup=False)
     how = Provenance(painter.checkpoint.config.name, 0, params, prompt_hash(text), text)
     started = time.monotonic()
-    images = _paint(painter, how, text, n, truncate, console)
+    images = _paint(painter, how, text, n, truncate, console, best_of)
     seconds = time.monotonic() - started
     if n == 1 or separate:
         paths = numbered(path, n)
-        for i, (image, file) in enumerate(zip(images, paths, strict=True)):
-            save_image(image, file, dataclasses.replace(how, index=i).texts())
+        for image, file in zip(images, paths, strict=True):
+            save_image(image, file, dataclasses.replace(how, index=image.info["index"]).texts())
     else:
         from model.sheets import contact_sheet
 
@@ -78,7 +88,8 @@ def generate(
         save_image(grid, path, {"Prompt": text, "Seed": params.seed})
     for file in paths:
         typer.echo(file)
-    console.print(f"{n} in {seconds:.1f} s, seed {params.seed}", highlight=False)
+    scores = "".join(f", score {image.info['score']:.3f}" for image in images if best_of)
+    console.print(f"{best_of or n} in {seconds:.1f} s, seed {params.seed}{scores}", highlight=False)
 
 
 def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: str, console: Console) -> None:
@@ -129,7 +140,9 @@ def _load(weights: Path, device: str, console: Console) -> Painter:
         return model.load(weights, device)
 
 
-def _paint(painter: Painter, how: Provenance, text: str, n: int, truncate: bool, console: Console) -> list[Image.Image]:
+def _paint(
+    painter: Painter, how: Provenance, text: str, n: int, truncate: bool, console: Console, best_of: int | None = None
+) -> list[Image.Image]:
     with Progress(
         TextColumn("painting"),
         BarColumn(),
@@ -146,6 +159,7 @@ def _paint(painter: Painter, how: Provenance, text: str, n: int, truncate: bool,
             truncate=truncate,
             index=how.index,
             forced=how.forced,
+            best_of=best_of,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
             **dataclasses.asdict(how.params),
         )

@@ -48,10 +48,12 @@ from model.inference.sequence import (
     Painted,
     Partial,
     Progress,
+    Revised,
     SamplingParams,
     Sequence,
     Started,
 )
+from model.inference.writing import Writer
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ class Engine:
         self.tokenizer = checkpoint.tokenizer
         self.config = checkpoint.config.transformer
         transformer = checkpoint.transformer.to(device=self.device, dtype=dtype).eval()
+        self.writer = Writer(checkpoint, self.device)
         self._null = tuple(self.tokenizer.null)
         self.scorer = Scorer(checkpoint, self.device) if checkpoint.clip else None
         self.decoder = SlotDecoder(transformer, self._null, slots, self.device, strict, likelihood=self.scorer is None)
@@ -128,6 +131,8 @@ class Engine:
             ends = f"{request.text_ids[0]} and {request.text_ids[-1]}"
             expected = f"{self.tokenizer.bos} and {self.tokenizer.eot}"
             raise InvalidRequest("text_ids", f"text_ids: the ends are {ends}, and they must be {expected}")
+        if request.complete is not None:
+            self.writer.check()
         self.scheduler.add(request, deadline)
         job = self._jobs[request.id] = _Job([0] * request.num_images)
         if request.forced is not None:
@@ -240,6 +245,10 @@ class Engine:
     def _start(self, job: _Job, sequences: list[Sequence]) -> None:
         """Images of one request have their slots: read the picture to keep, once, and the prompt."""
         request = sequences[0].request
+        if request.complete is not None:
+            text = self.writer.complete(request.text_ids, request.complete, request.params.seed)
+            request = self.scheduler.revise(request.id, tuple(self.tokenizer.encode(text, truncate=True)))
+            self._events.append(Revised(request.id, text))
         if request.image is not None and request.keep is not None and job.forced is None:
             keep = torch.from_numpy(np.frombuffer(request.keep, np.uint8).astype(np.bool_))
             job.forced = torch.where(keep, self.easel.read(request.image), -1)

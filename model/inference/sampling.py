@@ -24,6 +24,8 @@ _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
 _LOW, _BITS = np.uint64(0xFFFFFFFF), np.uint64(32)
 
+IMAGE, TEXT = 0, 1  # streams of noise
+
 _COLDEST = 1e-6  # a lower temperature would overflow float32, and draws the same token
 
 Words = npt.NDArray[np.uint64]
@@ -40,16 +42,20 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int])
     return c0, c1, c2, c3
 
 
-def uniforms(seed: int, index: int, positions: int | npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """The noise of one image: a number in (0, 1) for each position, with 32 bits, never 0 and never 1.
+def uniforms(
+    seed: int, index: int, positions: int | npt.NDArray[np.integer], stream: int = IMAGE
+) -> npt.NDArray[np.float64]:
+    """The noise of one image or text: a number in (0, 1) for each position, with 32 bits, never 0 and never 1.
 
     seed: 0..2**64-1, the key. index: of the image, 0..2**32-1. positions: their array, or how many from 0 on.
-    The counter is (position, index, 0, 0), and the first word of its block is used.
+    stream: IMAGE or TEXT, which share no noise. The counter is (position, index, stream, 0), and the first word of its
+    block is used.
     """
     where = np.arange(positions) if isinstance(positions, int) else positions
     p = where.astype(np.uint64)
     zero = np.zeros_like(p)
-    words, *_ = philox4x32((p, np.full_like(p, index), zero, zero), (seed & 0xFFFFFFFF, seed >> 32))
+    counter = (p, np.full_like(p, index), np.full_like(p, stream), zero)
+    words, *_ = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
     return (words.astype(np.float64) + 0.5) / 2.0**32
 
 

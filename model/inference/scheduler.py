@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from model.errors import InvalidRequest
 from model.inference.sequence import GenerationRequest, Sequence
@@ -116,6 +116,14 @@ class Scheduler:
             if not entry.waiting:
                 self._queue.popleft()
         return admitted
+
+    def revise(self, request_id: str, text_ids: tuple[int, ...]) -> GenerationRequest:
+        """A request in flight has another, completed prompt. Returns the request as all its images have it now."""
+        entry = self._entries[request_id]
+        entry.request = replace(entry.request, text_ids=text_ids, complete=None)
+        for sequence in entry.running:
+            sequence.request = entry.request
+        return entry.request
 
     def drawn(self, sequence: Sequence) -> None:
         """All tokens of a running image are drawn: its slots are free, its picture is to be painted."""

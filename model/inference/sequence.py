@@ -68,6 +68,25 @@ def _check_real(name: str, value: float, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True)
+class Completion:
+    """How a prompt is continued, by the transformer's text head, until it says that the caption ends.
+
+    temperature: 0..5, 0 takes the likeliest token. top_k: draw from the k likeliest tokens only, 0 from all.
+    tokens: at most so many further ones, 1..256; less where the model reads no more.
+    """
+
+    temperature: float = 0.7
+    top_k: int = 50
+    tokens: int = 32
+
+    def check(self, text_vocab: int) -> None:
+        """Raises InvalidRequest naming the first field out of range."""
+        _check_real("temperature", self.temperature, 0.0, 5.0)
+        _check_integer("top_k", self.top_k, 0, text_vocab)
+        _check_integer("tokens", self.tokens, 1, 256)
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
     """One prompt and the images asked of it.
 
@@ -80,6 +99,7 @@ class GenerationRequest:
     partial_rows: after that many finished rows of tokens an unfinished picture is sent (1..grid-1, ascending).
     score: each Painted carries a score of how well the picture fits the prompt (for best_of): by the checkpoint's CLIP,
     or without one by likelihood; it takes the null row too, which the latter needs.
+    complete: the model first continues the prompt, in a way that the prompt and params.seed decide; Revised tells.
     """
 
     id: str
@@ -92,6 +112,7 @@ class GenerationRequest:
     image: bytes | None = field(default=None, repr=False)
     keep: bytes | None = field(default=None, repr=False)
     score: bool = False
+    complete: Completion | None = None
 
     @property
     def rows(self) -> int:
@@ -113,6 +134,8 @@ class GenerationRequest:
         _check_integer("num_images", self.num_images, 1, MAX_IMAGES)
         _check_integer("first_index", self.first_index, 0, MAX_INDEX)
         self.params.check(config.image_vocab)
+        if self.complete is not None:
+            self.complete.check(config.text_vocab)
         rows = self.partial_rows
         if list(rows) != sorted(set(rows)) or any(not 0 < row < config.grid for row in rows):
             allowed = f"ascending numbers from 1 to {config.grid - 1}"
@@ -160,6 +183,13 @@ class Event:
 @dataclass(frozen=True)
 class Started(Event):
     """The first image of the request has its slots."""
+
+
+@dataclass(frozen=True)
+class Revised(Event):
+    """The request's prompt was completed; text is what is painted. Comes before Started."""
+
+    text: str
 
 
 @dataclass(frozen=True)

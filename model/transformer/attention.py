@@ -74,12 +74,17 @@ class Attention(nn.Module):
         qk = rotate(F.layer_norm(qk, (self.head_dim,), eps=1e-6), rotation)
         return qk[:, : self.heads] * self.gain.view(-1, 1, 1), qk[:, self.heads :], v
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Attention over all positions of x. mask (b, 1, n, n) bool, True where a query may look; None for causal.
+    def forward(
+        self, x: Tensor, rotation: Rotation, mask: Tensor | None, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention over all positions of x, and over those before it, whose keys and values are `past`.
 
-        Returns the output (b, n, dim) and the keys and values (b, kv_heads, n, head_dim) for a cache.
+        mask (b, 1, n, p + n) bool, with p past positions, True where a query may look; None for causal without a past.
+        Returns the output (b, n, dim) and the keys and values (b, kv_heads, p + n, head_dim) for a cache.
         """
         q, k, v = self.project(x, rotation)
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         repeats = self.heads // self.kv_heads
         found = F.scaled_dot_product_attention(
             q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1), mask, is_causal=mask is None

@@ -21,6 +21,8 @@ from model.transformer.attention import Attention, Rotation, rotation_table
 from model.transformer.cache import KVCache
 from model.transformer.local import ABOVE, LEFT, Local
 
+TextState = list[tuple[Tensor, Tensor]]  # of each layer: the keys and values of the text read so far
+
 
 class Block(nn.Module):
     """Pre-norm attention and squared-ReLU feed-forward; starts as the identity."""
@@ -175,6 +177,25 @@ class Transformer(nn.Module):
     def text_logits(self, states: Tensor) -> Tensor:
         """(..., dim) normalised -> (..., text_vocab) float32; the table is shared with the input."""
         return F.linear(states, self.text_table.weight).float()
+
+    @torch.inference_mode()
+    def read_text(self, text_ids: Tensor, past: TextState | None = None) -> tuple[Tensor, TextState]:
+        """What may follow a text that is not at its end: logits (b, text_vocab) float32 of the next id.
+
+        text_ids (b, n) int64, <bos> first and no <eot>; with `past`, what an earlier call returned, only the ids since
+        then. The same logits as those that `logits` gives at the last of these ids.
+        """
+        n, before = text_ids.shape[1], past[0][0].shape[2] if past else 0
+        x = F.layer_norm(self.text_table(text_ids), (self.config.dim,), eps=1e-6)
+        table = self.rotations(x.device)
+        rotation = Rotation(table.cos[before : before + n], table.sin[before : before + n])
+        mask = torch.ones(n, before + n, dtype=torch.bool, device=x.device).tril(before)[None, None]
+        state: TextState = []
+        for i, block in enumerate(self.layers):
+            found, k, v = block.attention(block.norm1(x), rotation, mask, past[i] if past else None)
+            state.append((k, v))
+            x = block.feed_forward(x + found)
+        return self.text_logits(self.norm(x[:, -1])), state
 
     # What follows serves.
 

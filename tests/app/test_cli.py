@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def one_line(result: Result) -> str:
 def test_help_names_the_commands(run: Run) -> None:
     shown = run("--help")
     assert shown.status == 0
-    for command in ("serve", "generate", "gallery", "reconstruct", "inspect", "corpus", "train", "export"):
+    for command in ("serve", "generate", "caption", "gallery", "reconstruct", "inspect", "corpus", "train", "export"):
         assert command in shown.out
     assert run("--version").out.split() == ["dalle-server", model.__version__]
     assert run("paint").status == 2
@@ -90,6 +91,30 @@ def test_several_pictures_are_a_grid_or_files(run: Run, tiny_checkpoint: Path, t
     for i, name in enumerate(separate.out.split()):
         with Image.open(tmp_path / name) as image:
             assert image.info["Index"] == str(i)
+
+
+def test_the_best_pictures_are_kept(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    common = ("generate", "a cat", "--out", "cat.png", "--seed", 1, "--weights", tiny_checkpoint)
+    done = run(*common, "--best-of", 2)
+    assert re.search(r"2 in \d+\.\d s, seed 1, score -?\d\.\d{3}$", " ".join(done.err.split()))
+    with Image.open(tmp_path / "cat.png") as image:
+        best = model.load(tiny_checkpoint, "cpu").generate("a cat", seed=1, best_of=2)[0]
+        assert image.convert("RGB").tobytes() == best.tobytes()
+        assert image.info["Index"] == str(best.info["index"])
+    assert "best_of: 1, and it must be from 2" in run(*common, "-n", 2, "--best-of", 1).err
+    assert run("generate", "--like", "cat.png", "--best-of", 2, "--weights", tiny_checkpoint).status == 2
+
+
+def test_a_text_is_completed_line_by_line(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    weights = ("--weights", tiny_checkpoint)
+    done = run("caption", "a red", "-n", 2, "--seed", 1, "--tokens", 4, "--temperature", 0, *weights)
+    (once,) = model.load(tiny_checkpoint, "cpu").complete("a red", seed=1, tokens=4, temperature=0)
+    assert done.out == f"{once}\n{once}\n"
+    assert "top_k: -1, and it must be from 0" in one_line(run("caption", "a red", "--top-k", -1, *weights))
+    (text,) = model.load(tiny_checkpoint, "cpu").complete("a red", seed=3)
+    assert run("generate", "a red", "--complete", "--seed", 3, "--out", "red.png", *weights).status == 0
+    with Image.open(tmp_path / "red.png") as image:
+        assert image.info["Prompt"] == text
 
 
 def test_a_prompt_in_any_script_goes_into_the_picture(tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""`dalle-server caption TEXT`: the model continues a caption by its text head, one line a completion."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from app.commands.common import DEFAULT_WEIGHTS, Device, Weights
+
+
+def caption(
+    text: Annotated[str, Argument(help='How the caption begins; "" for one from nothing.')],
+    n: Annotated[int, Option("-n", "--num-captions", min=1, max=64, help="How many completions.")] = 1,
+    seed: Annotated[int | None, Option(help="The same seed gives the same texts.", show_default="random")] = None,
+    temperature: Annotated[
+        float | None, Option(help="0 to 5; 0 takes the likeliest token.", show_default="0.7")
+    ] = None,
+    top_k: Annotated[
+        int | None, Option(help="Draw from the k likeliest tokens only; 0: from all.", show_default="50")
+    ] = None,
+    tokens: Annotated[int | None, Option(help="At most so many further tokens, 1 to 256.", show_default="32")] = None,
+    weights: Weights = DEFAULT_WEIGHTS,
+    device: Device = "auto",
+) -> None:
+    """Complete TEXT as captions of the training data go on; `generate --complete` paints such a text."""
+    import model
+
+    painter = model.load(weights, device)
+    for line in painter.complete(text, n, seed, temperature, top_k, tokens):
+        typer.echo(line)

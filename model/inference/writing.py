@@ -1,0 +1,66 @@
+"""Text completion: the transformer continues a caption token by token, until it says that the caption ends.
+
+    Writer(checkpoint, device).complete(tokenizer.encode("a red"), Completion(), seed=1)  # "a red apple"
+
+The method of DALLE-pytorch's generate_texts: the text half of the sequence model, sampled. One text at a time, so a
+completion is a function of (model, text, parameters, seed, index) alone; text ids only, never image tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from model.checkpoints import Checkpoint
+from model.errors import DalleError, InvalidRequest
+from model.inference.sampling import TEXT, RowParams, sample, uniforms
+from model.inference.sequence import Completion, SamplingParams
+
+
+class Writer:
+    """The text head of one checkpoint's transformer, which is on `device` in its final type."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self._tokenizer, self._transformer = checkpoint.tokenizer, checkpoint.transformer
+        self._able, self._name = checkpoint.config.completes, checkpoint.config.name
+        self._device = device
+
+    def check(self) -> None:
+        """Raises InvalidRequest for a model whose text head was not trained."""
+        if not self._able:
+            raise InvalidRequest("complete", f"complete: the model {self._name} was not trained to continue texts")
+
+    @torch.inference_mode()
+    def complete(self, text_ids: Sequence[int], how: Completion, seed: int, index: int = 0) -> str:
+        """The text of text_ids (<bos>, tokens, <eot>) and what follows it; unchanged where the model ends it at once.
+
+        seed, index: another index is another completion. Raises InvalidRequest naming the parameter out of range, and
+        DalleError if the model's output is not finite.
+        """
+        self.check()
+        how.check(self._transformer.config.text_vocab)
+        tokenizer, config = self._tokenizer, self._transformer.config
+        ids = list(text_ids[:-1])
+        room = min(how.tokens, config.text_tokens - len(ids) + 1)
+        if room <= 0:
+            return tokenizer.decode(ids)
+        rows = RowParams.prepare(
+            [SamplingParams(seed, how.temperature, how.top_k)], (), config.text_vocab, self._device
+        )
+        noise = torch.from_numpy(uniforms(seed, index, room, TEXT)).to(self._device)
+        barred = torch.ones(config.text_vocab, dtype=torch.bool, device=self._device)
+        barred[: tokenizer.vocab_size] = False
+        barred[[tokenizer.bos, tokenizer.pad]] = True
+        written: list[int] = []
+        logits, state = self._transformer.read_text(torch.tensor([ids], device=self._device))
+        for i in range(room):
+            drawn, sound = sample(logits.masked_fill(barred, float("-inf")), rows, noise[i : i + 1])
+            if not bool(sound):
+                raise DalleError("the model gave no finite probabilities for what follows this text")
+            if int(drawn) == tokenizer.eot:
+                break
+            written.append(int(drawn))
+            logits, state = self._transformer.read_text(drawn[None], state)
+        begun = tokenizer.decode(ids)
+        return begun + tokenizer.decode([*ids, *written]).removeprefix(begun).replace("�", "")
