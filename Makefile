@@ -3,6 +3,7 @@
 # make lint     lint and types only
 # make train    build the default corpus and train both stages; again, to go on where it was stopped
 # make bench    pictures a second on this machine, against what its memory and arithmetic allow
+# make container  build the container image without a Docker engine and try it; needs root on Debian
 # make clean    remove .venv and caches; never data/, runs/ or weights/
 #
 # HOST, PORT    where to serve; also read from the environment. Default 127.0.0.1:8000.
@@ -22,7 +23,7 @@ PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check --const
 TORCH_VERSION := 2.13.0
 SHELL := /bin/bash
 .DEFAULT_GOAL := serve
-.PHONY: serve test lint train bench clean
+.PHONY: serve test lint train bench container clean
 
 serve: $(VENV)/.installed
 	@exec $(VENV)/bin/dalle-server serve --host "$(HOST)" --port "$(PORT)"
@@ -33,6 +34,7 @@ test: lint
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/hadolint Dockerfile
 	$(VENV)/bin/mypy
 
 train: $(VENV)/.installed-train
@@ -42,6 +44,9 @@ train: $(VENV)/.installed-train
 
 bench: $(VENV)/.installed
 	@$(VENV)/bin/dalle-server bench
+
+container:
+	@$(PYTHON) .ci/container.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
