@@ -247,8 +247,9 @@ class Engine:
         request = sequences[0].request
         if request.complete is not None:
             text = self.writer.complete(request.text_ids, request.complete, request.params.seed)
-            request = self.scheduler.revise(request.id, tuple(self.tokenizer.encode(text, truncate=True)))
-            self._events.append(Revised(request.id, text))
+            text_ids = tuple(self.tokenizer.encode(text, truncate=True))
+            request = self.scheduler.revise(request.id, text_ids)
+            self._events.append(Revised(request.id, text, len(text_ids) - 2))
         if request.image is not None and request.keep is not None and job.forced is None:
             keep = torch.from_numpy(np.frombuffer(request.keep, np.uint8).astype(np.bool_))
             job.forced = torch.where(keep, self.easel.read(request.image), -1)

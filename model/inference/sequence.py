@@ -187,9 +187,10 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Revised(Event):
-    """The request's prompt was completed; text is what is painted. Comes before Started."""
+    """The request's prompt was completed. text: what is painted; tokens: of it. Comes before Started."""
 
     text: str
+    tokens: int
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Writer:
         ids = list(text_ids[:-1])
         room = min(how.tokens, config.text_tokens - len(ids) + 1)
         if room <= 0:
-            return tokenizer.decode(ids)
+            return tokenizer.decode(ids).rstrip("�")  # a text may be cut inside a character
         rows = RowParams.prepare(
             [SamplingParams(seed, how.temperature, how.top_k)], (), config.text_vocab, self._device
         )

@@ -149,7 +149,8 @@ def test_the_engine_paints_the_completed_prompt_and_tells_it_first(small: Checkp
     engine = Engine(small, slots=4)  # fewer than the pictures need: the last one joins later
     events = run(engine, request(small, "a"), request(small, "plain", complete=None))
     (revised,) = [event for event in events if isinstance(event, Revised)]
-    assert revised == Revised("a", writer.complete(small.tokenizer.encode("a red"), Completion(), seed=1))
+    text = writer.complete(small.tokenizer.encode("a red"), Completion(), seed=1)
+    assert revised == Revised("a", text, small.tokenizer.count(text))
     kinds = [type(event) for event in events if event.request_id == "a"]
     assert kinds.index(Revised) < kinds.index(Started)
     written_out = run(engine, request(small, "b", revised.text, complete=None))
