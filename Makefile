@@ -1,7 +1,7 @@
 # make serve    install what the server needs into .venv (once) and serve on HOST:PORT
 # make test     lint, types and tests: what CI runs
 # make lint     lint and types only
-# make train    build the default corpus and train both stages; again, to go on where it was stopped
+# make train    build the default corpus and train all stages; again, to go on where it was stopped
 # make bench    pictures a second on this machine, against what its memory and arithmetic allow
 # make container  build the container image without a Docker engine and try it; needs root on Debian
 # make clean    remove .venv and caches; never data/, runs/ or weights/
@@ -41,6 +41,8 @@ train: $(VENV)/.installed-train
 	@[ -e data/corpus/manifest.json ] || $(VENV)/bin/dalle-server corpus build --out data/corpus
 	$(VENV)/bin/dalle-server train vae data/corpus --preset $(PRESET) --out runs/vae
 	$(VENV)/bin/dalle-server train transformer data/corpus --preset $(PRESET) --vae runs/vae --out runs/transformer
+	$(VENV)/bin/dalle-server train clip data/corpus --preset $(PRESET) --vae runs/vae --out runs/clip
+	$(VENV)/bin/dalle-server export runs/transformer --vae runs/vae --clip runs/clip --out runs/checkpoint
 
 bench: $(VENV)/.installed
 	@$(VENV)/bin/dalle-server bench
