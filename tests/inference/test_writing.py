@@ -178,4 +178,4 @@ def test_a_completion_out_of_range_is_named(small: Checkpoint) -> None:
     engine = Engine(small, slots=2)
     for values, field in (({"temperature": -1.0}, "temperature"), ({"top_k": 301}, "top_k"), ({"tokens": 0}, "tokens")):
         with pytest.raises(InvalidRequest, match=f"^{field}: "):
-            engine.add(request(small, "a", complete=Completion(**values)))  # type: ignore[arg-type]
+            engine.add(request(small, "a", complete=Completion(**values)))
