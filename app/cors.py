@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 EXPOSED = (
-    "X-Request-Id", "X-Seeds", "X-Scores", "X-Text-Truncated", "X-Should-Retry", "Server-Timing", "Retry-After",
+    "X-Request-Id", "X-Seeds", "X-Scores", "X-Revised-Prompt", "X-Text-Truncated",
+    "X-Should-Retry", "Server-Timing", "Retry-After",
 )  # fmt: skip
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",

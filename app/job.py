@@ -17,7 +17,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from model.errors import DalleError
-from model.inference.sequence import Event, GenerationRequest, Painted, Partial, Progress, SamplingParams, Started
+from model.inference.sequence import (
+    Completion,
+    Event,
+    GenerationRequest,
+    Painted,
+    Partial,
+    Progress,
+    Revised,
+    SamplingParams,
+    Started,
+)
 
 
 class Outcome(StrEnum):
@@ -35,7 +45,7 @@ class Order:
 
     seconds: until its deadline, None for none, from `began` (monotonic). client: whose share of the queue it counts to,
     "" for nobody's.
-    partial_rows, image, keep, score: as in GenerationRequest.
+    partial_rows, image, keep, score, complete: as in GenerationRequest.
     """
 
     text: str
@@ -49,6 +59,7 @@ class Order:
     image: bytes | None = field(default=None, repr=False)
     keep: bytes | None = field(default=None, repr=False)
     score: bool = False
+    complete: Completion | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -78,6 +89,7 @@ class Order:
             image=self.image,
             keep=self.keep,
             score=self.score,
+            complete=self.complete,
         )
 
 
@@ -86,6 +98,7 @@ class Job:
 
     accepted, started, ended: monotonic seconds; the latter two None until then. deaths: workers that died under it.
     rows_done: rows of cells of each picture. rows_each: rows of the cache that a picture takes.
+    revised: the completed prompt, once the worker has told it.
     """
 
     def __init__(self, job_id: str, order: Order, text_ids: list[int], tokens: int) -> None:
@@ -98,6 +111,7 @@ class Job:
         self.started: float | None = None
         self.ended: float | None = None
         self.outcome: Outcome | None = None
+        self.revised: Revised | None = None
         self.deaths = 0
         self.rows_done = order.rows_done
         self.rows_each = order.rows_each
@@ -106,6 +120,11 @@ class Job:
         self._partial: dict[int, int] = {}  # index -> rows of the last unfinished picture shown
         self._pending: dict[Hashable, Event] = {}  # in the order of arrival
         self._wake = asyncio.Event()
+
+    @property
+    def prompt(self) -> str:
+        """The text that is painted: as it was sent, or completed."""
+        return self.revised.text if self.revised else self.order.text
 
     @property
     def unpainted(self) -> int:
@@ -136,6 +155,9 @@ class Job:
                 if self.started is not None:
                     return
                 self.started = time.monotonic()
+            case Revised():
+                self.revised = event  # after a crash the same again
+                return
             case Progress(rows_done=rows):
                 offset = first_index - self.order.first_index
                 for i, done in enumerate(rows, offset):

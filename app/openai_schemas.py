@@ -93,14 +93,15 @@ class Usage(BaseModel):
     total_tokens: int
 
     @classmethod
-    def of(cls, text: int, kept: int, drawn: int) -> Usage:
-        """text: tokens of the prompt; kept: of a sent picture; drawn: of all the pictures that were painted."""
+    def of(cls, text: int, kept: int, drawn: int, written: int = 0) -> Usage:
+        """text: tokens of the prompt; kept: of a sent picture; drawn: of all the pictures that were painted; written:
+        those by which the prompt was completed."""
         return cls(
             input_tokens=text + kept,
             input_tokens_details=InputDetails(text_tokens=text, image_tokens=kept),
-            output_tokens=drawn,
-            output_tokens_details=OutputDetails(image_tokens=drawn),
-            total_tokens=text + kept + drawn,
+            output_tokens=drawn + written,
+            output_tokens_details=OutputDetails(image_tokens=drawn, text_tokens=written),
+            total_tokens=text + kept + drawn + written,
         )
 
 
@@ -110,7 +111,12 @@ class Image(BaseModel):
     b64_json: str
     seed: int
     index: int
-    score: float | None = Field(None, description="With best_of: nats a token by which the prompt made it likelier.")
+    score: float | None = Field(
+        None,
+        description="With best_of: how well it fits the prompt, by the cosine of the checkpoint's CLIP; without one, "
+        "by how many nats a token the prompt made it likelier.",
+    )
+    revised_prompt: str | None = Field(None, description="With complete: the text that was painted.")
 
 
 class ImagesResponse(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+from urllib.parse import quote
 
 from fastapi import Request
 
@@ -15,7 +16,7 @@ from app.schemas import Sampling
 from app.uploads import Upload, read_upload
 from model.config import SamplingDefaults
 from model.errors import InvalidRequest
-from model.inference.sequence import SamplingParams
+from model.inference.sequence import Completion, SamplingParams
 
 SEED_BITS = 32  # of a seed that we choose: short enough to be copied, and exact in JavaScript
 
@@ -29,7 +30,7 @@ def make_order(
 ) -> Order:
     """The order of `pictures` pictures, noted for the request's log line.
 
-    Raises InvalidRequest for a best_of, and BadHeader for a time limit, that cannot be honoured.
+    Raises InvalidRequest for a best_of or complete, and BadHeader for a time limit, that cannot be honoured.
     """
     service: Service = request.app.state.service
     settings = service.settings
@@ -38,7 +39,10 @@ def make_order(
         if not pictures <= asked.best_of <= room:
             allowed = f"it must be from {pictures}, the pictures to return, to {room}, which the queue has room for"
             raise InvalidRequest("best_of", f"best_of: {asked.best_of}, and {allowed}")
-    params = sampling_params(asked, service.pool.checkpoint.config.sampling)
+    config = service.pool.checkpoint.config
+    if asked.complete and not config.completes:
+        raise InvalidRequest("complete", f"complete: true, and {config.name} was not trained to continue texts")
+    params = sampling_params(asked, config.sampling)
     order = Order(
         text=text,
         num_images=asked.best_of or pictures,
@@ -50,6 +54,7 @@ def make_order(
         client=request.state.key or (request.client.host if request.client else ""),
         partial_rows=partial_rows,
         score=asked.best_of is not None,
+        complete=Completion() if asked.complete else None,
     )
     request.state.log.update(prompt_fields(text), images=order.num_images, seed=params.seed, index=order.first_index)
     return order
@@ -82,6 +87,11 @@ def painting_on(order: Order, picture: Upload, keep: bytes) -> Order:
 def text_headers(tokens: int, read: int) -> dict[str, str]:
     """Of the answer: that only `read` of the text's tokens were read, if that is so."""
     return {"X-Text-Truncated": f"{read} of {tokens} tokens"} if read < tokens else {}
+
+
+def revised_header(prompt: str | None) -> dict[str, str]:
+    """Of the answer: the completed prompt, if it was completed, in UTF-8 and percent-encoded as in an address."""
+    return {} if prompt is None else {"X-Revised-Prompt": quote(prompt, safe=" ,'()")}
 
 
 async def decode(service: Service, name: str, data: bytes) -> Upload:

@@ -58,7 +58,8 @@ class Painting:
     """An order, painted.
 
     pictures: in the order of their indices, or the best one first. tokens: of the text, of which `read` were read.
-    queued, painted, encoded: seconds, one after another.
+    queued, painted, encoded: seconds, one after another. revised: the completed prompt, if it was completed; written:
+    tokens by which it was.
     """
 
     pictures: list[Picture]
@@ -67,6 +68,8 @@ class Painting:
     queued: float
     painted: float
     encoded: float  # of it, what was left to do after the last picture was painted
+    revised: str | None = None
+    written: int = 0
 
 
 async def paint(service: Service, order: Order, receive: Receive, wanted: Wanted) -> Painting:
@@ -121,12 +124,19 @@ async def _collect(job: Job, service: Service, wanted: Wanted) -> Painting:
             task.cancel()
     queued, seconds = observe(service, job)
     ended = job.ended or job.accepted
-    return Painting(pictures, job.tokens, text_tokens(job), queued, seconds, time.monotonic() - ended)
+    encoded = time.monotonic() - ended
+    revised = job.revised.text if job.revised else None
+    return Painting(pictures, job.tokens, text_tokens(job), queued, seconds, encoded, revised, written_tokens(job))
 
 
 def text_tokens(job: Job) -> int:
-    """Tokens of the text that the model reads."""
+    """Tokens of the sent text that the model reads."""
     return len(job.text_ids) - SPECIALS
+
+
+def written_tokens(job: Job) -> int:
+    """Tokens by which the model completed it."""
+    return max(0, job.revised.tokens - text_tokens(job)) if job.revised else 0
 
 
 def observe(service: Service, job: Job) -> tuple[float, float]:
@@ -141,19 +151,20 @@ async def finish(service: Service, job: Job, painted: Painted, wanted: Wanted) -
     """Make the file of a picture, on another thread."""
     before = time.monotonic()
     config = service.pool.checkpoint.config
-    texts = provenance(job.order, painted, config, wanted.embed_prompt).texts()
+    texts = provenance(job, painted, config, wanted.embed_prompt).texts()
     file = await service.threads.run(wanted.finish.encode, painted.rgb, config.vae.image_size, texts)
     service.metrics.encode_seconds.observe(time.monotonic() - before)
     return Picture(painted.index, file, painted.score)
 
 
-def provenance(order: Order, painted: Painted, config: CheckpointConfig, embed_prompt: bool) -> Provenance:
-    """What the picture's file tells."""
+def provenance(job: Job, painted: Painted, config: CheckpointConfig, embed_prompt: bool) -> Provenance:
+    """What the picture's file tells. Its prompt is the completed one, if it was completed."""
+    order = job.order
     return Provenance(
         model=config.name,
         index=painted.index,
         params=order.params,
-        prompt_hash=prompt_hash(order.text),
-        prompt=order.text if embed_prompt else None,
+        prompt_hash=prompt_hash(job.prompt),
+        prompt=job.prompt if embed_prompt else None,
         forced=None if order.keep is None else forced_tokens(painted.tokens, order.keep),
     )

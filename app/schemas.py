@@ -56,6 +56,9 @@ class Sampling(BaseModel):
     best_of: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = Field(
         None, description="Paint so many pictures and return the ones that fit the text best, the best one first."
     )
+    complete: bool | None = Field(
+        None, description="Let the model complete the text as a caption first; the answer tells the text painted."
+    )
     truncate: bool | None = Field(None, description="Cut a text with too many tokens instead of refusing it.")
     embed_prompt: bool | None = Field(
         None, description="Write the text itself into the PNG's text chunks, not only its SHA-256."

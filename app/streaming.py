@@ -25,7 +25,7 @@ from app.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_error
 from app.job import Job
 from app.openai_schemas import Usage
 from app.orders import text_headers
-from app.painting import Service, Wanted, finish, gone, observe, text_tokens
+from app.painting import Service, Wanted, finish, gone, observe, text_tokens, written_tokens
 from model.errors import DalleError
 from model.inference.sequence import Event, Painted, Partial
 
@@ -139,6 +139,8 @@ class PictureStream(Response):
                 picture = await finish(self._service, self._job, event, self._wanted)
                 self._completed += 1
                 keys = {**self._common, "usage": self._usage().model_dump(), "rows_done": self._grid}
+                if self._job.revised:
+                    keys["revised_prompt"] = self._job.revised.text
                 await self._picture(send, "completed", picture.file, event.index, keys)
 
     def _usage(self) -> Usage:
@@ -146,7 +148,9 @@ class PictureStream(Response):
         order = self._job.order
         kept = sum(order.keep or b"")
         drawn = self._grid**2 - kept
-        return Usage.of(text_tokens(self._job), kept, drawn) if self._completed == 1 else Usage.of(0, 0, drawn)
+        if self._completed > 1:
+            return Usage.of(0, 0, drawn)
+        return Usage.of(text_tokens(self._job), kept, drawn, written_tokens(self._job))
 
     async def _picture(self, send: Send, what: str, file: bytes, index: int, keys: dict[str, Any]) -> None:
         event = {

@@ -10,7 +10,16 @@ from fastapi import APIRouter, Request, Response
 from app import body
 from app.headers import PARAMETERS
 from app.job import Order
-from app.orders import decode, log_painting, make_order, milliseconds, painting_on, text_headers, top_rows
+from app.orders import (
+    decode,
+    log_painting,
+    make_order,
+    milliseconds,
+    painting_on,
+    revised_header,
+    text_headers,
+    top_rows,
+)
 from app.painting import Painting, Service, Wanted, paint
 from app.schemas import ErrorBody, GenerateRequest, Pictures
 from model.errors import InvalidRequest
@@ -20,7 +29,9 @@ router = APIRouter()
 HEADERS = {
     "X-Request-Id": "The request's id, also in the server's log. A client may choose it.",
     "X-Seeds": "For every picture SEED:INDEX, separated by commas. These, as `seed` and `index`, paint it again.",
-    "X-Scores": "With best_of: how much likelier the text made each picture, in nats a token.",
+    "X-Scores": "With best_of: how well each picture fits the text, by the cosine of the checkpoint's CLIP; without "
+    "one, by how many nats a token the text made it likelier.",
+    "X-Revised-Prompt": "With complete: the text that was painted, in UTF-8, percent-encoded.",
     "X-Text-Truncated": "`N of M tokens`, if only the first N of the text's M tokens were read.",
     "Server-Timing": "Milliseconds in the queue, in painting, and in encoding what was painted last.",
 }
@@ -94,4 +105,4 @@ def _headers(order: Order, painting: Painting) -> dict[str, str]:
     }
     if order.score:
         headers["X-Scores"] = ",".join(f"{picture.score:.6f}" for picture in painting.pictures)
-    return headers | text_headers(painting.tokens, painting.read)
+    return headers | text_headers(painting.tokens, painting.read) | revised_header(painting.revised)

@@ -226,19 +226,19 @@ async def _paint(request: Request, asked: ImagesRequest, kind: str, order: Order
         data=[
             Image(
                 b64_json=base64.b64encode(picture.file).decode(), seed=order.params.seed, index=picture.index,
-                score=picture.score,
+                score=picture.score, revised_prompt=painting.revised,
             )
             for picture in painting.pictures
         ],
         output_format=wanted.finish.format,
         size=f"{side}x{side}",
-        usage=usage(order, painting.read, config.vae.grid),
+        usage=usage(order, painting.read, config.vae.grid, painting.written),
     )  # fmt: skip
     headers = text_headers(painting.tokens, painting.read)
     return Response(answer.model_dump_json(exclude_none=True), headers=headers, media_type=body.JSON)
 
 
-def usage(order: Order, text: int, grid: int) -> Usage:
-    """Tokens of the whole order: read once, and drawn for every picture, also those that were not the best."""
+def usage(order: Order, text: int, grid: int, written: int) -> Usage:
+    """Tokens of the whole order: read and written once; and drawn, also for pictures that were not the best."""
     kept = sum(order.keep or b"")
-    return Usage.of(text, kept, order.num_images * (grid**2 - kept))
+    return Usage.of(text, kept, order.num_images * (grid**2 - kept), written)
