@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import model
-from app.commands import bench, caption, corpus, gallery, generate, inspect, key, reconstruct, serve, train
+from app.commands import bench, caption, corpus, evaluate, gallery, generate, inspect, key, reconstruct, serve, train
 from model.errors import DalleError
 from model.inference.cores import usable_cores
 
@@ -35,6 +35,8 @@ app.command("inspect")(inspect.inspect)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(train.app, name="train")
 app.command("export")(train.export_run)
+app.command("evaluate")(evaluate.evaluate)
+app.command("sweep")(evaluate.sweep)
 app.command("bench")(bench.bench)
 app.command("key")(key.key)
 

@@ -1,0 +1,97 @@
+"""Pictures painted for an evaluation, kept on disk: what was painted once is not painted again.
+
+A picture is named by the weights, the prompt, the seed, the index and the sampling parameters, so an evaluation that
+was stopped goes on where it was, and parts that ask for the same picture share it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from model.checkpoints import sums
+from model.inference.sequence import GenerationRequest, SamplingParams
+from model.painter import Painter
+
+AT_ONCE = 64  # pictures painted between two visits to the disk
+
+
+def weights_digest(folder: Path) -> str:
+    """Of the weights and the tokenizer, not of documents, which change no picture. Raises CheckpointError."""
+    listed = sums.load(folder)
+    read = sorted(name for name in listed.names if name.endswith((".safetensors", "tokenizer.json")))
+    return hashlib.sha256("".join(f"{name} {listed.sum(name)}\n" for name in read).encode()).hexdigest()[:12]
+
+
+def seed_of(seed: int, prompt: str) -> int:
+    """A seed for each prompt, so that no two pictures of an evaluation share their noise."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {prompt}".encode(), digest_size=4).digest(), "little")
+
+
+@dataclasses.dataclass(frozen=True)
+class Painting:
+    """A picture and its score: nats a token by which the prompt made it likelier."""
+
+    image: Image.Image
+    score: float
+
+
+class Album:
+    """The pictures of one checkpoint, seed and choice of sampling parameters, in a folder."""
+
+    def __init__(self, painter: Painter, folder: Path, seed: int, params: SamplingParams) -> None:
+        """params: their own seed is not used; each prompt has one made from `seed`."""
+        self._painter, self._seed, self._params = painter, seed, params
+        self._folder = folder / weights_digest(painter.checkpoint.path)
+
+    def params(self, prompt: str) -> SamplingParams:
+        return dataclasses.replace(self._params, seed=seed_of(self._seed, prompt))
+
+    def _path(self, prompt: str, index: int) -> Path:
+        how = json.dumps([prompt, *dataclasses.astuple(self.params(prompt))])
+        return self._folder / f"{hashlib.blake2b(how.encode(), digest_size=10).hexdigest()}-{index}.png"
+
+    def paint(
+        self, prompts: Sequence[str], n: int = 1, progress: Callable[[int, int], object] | None = None
+    ) -> list[list[Painting]]:
+        """Pictures 0 to n - 1 of each prompt. progress: pictures there, of how many.
+
+        Raises PromptTooLong naming the prompt, and what the painter raises.
+        """
+        wanted = list(dict.fromkeys((prompt, index) for prompt in prompts for index in range(n)))
+        missing = [(prompt, index) for prompt, index in wanted if not self._path(prompt, index).exists()]
+        for first in range(0, len(missing), AT_ONCE):
+            if progress:
+                progress(len(wanted) - len(missing) + first, len(wanted))
+            self._paint(missing[first : first + AT_ONCE])
+        if progress:
+            progress(len(wanted), len(wanted))
+        return [[self._read(prompt, index) for index in range(n)] for prompt in prompts]
+
+    def _paint(self, missing: Sequence[tuple[str, int]]) -> None:
+        encode = self._painter.tokenizer.encode
+        requests = [
+            GenerationRequest(str(at), tuple(encode(prompt)), 1, self.params(prompt), index, score=True)
+            for at, (prompt, index) in enumerate(missing)
+        ]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for (prompt, index), image in zip(missing, self._painter.paint(requests), strict=True):
+            info = PngInfo()
+            info.add_itxt("Prompt", prompt)
+            info.add_text("Score", repr(image.info["score"]))
+            path = self._path(prompt, index)
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            image.save(partial, "PNG", pnginfo=info, compress_level=1)
+            partial.replace(path)
+
+    def _read(self, prompt: str, index: int) -> Painting:
+        with Image.open(self._path(prompt, index)) as image:
+            image.load()
+            return Painting(image.convert("RGB"), float(image.text["Score"]))  # type: ignore[attr-defined]

@@ -1,0 +1,81 @@
+"""A corpus of plain figures by three vendors, and painters without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from model.checkpoints import load
+from model.training.corpus import captions, compose
+from model.training.corpus.drawing import WHITE, encode, paint
+from model.training.corpus.shapes import COLOURS
+from model.training.shards import ShardWriter
+from tests.evaluate.figures import (
+    FIGURES,
+    GROUNDS,
+    LEFT,
+    LOWER,
+    RIGHT,
+    UPPER,
+    VENDORS,
+    WHOLE,
+    Draughtsman,
+    Drawing,
+    figure,
+    name_of,
+)
+
+
+@pytest.fixture
+def draughtsman(tiny_checkpoint: Path) -> Callable[[Drawing], Draughtsman]:
+    def make(drawing: Drawing) -> Draughtsman:
+        painter = Draughtsman(load(tiny_checkpoint))
+        painter.drawing, painter.asked = drawing, []
+        return painter
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shard of every figure by every vendor, on two grounds, counted, and paired with some others."""
+    folder = tmp_path_factory.mktemp("figures")
+    with ShardWriter(folder, "train") as shard:
+
+        def add(key: str, kind: str, concept: str, texts: captions.Captions, vendor: str, picture: Image.Image) -> None:
+            split = "val" if "star-two" in key else "train"
+            meta = {"captions": texts, "concept": concept, "source": vendor, "kind": kind, "split": split}
+            shard.add(key, encode(picture), meta)
+
+        for vendor, (colour, tilt) in VENDORS.items():
+            inks = {name: figure(name, colour, tilt) for name in FIGURES}
+            for name in FIGURES:
+                alone = [(1.0, name_of(name).full)]
+                add(f"{name}-{vendor}", "single", name, alone, vendor, paint(WHITE, [(inks[name], WHOLE)]))
+            for name, ground in zip(FIGURES, GROUNDS * 2, strict=True):
+                picture = paint(COLOURS[ground], [(inks[name], WHOLE)])
+                texts = captions.of_background(name_of(name), ground)
+                add(f"background-{name}-{vendor}", "background", name, texts, vendor, picture)
+            for at, name in enumerate(FIGURES):
+                boxes = compose._ARRANGEMENTS[2 + at % 4][0]
+                texts = captions.of_count(name_of(name), len(boxes))
+                add(
+                    f"count-{name}-{vendor}",
+                    "count",
+                    name,
+                    texts,
+                    vendor,
+                    paint(WHITE, [(inks[name], b) for b in boxes]),
+                )
+        inks = {name: figure(name, "red", 0) for name in FIGURES}
+        for at, (a, b) in enumerate(list(combinations(FIGURES, 2))[::2]):
+            above = at % 2 == 1
+            texts = captions.of_pair(name_of(a), name_of(b), above)
+            first, second = (UPPER, LOWER) if above else (LEFT, RIGHT)
+            picture = paint(WHITE, [(inks[a], first), (inks[b], second)])
+            add(f"pair-{a}-{b}", "pair", f"{a}+{b}", texts, "one", picture)
+    return folder

@@ -1,0 +1,96 @@
+"""`dalle-server evaluate` and `dalle-server sweep` from the command line, with a real checkpoint that paints noise."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import model
+from app import cli
+from model.evaluate.album import Album
+from model.evaluate.report import KEYS
+
+
+@pytest.fixture(autouse=True)
+def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("OMP_NUM_THREADS", "1")):
+        monkeypatch.setenv(name, value)  # what `main` would set, and leave behind
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["dalle-server", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code if isinstance(stop.value.code, int) else 0
+
+
+def test_the_last_line_is_json_and_the_second_run_paints_nothing(
+    figures: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("evaluate", figures, "--weights", tiny_checkpoint, "--device", "cpu", "--quick", "--compositions", 2)
+    assert run(monkeypatch, *asked, "--parts", "vae,loss,counts", "--held-out", "nowhere") == 0
+    out = capsys.readouterr().out.splitlines()
+    found: dict[str, Any] = json.loads(out[-1])
+    assert out[-2] == "runs/evaluation"
+    assert any(line.lstrip().startswith("vae_psnr ") and "dB [" in line for line in out)
+    assert set(KEYS) <= set(found)
+    assert found["vae_psnr"] > 3
+    assert found["n"]["counts"] == 2
+    assert found["reasons"]["concept_top1"] == "this part was not run"
+    assert found["model"] == "tiny"
+    assert found["sampling"] == {"temperature": 0.9, "top_k": 200, "top_p": 1.0, "guidance": 2.0}
+    home = Path("runs/evaluation")
+    assert json.loads((home / "report.json").read_text()) == found
+    assert "| counts | 2 |" in (home / "report.md").read_text()
+    with Image.open(home / "sheet.png") as image:
+        assert image.height > 300
+    monkeypatch.setattr(Album, "_paint", lambda *_: pytest.fail("painted again"))
+    assert run(monkeypatch, *asked, "--parts", "counts vae loss", "--held-out", "nowhere") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
+
+
+def test_kept_pictures_are_those_that_the_painter_paints(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    painter = model.load(tiny_checkpoint, "cpu")
+    params = painter.sampling(0, temperature=0.5)
+    album = Album(painter, tmp_path, 3, params)
+    ((first, second),) = album.paint(["a cat"], 2)
+    alone = painter.generate("a cat", 2, seed=album.params("a cat").seed, temperature=0.5)
+    assert [first.image.tobytes(), second.image.tobytes()] == [image.tobytes() for image in alone]
+    (tmp_path / "x.png").write_bytes(b"")
+    kept = sorted(tmp_path.rglob("*.png"))
+    assert len(kept) == 3
+    assert Album(painter, tmp_path, 3, params).paint(["a cat"], 1) == [[first]]
+    assert sorted(tmp_path.rglob("*.png")) == kept
+    seeds = {Album(painter, tmp_path, seed, params).params(text).seed for seed in (3, 4) for text in ("a cat", "a dog")}
+    assert len(seeds) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("evaluate", "nowhere", "--parts", "vae"), 1, "nowhere: no such file or folder"),
+        (("evaluate", "--parts", "beauty"), 2, "beauty"),
+        (("evaluate", "--parts", ","), 2, "names no part"),
+        (("evaluate", "--guidance", "21"), 2, "--guidance"),
+        (("sweep", "nowhere", "--try", "guidance=1,3"), 1, "nowhere: no such file or folder"),
+        (("sweep", "nowhere", "--try", "guidance=1,99"), 1, "guidance: 99.0, and it must be from 0.0 to 20.0"),
+        (("sweep", "--try", "colour=1"), 2, "colour=1"),
+        (("sweep", "--try", "guidance=x"), 2, "guidance=x"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(
+    arguments: tuple[str, ...],
+    status: int,
+    told: str,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, *arguments, "--weights", tiny_checkpoint, "--device", "cpu") == status
+    assert told in capsys.readouterr().err

@@ -1,0 +1,226 @@
+"""The whole evaluation on figures that anybody can tell apart: who draws what was asked scores high, who does not, low.
+
+The judge is the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model.errors import DataError
+from model.evaluate import PARTS, Options, evaluate, markdown, sheet, table, to_json
+from model.evaluate.drawings import Drawings
+from model.evaluate.judge import Judge, Prototypes
+from model.evaluate.report import KEYS
+from model.evaluate.sweep import choose, plot, sweep
+from model.evaluate.sweep import to_json as sweep_json
+from model.inference.sequence import SamplingParams
+from model.painter import Painter, load
+from model.training.selection import Selection
+from tests.evaluate.figures import FIGURES, Draughtsman, Drawing, draw, drawn
+
+OPTIONS = Options(concepts=6, compositions=6, pictures=4, codes=8, seeds=2, various=3)
+Make = Callable[[Drawing], Draughtsman]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all, so that the judge looks at each drawing once."""
+    return tmp_path_factory.mktemp("evaluation")
+
+
+def right(prompt: str, _: SamplingParams, index: int) -> tuple[Image.Image, float]:
+    return draw(prompt), float(-index)
+
+
+def measure(painter: Painter, figures: Path, out: Path, **arguments: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(to_json(evaluate(painter, [figures], out, OPTIONS, **arguments)))
+    return found
+
+
+def test_a_painter_who_draws_what_is_asked_scores_high(
+    draughtsman: Make, figures: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    painter = draughtsman(right)
+    report = evaluate(painter, [figures], out, OPTIONS, parts=[name for name in PARTS if name not in ("vae", "loss")])
+    found = json.loads(to_json(report))
+    assert found["concept_top1"] >= 5 / 6
+    assert found["concept_top5"] == found["real_top5"] == 1.0
+    assert found["real_top1"] >= 5 / 6
+    assert found["background"] == found["background_both"] == found["counts"] == found["both_objects"] == 1.0
+    assert found["real_background"] == found["real_counts"] == found["real_both_objects"] == 1.0
+    assert found["left_right"] == found["above_below"] == found["real_left_right"] == 1.0
+    assert found["seen_pairs"] == found["unseen_pairs"] == 1.0
+    assert found["n"]["seen_pairs"] == found["n"]["unseen_pairs"] == 6
+    assert found["shuffled_top1"] <= 2 / 6
+    assert max(found["shuffled_background"], found["shuffled_counts"], found["shuffled_both_objects"]) <= 0.5
+    assert found["best_of_4_top1"] is None
+    assert "best_of_2_top1" in found["reasons"]["best_of_4_top1"]
+    assert found["diversity"] == pytest.approx(0, abs=1e-3)  # it draws the same every time
+    assert 0 < found["nearest_train"] < found["real_diversity"]
+    low, high = found["intervals"]["background"]
+    assert (low, high) == (pytest.approx(0.6097, abs=1e-4), 1.0)
+    assert (found["things_asked"], found["things_told_apart"]) == (6, 6)
+    rows = table(report.findings)
+    assert len({len(row) for row in rows}) == 1
+    assert "| background | 6 | 100.0 % [61.0, 100.0] |" in markdown(report.findings)
+    whole = sheet(report.findings.sections)
+    assert whole.width > 800
+    assert len(painter.asked) == len(set(painter.asked)) + OPTIONS.concepts  # the second pictures of best_of
+    asked = len(painter.asked)
+    again = evaluate(painter, [figures], out, OPTIONS, parts=["concepts", "best_of", "counts"])
+    assert len(painter.asked) == asked  # all of them were kept
+    assert again.findings.figures["counts"] == report.findings.figures["counts"]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_painter_who_does_not_listen_scores_by_chance(
+    draughtsman: Make, figures: Path, tmp_path: Path, out: Path
+) -> None:
+    (tmp_path / "features.npz").write_bytes((out / "features.npz").read_bytes())
+    deaf = draughtsman(lambda _prompt, _params, _index: (draw("a star"), 0.0))
+    found = measure(deaf, figures, tmp_path, parts=["concepts", "background", "counts", "pairs"])
+    assert found["concept_top1"] == pytest.approx(1 / 6, abs=1e-4)
+    assert found["background"] == 0.0
+    assert found["counts"] == pytest.approx(2 / 6, abs=1e-4)  # those of one
+    assert found["both_objects"] == 0.0
+    assert found["left_right"] is None
+    assert "shows both" in found["reasons"]["left_right"]
+    assert found["real_top1"] >= 5 / 6
+
+
+def test_mirrored_order_is_seen(draughtsman: Make, figures: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "features.npz").write_bytes((out / "features.npz").read_bytes())
+
+    def wrong_way(prompt: str, _params: SamplingParams, _index: int) -> tuple[Image.Image, float]:
+        return draw(prompt.replace("left", "?").replace("right", "left").replace("?", "right")), 0.0
+
+    found = measure(draughtsman(wrong_way), figures, tmp_path, parts=["pairs"])
+    assert (found["both_objects"], found["left_right"], found["above_below"]) == (1.0, 0.0, 1.0)
+
+
+def test_the_best_score_wins(draughtsman: Make, figures: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "features.npz").write_bytes((out / "features.npz").read_bytes())
+
+    def second_best(prompt: str, _params: SamplingParams, index: int) -> tuple[Image.Image, float]:
+        figure = prompt.removeprefix("a ")
+        other = FIGURES[(FIGURES.index(figure) + 1) % len(FIGURES)]
+        return draw(f"a {figure if index == 1 else other}"), float(index)
+
+    found = measure(draughtsman(second_best), figures, tmp_path, parts=["concepts", "best_of"])
+    assert found["concept_top1"] <= 1 / 6
+    assert found["best_of_2_top1"] >= 5 / 6
+    assert found["best_of_lift"] == pytest.approx(found["best_of_2_top1"] - found["concept_top1"], abs=1e-4)
+    assert found["any_of_top1"] == found["best_of_2_top1"]
+
+
+def test_prompts_of_a_persons_own(draughtsman: Make, figures: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "features.npz").write_bytes((out / "features.npz").read_bytes())
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a star\n\na heart\nhappiness\na ring\tring\n")
+    painter = draughtsman(lambda prompt, *_: (draw(prompt) if prompt != "happiness" else drawn([]), 0.0))
+    report = evaluate(painter, [figures], tmp_path, OPTIONS, parts=["concepts"], prompts=prompts)
+    assert report.findings.figures["concept_top1"].n == 3
+    (section,) = report.findings.sections
+    assert [caption.split(":")[0] for caption in section.captions] == ["a star", "a heart", "happiness", "a ring"]
+    prompts.write_text("a star\tstarfish\n")
+    with pytest.raises(DataError, match="'starfish' is none of the 6 things"):
+        evaluate(painter, [figures], tmp_path, OPTIONS, parts=["concepts"], prompts=prompts)
+
+
+def test_both_stages_of_a_real_checkpoint(tiny_checkpoint: Path, figures: Path, out: Path) -> None:
+    painter = load(tiny_checkpoint, "cpu")
+    found = measure(painter, figures, out, parts=["vae", "loss"], held_out=Path("nowhere"))
+    pictures = [np.asarray(line.picture()) for line in Drawings([figures]).of(split="val")]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    ids = painter.vae.encode(images)
+    error = (painter.vae.decode(ids) - images).square().mean(dim=(1, 2, 3))
+    assert found["vae_psnr"] == pytest.approx(float((-10 * error.log10()).mean()), abs=1e-3)
+    assert 0 < found["vae_usage"] <= 1
+    assert 1 <= found["vae_perplexity"] <= 8192 * found["vae_usage"]
+    assert found["vae_psnr_openmoji"] is None
+    assert "nowhere: no such file or folder; `dalle-server corpus build" in found["reasons"]["vae_psnr_openmoji"]
+    text = painter.tokenizer.encode("a star")
+    single = ids[:1].flatten(1)
+    with torch.no_grad():
+        logits = painter.transformer.logits(torch.tensor([text]), single)[0, len(text) - 1 : -1]
+    told = logits.log_softmax(-1)[torch.arange(single.shape[1]), 512 + single[0]]
+    assert found["n"]["image_bits"] == 3
+    low, high = found["intervals"]["image_bits"]
+    assert low < -float(told.mean()) / math.log(2) < high
+    assert set(KEYS) <= set(found)
+    assert {name for name in KEYS if found[name] is None} <= set(found["reasons"])
+
+
+def test_what_training_saw_is_what_its_concepts_say(figures: Path) -> None:
+    some = Drawings([figures], Selection(frozenset({"star", "heart"})))
+    tested, others = some.choose(4, seed=0)
+    assert {thing.name.text for thing in tested} == {"star", "heart"}
+    assert len(others) == 2
+    assert {line.concept for line in some.shown("background")} == {"star", "heart"}
+    assert some.shown("pair") == []
+    everything = Drawings([figures])
+    assert len(everything.shown("pair")) == 8
+    assert [thing.name.text for thing in everything.choose(6, seed=1)[0]] != [
+        thing.name.text for thing in everything.choose(6, seed=2)[0]
+    ]
+    with pytest.raises(DataError, match="0 things in"):
+        Drawings([figures], Selection(frozenset({"cat"}))).choose(4, seed=0)
+
+
+def test_a_copy_is_not_judged_by_its_original() -> None:
+    """Two things, three families; one family draws the second thing just as another draws the first."""
+    apple, pear, noise = np.eye(3, 8)[0], np.eye(3, 8)[1], np.eye(3, 8)[2]
+    features = np.array([apple, apple, apple + pear + noise, pear, pear, pear], dtype=np.float32)
+    things, families = [0, 0, 0, 1, 1, 1], ["a", "b", "c", "a", "b", "c"]
+    prototypes = Prototypes(features, things, families)
+    assert prototypes.ranks(features[:2], [0, 0]).tolist() == [1, 1]
+    assert prototypes.ranks(features[:2], [1, 1]).tolist() == [2, 2]
+    only = Prototypes(np.concatenate((features, 9 * noise[None])).astype(np.float32), [*things, 2], [*families, "a"])
+    assert only.similarities(9 * noise[None].astype(np.float32))[0, 2] == -1.0  # nobody else has drawn it
+
+
+def test_without_its_packages_the_judge_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, draughtsman: Make, figures: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(DataError, match=r"pip install 'dalle-server\[evaluate\]'"):
+        Judge(tmp_path / "features.npz")
+    with pytest.raises(DataError, match=r"dalle-server\[evaluate\]"):
+        evaluate(draughtsman(right), [figures], tmp_path, OPTIONS, parts=["concepts"])
+    painter = draughtsman(right)
+    found = measure(painter, figures, tmp_path, parts=["counts"])  # needs none
+    assert found["counts"] == 1.0
+
+
+def test_the_sweep_finds_what_paints_best(draughtsman: Make, figures: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "features.npz").write_bytes((out / "features.npz").read_bytes())
+
+    def tuned(prompt: str, params: SamplingParams, index: int) -> tuple[Image.Image, float]:
+        """Right only with guidance 3 or more; the more varied the hotter."""
+        figure = prompt.removeprefix("a ") if params.guidance >= 3 else "ring"
+        hot = params.temperature > 0.7
+        return drawn([(figure, (0.08, 0.08, 0.92, 0.92))], colour=("orange", "black")[index * hot]), 0.0
+
+    grid = {"guidance": (1.0, 3.0), "temperature": (0.5, 0.9)}
+    painter = draughtsman(tuned)
+    found = sweep(painter, [figures], tmp_path, OPTIONS, grid=grid, progress=lambda *_: None)
+    assert found.chosen == {"guidance": 3.0, "temperature": 0.9, "top_k": 200, "top_p": 1.0}
+    assert [choose(trials).params.guidance for trials in found.tried.values()] == [3.0, 3.0]
+    assert found.tried["guidance"][1].score.value > found.tried["guidance"][0].score.value
+    assert len(painter.asked) == 3 * 3 * 2  # settings, things, pictures: one setting is in both rows
+    told = json.loads(sweep_json(found))
+    assert (told["guidance"], len(told["tried"]["temperature"])) == (3.0, 2)
+    plot(found, tmp_path / "sweep.png")
+    with Image.open(tmp_path / "sweep.png") as image:
+        assert image.width > 600
