@@ -21,13 +21,14 @@ COPY Makefile constraints.txt ./
 # What PyTorch brings for compiling against it, and its own tests, are a fifth of its CPU build.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     make .venv/.torch TORCH="${TORCH}" \
-    && rm -rf .venv/lib/python3*/site-packages/torch/include .venv/lib/python3*/site-packages/torch/test \
-    && .venv/bin/python -c 'import torch'
+    && torch="$(echo .venv/lib/python3*/site-packages/torch)" \
+    && rm -rf "${torch}/include" "${torch}/test" "${torch}"/bin/test_*
 # The package is installed where it stands, and needs no more of itself for that than its version.
 COPY pyproject.toml README.md LICENSE ./
 COPY app/__init__.py app/
 COPY model/__init__.py model/
-RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf make .venv/.installed TORCH="${TORCH}"
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
+    make .venv/.installed TORCH="${TORCH}" && .venv/bin/python -c 'import torch'
 COPY weights weights
 COPY model model
 COPY app app
