@@ -31,6 +31,14 @@ app = typer.Typer(
 )
 
 Cache = Annotated[Path, Option(help="Where pictures and tokens are kept ready.", rich_help_panel=DATA)]
+Stream = Annotated[
+    bool,
+    Option(
+        "--stream",
+        help="Read tars one after another, each picture once an epoch, instead of copying all pictures to the cache.",
+        rich_help_panel=DATA,
+    ),
+]
 FIRST_STAGE, SECOND_STAGE = Path("runs/vae"), Path("runs/transformer")
 
 
@@ -70,6 +78,7 @@ def train_vae(
         ),
     ] = False,
     cache: Cache = Path("data/prepared"),
+    stream: Stream = False,
 ) -> None:
     """Stage 1: the VQ-VAE, on pictures alone."""
     from model.config import VAE_PRESETS
@@ -90,6 +99,7 @@ def train_vae(
         cache=cache,
         decoder_only=decoder_only,
         rules=rules.rules(),
+        stream=stream,
     )
     train(options, find_vae(start) if start else None)
     typer.echo(loop.out)
@@ -187,6 +197,7 @@ def train_transformer(
         Option(help="Of the sample sheets (repeat).", show_default="24 common things", rich_help_panel=RUN),
     ] = None,
     cache: Cache = Path("data/prepared"),
+    stream: Stream = False,
 ) -> None:
     """Stage 2: the transformer, on captions and image tokens. Leaves a checkpoint to serve in OUT/checkpoint."""
     from model.config import TRANSFORMER_PRESETS, SamplingDefaults
@@ -213,6 +224,7 @@ def train_transformer(
         prompts=tuple(prompt or PROMPTS),
         cache=cache,
         rules=rules.rules(),
+        stream=stream,
     )
     begun = find_start(start) if start else None
     image_tokenizer = begun.vae if begun and begun.vae and vae is None else find_vae(vae or FIRST_STAGE)

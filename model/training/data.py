@@ -88,7 +88,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class Piece:
     """A range of bytes in a file; size -1 is the whole of it."""
 
     path: Path
@@ -106,12 +106,12 @@ class Entry:
     """Where one sample lies."""
 
     key: str
-    picture: _Piece
-    text: _Piece | None
+    picture: Piece
+    text: Piece | None
     suffix: str  # of the text: ".json", ".txt" or ""
 
 
-def _pair(found: dict[tuple[str, str], dict[str, _Piece]]) -> Iterator[Entry]:
+def _pair(found: dict[tuple[str, str], dict[str, Piece]]) -> Iterator[Entry]:
     for (_, key), pieces in found.items():
         picture = next((pieces[s] for s in PICTURES if s in pieces), None)
         if picture is not None:
@@ -120,7 +120,7 @@ def _pair(found: dict[tuple[str, str], dict[str, _Piece]]) -> Iterator[Entry]:
 
 
 def _in_tar(path: Path, report: Report) -> Iterator[Entry]:
-    found: dict[tuple[str, str], dict[str, _Piece]] = {}
+    found: dict[tuple[str, str], dict[str, Piece]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
@@ -128,20 +128,20 @@ def _in_tar(path: Path, report: Report) -> Iterator[Entry]:
                     folder, _, name = member.name.rpartition("/")
                     key, _, suffix = name.partition(".")  # WebDataset: the key ends at the first dot
                     place = found.setdefault((folder, key), {})
-                    place[f".{suffix.lower()}"] = _Piece(path, member.offset_data, member.size)
+                    place[f".{suffix.lower()}"] = Piece(path, member.offset_data, member.size)
     except (tarfile.ReadError, OSError) as error:
         report.note("end of a shard" if found else "shard", f"{path.name} ({error})")
     yield from _pair(found)
 
 
 def _in_folder(folder: Path, report: Report) -> Iterator[Entry]:
-    found: dict[tuple[str, str], dict[str, _Piece]] = {}
+    found: dict[tuple[str, str], dict[str, Piece]] = {}
     for path in sorted(folder.rglob("*")):
         suffix = path.suffix.lower()
         if suffix == ".tar":
             yield from _in_tar(path, report)
         elif suffix in PICTURES or suffix in TEXTS:
-            found.setdefault((str(path.parent), path.stem), {})[suffix] = _Piece(path)
+            found.setdefault((str(path.parent), path.stem), {})[suffix] = Piece(path)
     yield from _pair(found)
 
 

@@ -56,10 +56,13 @@ class Seen:
 
     def __call__(self, image: Image) -> str:
         """Why this picture (h, w, 3) is not new, or "". A new one is remembered."""
-        digest = int.from_bytes(fingerprint(image)[:8], "little") or 1
-        if self._met(digest):
+        return self.judge(fingerprint(image), look(image) if self._near else None)
+
+    def judge(self, print_: bytes, look_: Image | None) -> str:
+        """The same of a picture's fingerprint and look."""
+        if self._met(int.from_bytes(print_[:8], "little") or 1):
             return "duplicate picture"
-        if self._near and self._met_alike(look(image)):
+        if self._near and look_ is not None and self._met_alike(look_):
             return "near-duplicate picture"
         return ""
 

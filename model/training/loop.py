@@ -122,6 +122,7 @@ class Run:
     tokens_a_sample: int = 1  # for the speed that is shown
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     sample: Callable[[nn.Module, Path], None] | None = None
+    position: Callable[[int], dict[str, Any]] = lambda step: {}  # noqa: ARG005 - in the data, where a step begins
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -143,6 +144,7 @@ def save_state(run: Run) -> None:
         "average": run.average.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
         "history": run.history,
+        "data": run.position(run.step),
     }
     partial = folder / "state.pt.partial"
     with partial.open("wb") as file:
@@ -190,6 +192,8 @@ def load_state(run: Run) -> bool:
         raise DataError(f"{path}: the saved state is of another model: {str(error).splitlines()[0]}") from None
     run.step = state["step"]
     run.history = state["history"]
+    if state.get("data", {}) != run.position(run.step):
+        log.warning("%s: the data are not those of the saved run: from step %d on the order is another", path, run.step)
     return True
 
 

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from model.checkpoints import Checkpoint
 from model.config import CheckpointConfig, TransformerConfig, transformer_config
+from model.errors import DataError
 from model.painter import Painter
 from model.sheets import contact_sheet
 from model.tokenizer import Tokenizer
 from model.training.cross_entropy import linear_cross_entropy
 from model.training.data import sample_caption
+from model.training.examples import Examples, PreparedExamples, StreamedExamples
 from model.training.filters import RULES, Rules
 from model.training.loop import (
     LoopOptions,
@@ -38,8 +40,9 @@ from model.training.loop import (
 )
 from model.training.loop import train as run_loop
 from model.training.optimizers import muon_and_adamw
-from model.training.prepare import Prepared, prepare, tokenize
-from model.training.selection import Selection, choose
+from model.training.prepare import prepare, tokenize
+from model.training.selection import Selection
+from model.training.token_shards import token_shards
 from model.transformer import Transformer
 from model.vae import VAE
 
@@ -77,6 +80,7 @@ class TransformerOptions:
     prompts: tuple[str, ...] = PROMPTS  # of the sample sheets
     cache: Path = Path("data/prepared")
     rules: Rules = RULES  # what is fit to train on
+    stream: bool = False  # read tars one after another, instead of preparing all pictures on disk
 
 
 @dataclass(frozen=True)
@@ -103,33 +107,35 @@ def easy(image: np.ndarray[Any, Any], grid: int) -> np.ndarray[Any, Any]:
 
 
 class Batches:
-    """batch_at(step, first, end) over prepared tokens; every choice is a function of (seed, step, sample)."""
+    """batch_at(step, first, end) over tokens; every choice is a function of (seed, step, sample)."""
 
     def __init__(
         self,
-        prepared: Prepared,
-        tokens: tuple[Any, Any],
+        examples: Examples,
         tokenizer: Tokenizer,
         options: TransformerOptions,
-        place: Place,
+        device: torch.device,
         config: TransformerConfig,
     ) -> None:
-        self.prepared, self.tokens, self.tokenizer = prepared, tokens, tokenizer
-        self.options, self.device, self.config = options, place.device, config
-        self.rows, shares = choose(prepared, options.selection)
-        self.edges = np.cumsum(shares)
+        self.examples, self.tokenizer = examples, tokenizer
+        self.options, self.device, self.config = options, device, config
 
     def __call__(self, step: int, first: int, end: int) -> Batch:
-        seed = self.options.loop.seed
-        return self._collate([self._sample(np.random.default_rng((seed, step, n))) for n in range(first, end)])
+        return self._collate([self._sample(step, place) for place in range(first, end)])
 
-    def _sample(self, random: np.random.Generator) -> tuple[list[int], Any, Any, Any]:
+    def held_out(self) -> list[tuple[list[int], Any, Any, Any]]:
+        """Samples of the held-out pictures, each with the first of its captions, nothing withheld."""
+        ones = np.ones(self.config.image_tokens, dtype=np.float32)
+        return [
+            (self.tokenizer.encode(example.captions[0][1], truncate=True), example.image, ones, ones)
+            for example in self.examples.held_out()
+        ]
+
+    def _sample(self, step: int, place: int) -> tuple[list[int], Any, Any, Any]:
         options = self.options
-        row = int(self.rows[min(int(np.searchsorted(self.edges, random.random())), len(self.rows) - 1)])
-        line = self.prepared.lines[row]
-        mirrored = bool(line.get("mirror", False)) and random.random() < options.mirror
-        image = np.asarray(self.tokens[int(mirrored)][row], dtype=np.int64)
-        caption = sample_caption(line["captions"], random)
+        random = np.random.default_rng((options.loop.seed, step, place))
+        example = self.examples.draw(step, place, random, options.mirror)
+        image, caption = example.image, sample_caption(example.captions, random)
         text = (
             self.tokenizer.null
             if random.random() < options.null_captions
@@ -181,19 +187,13 @@ def losses(model: nn.Module, batch: Batch) -> Losses:
 
 
 @torch.no_grad()
-def held_out(model: Transformer, batches: Batches, rows: Sequence[int], batch: int = 8) -> dict[str, float]:
-    """Bits per image token on held-out pictures with the first of their captions, nothing withheld."""
-    total, count = 0.0, 0
-    for first in range(0, len(rows), batch):
-        samples = []
-        for row in rows[first : first + batch]:
-            image = np.asarray(batches.tokens[0][row], dtype=np.int64)
-            text = batches.tokenizer.encode(batches.prepared.lines[row]["captions"][0][1], truncate=True)
-            ones = np.ones(image.shape, dtype=np.float32)
-            samples.append((text, image, ones, ones))
-        total += float(losses(model, batches._collate(samples))["image_bits"]) * len(samples)
-        count += len(samples)
-    return {"val_image_bits": total / count} if count else {}
+def held_out(model: Transformer, batches: Batches, batch: int = 8) -> dict[str, float]:
+    """Bits per image token on held-out pictures."""
+    samples, total = batches.held_out(), 0.0
+    for first in range(0, len(samples), batch):
+        part = samples[first : first + batch]
+        total += float(losses(model, batches._collate(part))["image_bits"]) * len(part)
+    return {"val_image_bits": total / len(samples)} if samples else {}
 
 
 def parameter_groups(model: Transformer) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -204,18 +204,25 @@ def parameter_groups(model: Transformer) -> tuple[list[nn.Parameter], list[nn.Pa
     return hidden, [p for p in model.parameters() if id(p) not in chosen]
 
 
-def train_tokenizer(prepared: Prepared, size: int) -> Tokenizer:
-    """A tokenizer of the training captions."""
-    rows = prepared.rows("train")
-    return Tokenizer.train((text for row in rows for _, text in prepared.lines[row]["captions"]), size)
-
-
 def sample_sheet(model: Transformer, vae: VAE, tokenizer: Tokenizer, prompts: Sequence[str]) -> Image.Image:
     """One picture a prompt with seed 0, painted by the engine that serves."""
     config = CheckpointConfig("training", "", vae.config, model.config)
     painter = Painter(Checkpoint(config, tokenizer, vae, model, Path()))
     pictures = painter.generate_each(prompts, seed=0, temperature=0.9, top_k=256, guidance=3.0)
     return contact_sheet(pictures, prompts, columns=6)
+
+
+def find_examples(options: TransformerOptions, vae: VAE, place: Place) -> Examples:
+    """What these options name, as tokens. Raises DataError."""
+    if options.stream:
+        if options.selection != Selection():
+            raise DataError("a stream gives every picture once an epoch: no selection by concept, source or mix")
+        shards = token_shards(options.data, vae, options.cache, options.rules, place)
+        return StreamedExamples(shards, options.loop.batch, options.loop.seed, place.world)
+    with first_goes_first(place):
+        prepared = prepare(options.data, options.cache, options.rules)
+        tokens = tokenize(prepared, vae, place.device)
+    return PreparedExamples(prepared, tokens, options.selection)
 
 
 def train(
@@ -227,22 +234,23 @@ def train(
     Raises DataError.
     """
     place = find_place(options.loop)
-    with first_goes_first(place):
-        prepared = prepare(options.data, options.cache, options.rules)
-        tokens = tokenize(prepared, vae, place.device)
+    examples = find_examples(options, vae, place)
     folder = options.loop.out
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "tokenizer.json"
-    words = tokenizer or (Tokenizer.load(saved) if saved.exists() else train_tokenizer(prepared, options.vocabulary))
+    with first_goes_first(place):
+        words = tokenizer or (
+            Tokenizer.load(saved) if saved.exists() else Tokenizer.train(examples.captions(), options.vocabulary)
+        )
+        if place.first:
+            words.save(saved)
     torch.manual_seed(options.loop.seed)
     changes = {"text_vocab": options.vocabulary, **options.changes}
     model = start or Transformer(transformer_config(options.preset, **changes))
     if place.first:
-        words.save(saved)
         write_config(folder, model.config)
-    batches = Batches(prepared, tokens, words, options, place, model.config)
+    batches = Batches(examples, words, options, place.device, model.config)
     hidden, rest = parameter_groups(model)
-    measured = [row for row in prepared.rows("val") if options.selection.takes(prepared.lines[row])][:64]
 
     def sample(average: nn.Module, path: Path) -> None:
         assert isinstance(average, Transformer)
@@ -257,8 +265,9 @@ def train(
         batch_at=batches,
         losses=losses,
         tokens_a_sample=model.config.image_tokens,
-        evaluate=lambda average: held_out(average, batches, measured) if isinstance(average, Transformer) else {},
+        evaluate=lambda average: held_out(average, batches) if isinstance(average, Transformer) else {},
         sample=sample,
+        position=examples.position,
     )
     run_loop(run, "transformer")
     average = run.average

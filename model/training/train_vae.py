@@ -18,12 +18,22 @@ from PIL import Image
 from torch import Tensor, nn
 
 from model.config import VAEConfig, vae_config
-from model.errors import DataError
 from model.sheets import contact_sheet
+from model.training.data import Pixels
 from model.training.filters import RULES, Rules
-from model.training.loop import LoopOptions, Losses, Run, find_place, first_goes_first, read_average, write_config
+from model.training.loop import (
+    LoopOptions,
+    Losses,
+    Place,
+    Run,
+    find_place,
+    first_goes_first,
+    read_average,
+    write_config,
+)
 from model.training.loop import train as run_loop
-from model.training.prepare import Prepared, prepare, to_tensor
+from model.training.pictures import Pictures, PreparedPictures, StreamedPictures
+from model.training.prepare import prepare, to_tensor
 from model.vae import VAE
 
 CHANNEL_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -43,23 +53,20 @@ class VAEOptions:
     cache: Path = Path("data/prepared")
     decoder_only: bool = False  # leave the codes as they are, so that tokens and transformers made with them stay valid
     rules: Rules = RULES  # what is fit to train on
+    stream: bool = False  # read tars one after another, instead of preparing all pictures on disk
 
 
 class Crops:
     """batch_at(step, first, end): crops first..end of the step's global batch, (n, 3, crop, crop) in [0, 1]."""
 
-    def __init__(self, prepared: Prepared, options: VAEOptions, device: torch.device) -> None:
-        self.images, self.rows = prepared.images, prepared.rows("train")
-        if not len(self.rows):
-            raise DataError(f"{prepared.folder}: none of the {len(prepared.lines)} pictures is to be trained on")
-        self.options, self.device = options, device
+    def __init__(self, pictures: Pictures, options: VAEOptions, device: torch.device) -> None:
+        self.pictures, self.options, self.device = pictures, options, device
 
     def __call__(self, step: int, first: int, end: int) -> Tensor:
         options = self.options
+        randoms = [np.random.default_rng((options.loop.seed, step, place)) for place in range(first, end)]
         crops = []
-        for sample in range(first, end):
-            random = np.random.default_rng((options.loop.seed, step, sample))
-            image = self.images[self.rows[random.integers(len(self.rows))]]
+        for image, random in zip(self.pictures.draw(step, first, randoms), randoms, strict=True):
             crop = self._interesting(image, random)
             if random.random() < options.exchange:
                 crop = crop[:, :, CHANNEL_ORDERS[random.integers(6)]]
@@ -89,15 +96,15 @@ def psnr(painted: Tensor, images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def measure(vae: VAE, prepared: Prepared, rows: Sequence[int], device: torch.device) -> dict[str, float]:
+def measure(vae: VAE, pictures: Sequence[Pixels], device: torch.device) -> dict[str, float]:
     """PSNR in dB (mean over pictures) and the share of the codebook that these pictures use."""
     values, used = [], torch.zeros(vae.config.codes, dtype=torch.bool)
-    for first in range(0, len(rows), 8):
-        images = to_tensor(prepared.images[np.sort(np.asarray(rows[first : first + 8]))], device)
+    for first in range(0, len(pictures), 8):
+        images = to_tensor(np.stack(pictures[first : first + 8]), device)
         ids = vae.encode(images)
         used[ids.flatten().cpu()] = True
         values.append(psnr(vae.decode(ids), images))
-    return {"psnr": float(torch.cat(values).mean()), "usage": float(used.float().mean())}
+    return {"psnr": float(torch.cat(values).mean()), "usage": float(used.float().mean())} if values else {}
 
 
 @torch.inference_mode()
@@ -135,15 +142,24 @@ def build(config: VAEConfig, seed: int) -> VAE:
     return channels_last(VAE(config))
 
 
+def find_pictures(options: VAEOptions, place: Place) -> Pictures:
+    """What these options name. Raises DataError."""
+    if options.stream:
+        return StreamedPictures(
+            options.data, options.cache, options.rules, options.loop.batch, options.loop.seed, place
+        )
+    with first_goes_first(place):
+        return PreparedPictures(prepare(options.data, options.cache, options.rules))
+
+
 def train(options: VAEOptions, start: VAE | None = None) -> VAE:
     """Train, or go on training, in `options.loop.out`; returns the averaged VAE.
 
     start: weights to begin from, for fine-tuning; the preset then says nothing. Raises DataError.
     """
     place = find_place(options.loop)
-    with first_goes_first(place):
-        prepared = prepare(options.data, options.cache, options.rules)
-    held_out = prepared.rows("val")[:64]
+    pictures = find_pictures(options, place)
+    held_out = pictures.held_out()
     vae = start or build(vae_config(options.preset, **options.changes), options.loop.seed)
     vae.encoder.requires_grad_(not options.decoder_only)
     trained = [p for p in vae.parameters() if p.requires_grad]
@@ -153,18 +169,19 @@ def train(options: VAEOptions, start: VAE | None = None) -> VAE:
 
     def sample(model: nn.Module, path: Path) -> None:
         assert isinstance(model, VAE)
-        originals = [Image.fromarray(prepared.images[row]) for row in held_out[:16]]
-        reconstruction_sheet(model, originals).save(path)
+        if held_out:
+            reconstruction_sheet(model, [Image.fromarray(picture) for picture in held_out[:16]]).save(path)
 
     run = Run(
         model=vae,
         optimizers=[torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95))],
         options=options.loop,
         place=place,
-        batch_at=Crops(prepared, options, place.device),
+        batch_at=Crops(pictures, options, place.device),
         losses=losses,
-        evaluate=lambda model: measure(model, prepared, list(held_out), place.device) if isinstance(model, VAE) else {},
+        evaluate=lambda model: measure(model, held_out, place.device) if isinstance(model, VAE) else {},
         sample=sample,
+        position=pictures.position,
     )
     if place.first:
         write_config(options.loop.out, vae.config)
