@@ -13,7 +13,8 @@ from starlette.types import Scope
 
 EXPOSED = (
     "X-Request-Id", "X-Seeds", "X-Scores", "X-Revised-Prompt", "X-Text-Truncated",
-    "X-Should-Retry", "Server-Timing", "Retry-After",
+    "X-Should-Retry", "Idempotent-Replayed", "Server-Timing",
+    "Retry-After",
 )  # fmt: skip
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",

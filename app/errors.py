@@ -8,6 +8,7 @@
     ├── BodyTooSlow             408: the body did not arrive in time
     ├── NotAuthorised           401: no API key, or none that is known
     ├── NoSuchModel             404: a model that this server does not serve
+    ├── IdempotencyConflict     409: another request had this Idempotency-Key
     ├── PaintingFailed          500: the engine gave the request up
     ├── ClientGone              no answer: nobody is there to read it (499 in the log)
     └── ReaderTooSlow           the client stopped reading its stream, which is cut (499 in the log)
@@ -67,6 +68,10 @@ class NotAuthorised(DalleError):
         self.given = given
 
 
+class IdempotencyConflict(DalleError):
+    """Another request had this Idempotency-Key a short while ago."""
+
+
 class NoSuchModel(InvalidRequest):
     """A model's id that is not the served one's."""
 
@@ -88,6 +93,7 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (BodyTooLarge, 413, "body_too_large"),
     (WrongContentType, 415, "wrong_content_type"),
     (NoSuchModel, 404, "model_not_found"),
+    (IdempotencyConflict, 409, "idempotency_conflict"),
     (errors.PromptTooLong, 422, "prompt_too_long"),
     (errors.InvalidRequest, 422, "invalid_request"),
     (ClientGone, 499, "client_gone"),

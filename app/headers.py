@@ -11,6 +11,8 @@ from app.errors import BadHeader
 from app.schemas import shorten
 
 TIMEOUT = "X-Request-Timeout"
+IDEMPOTENCY = "Idempotency-Key"
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
 SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 # For the API's document.
@@ -23,6 +25,14 @@ PARAMETERS: list[dict[str, Any]] = [
         "is before it, is refused at once, with 503.",
         "schema": {"type": "number", "exclusiveMinimum": 0},
     },
+    {
+        "name": IDEMPOTENCY,
+        "in": "header",
+        "description": "A name of your choice for this request, such as a UUID. Sent again with the same fields and "
+        "files, it joins the first one while that runs and gets its pictures for 10 minutes after; the answer then has "
+        "the header `Idempotent-Replayed: true`. With others it is refused, with 409. What failed can be tried again.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]*$"},
+    },
 ]
 
 
@@ -32,6 +42,16 @@ def one(request: Request, name: str, allowed: str) -> str | None:
     if len(values) > 1:
         raise BadHeader(name, f"{name}: given {len(values)} times, and it must be {allowed}, once")
     return values[0] if values else None
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The name that the client gives its request, None if it gives none. Raises BadHeader."""
+    allowed = "1 to 255 visible ASCII characters, without spaces"
+    value = one(request, IDEMPOTENCY, allowed)
+    if value is not None and not KEY.fullmatch(value):
+        found = f"{len(value)} characters" if len(value) > 255 else shorten(value) if value else "empty"
+        raise BadHeader(IDEMPOTENCY, f"{IDEMPOTENCY}: {found}, and it must be {allowed}")
+    return value
 
 
 def timeout(request: Request, limit: float) -> float | None:

@@ -1,22 +1,25 @@
 """One accepted request: what was ordered, and the stream of what becomes of it.
 
-A job belongs to the event loop. The pool posts events and ends it, exactly once; one reader iterates:
+A job belongs to the event loop. The pool posts events and ends it, exactly once. Each of its clients, which is mostly
+one, has a reader:
 
-    async for event in job:  # Started, Progress, Partial, Painted
-        ...                  # after the last picture the loop ends; a failure is raised
+    reader = job.join()
+    async for event in reader:  # Started, Progress, Partial, Painted
+        ...                     # after the last picture the loop ends; a failure is raised
+    pool.leave(reader)          # always; when the last one has left, the job is cancelled
 
-What the reader has not taken yet is kept per picture and latest wins, so a slow reader holds one frame a picture.
+What a reader has not taken yet is kept per picture and latest wins, so a slow one holds one frame a picture.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from model.errors import DalleError
+from model.errors import DalleError, DeadlineExceeded
 from model.inference.sequence import (
     Completion,
     Event,
@@ -45,7 +48,8 @@ class Order:
 
     seconds: until its deadline, None for none, from `began` (monotonic). client: whose share of the queue it counts to,
     "" for nobody's.
-    partial_rows, image, keep, score, complete: as in GenerationRequest.
+    partial_rows, image, keep, score, complete: as in GenerationRequest. shared: others may join, also when it is done:
+    its pictures are kept as long as the job is.
     """
 
     text: str
@@ -61,6 +65,7 @@ class Order:
     score: bool = False
     complete: Completion | None = None
     began: float = field(default_factory=time.monotonic)
+    shared: bool = False
 
     @property
     def deadline(self) -> float | None:
@@ -97,6 +102,7 @@ class Job:
     """An accepted order. id: ours, never a client's. tokens: of the whole text, of which text_ids may be a cut.
 
     accepted, started, ended: monotonic seconds; the latter two None until then. deaths: workers that died under it.
+    error: what it ended with, None if all went well. observed: whether its times have been counted.
     rows_done: rows of cells of each picture. rows_each: rows of the cache that a picture takes.
     revised: the completed prompt, once the worker has told it.
     """
@@ -115,11 +121,13 @@ class Job:
         self.deaths = 0
         self.rows_done = order.rows_done
         self.rows_each = order.rows_each
-        self._error: DalleError | None = None
-        self._painted: set[int] = set()
+        self.error: DalleError | None = None
+        self.observed = False
+        self._painted: dict[int, Painted | None] = {}
         self._partial: dict[int, int] = {}  # index -> rows of the last unfinished picture shown
-        self._pending: dict[Hashable, Event] = {}  # in the order of arrival
-        self._wake = asyncio.Event()
+        self._first: Reader | None = Reader(self, joined=False)
+        self._readers = [self._first]
+        self._callbacks: list[Callable[[], None]] = []
 
     @property
     def prompt(self) -> str:
@@ -149,7 +157,6 @@ class Job:
         """
         if self.outcome is not None:
             return
-        key: Hashable = type(event).__name__
         match event:
             case Started():
                 if self.started is not None:
@@ -167,31 +174,112 @@ class Job:
                 if index in self._painted or done <= self._partial.get(index, 0):
                     return
                 self._partial[index] = done
-                key = ("partial", index)
             case Painted(index=index):
                 if index in self._painted:
                     return
-                self._painted.add(index)
-                self._pending.pop(("partial", index), None)
+                self._painted[index] = event if self.order.shared else None
+        for reader in self._readers:
+            reader.put(event)
+
+    def end(self, outcome: Outcome, error: DalleError | None = None) -> None:
+        """The last word on this job; `error` is raised to its readers. Only the pool calls this, and only once."""
+        self.outcome, self.error, self.ended = outcome, error, time.monotonic()
+        for reader in self._readers:
+            reader.wake()
+        for callback in self._callbacks:
+            callback()
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when the job ends, at once if it has."""
+        if self.outcome is None:
+            self._callbacks.append(callback)
+        else:
+            callback()
+
+    def join(self, seconds: float | None = None) -> Reader:
+        """A reader for another client; leave it by `Pool.leave`. seconds: that it has from now, None for the job's own.
+
+        The first one misses nothing. Others, of a shared order, are told what has been painted and what comes.
+        """
+        if self._first is not None:
+            reader, self._first = self._first, None
+            return reader
+        reader = Reader(self, seconds)
+        for event in self._painted.values():
+            if event is not None:
+                reader.put(event)
+        self._readers.append(reader)
+        return reader
+
+    def leave(self, reader: Reader) -> bool:
+        """Take a reader away. Returns whether it was the last one."""
+        if reader in self._readers:
+            self._readers.remove(reader)
+        return not self._readers
+
+    @property
+    def size(self) -> int:
+        """Bytes, nearly, of what it holds for readers to come."""
+        pictures = sum(len(event.rgb) + len(event.tokens) for event in self._painted.values() if event)
+        return pictures + len(self.order.image or b"") + 4 * len(self.order.text)
+
+
+class Reader:
+    """What one client has still to be told of its job. An async iterator of events, see the module.
+
+    since: monotonic seconds, of the job's acceptance or, of one who joined, of the joining. joined: not the first one.
+    """
+
+    def __init__(self, job: Job, seconds: float | None = None, joined: bool = True) -> None:
+        self.job = job
+        self.joined = joined
+        self.since = time.monotonic()
+        self._seconds = seconds
+        self._pending: dict[Hashable, Event] = {}  # in the order of arrival
+        self._wake = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        """Take an event of the job in, instead of an older one of its kind that was not yet read."""
+        key: Hashable = type(event).__name__
+        match event:
+            case Partial(index=index):
+                key = ("partial", index)
+            case Painted(index=index):
                 key = ("painted", index)
+                self._pending.pop(("partial", index), None)
         self._pending.pop(key, None)
         self._pending[key] = event
         self._wake.set()
 
-    def end(self, outcome: Outcome, error: DalleError | None = None) -> None:
-        """The last word on this job; `error` is raised to its reader. Only the pool calls this, and only once."""
-        self.outcome, self._error, self.ended = outcome, error, time.monotonic()
+    def wake(self) -> None:
+        """Look again: the job has ended."""
         self._wake.set()
 
-    def __aiter__(self) -> Job:
+    def __aiter__(self) -> Reader:
         return self
 
     async def __anext__(self) -> Event:
+        """Raises what the job ended with, and DeadlineExceeded when this reader's own seconds are over."""
         while not self._pending:
-            if self.outcome is not None:
-                if self._error is not None:
-                    raise self._error
+            if self.job.outcome is not None:
+                if self.job.error is not None:
+                    raise self.job.error
                 raise StopAsyncIteration
             self._wake.clear()
-            await self._wake.wait()
+            await self._woken()
         return self._pending.pop(next(iter(self._pending)))
+
+    async def _woken(self) -> None:
+        if self._seconds is None:
+            await self._wake.wait()
+            return
+        try:
+            async with asyncio.timeout(self.since + self._seconds - time.monotonic()):
+                await self._wake.wait()
+        except TimeoutError:
+            raise late(self._seconds) from None
+
+
+def late(seconds: float | None) -> DeadlineExceeded:
+    """What a request that had so many seconds is told."""
+    return DeadlineExceeded(f"the request was not done within its {seconds:g} s")

@@ -18,6 +18,7 @@ import model
 from app.checkpoint import ServedCheckpoint
 from app.cors import Cors
 from app.errors import answer, render
+from app.idempotency import Idempotency
 from app.images import Threads
 from app.keys import Guard, read_hashes
 from app.metrics import Metrics
@@ -43,7 +44,8 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     """
     hashes = read_hashes(settings)
     pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
-    service = Service(settings, pool, Metrics(pool), Threads(2, "png"), Threads(1, "upload"))
+    repeated = Idempotency(settings.replay_bytes)
+    service = Service(settings, pool, Metrics(pool), Threads(2, "png"), Threads(1, "upload"), repeated)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -41,6 +41,10 @@ class Metrics:
         )
         for code in CODES:
             self._errors.labels(code)
+        self.joined = Counter(
+            "dalle_requests_joined", "Requests that joined another, or got its pictures, by their Idempotency-Key.",
+            registry=self._registry,
+        )  # fmt: skip
         self.queue_seconds = Histogram(
             "dalle_queue_seconds", "Seconds from acceptance until the first picture of a request has its slots.",
             buckets=SECONDS, registry=self._registry,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
 
-from app.headers import timeout
-from app.job import Order
+from app.body import Body
+from app.headers import idempotency_key, timeout
+from app.idempotency import fingerprint
+from app.job import Job, Order, Reader
 from app.logs import prompt_fields
 from app.painting import Painting, Service
 from app.schemas import Sampling
@@ -28,7 +32,7 @@ def make_order(
     pictures: int,
     partial_rows: tuple[int, ...] = (),
 ) -> Order:
-    """The order of `pictures` pictures, noted for the request's log line.
+    """The order of `pictures` pictures, noted for the request's log line. Its time counts from the request's arrival.
 
     Raises InvalidRequest for a best_of or complete, and BadHeader for a time limit, that cannot be honoured.
     """
@@ -56,8 +60,39 @@ def make_order(
         score=asked.best_of is not None,
         complete=Completion() if asked.complete else None,
     )
-    request.state.log.update(prompt_fields(text), images=order.num_images, seed=params.seed, index=order.first_index)
+    _log_order(request, order)
     return order
+
+
+async def submit(request: Request, sent: Body[Any], order: Callable[[], Coroutine[Any, Any, Order]]) -> Reader:
+    """Have the order painted; with an Idempotency-Key, only if the request has not come before.
+
+    sent: what `order` is made of. Raises what `order` and the pool raise, IdempotencyConflict and BadHeader.
+    """
+    service: Service = request.app.state.service
+    key = idempotency_key(request)
+    if key is None:
+        return (await service.pool.submit(await order())).join()
+
+    async def accepted() -> Job:
+        return await service.pool.submit(dataclasses.replace(await order(), shared=True))
+
+    seconds = timeout(request, service.settings.deadline)
+    asked = fingerprint(request.url.path, sent.fields.model_dump_json(), sent.files)
+    job = await service.repeated.job((request.state.key, key), asked, accepted)
+    reader = job.join(seconds)
+    if reader.joined:
+        service.metrics.joined.inc()
+        _log_order(request, job.order)
+    request.state.log["joined"] = reader.joined
+    return reader
+
+
+def _log_order(request: Request, order: Order) -> None:
+    """Note for the request's log line what is painted for it."""
+    request.state.log.update(
+        prompt_fields(order.text), images=order.num_images, seed=order.params.seed, index=order.first_index
+    )
 
 
 def log_painting(request: Request, painting: Painting) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from starlette.types import Receive
 
 from app.errors import ClientGone
+from app.idempotency import Idempotency
 from app.images import PNG, Finish, Threads
-from app.job import Job, Order
+from app.job import Job, Reader
 from app.metrics import Metrics
 from app.pool import Pool
 from app.provenance import Provenance, forced_tokens, prompt_hash
@@ -23,13 +24,17 @@ SPECIALS = 2  # <bos> and <eot> around the text
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes share; `app.state.service` of the application. threads encode, upload_threads decode."""
+    """What the routes share; `app.state.service` of the application.
+
+    threads encode, upload_threads decode. repeated: requests that may come again.
+    """
 
     settings: Settings
     pool: Pool
     metrics: Metrics
     threads: Threads
     upload_threads: Threads
+    repeated: Idempotency
 
 
 @dataclass(frozen=True)
@@ -72,13 +77,12 @@ class Painting:
     written: int = 0
 
 
-async def paint(service: Service, order: Order, receive: Receive, wanted: Wanted) -> Painting:
-    """Paint the order. Raises what the pool and the job raise, and ClientGone when the client leaves first.
+async def paint(service: Service, reader: Reader, receive: Receive, wanted: Wanted) -> Painting:
+    """The pictures of the reader's job. Raises what the job raises, and ClientGone when the client leaves first.
 
     receive: the ASGI channel of the request, whose body has been read: what comes now is the client's leaving.
     """
-    job = await service.pool.submit(order)
-    working = asyncio.create_task(_collect(job, service, wanted))
+    working = asyncio.create_task(_collect(reader, service, wanted))
     leaving = asyncio.create_task(gone(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,7 +90,7 @@ async def paint(service: Service, order: Order, receive: Receive, wanted: Wanted
             raise ClientGone("the client left before its pictures were done")
         return working.result()
     finally:
-        service.pool.cancel(job)
+        service.pool.leave(reader)
         for task in (working, leaving):
             task.cancel()
         await asyncio.wait({working, leaving})
@@ -98,8 +102,9 @@ async def gone(receive: Receive) -> None:
         pass
 
 
-async def _collect(job: Job, service: Service, wanted: Wanted) -> Painting:
+async def _collect(reader: Reader, service: Service, wanted: Wanted) -> Painting:
     """Wait for every picture of the job; each is encoded while the others are painted, unless only the best count."""
+    job = reader.job
     painted: list[Painted] = []
     encoding: dict[int, asyncio.Task[Picture]] = {}
 
@@ -107,7 +112,7 @@ async def _collect(job: Job, service: Service, wanted: Wanted) -> Painting:
         encoding[picture.index] = asyncio.create_task(finish(service, job, picture, wanted))
 
     try:
-        async for event in job:
+        async for event in reader:
             if isinstance(event, Painted):
                 painted.append(event)
                 if wanted.best is None:
@@ -140,10 +145,12 @@ def written_tokens(job: Job) -> int:
 
 
 def observe(service: Service, job: Job) -> tuple[float, float]:
-    """Count the seconds of a job that has ended, in the queue and in painting, and return them."""
+    """Count the seconds of a job that has ended, in the queue and in painting, once, and return them."""
     started, ended = job.started or job.accepted, job.ended or job.accepted
-    service.metrics.queue_seconds.observe(started - job.accepted)
-    service.metrics.paint_seconds.observe(ended - started)
+    if not job.observed:
+        job.observed = True
+        service.metrics.queue_seconds.observe(started - job.accepted)
+        service.metrics.paint_seconds.observe(ended - started)
     return started - job.accepted, ended - started
 
 

@@ -1,8 +1,8 @@
 """The port between the routes and whatever paints: take an order, answer for it, say how things stand.
 
-    job = await pool.submit(order)  # Overloaded, Draining, PromptTooLong, ...: nothing was taken
-    async for event in job: ...
-    pool.cancel(job)                # always, at the end; nothing happens if the job has ended
+    reader = (await pool.submit(order)).join()  # Overloaded, Draining, PromptTooLong, ...: nothing was taken
+    async for event in reader: ...
+    pool.leave(reader)                          # always, at the end
 
 The ledger of every pool holds at every moment: accepted = completed + failed + cancelled + expired + in flight.
 `app.worker_pool` is the pool over processes of this machine.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.checkpoint import ServedCheckpoint
-from app.job import Job, Order
+from app.job import Job, Order, Reader
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class Pool(Protocol):
 
     def cancel(self, job: Job) -> None:
         """End the job; its slots are free one step later. Nothing happens if it has ended."""
+
+    def leave(self, reader: Reader) -> None:
+        """The reader's client wants no more: cancel the job unless others read it, too."""
 
     def ahead(self, job: Job) -> int:
         """Pictures that are painted before the first of this job; 0 once it has started."""

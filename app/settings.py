@@ -133,6 +133,14 @@ class Settings(BaseSettings):
         pattern=r"^([a-z][a-z0-9+.-]*://[^\s,/*]+(,[a-z][a-z0-9+.-]*://[^\s,/*]+)*)?$",
     )
 
+    replay_bytes: int = _setting(
+        "Queue and time",
+        64 << 20,
+        "bytes of pictures that are kept for 10 minutes, for requests with an Idempotency-Key; beyond it the oldest go",
+        ge=0,
+        le=1 << 36,
+    )
+
     max_body: int = _setting(
         "What is read", 1 << 20, "bytes of a request's body; beyond them 413", ge=1 << 10, le=1 << 28
     )

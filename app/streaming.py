@@ -22,7 +22,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_error
-from app.job import Job
+from app.idempotency import joined_headers
+from app.job import Reader
 from app.openai_schemas import Usage
 from app.orders import text_headers
 from app.painting import Service, Wanted, finish, gone, observe, text_tokens, written_tokens
@@ -37,16 +38,18 @@ HEADERS = {
 
 
 class PictureStream(Response):
-    """The answer that streams an accepted job. kind: image_generation or image_edit. It always ends the job.
+    """The answer that streams an accepted job. kind: image_generation or image_edit. It always leaves the job.
 
     log: fields of the request's log line.
     """
 
-    def __init__(self, service: Service, job: Job, wanted: Wanted, kind: str, log: dict[str, Any]) -> None:
-        super().__init__(headers=HEADERS | text_headers(job.tokens, text_tokens(job)))
+    def __init__(self, service: Service, reader: Reader, wanted: Wanted, kind: str, log: dict[str, Any]) -> None:
+        job = reader.job
+        super().__init__(headers=HEADERS | text_headers(job.tokens, text_tokens(job)) | joined_headers(reader))
         del self.headers["content-length"]
         self._service = service
         self._job = job
+        self._reader = reader
         self._wanted = wanted
         self._kind = kind
         self._log = log
@@ -78,7 +81,7 @@ class PictureStream(Response):
             scope["state"].get("abort", lambda: None)()  # see app.server
             await asyncio.sleep(0)  # so that the server notes it, and misses no end of the answer
         finally:
-            self._service.pool.cancel(self._job)
+            self._service.pool.leave(self._reader)
             for task in (working, leaving):
                 task.cancel()
             await asyncio.wait({working, leaving})
@@ -108,7 +111,7 @@ class PictureStream(Response):
         coming: asyncio.Task[Event] | None = None
         try:
             while True:
-                coming = coming or asyncio.create_task(anext(self._job))
+                coming = coming or asyncio.create_task(anext(self._reader))
                 await asyncio.wait({coming}, timeout=TICK)
                 if coming.done():
                     try:
@@ -165,7 +168,7 @@ class PictureStream(Response):
             "seconds_left": self._seconds_left(),
         }
         if not self._log.get("first_ms"):
-            seconds = time.monotonic() - self._job.accepted
+            seconds = time.monotonic() - self._reader.since
             self._log["first_ms"] = round(1000 * seconds, 1)
             self._service.metrics.first_picture_seconds.observe(seconds)
         await self._send(send, _data(event))

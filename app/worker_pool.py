@@ -21,7 +21,7 @@ from typing import Any
 from app.checkpoint import ServedCheckpoint
 from app.errors import PaintingFailed
 from app.forecast import Work, rows_until_done
-from app.job import Job, Order, Outcome
+from app.job import Job, Order, Outcome, Reader, late
 from app.lane import Held, Lane
 from app.pool import PoolStats
 from app.settings import Settings
@@ -116,7 +116,7 @@ class WorkerPool:
     def check_room(self, order: Order) -> None:
         self._check_open()
         if order.deadline is not None and time.monotonic() >= order.deadline:
-            raise _late(order)
+            raise late(order.seconds)
         ahead = self._in_flight()
         if ahead + order.num_images > self._settings.queue:
             message = f"the queue is full: {ahead} pictures are waiting or painted, of {self._settings.queue} at most"
@@ -135,6 +135,10 @@ class WorkerPool:
 
     def cancel(self, job: Job) -> None:
         self._end(job, Outcome.CANCELLED, RequestCancelled("the request was cancelled"))
+
+    def leave(self, reader: Reader) -> None:
+        if reader.job.leave(reader):
+            self.cancel(reader.job)
 
     def ahead(self, job: Job) -> int:
         if job.started is not None or job.outcome is not None:
@@ -278,7 +282,7 @@ class WorkerPool:
             self._idle.set()
 
     def _expire(self, job: Job) -> None:
-        self._end(job, Outcome.EXPIRED, _late(job.order))
+        self._end(job, Outcome.EXPIRED, late(job.order.seconds))
 
     def _fail_all(self, error: DalleError) -> None:
         for job in list(self._jobs.values()):
@@ -383,10 +387,6 @@ class WorkerPool:
                 job.post(event, held.first_index)
                 return
         self._dispatch()
-
-
-def _late(order: Order) -> DeadlineExceeded:
-    return DeadlineExceeded(f"the request was not done within its {order.seconds:g} s")
 
 
 def _error(event: sequence.Failed) -> DalleError:

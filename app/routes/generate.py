@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 from app import body
 from app.headers import PARAMETERS
-from app.job import Order
+from app.idempotency import joined_headers
+from app.job import Order, Reader
 from app.orders import (
     decode,
     log_painting,
@@ -17,6 +18,7 @@ from app.orders import (
     milliseconds,
     painting_on,
     revised_header,
+    submit,
     text_headers,
     top_rows,
 )
@@ -33,11 +35,13 @@ HEADERS = {
     "one, by how many nats a token the text made it likelier.",
     "X-Revised-Prompt": "With complete: the text that was painted, in UTF-8, percent-encoded.",
     "X-Text-Truncated": "`N of M tokens`, if only the first N of the text's M tokens were read.",
+    "Idempotent-Replayed": "`true` if, by its Idempotency-Key, the request joined another or got its pictures again.",
     "Server-Timing": "Milliseconds in the queue, in painting, and in encoding what was painted last.",
 }
 ERRORS = {
     400: "The body is not what its Content-Type says: not JSON, not UTF-8, a broken form; or a header is wrong.",
     408: "The body did not arrive in time.",
+    409: "Another request had this Idempotency-Key.",
     413: "The body has too many bytes.",
     415: "The Content-Type is none of the three.",
     422: "A field is missing, unknown or out of range, or the text has too many tokens.",
@@ -76,15 +80,20 @@ async def generate(request: Request) -> Response:
     service: Service = request.app.state.service
     sent = await body.read_body(request, GenerateRequest, service.settings, files=("image",))
     asked = sent.fields
-    order = make_order(request, asked, asked.text, asked.num_images)
-    if sent.files or asked.keep_rows is not None:
-        order = await _paint_on(service, order, asked.keep_rows, sent.files.get("image", []))
+
+    async def order() -> Order:
+        made = make_order(request, asked, asked.text, asked.num_images)
+        if sent.files or asked.keep_rows is not None:
+            made = await _paint_on(service, made, asked.keep_rows, sent.files.get("image", []))
+        return made
+
     best = asked.num_images if asked.best_of else None
     wanted = Wanted(best=best, embed_prompt=bool(asked.embed_prompt))
-    painting = await paint(service, order, request.receive, wanted)
+    reader = await submit(request, sent, order)
+    painting = await paint(service, reader, request.receive, wanted)
     log_painting(request, painting)
     content = b'["' + b'","'.join(base64.b64encode(picture.file) for picture in painting.pictures) + b'"]'
-    return Response(content, headers=_headers(order, painting), media_type="application/json")
+    return Response(content, headers=_headers(reader, painting), media_type="application/json")
 
 
 async def _paint_on(service: Service, order: Order, rows: int | None, files: list[bytes]) -> Order:
@@ -97,7 +106,8 @@ async def _paint_on(service: Service, order: Order, rows: int | None, files: lis
     return painting_on(order, await decode(service, "image", files[0]), keep)
 
 
-def _headers(order: Order, painting: Painting) -> dict[str, str]:
+def _headers(reader: Reader, painting: Painting) -> dict[str, str]:
+    order = reader.job.order
     timing = {"queue": painting.queued, "paint": painting.painted, "encode": painting.encoded}
     headers = {
         "X-Seeds": ",".join(f"{order.params.seed}:{picture.index}" for picture in painting.pictures),
@@ -105,4 +115,9 @@ def _headers(order: Order, painting: Painting) -> dict[str, str]:
     }
     if order.score:
         headers["X-Scores"] = ",".join(f"{picture.score:.6f}" for picture in painting.pictures)
-    return headers | text_headers(painting.tokens, painting.read) | revised_header(painting.revised)
+    return (
+        headers
+        | text_headers(painting.tokens, painting.read)
+        | revised_header(painting.revised)
+        | joined_headers(reader)
+    )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
 from app import body
 from app.errors import NoSuchModel
 from app.headers import PARAMETERS
+from app.idempotency import joined_headers
 from app.images import Finish
 from app.job import Order
 from app.openai_schemas import (
@@ -23,19 +25,21 @@ from app.openai_schemas import (
     OpenAIError,
     Usage,
 )
-from app.orders import decode, log_painting, make_order, painting_on, text_headers, top_rows
+from app.orders import decode, log_painting, make_order, painting_on, submit, text_headers, top_rows
 from app.painting import Service, Wanted, paint
 from app.schemas import shorten
 from app.streaming import PictureStream
 from model.errors import InvalidRequest, PromptTooLong
 
 router = APIRouter(prefix="/v1")
+Asked = TypeVar("Asked", bound=ImagesRequest)
 MAX_SIDE = 1024  # pixels that a picture can be enlarged to
 
 ERRORS = {
     400: "The body is not what its Content-Type says, or a field or header (param) cannot be honoured.",
     404: "No such model.",
     408: "The body did not arrive in time.",
+    409: "Another request had this Idempotency-Key.",
     413: "The body has too many bytes.",
     415: "The Content-Type is not one that the route reads.",
     429: "This client has its share of the queue; Retry-After says when there should be room.",
@@ -81,7 +85,11 @@ async def generations(request: Request) -> Response:
     steer the painting are taken too."""
     service: Service = request.app.state.service
     sent = await body.read_body(request, ImagesRequest, service.settings, kinds=(body.JSON,))
-    return await _paint(request, sent.fields, "image_generation", _order(request, sent.fields))
+
+    async def order() -> Order:
+        return _order(request, sent.fields)
+
+    return await _paint(request, sent, "image_generation", order)
 
 
 @router.post(
@@ -94,10 +102,13 @@ async def edits(request: Request) -> Response:
     service: Service = request.app.state.service
     files = ("image", "image[]", "mask")
     sent = await body.read_body(request, EditsRequest, service.settings, kinds=(body.MULTIPART,), files=files)
-    order = _order(request, sent.fields)
     images = sent.files.get("image", []) + sent.files.get("image[]", [])
-    order = await _paint_on(service, order, sent.fields.keep_rows, images, sent.files.get("mask", []))
-    return await _paint(request, sent.fields, "image_edit", order)
+
+    async def order() -> Order:
+        made = _order(request, sent.fields)
+        return await _paint_on(service, made, sent.fields.keep_rows, images, sent.files.get("mask", []))
+
+    return await _paint(request, sent, "image_edit", order)
 
 
 @router.get("/models", summary="The models that are served (OpenAI)", response_model=ModelList)
@@ -202,8 +213,11 @@ async def _paint_on(service: Service, order: Order, rows: int | None, images: li
     return painting_on(order, image, bytes(1 - empty for empty in mask.empty or b""))
 
 
-async def _paint(request: Request, asked: ImagesRequest, kind: str, order: Order) -> Response:
+async def _paint(
+    request: Request, sent: body.Body[Asked], kind: str, order: Callable[[], Coroutine[Any, Any, Order]]
+) -> Response:
     service: Service = request.app.state.service
+    asked = sent.fields
     config = service.pool.checkpoint.config
     side, count = _side(asked.size, config.vae.image_size), asked.n or 1
     quality = 100 if asked.output_compression is None else asked.output_compression
@@ -213,28 +227,29 @@ async def _paint(request: Request, asked: ImagesRequest, kind: str, order: Order
         embed_prompt=bool(asked.embed_prompt),
     )
     try:
-        if asked.stream:
-            job = await service.pool.submit(order)
-            request.state.log["tokens"] = job.tokens
-            return PictureStream(service, job, wanted, kind, request.state.log)
-        painting = await paint(service, order, request.receive, wanted)
+        reader = await submit(request, sent, order)
     except PromptTooLong as error:
         raise PromptTooLong(error.tokens, error.limit, "prompt") from None
+    if asked.stream:
+        request.state.log["tokens"] = reader.job.tokens
+        return PictureStream(service, reader, wanted, kind, request.state.log)
+    painting = await paint(service, reader, request.receive, wanted)
+    made = reader.job.order
     log_painting(request, painting)
     answer = ImagesResponse(
         created=int(time.time()),
         data=[
             Image(
-                b64_json=base64.b64encode(picture.file).decode(), seed=order.params.seed, index=picture.index,
+                b64_json=base64.b64encode(picture.file).decode(), seed=made.params.seed, index=picture.index,
                 score=picture.score, revised_prompt=painting.revised,
             )
             for picture in painting.pictures
         ],
         output_format=wanted.finish.format,
         size=f"{side}x{side}",
-        usage=usage(order, painting.read, config.vae.grid, painting.written),
+        usage=usage(made, painting.read, config.vae.grid, painting.written),
     )  # fmt: skip
-    headers = text_headers(painting.tokens, painting.read)
+    headers = text_headers(painting.tokens, painting.read) | joined_headers(reader)
     return Response(answer.model_dump_json(exclude_none=True), headers=headers, media_type=body.JSON)
 
 

@@ -168,6 +168,14 @@ def test_a_key_has_its_share_whatever_address_it_comes_from(guarded: Live) -> No
         assert ask(KEYS[1], 10).status_code == 200
 
 
+def test_two_clients_may_choose_the_same_idempotency_key(guarded: Live) -> None:
+    for number, key in enumerate(KEYS):
+        for again in (None, "true"):
+            body, headers = {**PROMPT, "seed": number}, {"Idempotency-Key": "mine", **bearer(key)}
+            answer = guarded.client.post(PAINT, json=body, headers=headers)
+            assert (answer.status_code, answer.headers.get("idempotent-replayed")) == (200, again)
+
+
 def test_the_log_never_holds_a_key_and_tells_it_by_the_start_of_its_hash(guarded: Live) -> None:
     for key in (*KEYS, "walrus"):
         guarded.client.get("/v1/models", headers=bearer(key) | {"X-Request-Id": f"log-{key[:9]}"})
@@ -255,7 +263,7 @@ def test_every_header_of_our_own_is_exposed_to_the_page(guarded: Live) -> None:
     ours = {name for name in answer.headers if name.startswith("x-") and name != "x-content-type-options"}
     assert {"x-seeds", "x-scores", "x-text-truncated", "x-request-id"} <= ours
     assert ours - {"x-frame-options"} <= set(exposed)
-    assert {"server-timing", "retry-after"} <= set(exposed)
+    assert {"server-timing", "retry-after", "idempotent-replayed"} <= set(exposed)
 
 
 @pytest.mark.parametrize(

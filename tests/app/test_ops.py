@@ -88,10 +88,11 @@ def test_the_openapi_document_says_what_is_true(live: Live) -> None:
     api = live.client.get("/openapi.json").json()
     assert set(api["paths"]) >= {"/generate", "/healthz", "/livez", "/readyz", "/metrics"}
     generate = api["paths"]["/generate"]["post"]
-    assert set(generate["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
+    assert set(generate["responses"]) == {"200", "400", "408", "409", "413", "415", "422", "429", "500", "503", "504"}
     assert set(generate["requestBody"]["content"]) == {
         "application/json", "multipart/form-data", "application/x-www-form-urlencoded",
     }  # fmt: skip
+    assert {one["name"] for one in generate["parameters"]} == {"X-Request-Timeout", "Idempotency-Key"}
     schema: dict[str, Any] = generate["requestBody"]["content"]["application/json"]["schema"]
     assert schema["required"] == ["text"]
     assert schema["additionalProperties"] is False

@@ -123,7 +123,7 @@ class Stage:
 
 
 async def read(job: Job) -> list[Event]:
-    return [event async for event in job]
+    return [event async for event in job.join()]
 
 
 async def fails(job: Job, kind: type[DalleError]) -> DalleError:
@@ -468,11 +468,12 @@ def test_a_slow_reader_holds_the_latest_frame_only(play: Callable[..., None]) ->
         (request,) = stage.worker.requests
         for rows in range(1, 9):
             stage.worker.say(Progress(request.id, (rows, rows)), Partial(request.id, 0, rows, bytes([rows])))
-        assert await anext(job) == Progress(request.id, (8, 8))
-        assert await anext(job) == Partial(request.id, 0, 8, b"\x08")
+        reader = job.join()
+        assert await anext(reader) == Progress(request.id, (8, 8))
+        assert await anext(reader) == Partial(request.id, 0, 8, b"\x08")
         stage.worker.say(Partial(request.id, 1, 3, b""), Partial(request.id, 0, 4, b""))  # rows never go back
         stage.worker.paint(request)
-        assert [type(event) for event in await read(job)] == [Painted, Painted]
+        assert [type(event) async for event in reader] == [Painted, Painted]
 
     play(scene)
 

@@ -1,0 +1,110 @@
+"""Requests that come twice: with the same Idempotency-Key the second one joins the first, or gets its pictures again.
+
+A key belongs to an API key, where there are any. What a request asks for is compared by a hash of its path, fields and
+files; another request under the key is a conflict. What fails, is refused or is cancelled is forgotten at once, so that
+it can be tried again. What was painted is kept for SECONDS as the job's pictures, so that a stream is replayed, too:
+it gets all finished pictures, and of a job that is still running the unfinished ones from then on.
+
+Memory is bounded: there are never more running requests than the queue takes, and of finished ones at most RESULTS, and
+`max_bytes` of pictures, are kept. Beyond that the oldest are forgotten, and their requests are painted anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from app.errors import IdempotencyConflict
+from app.headers import IDEMPOTENCY
+from app.job import Job, Outcome, Reader
+
+SECONDS = 600.0  # that a result is kept
+RESULTS = 1000  # that are kept
+Name = tuple[str, str]  # the hash of an API key, "" for none; the Idempotency-Key
+
+
+def fingerprint(path: str, fields: str, files: Mapping[str, list[bytes]]) -> bytes:
+    """A hash of what is asked for. fields: in one form, however they were sent. files: by the name of their field."""
+    found = hashlib.blake2b(digest_size=32)
+    for part in (path, fields):
+        found.update(hashlib.blake2b(part.encode()).digest())
+    for name, contents in sorted(files.items()):
+        for content in contents:
+            found.update(hashlib.blake2b(name.encode()).digest() + hashlib.blake2b(content).digest())
+    return found.digest()
+
+
+def joined_headers(reader: Reader) -> dict[str, str]:
+    """Of an answer: that its pictures were asked for before, if that is so."""
+    return {"Idempotent-Replayed": "true"} if reader.joined else {}
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A request under its key. size: bytes of its result, once it is kept."""
+
+    fingerprint: bytes
+    submitting: asyncio.Task[Job]
+    size: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+class Idempotency:
+    """Jobs by the keys that clients gave them. Belongs to the event loop."""
+
+    def __init__(self, max_bytes: int, seconds: float = SECONDS, results: int = RESULTS) -> None:
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+        self._results = results
+        self._entries: dict[Name, _Entry] = {}
+        self._kept: dict[Name, _Entry] = {}  # of these, the finished ones, the oldest first
+
+    async def job(self, name: Name, asked: bytes, submit: Callable[[], Coroutine[Any, Any, Job]]) -> Job:
+        """The job under the key: one that is there, or what `submit` makes of an order that is `shared`.
+
+        Join it at once. asked: as `fingerprint` makes it. Raises IdempotencyConflict, and what `submit` raises.
+        """
+        while True:
+            entry = self._entries.get(name)
+            if entry is None:
+                entry = self._entries[name] = _Entry(asked, asyncio.create_task(submit()))
+                entry.submitting.add_done_callback(partial(self._submitted, name, entry))
+            elif entry.fingerprint != asked:
+                raise IdempotencyConflict(
+                    f"{IDEMPOTENCY}: another request was sent with this key in the last {self._seconds / 60:g} minutes"
+                )
+            job = await asyncio.shield(entry.submitting)  # of all who wait for it, whoever leaves
+            if job.outcome is not Outcome.CANCELLED:  # by the others, who left before this one could join
+                return job
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of all results that are kept."""
+        return sum(entry.size for entry in self._kept.values())
+
+    def _submitted(self, name: Name, entry: _Entry, _: object) -> None:
+        if entry.submitting.cancelled() or entry.submitting.exception() is not None:
+            self._forget(name, entry)
+            return
+        job = entry.submitting.result()
+        job.on_end(lambda: self._ended(name, entry, job))
+
+    def _ended(self, name: Name, entry: _Entry, job: Job) -> None:
+        entry.size = job.size
+        if job.outcome is not Outcome.COMPLETED or entry.size > self._max_bytes:
+            self._forget(name, entry)
+            return
+        self._kept[name] = entry
+        entry.timer = asyncio.get_running_loop().call_later(self._seconds, self._forget, name, entry)
+        while len(self._kept) > self._results or self.kept_bytes > self._max_bytes:
+            self._forget(*next(iter(self._kept.items())))
+
+    def _forget(self, name: Name, entry: _Entry) -> None:
+        self._entries.pop(name, None)
+        self._kept.pop(name, None)
+        if entry.timer is not None:
+            entry.timer.cancel()
