@@ -18,8 +18,10 @@ from app.commands.common import DEFAULT_WEIGHTS, Device, Weights
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from model import Painter
     from model.evaluate import Options
 
+GPU_SLOTS = 128  # a guided picture takes two: on a GPU many at once cost little more than few
 PART_NAMES = "vae, loss, concepts, background, counts, pairs, best_of, diversity, nearest"
 
 Data = Annotated[list[Path] | None, Argument(metavar="DATA...", help="The corpus.", show_default="data/corpus")]
@@ -68,11 +70,8 @@ def evaluate(
         raise typer.BadParameter(f"names no part of {PART_NAMES}", param_hint="--parts")
     changes = {"concepts": concepts, "compositions": compositions, "seed": seed, "guidance": guidance}
     options = _options(quick, **changes, temperature=temperature, top_k=top_k, top_p=top_p)
-    import model
-
     console = Console(stderr=True)
-    with console.status("loading"):
-        painter = model.load(weights, device)
+    painter = _load(weights, device, console)
     with _bar(console) as progress:
         report = measure(
             painter,
@@ -120,11 +119,8 @@ def sweep(
     wanted = _grid(grid) if grid else search.GRID
     changes = {"various": things, "seeds": pictures, "seed": seed, "guidance": guidance}
     options = _options(quick, **changes, temperature=temperature, top_k=top_k, top_p=top_p)
-    import model
-
     console = Console(stderr=True)
-    with console.status("loading"):
-        painter = model.load(weights, device)
+    painter = _load(weights, device, console)
     with _bar(console) as progress:
         found = search.sweep(painter, _corpus(data), out, options, grid=wanted, progress=progress)
     search.plot(found, out / "sweep.png")
@@ -160,6 +156,16 @@ def _options(quick: bool, **changes: float | None) -> Options:
 
     given = {name: value for name, value in changes.items() if value is not None}
     return dataclasses.replace(QUICK if quick else Options(), **given)  # type: ignore[arg-type]
+
+
+def _load(weights: Path, device: str, console: Console) -> Painter:
+    with console.status("loading"):
+        import model
+
+        painter = model.load(weights, device)
+    if painter.device.type == "cuda":
+        painter.slots = GPU_SLOTS
+    return painter
 
 
 def _corpus(data: list[Path] | None) -> list[Path]:

@@ -20,7 +20,7 @@ from model.checkpoints import sums
 from model.inference.sequence import GenerationRequest, SamplingParams
 from model.painter import Painter
 
-AT_ONCE = 64  # pictures painted between two visits to the disk
+ROUNDS = 4  # fillings of the engine's slots between two visits to the disk
 
 
 def weights_digest(folder: Path) -> str:
@@ -67,10 +67,11 @@ class Album:
         """
         wanted = list(dict.fromkeys((prompt, index) for prompt in prompts for index in range(n)))
         missing = [(prompt, index) for prompt, index in wanted if not self._path(prompt, index).exists()]
-        for first in range(0, len(missing), AT_ONCE):
+        at_once = ROUNDS * self._painter.slots
+        for first in range(0, len(missing), at_once):
             if progress:
                 progress(len(wanted) - len(missing) + first, len(wanted))
-            self._paint(missing[first : first + AT_ONCE])
+            self._paint(missing[first : first + at_once])
         if progress:
             progress(len(wanted), len(wanted))
         return [[self._read(prompt, index) for index in range(n)] for prompt in prompts]

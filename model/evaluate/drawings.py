@@ -22,7 +22,7 @@ from model.training.corpus.concepts import Name
 from model.training.data import Entry, index, load, parse_text
 from model.training.selection import Selection
 
-FAMILIES = {"fluent-emoji-flat": "fluent", "fluent-3d": "fluent", "noto-v1": "noto"}  # others are their own
+FAMILIES = ("fluent", "noto", "streamline")  # sources whose names begin so are versions of one another's drawings
 CONCEPTS = "concepts.txt"  # in a checkpoint's folder: the concepts it has learnt, one a line; x* for any ending
 
 
@@ -39,7 +39,8 @@ class Line:
 
     @property
     def family(self) -> str:
-        return FAMILIES.get(self.source, self.source)
+        """Who drew it: the source, or those whose versions it shows."""
+        return next((name for name in FAMILIES if self.source.split("-")[0] == name), self.source)
 
     def picture(self) -> Image.Image:
         """RGB, 256 x 256. Raises DataError."""
