@@ -5,7 +5,8 @@ goes on from its last saved state and repeats the very same losses. Under torchr
 global batch and gradients are averaged, so the number of processes does not change what is learnt.
 
 A run is a folder: config.json (the model's), state.pt (all that resuming needs), log.jsonl (a line a report), loss.png,
-samples-*.png. The averaged weights in state.pt are the ones to use.
+samples-*.png, and events.out.tfevents.* for TensorBoard, where tensorboardX is installed. The averaged weights in
+state.pt are the ones to use.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from model.config import to_dict
 from model.errors import DataError
+from model.training.events import Events
 from model.training.optimizers import schedule
 from model.training.plots import loss_curve
 
@@ -268,7 +270,7 @@ def train(run: Run, title: str) -> Run:
     started, mark, marked_at = time.monotonic(), run.step, time.monotonic()
     window: dict[str, list[Tensor]] = {}
     run.model.train()
-    with _progress(run.place.first) as progress:
+    with _progress(run.place.first) as progress, Events(options.out, run.step, run.place.first) as events:
         task = progress.add_task(title, total=options.steps, completed=run.step, loss=float("nan"), speed="")
         while run.step < options.steps:
             for name, value in training_step(run).items():
@@ -286,6 +288,7 @@ def train(run: Run, title: str) -> Run:
                 if run.place.first and run.evaluate and look:
                     line.update(run.evaluate(run.average))
                 run.history.append(line)
+                events.figures(line, run.optimizers)
                 shown = (
                     f"{speed * run.tokens_a_sample:,.0f} tokens/s"
                     if run.tokens_a_sample > 1
@@ -299,7 +302,9 @@ def train(run: Run, title: str) -> Run:
             if run.place.first and look:
                 loss_curve(run.history, options.out / "loss.png", title)
                 if run.sample:
-                    run.sample(run.average, options.out / f"samples-{run.step:07d}.png")
+                    sheet = options.out / f"samples-{run.step:07d}.png"
+                    run.sample(run.average, sheet)
+                    events.picture(sheet, run.step)
             if last:
                 break
     return run
