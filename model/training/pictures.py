@@ -28,6 +28,7 @@ from model.training.token_shards import HELD_OUT, home_of_tar, tars_of
 log = logging.getLogger(__name__)
 
 MEASURED = 64  # held-out pictures that a run looks at
+_TOLD = 10  # pictures that cannot be read and are logged
 _TRIES = 64  # pictures that are tried, one after another, where some cannot be read
 
 
@@ -133,6 +134,8 @@ class StreamedPictures:
             )
         except Corrupt as error:
             self.report.note(error.kind, f"{tar.name}:{entry} ({error})")
+            if self.report.undecodable <= _TOLD:
+                log.warning("%s: its picture %d cannot be read: %s", tar, entry, error)
             return None
         if sample is None or self.rules.size(*first_size(sample)) or not not_blank(sample.image):
             return None
