@@ -49,7 +49,7 @@ class Order:
     seconds: until its deadline, None for none, from `began` (monotonic). client: whose share of the queue it counts to,
     "" for nobody's.
     partial_rows, image, keep, score, complete: as in GenerationRequest. shared: others may join, also when it is done:
-    its pictures are kept as long as the job is.
+    its pictures are kept as long as the job is. request_id: of the log lines.
     """
 
     text: str
@@ -66,6 +66,7 @@ class Order:
     complete: Completion | None = None
     began: float = field(default_factory=time.monotonic)
     shared: bool = False
+    request_id: str = ""
 
     @property
     def deadline(self) -> float | None:
@@ -99,8 +100,9 @@ class Order:
 
 
 class Job:
-    """An accepted order. id: ours, never a client's. tokens: of the whole text, of which text_ids may be a cut.
+    """An accepted order. id: a number of ours, and the request's id.
 
+    tokens: of the whole text, of which text_ids may be a cut.
     accepted, started, ended: monotonic seconds; the latter two None until then. deaths: workers that died under it.
     error: what it ended with, None if all went well. observed: whether its times have been counted.
     rows_done: rows of cells of each picture. rows_each: rows of the cache that a picture takes.

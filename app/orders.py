@@ -55,6 +55,7 @@ def make_order(
         truncate=settings.truncate if asked.truncate is None else asked.truncate,
         seconds=timeout(request, settings.deadline) or settings.deadline,
         began=request.state.began,
+        request_id=request.state.request_id,
         client=request.state.key or (request.client.host if request.client else ""),
         partial_rows=partial_rows,
         score=asked.best_of is not None,
@@ -72,7 +73,9 @@ async def submit(request: Request, sent: Body[Any], order: Callable[[], Coroutin
     service: Service = request.app.state.service
     key = idempotency_key(request)
     if key is None:
-        return (await service.pool.submit(await order())).join()
+        job = await service.pool.submit(await order())
+        request.state.log["job"] = job.id
+        return job.join()
 
     async def accepted() -> Job:
         return await service.pool.submit(dataclasses.replace(await order(), shared=True))
@@ -84,7 +87,7 @@ async def submit(request: Request, sent: Body[Any], order: Callable[[], Coroutin
     if reader.joined:
         service.metrics.joined.inc()
         _log_order(request, job.order)
-    request.state.log["joined"] = reader.joined
+    request.state.log.update(job=job.id, joined=reader.joined)
     return reader
 
 

@@ -128,8 +128,7 @@ async def _collect(reader: Reader, service: Service, wanted: Wanted) -> Painting
         for task in encoding.values():
             task.cancel()
     queued, seconds = observe(service, job)
-    ended = job.ended or job.accepted
-    encoded = time.monotonic() - ended
+    encoded = time.monotonic() - max(job.ended or job.accepted, reader.since)
     revised = job.revised.text if job.revised else None
     return Painting(pictures, job.tokens, text_tokens(job), queued, seconds, encoded, revised, written_tokens(job))
 

@@ -58,6 +58,7 @@ class Server(uvicorn.Server):
             yield
             return
         loop = asyncio.get_running_loop()
+        logs.on_loop(loop)
         for number in SIGNALS:
             loop.add_signal_handler(number, self.begin_shutdown)
         try:

@@ -16,20 +16,22 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Literal
 
+from app import logs
 from model.inference.messages import Heartbeat, Inbound, Ready, StartFailed, WorkerOptions
 
 ENDED = "the worker process was ended"
 
 
-def run_worker(connection: Connection, options: WorkerOptions) -> None:
+def run_worker(connection: Connection, options: WorkerOptions, log: Literal["plain", "json"], log_level: str) -> None:
     """The main function of the process. torch is imported here and nowhere else in `app`.
 
     Signals of the terminal and of `kill` on the whole group are for the server: it drains, then it ends the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logs.configure(log, log_level)
     from model.inference import worker
 
     worker.run(connection, options)
@@ -40,7 +42,7 @@ class WorkerProcess:
 
     on_message: called on the event loop with every message, until the process has ended.
     heartbeat_timeout: seconds without a turn of the step loop after which it counts as hung; start_timeout: the same,
-    until it is ready.
+    until it is ready. log, log_level: as of the server.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class WorkerProcess:
         on_message: Callable[[Any], None],
         heartbeat_timeout: float,
         start_timeout: float,
+        log: Literal["plain", "json"] = "plain",
+        log_level: str = "info",
     ) -> None:
         self.options = options
         self.ready: Ready | None = None
@@ -58,6 +62,7 @@ class WorkerProcess:
         self._on_message = on_message
         self._heartbeat_timeout = heartbeat_timeout
         self._start_timeout = start_timeout
+        self._log = (log, log_level)
         self._outbox: queue.SimpleQueue[Inbound | None] = queue.SimpleQueue()
         self._process: BaseProcess | None = None
 
@@ -76,7 +81,10 @@ class WorkerProcess:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=True)
         self._process = context.Process(
-            target=run_worker, args=(theirs, self.options), name=f"worker-{self.options.device}", daemon=True
+            target=run_worker,
+            args=(theirs, self.options, *self._log),
+            name=f"worker-{self.options.device}",
+            daemon=True,
         )
         starting = asyncio.create_task(asyncio.to_thread(self._process.start))
         try:

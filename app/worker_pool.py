@@ -103,7 +103,7 @@ class WorkerPool:
                 self._check_open()
         finally:
             self._reserved.remove(order)
-        job = Job(f"job-{next(self._ids)}", order, text_ids, tokens)
+        job = Job(f"job-{next(self._ids)}/{order.request_id}", order, text_ids, tokens)
         self._accepted += 1
         self._jobs[job.id] = self._queue[job.id] = job
         self._idle.clear()
@@ -305,6 +305,8 @@ class WorkerPool:
                 lambda message: self._on_message(lane, message),
                 self._settings.heartbeat_timeout,
                 self._settings.start_timeout,
+                self._settings.log,
+                self._settings.log_level,
             )
             lane.worker = worker
             await worker.start()
@@ -322,7 +324,8 @@ class WorkerPool:
             return
         self._death_count += 1
         self._deaths.append(time.monotonic())
-        log.error("worker %s on %s died: %s; it held %d requests", worker.pid, lane.options.device, cause, len(held))
+        fields = {"fields": {"jobs": [one.job.id for one in held]}}
+        log.error("worker %s on %s died: %s", worker.pid, lane.options.device, cause, extra=fields)
         if len(self._deaths) == DEATHS and self._deaths[-1] - self._deaths[0] <= DEATH_WINDOW:
             self._give_up(f"{DEATHS} workers died within {DEATH_WINDOW:g} s, the last one: {cause}")
             return

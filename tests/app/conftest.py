@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,11 +52,11 @@ def live(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def start(quick_checkpoint: Path, tmp_path: Path) -> Iterator[Callable[..., Live]]:
-    """start(weights=None, flags=(), **variables): servers of this test's own, ended after it."""
+    """start(weights=None, **options of Live): servers of this test's own, ended after it."""
     servers: list[Live] = []
 
-    def begin(weights: Path | None = None, flags: Sequence[str] = (), **variables: object) -> Live:
-        server = Live(weights or quick_checkpoint, tmp_path / f"log-{len(servers)}", flags, **variables)
+    def begin(weights: Path | None = None, **options: Any) -> Live:
+        server = Live(weights or quick_checkpoint, tmp_path / f"log-{len(servers)}", **options)
         servers.append(server)
         return server
 

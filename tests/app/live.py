@@ -23,10 +23,12 @@ COMMAND = "from app.cli import main; main()"
 class Live:
     """`dalle-server serve` with the settings of `variables` (DALLE_ and the name in capitals). A context manager.
 
-    flags: of the command line.
+    flags: of the command line. command: the program, a COMMAND that breaks something first.
     """
 
-    def __init__(self, weights: Path, log: Path, flags: Sequence[str] = (), **variables: object) -> None:
+    def __init__(
+        self, weights: Path, log: Path, flags: Sequence[str] = (), command: str = COMMAND, **variables: object
+    ) -> None:
         given = {"weights": weights, "port": 0, "slots": 4, "threads": 1, "heartbeat_timeout": 600, **variables}
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DALLE_")}
         environ |= {f"DALLE_{name.upper()}": str(value) for name, value in given.items()}
@@ -34,7 +36,7 @@ class Live:
         self._log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", COMMAND, "serve", *flags], env=environ, stdout=stream, stderr=stream
+                [sys.executable, "-c", command, "serve", *flags], env=environ, stdout=stream, stderr=stream
             )
 
     def __enter__(self) -> Live:
