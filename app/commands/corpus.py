@@ -110,8 +110,11 @@ def _table(counts: Counts) -> Table:
             table.add_row(f"  the file is damaged or cut short: {file.cut_short}", "", "")
     if counts.pictures:
         met = counts.pictures
+        tars = {kind: number for kind, number in met.corrupt.items() if "shard" in kind}
+        for kind, number in tars.items():
+            table.add_row("tars that are none" if kind == "shard" else "tars that are cut short", f"{number:,}", "")
         kinds = [
-            ("corrupt: ", dict(met.corrupt)),
+            ("corrupt: ", {kind: number for kind, number in met.corrupt.items() if kind not in tars}),
             ("refused: ", counts.refused),
             ("", {"joined to a row of an index file": counts.joined} if counts.files else {}),
             ("", {"passed": counts.passed}),
