@@ -25,7 +25,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.tokenizer": CORE,
     "model.vae": CORE,
     "model.transformer": CORE,
-    "model.clip": CORE,
+    "model.clip": ("model.vae", *CORE),
     "model.checkpoints": PARTS,
     "model.inference": ("model.checkpoints", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),

@@ -196,7 +196,7 @@ def retrieval(model: Clip, batches: Batches, rows: Sequence[int], batch: int = 6
 
 def parameter_groups(model: Clip) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Hidden matrices, for Muon; and the rest: tables, places, kernels, gains and biases."""
-    others = ("text.table", "text.places", "image.places", "image.parts")
+    others = ("text.table", "text.places", "image.places")
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and not name.startswith(others)]
     chosen = {id(p) for p in hidden}
     return hidden, [p for p in model.parameters() if id(p) not in chosen]
