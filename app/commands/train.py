@@ -6,6 +6,7 @@ torchrun --nproc-per-node 4 --no-python dalle-server train ...
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -26,9 +27,19 @@ from app.commands.flags import (
     spread,
 )
 
-app = typer.Typer(
-    help="Train the VQ-VAE, then the transformer, then the reranker. The same command again goes on with the run."
-)
+app = typer.Typer()
+
+
+@app.callback()
+def options() -> None:
+    """Train the VQ-VAE, then the transformer, then the reranker. The same command again goes on with the run."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("model").setLevel(logging.INFO)  # what was read and left out; without a terminal, each report
+
 
 Cache = Annotated[Path, Option(help="Where pictures and tokens are kept ready.", rich_help_panel=DATA)]
 Stream = Annotated[

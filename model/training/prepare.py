@@ -71,7 +71,7 @@ def _write(data: Sequence[Path], folder: Path, rules: Rules) -> None:
     counts = {"pictures": judge.report(), "captions": {reason: n for reason, n in captions.items() if reason}}
     if files:
         counts["index rows that passed"] = {file: found.passed for file, found in files.items()}
-    log.info("%s; refused: %s", report, json.dumps(counts))
+    log.info("%d pictures; passed and refused: %s", count, json.dumps(counts))
     if not count:
         raise DataError(f"{', '.join(map(str, data))}: no picture is fit to train on: {report}; {json.dumps(counts)}")
     (folder / "report.json").write_text(json.dumps({"read": str(report), **counts}, indent=2) + "\n")
