@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +20,17 @@ from torch import Tensor, nn
 from model.clip import Clip
 from model.config import ClipConfig, clip_config
 from model.tokenizer import Tokenizer
-from model.training.contrast import concept_of, falsify, may_fit, told, words
+from model.training.contrast import falsify, may_fit, told, words
 from model.training.data import sample_caption
+from model.training.examples import Example, Examples, find_examples
 from model.training.filters import RULES, Rules
-from model.training.loop import LoopOptions, Losses, Run, find_place, first_goes_first, read_average, write_config
+from model.training.loop import LoopOptions, Losses, Run, find_place, read_average, write_config
 from model.training.loop import train as run_loop
 from model.training.optimizers import muon_and_adamw
-from model.training.prepare import Prepared, prepare, tokenize
-from model.training.selection import Selection, choose
+from model.training.selection import Selection
 from model.vae import VAE
 
+MEASURED = 512  # held-out pictures that a run looks at
 Ids = npt.NDArray[np.int64]
 
 
@@ -50,6 +50,7 @@ class ClipOptions:
     selection: Selection = field(default_factory=Selection)
     cache: Path = Path("data/prepared")
     rules: Rules = RULES  # what is fit to train on
+    stream: bool = False  # read tars one after another, instead of preparing all pictures on disk
 
 
 @dataclass(frozen=True)
@@ -64,52 +65,39 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Sample:
-    row: int
+    """An example of a batch, as it is shown."""
+
+    example: Example
     image: Ids
     caption: str
-    false: str | None
+    false: str | None = None
 
 
 class Batches:
-    """batch_at(step, first, end) over prepared tokens; every choice is a function of (seed, step, sample)."""
+    """batch_at(step, first, end) over tokens; every choice is a function of (seed, step, sample)."""
 
     def __init__(
-        self,
-        prepared: Prepared,
-        tokens: tuple[Any, Any],
-        tokenizer: Tokenizer,
-        options: ClipOptions,
-        grid: int,
-        device: torch.device,
+        self, examples: Examples, tokenizer: Tokenizer, options: ClipOptions, grid: int, device: torch.device
     ) -> None:
-        self.prepared, self.tokens, self.tokenizer, self.options = prepared, tokens, tokenizer, options
+        self.examples, self.tokenizer, self.options = examples, tokenizer, options
         self.grid, self.device = grid, device
-        self.rows, shares = choose(prepared, options.selection)
-        self.edges = np.cumsum(shares)
-        self.told = [told(line["captions"]) for line in prepared.lines]
 
     def __call__(self, step: int, first: int, end: int) -> Batch:
-        seed = self.options.loop.seed
-        return self._collate([self._sample(np.random.default_rng((seed, step, n))) for n in range(first, end)])
+        return self._collate([self._sample(step, place) for place in range(first, end)])
 
-    def of(self, rows: Sequence[int]) -> Batch:
+    def of(self, examples: Sequence[Example]) -> Batch:
         """Pictures as they are, each with the first of its captions."""
-        images = (np.asarray(self.tokens[0][row], dtype=np.int64) for row in rows)
-        captions = (self.prepared.lines[row]["captions"][0][1] for row in rows)
-        samples = zip(rows, images, captions, strict=True)
-        return self._collate([_Sample(row, image, caption, None) for row, image, caption in samples])
+        return self._collate([_Sample(example, example.image, example.captions[0][1]) for example in examples])
 
-    def _sample(self, random: np.random.Generator) -> _Sample:
+    def _sample(self, step: int, place: int) -> _Sample:
         options = self.options
-        row = int(self.rows[min(int(np.searchsorted(self.edges, random.random())), len(self.rows) - 1)])
-        line = self.prepared.lines[row]
-        mirrored = bool(line.get("mirror", False)) and random.random() < options.mirror
-        caption = sample_caption(line["captions"], random)
+        random = np.random.default_rng((options.loop.seed, step, place))
+        example = self.examples.draw(step, place, random, options.mirror)
+        caption = sample_caption(example.captions, random)
         false = falsify(caption, random) if random.random() < options.false_captions else None
-        if false is not None and any(false == text for _, text in line["captions"]):
+        if false is not None and any(false == text for _, text in example.captions):
             false = None
-        image = np.asarray(self.tokens[int(mirrored)][row], dtype=np.int64)
-        return _Sample(row, self._moved(image, random), caption, false)
+        return _Sample(example, self._moved(example.image, random), caption, false)
 
     def _moved(self, image: Ids, random: np.random.Generator) -> Ids:
         far, grid = self.options.shift, self.grid
@@ -128,20 +116,22 @@ class Batches:
             np.stack([sample.image for sample in samples]),
             padded,
             np.array([len(found) for found in ids]),
-            self._left_out(samples, texts),
+            _left_out([sample.example for sample in samples], texts),
         )
         return Batch(*(torch.from_numpy(array).to(self.device) for array in arrays))
 
-    def _left_out(self, samples: list[_Sample], texts: list[tuple[int, str]]) -> npt.NDArray[np.bool_]:
-        concepts = [concept_of(self.prepared.lines[sample.row]) for sample in samples]
-        meant = [*concepts, *[None] * (len(texts) - len(samples))]  # a false caption is false of its concept too
-        said = [words(text) for _, text in texts]
-        left_out = np.zeros((len(samples), len(texts)), dtype=np.bool_)
-        for i, sample in enumerate(samples):
-            here = self.told[sample.row]
-            for j, (own, _) in enumerate(texts):
-                left_out[i, j] = own != i and may_fit(said[j], meant[j], here, concepts[i])
-        return left_out
+
+def _left_out(examples: list[Example], texts: list[tuple[int, str]]) -> npt.NDArray[np.bool_]:
+    """Which texts, each given with its picture's place, may be true of which other pictures: (b, b + f)."""
+    concepts = [example.concept for example in examples]
+    meant = [*concepts, *[None] * (len(texts) - len(examples))]  # a false caption is false of its concept too
+    said = [words(text) for _, text in texts]
+    left_out = np.zeros((len(examples), len(texts)), dtype=np.bool_)
+    for i, example in enumerate(examples):
+        here = told(example.captions)
+        for j, (own, _) in enumerate(texts):
+            left_out[i, j] = own != i and may_fit(said[j], meant[j], here, concepts[i])
+    return left_out
 
 
 def losses(model: nn.Module, batch: Batch) -> Losses:
@@ -162,21 +152,21 @@ def losses(model: nn.Module, batch: Batch) -> Losses:
 
 
 @torch.no_grad()
-def retrieval(model: Clip, batches: Batches, rows: Sequence[int], batch: int = 64) -> dict[str, float]:
+def retrieval(model: Clip, batches: Batches, examples: Sequence[Example], batch: int = 64) -> dict[str, float]:
     """Of these pictures and the first caption of each: how often the nearest one of the other kind is right.
 
     Pictures that the same caption may be true of count as right. val_chance: what guessing reaches. val_false: how
-    often a picture is nearer to its caption than to the caption with a word made false (chance 0.5). {} without rows.
+    often a picture is nearer to its caption than to the caption with a word made false (chance 0.5). {} without any.
     """
-    if len(rows) == 0:
+    if not examples:
         return {}
-    parts = [batches.of(rows[first : first + batch]) for first in range(0, len(rows), batch)]
+    parts = [batches.of(examples[first : first + batch]) for first in range(0, len(examples), batch)]
     image = torch.cat([model.encode_image(part.image) for part in parts])
     text = torch.cat([model.encode_text(part.text, part.lengths) for part in parts])
-    fits = batches.of(rows).left_out | torch.eye(len(rows), dtype=torch.bool, device=image.device)
+    fits = batches.of(examples).left_out | torch.eye(len(examples), dtype=torch.bool, device=image.device)
     cosines = image @ text.mT  # (pictures, texts)
     to_text = fits.gather(1, cosines.argmax(1, keepdim=True)).float().mean()
-    nearest = cosines.mT.topk(min(5, len(rows)), dim=1).indices  # (texts, 5): pictures
+    nearest = cosines.mT.topk(min(5, len(examples)), dim=1).indices  # (texts, 5): pictures
     to_image = fits.mT.gather(1, nearest).float()
     figures = {
         "val_text_to_image": float(to_image[:, 0].mean()),
@@ -185,7 +175,7 @@ def retrieval(model: Clip, batches: Batches, rows: Sequence[int], batch: int = 6
         "val_chance": float(fits.float().mean()),
     }
     random = np.random.default_rng(0)
-    captions = [falsify(batches.prepared.lines[row]["captions"][0][1], random) for row in rows]
+    captions = [falsify(example.captions[0][1], random) for example in examples]
     false = [(i, batches.tokenizer.encode(caption, truncate=True)) for i, caption in enumerate(captions) if caption]
     nearer = [
         bool(cosines[i, i] > image[i] @ model.encode_text(torch.tensor([ids], device=image.device))[0])
@@ -208,9 +198,7 @@ def train(options: ClipOptions, vae: VAE, tokenizer: Tokenizer) -> Clip:
     vae, tokenizer: those of the checkpoint that it is to serve. Raises DataError.
     """
     place = find_place(options.loop)
-    with first_goes_first(place):
-        prepared = prepare(options.data, options.cache, options.rules)
-        tokens = tokenize(prepared, vae, place.device)
+    examples = find_examples(options, vae, place)
     given = {"text_vocab": tokenizer.vocab_size, "grid": vae.config.grid, "levels": vae.config.levels}
     config = clip_config(options.preset, **given)
     torch.manual_seed(options.loop.seed)
@@ -218,8 +206,8 @@ def train(options: ClipOptions, vae: VAE, tokenizer: Tokenizer) -> Clip:
     if place.first:
         write_config(options.loop.out, config)
         tokenizer.save(options.loop.out / "tokenizer.json")
-    batches = Batches(prepared, tokens, tokenizer, options, config.grid, place.device)
-    measured = [int(row) for row in prepared.rows("val") if options.selection.takes(prepared.lines[row])][:512]
+    batches = Batches(examples, tokenizer, options, config.grid, place.device)
+    measured = list(examples.held_out(MEASURED))
     run = Run(
         model=model,
         optimizers=muon_and_adamw(*parameter_groups(model), options.muon_lr, options.adam_lr, options.weight_decay),
@@ -228,6 +216,7 @@ def train(options: ClipOptions, vae: VAE, tokenizer: Tokenizer) -> Clip:
         batch_at=batches,
         losses=losses,
         evaluate=lambda average: retrieval(average, batches, measured) if isinstance(average, Clip) else {},
+        position=examples.position,
     )
     run_loop(run, "CLIP")
     average = run.average

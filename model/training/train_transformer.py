@@ -20,18 +20,16 @@ from torch import Tensor, nn
 
 from model.checkpoints import Checkpoint
 from model.config import CheckpointConfig, TransformerConfig, transformer_config
-from model.errors import DataError
 from model.painter import Painter
 from model.sheets import contact_sheet
 from model.tokenizer import Tokenizer
 from model.training.cross_entropy import linear_cross_entropy
 from model.training.data import sample_caption
-from model.training.examples import Examples, PreparedExamples, StreamedExamples
+from model.training.examples import Examples, find_examples
 from model.training.filters import RULES, Rules
 from model.training.loop import (
     LoopOptions,
     Losses,
-    Place,
     Run,
     find_place,
     first_goes_first,
@@ -40,9 +38,7 @@ from model.training.loop import (
 )
 from model.training.loop import train as run_loop
 from model.training.optimizers import muon_and_adamw
-from model.training.prepare import prepare, tokenize
 from model.training.selection import Selection
-from model.training.token_shards import token_shards
 from model.transformer import Transformer
 from model.vae import VAE
 
@@ -210,19 +206,6 @@ def sample_sheet(model: Transformer, vae: VAE, tokenizer: Tokenizer, prompts: Se
     painter = Painter(Checkpoint(config, tokenizer, vae, model, Path()))
     pictures = painter.generate_each(prompts, seed=0, temperature=0.9, top_k=256, guidance=3.0)
     return contact_sheet(pictures, prompts, columns=6)
-
-
-def find_examples(options: TransformerOptions, vae: VAE, place: Place) -> Examples:
-    """What these options name, as tokens. Raises DataError."""
-    if options.stream:
-        if options.selection != Selection():
-            raise DataError("a stream gives every picture once an epoch: no selection by concept, source or mix")
-        shards = token_shards(options.data, vae, options.cache, options.rules, place)
-        return StreamedExamples(shards, options.loop.batch, options.loop.seed, place.world)
-    with first_goes_first(place):
-        prepared = prepare(options.data, options.cache, options.rules)
-        tokens = tokenize(prepared, vae, place.device)
-    return PreparedExamples(prepared, tokens, options.selection)
 
 
 def train(

@@ -16,8 +16,8 @@ from model.config import vae_config
 from model.tokenizer import Tokenizer
 from model.training import train_clip
 from model.training.contrast import falsify, may_fit, told, words
-from model.training.loop import LoopOptions
-from model.training.prepare import prepare, tokenize
+from model.training.examples import find_examples
+from model.training.loop import LoopOptions, find_place
 from model.training.train_clip import Batches, ClipOptions
 from model.vae import VAE
 from tests.conftest import randomise
@@ -62,7 +62,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(corpus: Path, home: Path, name: str, **changes: Any) -> ClipOptions:
-    values: dict[str, Any] = {"steps": 45, "batch": 16, "warmup": 5, "ema": 0.9, "report_every": 1}
+    values: dict[str, Any] = {"device": "cpu", "steps": 45, "batch": 16, "warmup": 5, "ema": 0.9, "report_every": 1}
     loop = LoopOptions(out=home / name, **{**values, **changes})
     return ClipOptions((corpus,), loop, preset="tiny", cache=home / "prepared")
 
@@ -82,8 +82,10 @@ def test_it_learns_a_toy_set_and_to_tell_sides_and_colours(
     assert found["val_false"] >= 0.75
     again = train_clip.load(home / "toy")
     batches = batches_of(corpus, home, vae, tokenizer)
-    rows = [int(row) for row in batches.prepared.rows("val")]
-    assert train_clip.retrieval(again, batches, rows, batch=3) == {k: found[k] for k in found if k.startswith("val_")}
+    measured = list(batches.examples.held_out())
+    assert len(measured) == 8
+    figures = {name: value for name, value in found.items() if name.startswith("val_")}
+    assert train_clip.retrieval(again, batches, measured, batch=3) == figures
     assert train_clip.retrieval(again, batches, []) == {}
 
 
@@ -99,10 +101,9 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_losses(
 
 
 def batches_of(corpus: Path, home: Path, vae: VAE, tokenizer: Tokenizer, **changes: Any) -> Batches:
-    prepared = prepare((corpus,), home / "prepared")
-    tokens = tokenize(prepared, vae, torch.device("cpu"))
     chosen = options(corpus, home, "unused", **changes)
-    return Batches(prepared, tokens, tokenizer, chosen, vae.config.grid, torch.device("cpu"))
+    place = find_place(chosen.loop)
+    return Batches(find_examples(chosen, vae, place), tokenizer, chosen, vae.config.grid, place.device)
 
 
 def test_a_batch_leaves_out_what_may_be_true(corpus: Path, home: Path, vae: VAE, tokenizer: Tokenizer) -> None:
