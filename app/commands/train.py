@@ -294,6 +294,7 @@ def train_clip(
         ),
     ] = 1.0,
     cache: Cache = Path("data/prepared"),
+    stream: Stream = False,
 ) -> None:
     """The reranker of best_of: a small CLIP, on captions and image tokens. `dalle-server export --clip` adds it."""
     from model.config import CLIP_PRESETS
@@ -315,6 +316,7 @@ def train_clip(
         selection=Selection(selection.names(), frozenset(selection.source or ()), selection.shares()),
         cache=cache,
         rules=rules.rules(),
+        stream=stream,
     )
     words = tokenizer or (vae if is_checkpoint(vae) else SECOND_STAGE)
     train(options, find_vae(vae), Tokenizer.load(words / "tokenizer.json"))
