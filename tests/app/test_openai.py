@@ -72,7 +72,7 @@ def seen(request: pytest.FixtureRequest, live: Live, busy: Live, files: tuple[Pa
         environ["PYTHONPATH"] = str(installed(version))
     command = [sys.executable, "-W", "ignore", openai_client.__file__, live.url, busy.url, *map(str, files)]
     before = late_answers(busy)
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     result: Seen = json.loads(done.stdout)
     assert result["version"] == version

@@ -141,7 +141,7 @@ def test_killed_and_resumed_gives_the_same_losses(corpus: Path, stage_two: Path)
     arguments = [sys.executable, "-c", SCRIPT, str(corpus), str(stage_two), "12"]
     process = subprocess.Popen(arguments, cwd=Path(__file__).parents[2])
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (stage_two / "transformer" / "state.pt").exists():
             assert process.poll() is None, "the run ended before it was killed"
             assert time.monotonic() < deadline
