@@ -5,7 +5,7 @@
 # TORCH   cpu, cuda (NVIDIA) or a pip requirement of your own, as in the Makefile.
 # PIP_EXTRA_INDEX_URL
 #         one more package index. For cpu on x86-64 give that of PyTorch's CPU builds, which pytorch.org's installation page
-#         names: the image is 1 GB then. Without it pip finds the CUDA build only, which runs on a CPU too and is 6 GB.
+#         names: the image is 1.1 GB then. Without it pip finds the CUDA build only, which runs on a CPU too: some 5 GB.
 # A pip.conf of your own, which stays out of the image: docker build --secret id=pip.conf,src=pip.conf .
 ARG BASE=python:3.12-slim-bookworm
 
