@@ -1,11 +1,12 @@
 # docker build -t dalle-server . && docker run --rm -p 127.0.0.1:8000:8000 dalle-server
-# docker build -t dalle-server:cuda --build-arg TORCH=cuda . && docker run --rm --gpus all -p 127.0.0.1:8000:8000 dalle-server:cuda
+# With NVIDIA GPUs: docker build --build-arg TORCH=cuda ..., docker run --gpus all ...
 #
 # BASE    Debian with Python 3.11 or newer and its venv module.
-# TORCH   cpu, cuda (NVIDIA) or a pip requirement of your own, as in the Makefile.
+# TORCH   cpu, cuda or a pip requirement of your own, as in the Makefile.
 # PIP_EXTRA_INDEX_URL
-#         one more package index. For cpu on x86-64 give that of PyTorch's CPU builds, which pytorch.org's installation page
-#         names: the image is 1.1 GB then. Without it pip finds the CUDA build only, which runs on a CPU too: some 5 GB.
+#         one more package index. For cpu on x86-64 give that of PyTorch's CPU builds, which pytorch.org's page on
+#         installing names: the image is 1.1 GB then. Without it pip finds the CUDA build only, which runs on a CPU
+#         too: some 5 GB.
 # A pip.conf of your own, which stays out of the image: docker build --secret id=pip.conf,src=pip.conf .
 ARG BASE=python:3.12-slim-bookworm
 
