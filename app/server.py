@@ -12,6 +12,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -136,8 +137,21 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until a signal ends it. Raises DalleError, one line, if it cannot start or go on."""
+    """Serve until a signal ends it. Raises DalleError, one line, if it cannot start or go on.
+
+    Where the log is JSON, the line is logged, and SystemExit is raised instead.
+    """
     logs.configure(settings.log, settings.log_level)
+    try:
+        _serve(settings)
+    except DalleError as error:
+        if settings.log != "json":
+            raise
+        log.error("%s", error)
+        sys.exit(1)
+
+
+def _serve(settings: Settings) -> None:
     pool = WorkerPool(settings, ServedCheckpoint.read(settings.weights))
     config = uvicorn.Config(
         abortable(create_app(settings, pool)),

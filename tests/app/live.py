@@ -75,6 +75,8 @@ class Live:
                 if result := found():
                     return result
             except httpx.ConnectError:
+                with contextlib.suppress(subprocess.TimeoutExpired):  # why it gives up is its last line
+                    self.process.wait(30)
                 status = self.process.poll()
                 raise AssertionError(f"nothing listens, exit status {status}; its log:\n{self.log}") from None
             time.sleep(0.05)

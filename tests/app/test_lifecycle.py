@@ -207,7 +207,9 @@ def test_damaged_weights_stop_the_start_with_one_clear_line(
     assert complaint[0].startswith(f"dalle-server: {weights}")
 
 
-def test_a_taken_port_which_a_flag_names_and_a_wrong_variable_stop_the_start_with_one_clear_line(start: Start) -> None:
+def test_a_taken_port_which_a_flag_names_and_a_wrong_variable_stop_the_start_with_one_clear_line(
+    start: Start, tmp_path: Path
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -215,6 +217,10 @@ def test_a_taken_port_which_a_flag_names_and_a_wrong_variable_stop_the_start_wit
         server = start(flags=["--port", str(port)], port=0)
         assert exit_status(server) == 1
     assert server.log == f"dalle-server: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    server = start(tmp_path / "missing", flags=["--log", "json"])
+    assert exit_status(server) == 1
+    (line,) = map(json.loads, server.log.splitlines())
+    assert (line["level"], line["message"]) == ("error", f"{tmp_path / 'missing'}: no such folder")
     server = start(slots="many")
     assert exit_status(server) == 1
     assert server.log == "dalle-server: DALLE_SLOTS: many, and it must be an integer from 2 to 1024\n"
