@@ -150,7 +150,7 @@ def train_transformer(
         Option(
             min=0.0,
             help="Learning rate of the hidden matrices.",
-            show_default="0.02; with --start 0.004",
+            show_default="0.02; with --start 0.01",
             rich_help_panel=LEARNING,
         ),
     ] = None,
@@ -159,7 +159,7 @@ def train_transformer(
         Option(
             min=0.0,
             help="Learning rate of all the rest.",
-            show_default="3e-3; with --start 6e-4",
+            show_default="3e-3; with --start 1.5e-3",
             rich_help_panel=LEARNING,
         ),
     ] = None,
@@ -222,8 +222,8 @@ def train_transformer(
         tuple(data),
         loop.options(going_on=start is not None),
         preset(preset_name, TRANSFORMER_PRESETS, start),
-        muon_lr=muon_lr if muon_lr is not None else 0.004 if start else 0.02,
-        adam_lr=adam_lr if adam_lr is not None else 6e-4 if start else 3e-3,
+        muon_lr=muon_lr if muon_lr is not None else 0.01 if start else 0.02,
+        adam_lr=adam_lr if adam_lr is not None else 1.5e-3 if start else 3e-3,
         weight_decay=weight_decay,
         null_captions=null_captions,
         withhold=withhold,

@@ -74,9 +74,9 @@ def test_losses_rates_speed_and_sheets_are_written(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_adds_to_them(tmp_path: Path) -> None:
-    for _ in range(3):
+    for _ in range(2):
         train(run(tmp_path, minutes=0.0), "linear")  # one step
-    assert sorted(figures(tmp_path, "loss")) == [1, 2, 3]
+    assert sorted(figures(tmp_path, "loss")) == [1, 2]
 
 
 def test_without_the_package_training_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -322,15 +322,17 @@ def test_two_processes_stream_what_one_streams(shards: Path, home: Path) -> None
     assert losses(home / "two") == pytest.approx(losses(home / "one"), rel=2e-3)
 
 
-def test_changed_shards_are_noticed_on_resuming(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write(tmp_path, "a", [1, 2, 3, 4, 5])
-    (tmp_path / "vae").symlink_to(home / "vae")
-    run_transformer(tmp_path, tmp_path, 2)
-    run_transformer(tmp_path, tmp_path, 3)
-    assert "the order is another" not in caplog.text
-    write(tmp_path, "b", [6, 7])
-    run_transformer(tmp_path, tmp_path, 4)
-    assert "the order is another" in caplog.text
+def test_the_saved_place_names_the_shards_and_where_each_lane_is(home: Path, tmp_path: Path) -> None:
+    vae = train_vae.load(home / "vae")
+    write(tmp_path, "a", [1, 2, 3])
+    first = StreamedExamples(token_shards((tmp_path,), vae, tmp_path, RULES, HERE), 2, 0, 1)
+    [lane] = first.position(4)["lanes"]
+    assert (lane["epoch"], lane["offset"]) == (2, 2)  # 4 steps of 2 are 2 epochs of 3 and 2 more
+    assert first.position(4) == first.position(4)
+    write(tmp_path, "b", [4, 5])
+    second = StreamedExamples(token_shards((tmp_path,), vae, tmp_path, RULES, HERE), 2, 0, 1)
+    assert first.position(4)["shards"] != second.position(4)["shards"]
+    assert len(second.position(4)["lanes"]) == 2
 
 
 def test_held_out_pictures_and_captions_of_a_stream(home: Path, tmp_path: Path) -> None:
