@@ -189,7 +189,7 @@ def shown(value: object) -> str:
     """A default, for people."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float | int) else str(value or "none")
+    return f"{value:g}" if isinstance(value, float) else str("none" if value in ("", None) else value)
 
 
 def load_settings(**flags: Any) -> Settings:
