@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from model.evaluate import Options
 
 GPU_SLOTS = 128  # a guided picture takes two: on a GPU many at once cost little more than few
+SECONDS_A_LINE = 60.0  # where stderr is no terminal, which shows no bar
 PART_NAMES = "vae, loss, concepts, background, counts, pairs, best_of, diversity, nearest"
 
 Data = Annotated[list[Path] | None, Argument(metavar="DATA...", help="The corpus.", show_default="data/corpus")]
@@ -174,17 +176,20 @@ def _corpus(data: list[Path] | None) -> list[Path]:
 
 @contextmanager
 def _bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr, and the function that moves it: what is being done, done, of how many."""
+    """A bar on stderr, or lines now and then; and the function that moves it: what is being done, done, of how many."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(TextColumn("{task.description}"), *columns, console=console, transient=True) as bars:
         task = bars.add_task("starting", total=None)
-        shown = [""]
+        shown, said = [""], [0.0]
 
         def progress(what: str, done: int, total: int) -> None:
             if shown != [what]:
                 shown[:] = [what]
                 bars.reset(task, total=total, description=what)
             bars.update(task, completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - said[0] > SECONDS_A_LINE:
+                said[0] = time.monotonic()
+                console.print(f"{what}: {done} of {total}", highlight=False)
 
         yield progress
 
