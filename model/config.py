@@ -164,8 +164,7 @@ VAE_PRESETS: dict[str, dict[str, Any]] = {
         "decoder_channels": 16, "decoder_blocks": 1, "decoder_mid_blocks": 1, "pixel_channels": 8,
     },
     "small": {
-        "mid_channels": 48, "encoder_channels": 96, "encoder_blocks": 3,
-        "decoder_channels": 128, "decoder_blocks": 4, "decoder_mid_blocks": 2,
+        "encoder_blocks": 3, "decoder_channels": 160, "decoder_blocks": 4, "decoder_mid_blocks": 2,
     },
     "default": {
         "stem_channels": 64, "mid_channels": 96, "encoder_channels": 192, "encoder_blocks": 6,

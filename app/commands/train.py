@@ -63,10 +63,32 @@ def train_vae(
         str | None,
         Option("--preset", help="tiny, small or default.", show_default="default", rich_help_panel=LEARNING),
     ] = None,
-    lr: Annotated[
+    muon_lr: Annotated[
         float | None,
-        Option(min=0.0, help="Learning rate.", show_default="2e-3; with --start 5e-4", rich_help_panel=LEARNING),
+        Option(
+            min=0.0,
+            help="Learning rate of the hidden kernels.",
+            show_default="0.02; with --start 0.005",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
+    adam_lr: Annotated[
+        float | None,
+        Option(
+            min=0.0,
+            help="Learning rate of all the rest.",
+            show_default="2e-3; with --start 5e-4",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    even: Annotated[
+        float,
+        Option(
+            min=0.0,
+            help="Weight of the loss that spreads the codes over the codebook.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = 0.2,
     crop: Annotated[
         int, Option(min=32, max=256, help="Side of the crops it learns from, in pixels.", rich_help_panel=LEARNING)
     ] = 128,
@@ -104,7 +126,9 @@ def train_vae(
         tuple(data),
         loop.options(going_on=start is not None),
         preset(preset_name, VAE_PRESETS, start),
-        lr=lr if lr is not None else 5e-4 if start else 2e-3,
+        muon_lr=muon_lr if muon_lr is not None else 0.005 if start else 0.02,
+        adam_lr=adam_lr if adam_lr is not None else 5e-4 if start else 2e-3,
+        even=even,
         crop=crop,
         exchange=exchange,
         cache=cache,

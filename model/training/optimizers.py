@@ -42,7 +42,10 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised. lr: the size of a step in units of the matrix's spectral norm (about 0.02)."""
+    """Momentum, orthogonalised. lr: the size of a step in units of the matrix's spectral norm (about 0.02).
+
+    A convolution's kernel counts as the matrix (out, in * height * width).
+    """
 
     def __init__(
         self, params: Iterable[nn.Parameter], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0
@@ -69,11 +72,11 @@ class Muon(torch.optim.Optimizer):
                     buffer = state["momentum"]
                     buffer.lerp_(gradient, 1 - group["momentum"])
                     updates.append(gradient.lerp(buffer, group["momentum"]))  # Nesterov
-                steps = orthogonalise(torch.stack(updates))
-                scale = max(1.0, shape[0] / shape[1]) ** 0.5
+                steps = orthogonalise(torch.stack([update.flatten(1) for update in updates]))
+                scale = max(1.0, shape[0] / shape[1:].numel()) ** 0.5
                 for parameter, update in zip(parameters, steps, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update, alpha=-group["lr"] * scale)
+                    parameter.add_(update.view(shape), alpha=-group["lr"] * scale)
 
 
 def muon_and_adamw(

@@ -2,7 +2,9 @@
 
 It learns from crops of 128 x 128, because the network is convolutions only: four times as many different crops as whole
 pictures in the same time, chosen where there is something to see, mirrored and with channels exchanged now and then.
-Loss: L1, mean square, and L1 of the image's gradients, which keeps lines and letters sharp.
+Loss: L1, mean square, and L1 of the image's gradients, which keeps lines and letters sharp; and `unevenness`, which
+spreads the codes over the whole codebook. Muon for the kernels of the blocks: after 300 steps of the small preset it
+stood at 28.9 dB where AdamW stood at 24.8.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from model.config import VAEConfig, vae_config
 from model.sheets import contact_sheet
 from model.training.data import Pixels
+from model.training.evenness import busy_patches, unevenness
 from model.training.filters import RULES, Rules
 from model.training.loop import (
     LoopOptions,
@@ -32,6 +35,7 @@ from model.training.loop import (
     write_config,
 )
 from model.training.loop import train as run_loop
+from model.training.optimizers import muon_and_adamw
 from model.training.pictures import Pictures, PreparedPictures, StreamedPictures
 from model.training.prepare import prepare, to_tensor
 from model.vae import VAE
@@ -47,7 +51,9 @@ class VAEOptions:
     loop: LoopOptions
     preset: str = "default"
     changes: dict[str, Any] = field(default_factory=dict)  # fields of VAEConfig
-    lr: float = 2e-3
+    muon_lr: float = 0.02
+    adam_lr: float = 2e-3
+    even: float = 0.2  # weight of the loss that spreads the codes over the codebook
     crop: int = 128  # pixels; 256 for whole pictures
     exchange: float = 0.25  # chance that a crop's channels are exchanged
     cache: Path = Path("data/prepared")
@@ -80,14 +86,18 @@ class Crops:
         return max(windows, key=lambda window: float(window[::8, ::8].std()))
 
 
-def losses(model: nn.Module, images: Tensor) -> Losses:
-    """The stage's loss on images (b, 3, h, w) in [0, 1]."""
-    painted, _ = model(images)
-    painted = painted.float()
-    error = painted - images
+def losses(model: nn.Module, images: Tensor, even: float = 0.0) -> Losses:
+    """The stage's loss on images (b, 3, h, w) in [0, 1]. even: weight of the batch's `unevenness`."""
+    painted, codes = model(images)
+    error = painted.float() - images
     l1, mse = error.abs().mean(), error.square().mean()
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return {"loss": l1 + 10 * mse + edges, "l1": l1, "mse": mse}
+    found = {"loss": l1 + 10 * mse + edges, "l1": l1, "mse": mse}
+    if even:
+        busy = busy_patches(images, images.shape[-1] // codes.shape[-2])
+        found["uneven"] = unevenness(codes[busy].float(), model.config.levels)  # type: ignore[union-attr, arg-type]
+        found["loss"] = found["loss"] + even * found["uneven"]
+    return found
 
 
 def psnr(painted: Tensor, images: Tensor) -> Tensor:
@@ -142,6 +152,15 @@ def build(config: VAEConfig, seed: int) -> VAE:
     return channels_last(VAE(config))
 
 
+def parameter_groups(vae: VAE) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(kernels between hidden channels, for Muon; all the rest that is trained, for AdamW)."""
+    hidden = {id(vae.encoder.mid.weight), id(vae.encoder.down.weight), id(vae.decoder.up.weight)}
+    for blocks in (vae.encoder.blocks, vae.decoder.blocks, vae.decoder.mid_blocks):
+        hidden |= {id(parameter) for parameter in blocks.parameters() if parameter.ndim == 4}
+    trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+    return [p for p in trained if id(p) in hidden], [p for p in trained if id(p) not in hidden]
+
+
 def find_pictures(options: VAEOptions, place: Place) -> Pictures:
     """What these options name. Raises DataError."""
     if options.stream:
@@ -162,10 +181,7 @@ def train(options: VAEOptions, start: VAE | None = None) -> VAE:
     held_out = pictures.held_out()
     vae = start or build(vae_config(options.preset, **options.changes), options.loop.seed)
     vae.encoder.requires_grad_(not options.decoder_only)
-    trained = [p for p in vae.parameters() if p.requires_grad]
-    decay = [p for p in trained if p.ndim >= 2]
-    rest = [p for p in trained if p.ndim < 2]
-    groups = [{"params": decay, "weight_decay": 1e-4}, {"params": rest, "weight_decay": 0.0}]
+    hidden, rest = parameter_groups(vae)
 
     def sample(model: nn.Module, path: Path) -> None:
         assert isinstance(model, VAE)
@@ -174,11 +190,11 @@ def train(options: VAEOptions, start: VAE | None = None) -> VAE:
 
     run = Run(
         model=vae,
-        optimizers=[torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95))],
+        optimizers=muon_and_adamw(hidden, rest, options.muon_lr, options.adam_lr, weight_decay=1e-4),
         options=options.loop,
         place=place,
         batch_at=Crops(pictures, options, place.device),
-        losses=losses,
+        losses=lambda model, images: losses(model, images, 0.0 if options.decoder_only else options.even),
         evaluate=lambda model: measure(model, held_out, place.device) if isinstance(model, VAE) else {},
         sample=sample,
         position=pictures.position,

@@ -48,10 +48,14 @@ class FSQ(nn.Module):
             )
         return self._constants[device]
 
+    def squash(self, z: Tensor) -> Tensor:
+        """z (..., dims), any reals -> the same in (-1, 1), the outermost levels at the ends: what is rounded."""
+        return torch.tanh(z + self.constants(z.device).shift)
+
     def forward(self, z: Tensor) -> Tensor:
         """Quantised z, same shape, values in [-1, 1]; the gradient is that of the squashing alone."""
         c = self.constants(z.device)
-        bounded = torch.tanh(z + c.shift) * c.half - c.offset  # (..., dims)
+        bounded = self.squash(z) * c.half - c.offset  # (..., dims)
         rounded = bounded + (bounded.round() - bounded).detach()
         return rounded / (c.levels // 2)
 

@@ -98,11 +98,13 @@ class VAE(nn.Module):
         self.quantiser = FSQ(config.levels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images (b, 3, h, w) in [0, 1] -> reconstruction of the same shape (unclamped), ids (b, h / 8, w / 8)."""
+        """images (b, 3, h, w) in [0, 1] -> reconstruction (b, 3, h, w), unclamped, and what was rounded to codes.
+
+        The latter is (b, h / 8, w / 8, dims) in (-1, 1), see `FSQ.squash`.
+        """
         z = rearrange(self.encoder(images * 2 - 1), "b d h w -> b h w d")
-        quantised = self.quantiser(z)
-        painted = self.decoder(rearrange(quantised, "b h w d -> b d h w"))
-        return (painted + 1) / 2, self.quantiser.ids(quantised.detach())
+        painted = self.decoder(rearrange(self.quantiser(z), "b h w d -> b d h w"))
+        return (painted + 1) / 2, self.quantiser.squash(z)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from model.training.cross_entropy import linear_cross_entropy
+from model.training.evenness import busy_patches, unevenness
 from model.training.optimizers import Muon, orthogonalise, schedule
+from model.vae.quantiser import FSQ
 
 
 @pytest.mark.parametrize("rows", [1, 300, 700])
@@ -56,6 +58,55 @@ def test_muon_solves_a_linear_problem() -> None:
     assert (weight - target).norm() < 0.05 * target.norm()
     with pytest.raises(ValueError, match="closure"):
         optimizer.step(lambda: 0.0)
+
+
+def test_muon_takes_a_kernel_for_the_matrix_of_its_outputs() -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(6, 4, 3, 3)
+    kernel = torch.nn.Parameter(torch.zeros(6, 4, 3, 3).contiguous(memory_format=torch.channels_last))
+    matrix = torch.nn.Parameter(torch.zeros(6, 36))
+    kernel.grad, matrix.grad = gradient.clone(), gradient.flatten(1).clone()
+    Muon([kernel, matrix], lr=0.1).step()
+    torch.testing.assert_close(kernel.detach().flatten(1), matrix.detach())
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_evenly_spread_codes_are_told_from_heaped_ones() -> None:
+    torch.manual_seed(0)
+    levels = (8, 8, 8, 16)
+    even, heaped = torch.rand(2000, 4) * 2 - 1, torch.randn(2000, 4) * 0.2
+    lopsided = even * torch.tensor([1.0, 1.0, 1.0, 0.5])  # the outer levels of one axis are never used
+    tied = even[:, [0, 0, 2, 3]]  # two axes say the same, though each alone is even
+    found = [float(unevenness(codes, levels)) for codes in (even, lopsided, tied, heaped)]
+    assert found[0] < 0.01
+    assert min(found[1:3]) > 3 * found[0]
+    assert found[3] > max(found[1:3])
+    assert float(unevenness(heaped[:10], levels)) == 0
+
+
+def test_the_loss_on_unevenness_spreads_the_codes() -> None:
+    torch.manual_seed(0)
+    quantiser = FSQ((4, 4, 8))
+    z = torch.nn.Parameter(torch.randn(1000, 3) * 0.1)
+    optimizer = torch.optim.Adam([z], lr=0.1)
+
+    def used() -> int:
+        return len(set(quantiser.ids(quantiser(z)).tolist()))
+
+    before = used()
+    for _ in range(60):
+        optimizer.zero_grad()
+        unevenness(quantiser.squash(z), quantiser.level_counts).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert before < 30
+    assert used() > 0.9 * 4 * 4 * 8
+
+
+def test_busy_patches_are_those_of_more_than_one_colour() -> None:
+    images = torch.ones(1, 3, 16, 24)
+    images[:, :, :8, :8] = torch.tensor([0.9, 0.1, 0.3]).view(1, 3, 1, 1)  # flat, though its channels differ
+    images[:, :, 10:14, 18:20] = 0
+    assert busy_patches(images, 8).tolist() == [[[False, False, False], [False, False, True]]]
 
 
 def test_the_schedule_rises_then_falls() -> None:

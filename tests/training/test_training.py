@@ -58,7 +58,7 @@ def stage_one(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a short VAE run in `vae`."""
     home = tmp_path_factory.mktemp("stage-one")
     loop = LoopOptions(out=home / "vae", steps=40, batch=4, warmup=5, ema=0.9, report_every=10, sample_every=40)
-    train_vae.train(VAEOptions((corpus,), loop, preset="tiny", crop=64, lr=4e-3, cache=home / "prepared"))
+    train_vae.train(VAEOptions((corpus,), loop, preset="tiny", crop=64, adam_lr=4e-3, cache=home / "prepared"))
     return home
 
 
