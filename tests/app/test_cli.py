@@ -158,6 +158,15 @@ def test_gallery_paints_a_sheet_of_prompts(run: Run, tiny_checkpoint: Path, tmp_
     assert run("gallery", "--sheet", "rare", "--weights", tiny_checkpoint).status == 2
 
 
+@pytest.mark.parametrize("sheet", ["continuation", "best_of", "counts"])
+def test_gallery_paints_a_sheet_of_each_capability(sheet: str, run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    done = run("gallery", "--sheet", sheet, "-o", f"{sheet}.png", "--columns", 8, "--weights", tiny_checkpoint)
+    assert (done.status, done.out.split()) == (0, [f"{sheet}.png"])
+    with Image.open(tmp_path / f"{sheet}.png") as image:
+        assert image.width > 8 * 160
+        assert image.height > 3 * 160
+
+
 def test_reconstruct_paints_a_sheet(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
     Image.new("RGBA", (300, 100), (255, 0, 0, 128)).save(tmp_path / "wide.png")
     Image.new("L", (10, 40), 200).save(tmp_path / "small.jpg")

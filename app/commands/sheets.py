@@ -1,0 +1,111 @@
+"""The sheets of `dalle-server gallery`: what stands on each, the same prompts every time, nothing picked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from model import Painter
+
+Sheet = tuple[list["Image.Image"], list[str]]  # pictures and what stands below each
+
+COMMON = (
+    "a red apple", "a cat", "a rocket", "a slice of pizza", "the flag of japan", "a blue circle", "a dog",
+    "a house", "a tree", "the sun", "a car", "a yellow star", "a fish", "a rose", "a robot", "a cup of coffee",
+    "a snowman", "a bus", "a grinning face", "a red heart", "a banana", "an octopus", "a guitar", "a penguin",
+    "the flag of france", "a crown", "a butterfly", "a strawberry", "a castle", "an umbrella", "a ghost",
+    "a mushroom", "a soccer ball", "a bicycle", "a burger", "a cactus", "a frog", "a green square",
+    "an airplane", "a key", "a skull", "a sunflower", "a turtle", "a pink heart", "a pumpkin", "a train",
+    "an owl", "a watermelon",
+)  # fmt: skip
+HARD = (
+    "a red cat", "two dogs", "a cat and a dog", "a cat to the left of a tree", "five stars", "a purple banana",
+    "a photograph of a street at night", "happiness", "a man running", "the word hello", "an astronaut riding a horse",
+    "a small house on a blue background",
+)  # fmt: skip
+NUMBERS = ("one", "two", "three", "four", "five")
+PROMPTS = {
+    "common": COMMON,
+    "hard": HARD,
+    "styles": tuple(
+        f"{thing}, {style}"
+        for thing in ("a cat", "a rocket", "a red apple", "a house")
+        for style in ("flat", "emoji", "3D render", "hand-drawn", "line icon", "pixel art", "silhouette", "clip art")
+    ),
+    "colours": tuple(
+        f"a {colour} {shape}"
+        for shape in ("circle", "square", "heart", "star")
+        for colour in ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
+    ),
+    "counts": tuple(
+        f"{number} {thing if i == 0 else things}"
+        for thing, things in (("star", "stars"), ("apple", "apples"), ("cat", "cats"), ("flower", "flowers"))
+        for i, number in enumerate(NUMBERS)
+    ),
+    "pairs": tuple(
+        text
+        for one, other in (("a cat", "a dog"), ("an apple", "a banana"), ("a car", "a house"), ("a fish", "a star"))
+        for text in (
+            f"{one} and {other}",
+            f"{one} to the left of {other}",
+            f"{one} above {other}",
+            f"{other} and {one}",
+        )
+    ),
+}
+SUBJECTS = ("a cat", "a red apple", "a rocket", "a house", "a butterfly", "a snowman", "an owl", "a bus")
+NAMES = (*PROMPTS, "continuation", "best_of")
+
+Progress = Callable[[int, int], object]
+
+
+def each(painter: Painter, texts: Sequence[str], how: dict[str, Any], progress: Progress) -> Sheet:
+    """One picture of each text."""
+    return painter.generate_each(texts, **how, on_progress=progress), list(texts)
+
+
+def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
+    """Eight pictures; below, what becomes of their upper halves with the next seed: told the same, told another thing."""
+    import torch
+
+    from model.inference.messages import GenerationRequest
+
+    pictures = painter.generate_each(SUBJECTS, **how)
+    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2).float() / 255
+    tokens = painter.vae.encode(pixels.to(painter.device)).flatten(1).cpu().numpy().astype("<i2")
+    tokens[:, tokens.shape[1] // 2 :] = -1  # free
+    params = painter.sampling(**{**how, "seed": how["seed"] + 1})
+    others = (*SUBJECTS[1:], SUBJECTS[0])
+    requests = [
+        GenerationRequest(f"{text} {row}", tuple(painter.tokenizer.encode(text)), 1, params, forced=kept.tobytes())
+        for row, texts in enumerate((SUBJECTS, others))
+        for text, kept in zip(texts, tokens, strict=True)
+    ]
+    told = [*SUBJECTS, *(f"{text}, on" for text in SUBJECTS), *(f"{text}, on" for text in others)]
+    return [*pictures, *painter.paint(requests, progress)], told
+
+
+def best_of(painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
+    """Four pictures of each of eight prompts, the best one first, each with its score."""
+    pictures = []
+    told = []
+    for done, text in enumerate(SUBJECTS):
+        for picture in painter.generate(text, 4, **how, best_of=4):
+            pictures.append(picture)
+            told.append(f"{text} {picture.info['score']:.3f}")
+        progress(done + 1, len(SUBJECTS))
+    return pictures, told
+
+
+def paint(name: str, painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
+    """The sheet of that name, one of NAMES. how: seed and sampling arguments of `Painter.generate`."""
+    if name == "continuation":
+        return continuation(painter, how, progress)
+    if name == "best_of":
+        return best_of(painter, how, progress)
+    return each(painter, PROMPTS[name], how, progress)
