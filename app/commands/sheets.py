@@ -70,7 +70,7 @@ def each(painter: Painter, texts: Sequence[str], how: dict[str, Any], progress: 
 
 
 def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
-    """Eight pictures; below, what becomes of their upper halves with the next seed: told the same, told another thing."""
+    """Eight pictures; below, their upper halves painted on with the next seed: by the same text, and by another."""
     import torch
 
     from model.inference.messages import GenerationRequest
