@@ -7,40 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from model.checkpoints import save
-from model.clip import Clip
-from model.config import CheckpointConfig, SamplingDefaults, clip_config, transformer_config, vae_config
-from model.tokenizer import Tokenizer
-from model.transformer import Transformer
-from model.vae import VAE
 from tests.app.live import Live
-from tests.conftest import CAPTIONS, randomise
-
-LEVELS = (4, 4)
-SIZE = 64
+from tests.app.quick import save_quick
 
 
 @pytest.fixture(scope="session")
 def quick_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a checkpoint of 8 x 8 tokens of 16 codes, with a CLIP. Shared: copy it before you damage it."""
-    judge = clip_config("tiny", text_vocab=512, grid=8, levels=LEVELS)
-    config = CheckpointConfig(
-        name="quick",
-        licence="Apache-2.0",
-        vae=vae_config("tiny", image_size=SIZE, levels=LEVELS),
-        transformer=transformer_config("tiny", text_vocab=512, image_vocab=16, code_levels=LEVELS, grid=8, depth=1),
-        sampling=SamplingDefaults(temperature=0.9, guidance=2.0),
-        clip=judge,
-    )
-    vae, transformer, clip = VAE(config.vae), Transformer(config.transformer), Clip(judge)
-    for seed, module in enumerate((vae, transformer, clip), 1):
-        randomise(module, seed)
-    path = tmp_path_factory.mktemp("checkpoints") / "quick"
-    tokenizer = Tokenizer.train(CAPTIONS * 2, vocab_size=512)
-    save(path, config, tokenizer, vae, transformer, dtype=torch.float32, clip=clip)
-    return path
+    """Folder of the checkpoint of `quick`. Shared: copy it before you damage it."""
+    return save_quick(tmp_path_factory.mktemp("checkpoints") / "quick")
 
 
 @pytest.fixture(scope="session")

@@ -104,9 +104,7 @@ class Live:
 
     def metrics(self) -> dict[str, float]:
         """Every sample of /metrics, by its name and labels."""
-        text = self.client.get("/metrics").text
-        samples = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
-        return {name: float(value) for name, _, value in samples}
+        return samples(self.client.get("/metrics").text)
 
     def in_flight(self) -> float:
         return self.metrics()["dalle_requests_in_flight"]
@@ -133,6 +131,12 @@ class Live:
                 if parent == str(self.process.pid) and b"spawn_main" in (process / "cmdline").read_bytes():
                     found.append(int(process.name))
         return found
+
+
+def samples(text: str) -> dict[str, float]:
+    """Every sample of an answer of /metrics, by its name and labels."""
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
 
 
 def ledger(metrics: dict[str, float]) -> dict[str, float]:

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.app.conftest import SIZE
 from tests.app.live import Live, ledger
+from tests.app.quick import SIZE
 
 JSON = {"Content-Type": "application/json"}
 

@@ -21,8 +21,8 @@ from app.idempotency import Idempotency, fingerprint
 from app.job import Job, Order, Outcome
 from model.errors import DalleError, Overloaded, RequestCancelled
 from model.inference.sequence import Painted, SamplingParams
-from tests.app.conftest import SIZE
 from tests.app.live import Live, ledger
+from tests.app.quick import SIZE
 
 NAME = "Idempotency-Key"
 PAINT, EDIT = "/v1/images/generations", "/v1/images/edits"

@@ -14,8 +14,8 @@ from PIL import Image
 
 from app.commands.generate import read_provenance
 from app.images import enlarge
-from tests.app.conftest import SIZE
 from tests.app.live import Live, ledger
+from tests.app.quick import SIZE
 from tests.app.test_uploads import png
 
 GRID = 8

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from tests.app import openai_client
-from tests.app.conftest import SIZE
 from tests.app.live import Live, ledger
+from tests.app.quick import SIZE
 
 GRID = 8
 MAJORS = ("3.54.0", "2.6.1", "1.109.1")

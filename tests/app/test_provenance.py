@@ -20,8 +20,8 @@ from app.commands.generate import read_provenance
 from app.provenance import Provenance, forced_tokens, prompt_hash
 from model.errors import DataError
 from model.inference.sequence import SamplingParams
-from tests.app.conftest import SIZE
 from tests.app.live import Live
+from tests.app.quick import SIZE
 
 PROMPT = "a red apple 🍎"
 Again = Callable[..., int]
