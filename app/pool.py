@@ -10,6 +10,7 @@ The ledger of every pool holds at every moment: accepted = completed + failed + 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,8 +58,11 @@ class Pool(Protocol):
         Its place is reserved before it is worked on; waits for nothing but the tokens of a long text.
         """
 
-    def check_room(self, order: Order) -> None:
-        """Raise what `submit` would raise now for want of room; before work that has to be done for an order."""
+    def hold(self, order: Order) -> AbstractContextManager[None]:
+        """Keep a place for an order while work is done for it, or raise what `submit` would for want of room.
+
+        The place is free at the end: submit the order at once, without waiting for anything in between.
+        """
 
     def cancel(self, job: Job) -> None:
         """End the job; its slots are free one step later. Nothing happens if it has ended."""

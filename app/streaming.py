@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import time
 from typing import Any
 
@@ -31,6 +32,7 @@ from model.errors import DalleError
 from model.inference.sequence import Event, Painted, Partial
 
 TICK = 0.5  # seconds between two looks at the queue, and at least between two comments about progress
+log = logging.getLogger("dalle.http")
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "X-Accel-Buffering": "no",  # nginx would hold the events back
@@ -68,7 +70,7 @@ class PictureStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the end, until the client leaves, or until it has stopped reading for too long."""
-        working = asyncio.create_task(self._stream(send))
+        working = asyncio.create_task(self._stream(send, scope["state"]["request_id"]))
         leaving = asyncio.create_task(gone(receive))
         try:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,13 +88,13 @@ class PictureStream(Response):
                 task.cancel()
             await asyncio.wait({working, leaving})
 
-    def _failed(self, error: DalleError) -> Answer:
+    def _failed(self, error: Exception) -> Answer:
         said = answer(error)
         self._log["error"] = said.code
         self._service.metrics.error(said.code)
         return said
 
-    async def _stream(self, send: Send) -> None:
+    async def _stream(self, send: Send, request_id: str) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             await self._tell_progress(send)
@@ -100,7 +102,9 @@ class PictureStream(Response):
             await self._send(send, "data: [DONE]\n\n", more=False)
         except ReaderTooSlow:
             raise
-        except DalleError as error:
+        except Exception as error:
+            if not isinstance(error, DalleError):  # as the middleware does, which could only cut the connection
+                log.exception("a fault of ours", extra={"fields": {"id": request_id}})
             said = self._failed(error)
             await self._send(send, _data({"error": openai_error(said)}), more=False)
         finally:

@@ -15,7 +15,8 @@ import itertools
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from app.checkpoint import ServedCheckpoint
@@ -93,16 +94,12 @@ class WorkerPool:
 
     async def submit(self, order: Order) -> Job:
         order.params.check(self.checkpoint.config.vae.codes)
-        self.check_room(order)
-        self._reserved.append(order)
-        try:
+        with self.hold(order):
             if len(order.text) <= LONG_TEXT:
                 text_ids, tokens = self.checkpoint.tokenize(order.text, order.truncate)
             else:
                 text_ids, tokens = await asyncio.to_thread(self.checkpoint.tokenize, order.text, order.truncate)
                 self._check_open()
-        finally:
-            self._reserved.remove(order)
         job = Job(f"job-{next(self._ids)}/{order.request_id}", order, text_ids, tokens)
         self._accepted += 1
         self._jobs[job.id] = self._queue[job.id] = job
@@ -113,7 +110,16 @@ class WorkerPool:
         self._dispatch()
         return job
 
-    def check_room(self, order: Order) -> None:
+    @contextmanager
+    def hold(self, order: Order) -> Iterator[None]:
+        self._check_room(order)
+        self._reserved.append(order)
+        try:
+            yield
+        finally:
+            self._reserved.remove(order)
+
+    def _check_room(self, order: Order) -> None:
         self._check_open()
         if order.deadline is not None and time.monotonic() >= order.deadline:
             raise late(order.seconds)

@@ -102,8 +102,8 @@ async def _paint_on(service: Service, order: Order, rows: int | None, files: lis
     keep = top_rows(rows, service.pool.checkpoint.config.vae.grid)
     if len(files) != 1:
         raise InvalidRequest("image", f"image: {len(files) or 'no'} files, and with keep_rows it must be one")
-    service.pool.check_room(order)  # before the picture is decoded
-    return painting_on(order, await decode(service, "image", files[0]), keep)
+    with service.pool.hold(order):
+        return painting_on(order, await decode(service, "image", files[0]), keep)
 
 
 def _headers(reader: Reader, painting: Painting) -> dict[str, str]:

@@ -199,11 +199,11 @@ async def _paint_on(service: Service, order: Order, rows: int | None, images: li
     keep = None if rows is None else top_rows(rows, service.pool.checkpoint.config.vae.grid)
     if keep and masks:
         raise InvalidRequest("keep_rows", f"keep_rows: {rows}, and there is a mask; only one can be honoured")
-    service.pool.check_room(order)  # before anything is decoded
-    image = await decode(service, "image", images[0])
-    if keep:
-        return painting_on(order, image, keep)
-    name, mask = ("mask", await decode(service, "mask", masks[0])) if masks else ("image", image)
+    with service.pool.hold(order):
+        image = await decode(service, "image", images[0])
+        if keep:
+            return painting_on(order, image, keep)
+        name, mask = ("mask", await decode(service, "mask", masks[0])) if masks else ("image", image)
     if (mask.width, mask.height) != (image.width, image.height):
         found = f"{mask.width} x {mask.height} pixels, and the image has {image.width} x {image.height}"
         raise InvalidRequest("mask", f"mask: {found}")

@@ -17,8 +17,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.app.conftest import SIZE
 from tests.app.live import Live, ledger
+from tests.app.quick import SIZE
 
 GRID = 8
 PATH = "/v1/images/generations"

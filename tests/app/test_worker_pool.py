@@ -264,6 +264,21 @@ def test_a_long_text_is_read_elsewhere_and_holds_its_place_meanwhile(play: Calla
     play(scene, queue=12)
 
 
+def test_an_order_holds_its_place_while_its_picture_is_read(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        order = Order("a red apple", 10, SamplingParams(1))
+        with stage.pool.hold(order):
+            for _ in range(2):
+                with pytest.raises(Overloaded, match="10 pictures are waiting or painted, of 12 at most"):
+                    await stage.order(images=3)
+        await stage.pool.submit(order)
+        with pytest.raises(Overloaded), stage.pool.hold(order):
+            raise AssertionError("two of ten are more than twelve")
+        assert stage.pool.stats().pictures_in_flight == 10
+
+    play(scene, queue=12)
+
+
 def test_a_deadline_ends_a_job_that_waits_or_runs(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         running, waiting = await stage.order(images=10, seconds=0.2), await stage.order(images=10, seconds=0.2)
