@@ -19,11 +19,12 @@ import io
 import itertools
 import json
 import random
+import secrets
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -221,16 +222,14 @@ async def ask(url: str, request: Request, entry: Entry, journal: Journal, patien
             connection.close(hard=entry.saw == "left" and random.random() < 0.5)
 
 
-async def client(
-    url: str, ids: itertools.count[int], journal: Journal, until: float, leave: float, wait: float
-) -> None:
+async def client(url: str, ids: Iterator[str], journal: Journal, until: float, leave: float, wait: float) -> None:
     """One client, which comes within the first second: a request after another until `until`, at least one."""
     await asyncio.sleep(random.random())
     while True:
         request = Request(
             random.choice(KINDS), random.randrange(SEEDS), random.choice((1, 1, 2, 3)), random.randrange(4)
         )
-        entry = Entry(f"load-{next(ids)}")
+        entry = Entry(next(ids))
         journal.entries.append(entry)
         await ask(url, request, entry, journal, random.uniform(0, wait) if random.random() < leave else None)
         now = time.monotonic()
@@ -257,10 +256,11 @@ async def watch(url: str, journal: Journal, slots: int) -> None:
 
 async def run(url: str, slots: int, clients: int, seconds: float, leave: float, wait: float) -> tuple[Journal, float]:
     """The clients' journal, and the seconds from the last one's end until no slot was busy and nothing in flight."""
-    journal, ids = Journal(), itertools.count()
+    journal, name = Journal(), secrets.token_hex(4)
+    ids = (f"{name}-{number}" for number in itertools.count())
     for kind in ("generate", "edit"):  # undisturbed: what the pictures of the crowd are compared with
         for seed in range(SEEDS):
-            journal.entries.append(Entry(f"load-{next(ids)}"))
+            journal.entries.append(Entry(next(ids)))
             await ask(url, Request(kind, seed, 3, 1), journal.entries[-1], journal, None)
     watching = asyncio.create_task(watch(url, journal, slots))
     until = time.monotonic() + seconds
