@@ -13,17 +13,17 @@ from app.schemas import shorten
 TIMEOUT = "X-Request-Timeout"
 IDEMPOTENCY = "Idempotency-Key"
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
-SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
+SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,20})?")
 
 # For the API's document.
 PARAMETERS: list[dict[str, Any]] = [
     {
         "name": TIMEOUT,
         "in": "header",
-        "description": "Seconds from the request's arrival after which it is given up, with 504: above 0, up to the "
-        "server's own limit, which holds where this is left out. A request that could not be done in time, by what "
-        "is before it, is refused at once, with 503.",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "description": "Seconds from the request's arrival after which it is given up, with 504: in decimals, above 0, "
+        "up to the server's own limit, which holds where this is left out. A request that could not be done in time, "
+        "by what is before it, is refused at once, with 503.",
+        "schema": {"type": "number", "minimum": 0.001},
     },
     {
         "name": IDEMPOTENCY,

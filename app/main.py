@@ -67,6 +67,7 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.deadline = settings.deadline
     app.include_router(generate.router)
     app.include_router(images.router)
     app.include_router(ops.router)

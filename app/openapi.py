@@ -1,12 +1,15 @@
-"""What /openapi.json says beyond FastAPI's own: where keys are needed, the scheme, and 401 for the closed routes."""
+"""What /openapi.json says beyond FastAPI's own: the server's limit of time; where keys are needed, the scheme, and 401
+for the closed routes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 
 from app.errors import OPENAI
+from app.headers import TIMEOUT
 from app.keys import is_open
 
 SCHEME = {
@@ -18,14 +21,19 @@ ASKED = {"WWW-Authenticate": {"description": "Bearer, the scheme of RFC 6750.", 
 
 
 class Application(FastAPI):
-    """FastAPI whose document tells of API keys. keyed: whether they are needed."""
+    """FastAPI whose document tells of API keys and of the deadline. keyed: whether keys are needed."""
 
     keyed: bool = False
+    deadline: float = 0.0  # seconds that a request may ask for at most
 
     def openapi(self) -> dict[str, Any]:
         """The document, made once."""
         if self.openapi_schema is None:
             document = super().openapi()
+            for _, operation in _operations(document):
+                for parameter in operation.get("parameters", []):
+                    if parameter["name"] == TIMEOUT:
+                        parameter["schema"] = {**parameter["schema"], "maximum": self.deadline}
             if self.keyed:
                 _close(document)
         return super().openapi()
@@ -33,11 +41,16 @@ class Application(FastAPI):
 
 def _close(document: dict[str, Any]) -> None:
     document["components"]["securitySchemes"] = {"key": SCHEME}
+    for path, operation in _operations(document):
+        operation["security"] = [] if is_open(path) else [{"key": []}]
+        if not is_open(path):
+            operation["responses"]["401"] = _refusal("OpenAIError" if path.startswith(OPENAI) else "ErrorBody")
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for path, methods in document["paths"].items():
         for operation in methods.values():
-            operation["security"] = [] if is_open(path) else [{"key": []}]
-            if not is_open(path):
-                operation["responses"]["401"] = _refusal("OpenAIError" if path.startswith(OPENAI) else "ErrorBody")
+            yield path, operation
 
 
 def _refusal(schema: str) -> dict[str, Any]:

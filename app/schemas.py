@@ -119,6 +119,16 @@ def from_strings(model: type[BaseModel], strings: Mapping[str, str]) -> dict[str
     return values
 
 
+def form_schema(model: type[BaseModel], **files: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a form. files: of its files, by name. A form has no null: a field is given or left out."""
+    fields: dict[str, Any] = {}
+    for name, field in _properties(model).items():
+        kinds = [kind for kind in _alternatives(field) if kind.get("type") != "null"]
+        if kinds:
+            fields[name] = kinds[0] | {key: of for key, of in field.items() if key != "anyOf" and of is not None}
+    return {**model.model_json_schema(), "properties": fields | files}
+
+
 def describe(model: type[BaseModel], fault: ErrorDetails, name: str = "") -> str:
     """One line on one fault of a `model`. name: what the caller calls the field, where it is not the field's name."""
     field = str(fault["loc"][0]) if fault["loc"] else "body"

@@ -23,7 +23,7 @@ from app.orders import (
     top_rows,
 )
 from app.painting import Painting, Service, Wanted, paint
-from app.schemas import ErrorBody, GenerateRequest, Pictures
+from app.schemas import ErrorBody, GenerateRequest, Pictures, form_schema
 from model.errors import InvalidRequest
 
 router = APIRouter()
@@ -51,8 +51,12 @@ ERRORS = {
     504: "The deadline passed before the pictures were done.",
 }
 SCHEMA = GenerateRequest.model_json_schema()
+SCHEMA["properties"]["keep_rows"] = {"type": "null", "description": "Goes with a file, in a multipart form."}
 FILE = {"type": "string", "format": "binary", "description": "A PNG, JPEG or WebP to paint on from: see keep_rows."}
-WITH_FILE = {**SCHEMA, "properties": {**SCHEMA["properties"], "image": FILE}}
+WITH_FILE = form_schema(GenerateRequest, image=FILE)
+WITH_FILE["dependentRequired"] = {"image": ["keep_rows"], "keep_rows": ["image"]}
+FORM = form_schema(GenerateRequest)
+del FORM["properties"]["keep_rows"]
 DOCUMENTED: dict[str, Any] = {
     "parameters": PARAMETERS,
     "requestBody": {
@@ -60,7 +64,7 @@ DOCUMENTED: dict[str, Any] = {
         "content": {
             body.JSON: {"schema": SCHEMA},
             body.MULTIPART: {"schema": WITH_FILE},
-            body.URLENCODED: {"schema": SCHEMA},
+            body.URLENCODED: {"schema": FORM},
         },
     },
 }

@@ -27,7 +27,7 @@ from app.openai_schemas import (
 )
 from app.orders import decode, log_painting, make_order, painting_on, submit, text_headers, top_rows
 from app.painting import Service, Wanted, paint
-from app.schemas import shorten
+from app.schemas import form_schema, shorten
 from app.streaming import PictureStream
 from model.errors import InvalidRequest, PromptTooLong
 
@@ -60,16 +60,12 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     **{status: {"description": text, "model": OpenAIError} for status, text in ERRORS.items()},
 }
 FILE = {"type": "string", "format": "binary"}
-EDITS = EditsRequest.model_json_schema()
-EDITS_FORM = {
-    **EDITS,
-    "properties": {
-        **EDITS["properties"],
-        "image": {**FILE, "description": "PNG, JPEG or WebP; its middle square is taken."},
-        "mask": {**FILE, "description": "Of the same size: cells with a wholly transparent pixel are painted anew."},
-    },
-    "required": ["image", *EDITS["required"]],
-}
+EDITS_FORM = form_schema(
+    EditsRequest,
+    image={**FILE, "description": "PNG, JPEG or WebP; its middle square is taken."},
+    mask={**FILE, "description": "Of the same size: cells with a wholly transparent pixel are painted anew."},
+)
+EDITS_FORM["required"] = ["image", *EDITS_FORM["required"]]
 
 
 def _documented(kind: str, schema: dict[str, Any]) -> dict[str, Any]:

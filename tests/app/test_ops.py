@@ -97,6 +97,13 @@ def test_the_openapi_document_says_what_is_true(live: Live) -> None:
     assert schema["required"] == ["text"]
     assert schema["additionalProperties"] is False
     assert schema["properties"]["num_images"]["maximum"] == 10
+    assert schema["properties"]["keep_rows"]["type"] == "null"
+    assert generate["parameters"][0]["schema"] == {"type": "number", "minimum": 0.001, "maximum": 600.0}
+    for path in ("/generate", "/v1/images/edits"):
+        for kind, content in api["paths"][path]["post"]["requestBody"]["content"].items():
+            fields = content["schema"]["properties"]
+            assert ("null" in json.dumps(fields)) == (kind == "application/json")
+            assert ("image" in fields) == ("keep_rows" in fields) == (kind == "multipart/form-data") or "json" in kind
     assert live.generate(**schema["examples"][0]).status_code == 200
     refs = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(api)))
     assert refs <= set(api["components"]["schemas"])
