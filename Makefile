@@ -3,6 +3,7 @@
 # make lint     lint and types only
 # make train    build the default corpus and train all stages; again, to go on where it was stopped
 # make bench    pictures a second on this machine, against what its memory and arithmetic allow
+# make load     200 clients for a minute, some of whom leave; checks that no request is lost
 # make container  build the container image without a Docker engine and try it; needs root on Debian
 # make clean    remove .venv and caches; never data/, runs/ or weights/
 #
@@ -23,7 +24,7 @@ PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check --const
 TORCH_VERSION := 2.13.0
 SHELL := /bin/bash
 .DEFAULT_GOAL := serve
-.PHONY: serve test lint train bench container clean
+.PHONY: serve test lint train bench load container clean
 
 serve: $(VENV)/.installed
 	@exec $(VENV)/bin/dalle-server serve --host "$(HOST)" --port "$(PORT)"
@@ -46,6 +47,9 @@ train: $(VENV)/.installed-train
 
 bench: $(VENV)/.installed
 	@$(VENV)/bin/dalle-server bench
+
+load: $(VENV)/.installed-dev
+	@$(VENV)/bin/python -m tests.app.load
 
 container:
 	@$(PYTHON) .ci/container.py

@@ -23,7 +23,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "description": "Seconds from the request's arrival after which it is given up, with 504: in decimals, above 0, "
         "up to the server's own limit, which holds where this is left out. A request that could not be done in time, "
         "by what is before it, is refused at once, with 503.",
-        "schema": {"type": "number", "minimum": 0.001},
+        "schema": {"type": "number", "exclusiveMinimum": 0},
     },
     {
         "name": IDEMPOTENCY,

@@ -125,7 +125,7 @@ def form_schema(model: type[BaseModel], **files: dict[str, Any]) -> dict[str, An
     for name, field in _properties(model).items():
         kinds = [kind for kind in _alternatives(field) if kind.get("type") != "null"]
         if kinds:
-            fields[name] = kinds[0] | {key: of for key, of in field.items() if key != "anyOf" and of is not None}
+            fields[name] = {**kinds[0], **{key: of for key, of in field.items() if key != "anyOf" and of is not None}}
     return {**model.model_json_schema(), "properties": fields | files}
 
 

@@ -34,11 +34,22 @@ from PIL import Image
 
 from tests.app.live import Live, ledger, samples
 
-SEEDS = 3  # so many different pictures of a kind
 BOUNDARY = "a-line-that-is-in-no-picture"
 Kind = Literal["generate", "json", "stream", "edit", "edit-stream"]
 KINDS: tuple[Kind, ...] = ("generate", "generate", "json", "stream", "stream", "edit", "edit-stream")
 Saw = Literal["pictures", "refused", "failed", "left", "lost"]
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """How many clients; for how many seconds each sends a new request when the last one has ended; which share of the
+    requests is left, and within how many seconds; how many different pictures of a kind are asked for."""
+
+    clients: int
+    seconds: float
+    leave: float
+    wait: float
+    seeds: int = 3
 
 
 @dataclass
@@ -222,16 +233,18 @@ async def ask(url: str, request: Request, entry: Entry, journal: Journal, patien
             connection.close(hard=entry.saw == "left" and random.random() < 0.5)
 
 
-async def client(url: str, ids: Iterator[str], journal: Journal, until: float, leave: float, wait: float) -> None:
+async def client(url: str, ids: Iterator[str], journal: Journal, until: float, crowd: Crowd) -> None:
     """One client, which comes within the first second: a request after another until `until`, at least one."""
     await asyncio.sleep(random.random())
     while True:
         request = Request(
-            random.choice(KINDS), random.randrange(SEEDS), random.choice((1, 1, 2, 3)), random.randrange(4)
+            random.choice(KINDS), random.randrange(crowd.seeds), random.choice((1, 1, 2, 3)), random.randrange(4)
         )
         entry = Entry(next(ids))
         journal.entries.append(entry)
-        await ask(url, request, entry, journal, random.uniform(0, wait) if random.random() < leave else None)
+        await ask(
+            url, request, entry, journal, random.uniform(0, crowd.wait) if random.random() < crowd.leave else None
+        )
         now = time.monotonic()
         if now + entry.retry_after >= until:
             return
@@ -254,19 +267,19 @@ async def watch(url: str, journal: Journal, slots: int) -> None:
         await asyncio.sleep(0.25)
 
 
-async def run(url: str, slots: int, clients: int, seconds: float, leave: float, wait: float) -> tuple[Journal, float]:
+async def run(url: str, slots: int, crowd: Crowd) -> tuple[Journal, float]:
     """The clients' journal, and the seconds from the last one's end until no slot was busy and nothing in flight."""
     journal, name = Journal(), secrets.token_hex(4)
     ids = (f"{name}-{number}" for number in itertools.count())
     for kind in ("generate", "edit"):  # undisturbed: what the pictures of the crowd are compared with
-        for seed in range(SEEDS):
+        for seed in range(crowd.seeds):
             journal.entries.append(Entry(next(ids)))
             await ask(url, Request(kind, seed, 3, 1), journal.entries[-1], journal, None)
     watching = asyncio.create_task(watch(url, journal, slots))
-    until = time.monotonic() + seconds
+    until = time.monotonic() + crowd.seconds
     async with asyncio.TaskGroup() as group:
-        for _ in range(clients):
-            group.create_task(client(url, ids, journal, until, leave, wait))
+        for _ in range(crowd.clients):
+            group.create_task(client(url, ids, journal, until, crowd))
     ended = time.monotonic()
     while (found := await scrape(url))["dalle_slots_busy"] or found["dalle_requests_in_flight"]:
         if time.monotonic() - ended > 30:
@@ -315,10 +328,10 @@ def join(journal: Journal, lines: list[dict[str, Any]], counted: dict[str, float
     return wrong
 
 
-def check(server: Live, slots: int, clients: int, seconds: float, leave: float, wait: float) -> dict[str, Any]:
+def check(server: Live, slots: int, crowd: Crowd) -> dict[str, Any]:
     """Run the clients against a ready server, which logs JSON, and join the books. Returns the figures."""
     before = ledger(server.metrics())
-    journal, idle = asyncio.run(run(server.url, slots, clients, seconds, leave, wait))
+    journal, idle = asyncio.run(run(server.url, slots, crowd))
     after = ledger(server.metrics())
     counted = {name: after[name] - before[name] for name in after}
     lines: list[dict[str, Any]] = []
@@ -353,6 +366,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="for new requests; those accepted are waited for")
     parser.add_argument("--leave", type=float, default=0.2, help="share of the requests whose client leaves")
     parser.add_argument("--wait", type=float, default=2, help="seconds within which it does")
+    parser.add_argument("--seeds", type=int, default=3, help="different pictures of a kind")
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--queue", type=int, default=128)
@@ -365,7 +379,8 @@ def main() -> None:
         settings = {"slots": given.slots, "threads": given.threads, "queue": given.queue}
         with Live(weights, Path(folder) / "log", flags=["--log", "json"], **settings) as server:
             server.ready()
-            figures = check(server, given.slots, given.clients, given.seconds, given.leave, given.wait)
+            crowd = Crowd(given.clients, given.seconds, given.leave, given.wait, given.seeds)
+            figures = check(server, given.slots, crowd)
     wrong = figures.pop("wrong")
     sys.stdout.write(json.dumps(figures) + "\n")
     if wrong:

@@ -88,23 +88,34 @@ def test_a_worker_that_is_killed_or_hangs_in_mid_picture_costs_no_picture(start:
     requests = [LONG | {"seed": seed} for seed in range(3)]
     expected = [server.pictures(**request) for request in requests]
 
+    def stream() -> list[str]:
+        body = {"prompt": LONG["text"], "n": 10, "seed": 0, "stream": True, "partial_images": 3}
+        *blocks, last, end = server.client.post("/v1/images/generations", json=body).text.split("\n\n")
+        assert (last, end) == ("data: [DONE]", "")
+        events = [json.loads(block.removeprefix("data: ")) for block in blocks if not block.startswith(":")]
+        done = {event["index"]: event["b64_json"] for event in events if event["type"].endswith("completed")}
+        return [done[index] for index in range(10)]
+
     def interrupt(number: signal.Signals) -> int:
-        """Send the worker a signal while it paints the three requests, and check what they get."""
+        """Send the worker a signal while it paints the three requests and a stream, and check what they get."""
         (worker,) = server.workers()
         painted = server.metrics()["dalle_pictures_total"]
         futures = at_once(server, requests)
+        streaming = threads.submit(stream)
         server.wait(lambda: server.metrics()["dalle_pictures_total"] > painted, "nothing was painted")
         os.kill(worker, number)
         server.wait(lambda: server.client.get("/readyz").status_code == 503, "ready without a worker that steps")
         assert server.client.get("/livez").status_code == 200
         assert [future.result().json() for future in futures] == expected
+        assert streaming.result() == expected[0]
         return worker
 
-    interrupt(signal.SIGKILL)
-    hung = interrupt(signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as threads:
+        interrupt(signal.SIGKILL)
+        hung = interrupt(signal.SIGSTOP)
     assert gone(hung)
     assert server.metrics()["dalle_worker_deaths_total"] == 2
-    assert ledger(server.metrics())["completed"] == 9
+    assert ledger(server.metrics())["completed"] == 11
 
 
 def test_it_takes_requests_while_it_loads_up_to_its_bounds(start: Start) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.app.live import Live
-from tests.app.load import check
+from tests.app.load import Crowd, check
 
 
 def test_three_books_agree(start: Callable[..., Live]) -> None:
     server = start(queue=24, flags=["--log", "json"]).ready()
-    for clients, seconds, leave in ((40, 1.0, 0.2), (60, 0.0, 0.9)):  # a crowd; and one of which most leave
-        figures = check(server, 4, clients, seconds, leave, wait=1)
+    for crowd in (Crowd(40, seconds=1, leave=0.2, wait=1), Crowd(60, seconds=0, leave=0.9, wait=1)):
+        figures = check(server, 4, crowd)
         assert figures["wrong"] == []
         assert figures["pictures"] > 0
         assert figures["left"] > 0
-        assert figures["requests"] >= clients
+        assert figures["requests"] >= crowd.clients

@@ -98,7 +98,7 @@ def test_the_openapi_document_says_what_is_true(live: Live) -> None:
     assert schema["additionalProperties"] is False
     assert schema["properties"]["num_images"]["maximum"] == 10
     assert schema["properties"]["keep_rows"]["type"] == "null"
-    assert generate["parameters"][0]["schema"] == {"type": "number", "minimum": 0.001, "maximum": 600.0}
+    assert generate["parameters"][0]["schema"] == {"type": "number", "exclusiveMinimum": 0, "maximum": 600.0}
     for path in ("/generate", "/v1/images/edits"):
         for kind, content in api["paths"][path]["post"]["requestBody"]["content"].items():
             fields = content["schema"]["properties"]
