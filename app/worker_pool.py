@@ -356,9 +356,9 @@ class WorkerPool:
             case Ready():
                 log.info(
                     "ready: %s on %s (%s), %d parameters, %d slots, %d threads, loaded in %.1f s, warmed up in %.1f s",
-                    message.model, message.device, message.dtype, message.parameters, message.slots, message.threads,
-                    message.load_seconds, message.warm_up_seconds,
-                )  # fmt: skip
+                    *(message.model, message.device, message.dtype, message.parameters, message.slots, message.threads),
+                    *(message.load_seconds, message.warm_up_seconds),
+                )
                 self._dispatch()
             case Heartbeat():
                 lane.stats = message.stats

@@ -73,7 +73,7 @@ def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> S
     """Eight pictures; below, their upper halves painted on with the next seed: by the same text, and by another."""
     import torch
 
-    from model.inference.messages import GenerationRequest
+    from model.inference.sequence import GenerationRequest
 
     pictures = painter.generate_each(SUBJECTS, **how)
     pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2).float() / 255

@@ -27,6 +27,7 @@ from model.inference.sequence import DRAINING, INTERNAL_ERROR, INVALID_REQUEST, 
 if TYPE_CHECKING:
     from model.inference.engine import Engine
 
+NICE = 10  # of a worker on the CPU: the HTTP process needs little, and goes before a step that takes every core
 log = logging.getLogger(__name__)
 
 
@@ -34,6 +35,8 @@ def run(connection: Connection, options: WorkerOptions) -> None:
     """Serve one parent over `connection` until the end. Sends Ready or StartFailed first; see `messages`."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+        if not options.device.startswith("cuda"):
+            os.nice(NICE)  # of this thread and those that it starts, so before torch starts any
     _end_with_parent()
     # Threads that spin at a barrier keep their core from the thread they wait for, as soon as anything else wants to
     # run: with one other process on two cores a step of a small model took 600 ms instead of 10.

@@ -116,6 +116,10 @@ def test_a_worker_lives_a_whole_life(small: Checkpoint, options: WorkerOptions) 
         beat = running.until(Heartbeat)[-1]
         assert 0.0 <= time.monotonic() - beat.time < 5.0
 
+        threads = Path(f"/proc/{running.process.pid}/task").iterdir()
+        niceness = {os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in threads}
+        assert niceness == {min(19, os.getpriority(os.PRIO_PROCESS, 0) + worker.NICE)}  # behind the HTTP process
+
         os.kill(running.process.pid or 0, signal.SIGINT)  # the parent decides, not the terminal
         wanted = request(small, "a", images=3, guidance=2.0)
         running.connection.send(Submit(wanted))

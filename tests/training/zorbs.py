@@ -20,7 +20,7 @@ def zorb(body: tuple[int, int, int], ground: tuple[int, int, int], random: np.ra
     """A zorb (round, one eye, two feelers, three feet), 256 x 256 RGB, of a size and at a place that vary a little."""
     image = Image.new("RGB", (256 * _FINE, 256 * _FINE), ground)
     draw = ImageDraw.Draw(image)
-    x, y, radius = 128 + random.integers(-10, 11), 140 + random.integers(-8, 9), random.integers(62, 77)
+    x, y, radius = (float(value) for value in random.integers((118, 132, 62), (139, 149, 77)))
     dark = tuple(int(value * 0.6) for value in body)
 
     def oval(cx: float, cy: float, rx: float, ry: float, fill: tuple[int, ...]) -> None:
