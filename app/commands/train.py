@@ -237,6 +237,7 @@ def train_transformer(
     """Stage 2: the transformer, on captions and image tokens. Leaves a checkpoint to serve in OUT/checkpoint."""
     from model.config import TRANSFORMER_PRESETS, SamplingDefaults
     from model.training.export import ExportOptions, export, find_start, find_vae
+    from model.training.loop import find_place
     from model.training.selection import Selection
     from model.training.train_transformer import PROMPTS, TransformerOptions, train
 
@@ -263,6 +264,13 @@ def train_transformer(
     )
     begun = find_start(start) if start else None
     image_tokenizer = begun.vae if begun and begun.vae and vae is None else find_vae(vae or FIRST_STAGE)
+    if begun and begun.vae and image_tokenizer is not begun.vae and not (loop.out / "state.pt").exists():
+        from model.training import train_vae
+        from model.training.carry_over import to_new_vae
+
+        seen = train_vae.VAEOptions(options.data, options.loop, cache=cache, rules=options.rules, stream=stream)
+        pictures = train_vae.find_pictures(seen, find_place(options.loop))
+        to_new_vae(begun.transformer, begun.vae, image_tokenizer, pictures, options.loop.seed)
     train(options, image_tokenizer, begun.tokenizer if begun else None, begun.transformer if begun else None)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
         path = loop.out / "checkpoint"

@@ -13,6 +13,7 @@ import model
 from app import cli
 from app.commands.flags import LoopFlags
 from model.checkpoints import load
+from model.training import carry_over
 from model.training.loop import LoopOptions
 
 TINY = ("--preset", "tiny", "--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared")
@@ -91,6 +92,24 @@ def test_fine_tuning_keeps_the_checkpoints_tokenizer_vae_and_sampling(
     for flag, value in (("--preset", "small"), ("--vocabulary", "300")):
         assert run(monkeypatch, "train", "transformer", str(data), *start, *few, flag, value) == 2
         assert flag in capsys.readouterr().err
+
+
+def test_a_start_is_carried_over_to_another_vae(
+    data: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(carry_over, "PICTURES", 4)
+    few = ("--steps", "1", "--batch", "2", "--device", "cpu", "--cache", "prepared")
+    assert run(monkeypatch, "train", "vae", str(data), *few, "--preset", "tiny", "--out", "vae") == 0
+    start = ("--start", str(tiny_checkpoint), "--prompt", "a blue circle")
+    with caplog.at_level("INFO", "model"):
+        assert run(monkeypatch, "train", "transformer", str(data), *start, *few, "--out", "mine", "--vae", "vae") == 0
+        assert "codes are compared" in caplog.text
+        caplog.clear()
+        same = ("--out", "other", "--vae", str(tiny_checkpoint))
+        assert run(monkeypatch, "train", "transformer", str(data), *start, *few, *same) == 0
+        assert "codes are compared" not in caplog.text
+    painted = model.load(data.parent / "mine" / "checkpoint", "cpu").generate("a blue circle", seed=1)
+    assert painted[0].size == (256, 256)
 
 
 def test_an_option_has_the_default_of_the_field_it_sets() -> None:
