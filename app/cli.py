@@ -59,6 +59,7 @@ def main() -> None:
     # OpenMP reads these once, when torch is loaded. Threads that spin at a barrier keep the core from the one they wait
     # for as soon as the machine has other work; and a container's quota may be fewer cores than the machine has.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     try:
         app()
