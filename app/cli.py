@@ -16,7 +16,7 @@ import typer
 import model
 from app.commands import bench, caption, corpus, evaluate, gallery, generate, inspect, key, reconstruct, serve, train
 from model.errors import DalleError
-from model.inference.cores import usable_cores
+from model.inference.cores import settle_threads, usable_cores
 
 app = typer.Typer(
     name="dalle-server",
@@ -56,10 +56,8 @@ def options(
 
 def main() -> None:
     """Run the command line on sys.argv."""
-    # OpenMP reads these once, when torch is loaded. Threads that spin at a barrier keep the core from the one they wait
-    # for as soon as the machine has other work; and a container's quota may be fewer cores than the machine has.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    settle_threads()
+    # OpenMP reads this once, when torch is loaded: a container's quota may be fewer cores than the machine has.
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     try:
         app()

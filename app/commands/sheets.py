@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -71,20 +69,20 @@ def each(painter: Painter, texts: Sequence[str], how: dict[str, Any], progress: 
 
 def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
     """Eight pictures; below, their upper halves painted on with the next seed: by the same text, and by another."""
-    import torch
-
+    from app.orders import top_rows
     from model.inference.sequence import GenerationRequest
 
     pictures = painter.generate_each(SUBJECTS, **how)
-    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2).float() / 255
-    tokens = painter.vae.encode(pixels.to(painter.device)).flatten(1).cpu().numpy().astype("<i2")
-    tokens[:, tokens.shape[1] // 2 :] = -1  # free
+    grid = painter.vae.config.grid
+    kept = top_rows(grid // 2, grid)
     params = painter.sampling(**{**how, "seed": how["seed"] + 1})
     others = (*SUBJECTS[1:], SUBJECTS[0])
     requests = [
-        GenerationRequest(f"{text} {row}", tuple(painter.tokenizer.encode(text)), 1, params, forced=kept.tobytes())
+        GenerationRequest(
+            f"{text} {row}", tuple(painter.tokenizer.encode(text)), 1, params, image=picture.tobytes(), keep=kept
+        )
         for row, texts in enumerate((SUBJECTS, others))
-        for text, kept in zip(texts, tokens, strict=True)
+        for text, picture in zip(texts, pictures, strict=True)
     ]
     told = [*SUBJECTS, *(f"{text}, on" for text in SUBJECTS), *(f"{text}, on" for text in others)]
     return [*pictures, *painter.paint(requests, progress)], told

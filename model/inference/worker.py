@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from model.errors import DalleError, InvalidRequest
-from model.inference.cores import usable_cores
+from model.inference.cores import settle_threads, usable_cores
 from model.inference.messages import Cancel, Drain, Heartbeat, Ready, StartFailed, Stop, Submit, WorkerOptions
 from model.inference.sequence import DRAINING, INTERNAL_ERROR, INVALID_REQUEST, Event, Failed
 
@@ -38,12 +38,7 @@ def run(connection: Connection, options: WorkerOptions) -> None:
         if not options.device.startswith("cuda"):
             os.nice(NICE)  # of this thread and those that it starts, so before torch starts any
     _end_with_parent()
-    # Threads that spin at a barrier keep their core from the thread they wait for, as soon as anything else wants to
-    # run: with one other process on two cores a step of a small model took 600 ms instead of 10.
-    # Those that sleep at once are woken late on an idle machine: one picture took 13.7 s on two cores, and 7.3 s with
-    # a short spin (11.8 instead of 7.9 s beside one other busy process).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    settle_threads()
     try:
         engine, ready = start(options)
     except DalleError as error:

@@ -29,6 +29,11 @@ class CodeTable(nn.Module):
         self.shared = nn.ParameterList(torch.randn(count, config.code_dim) * 0.02 for count in self.levels)
         self._kept: tuple[tuple[int, ...], Tensor] | None = None
 
+    def digits(self) -> list[Tensor]:
+        """For each FSQ dimension the level of every code, (codes,) int64."""
+        ids = torch.arange(self.own.shape[0], device=self.own.device)
+        return [(ids // math.prod(self.levels[:i])) % count for i, count in enumerate(self.levels)]
+
     def forward(self) -> Tensor:
         """(codes, code_dim); kept between calls where no gradient is asked for and no parameter has changed."""
         if torch.is_grad_enabled() or torch.is_inference(self.own):
@@ -40,9 +45,8 @@ class CodeTable(nn.Module):
 
     def _sum(self) -> Tensor:
         table: Tensor = self.own
-        ids = torch.arange(table.shape[0], device=table.device)
-        for i, part in enumerate(self.shared):
-            table = table + part[(ids // math.prod(self.levels[:i])) % self.levels[i]]
+        for part, digit in zip(self.shared, self.digits(), strict=True):
+            table = table + part[digit]
         return table
 
 
