@@ -58,6 +58,11 @@ class Batch:
     scored: Tensor  # (scored,) int64: the images that ask for a score, counted in `images`
     scored_null: Tensor  # (scored,) int64: their null rows
 
+    @property
+    def width(self) -> int:
+        """Rows that are computed together."""
+        return self.slices[0].stop - self.slices[0].start
+
     @staticmethod
     def build(
         sequences: Seq[Sequence], widths: tuple[int, ...], forced: set[str], vocab: int, device: torch.device

@@ -1,7 +1,7 @@
 """The transformer at work on slots: prefill, draw, feed. Tensors only; knows nothing of events or pixels.
 
 In strict mode every row's bits depend on its own sequence alone: prompts are read one by one, attention reads the whole
-capacity of a slot, and rows are computed in widths that were measured to agree.
+capacity of a slot, and rows are computed in widths and with threads that were measured to agree.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from model.inference.batch import Batch, SlotState
 from model.inference.flags import Flags
 from model.inference.sampling import guide, sample
 from model.inference.sequence import Sequence
-from model.inference.widths import agreeing_widths
+from model.inference.widths import Widths, measure_widths
 from model.transformer import Transformer
 
 
@@ -36,6 +36,7 @@ class SlotDecoder:
 
         likelihood: images that ask for a score get one by likelihood (`score`).
         """
+        transformer.pack()
         self.transformer = transformer
         self.config = transformer.config
         self.device = device
@@ -45,20 +46,22 @@ class SlotDecoder:
         rows = -(-slots // 4) * 4 if strict else slots
         self._null_slot, self._null_length = rows, len(null)
         self.cache = transformer.new_cache(rows + 1)
-        self.widths = agreeing_widths(transformer, self.cache, rows) if strict else tuple(range(1, rows + 1))
+        self.threads = torch.get_num_threads()  # for all but steps, which have their own number
+        self.widths: Widths = measure_widths(transformer, self.cache, rows, strict)
         self._null_hidden = self._prefill(self._null_slot, null)
         self.state = SlotState(self.config, rows, device, self._null_hidden)
         self._flags = Flags(self.state.bad)
 
     def batch(self, running: Seq[Sequence], forced: set[str]) -> Batch:
         """The rows to compute for these images. forced: ids of the requests with forced tokens."""
-        return Batch.build(running, self.widths, forced, self.config.image_vocab, self.device)
+        return Batch.build(running, tuple(self.widths), forced, self.config.image_vocab, self.device)
 
     def start(self, sequences: list[Sequence], forced: Tensor | None) -> None:
         """Fill the slots of images of one request: one prefill for all of them, and copies of the null prompt's.
 
         forced: (image tokens,) int64, -1 where the model is free; None for nowhere.
         """
+        self._use(self.threads)
         text_ids = sequences[0].request.text_ids
         first, *others = (s.slots[0] for s in sequences)
         hidden = self._prefill(first, text_ids)
@@ -72,6 +75,7 @@ class SlotDecoder:
 
     def draw(self, batch: Batch) -> None:
         """One group of tokens for every image, one token after another."""
+        self._use(self.widths.get(batch.width, self.threads))
         state, images = self.state, batch.images
         hidden = state.hidden[batch.rows]
         at = state.position[images]  # (images,)
@@ -93,6 +97,7 @@ class SlotDecoder:
 
     def feed(self, batch: Batch) -> None:
         """Give the groups just drawn to the transformer, for images that go on."""
+        self._use(self.widths.get(batch.width, self.threads))
         self.cache.length[batch.idle] = self._null_length  # slots that nobody holds stay short
         self.cache.step[batch.idle] = 0
         longest = max(len(s.request.text_ids) + s.step for s in batch.sequences)
@@ -104,6 +109,10 @@ class SlotDecoder:
             hidden.append(self.transformer.decode(self.cache, part, fed[row : row + width], span=span))
             row += width
         self.state.hidden[batch.rows] = torch.cat(hidden)
+
+    def rest(self) -> None:
+        """Give back all threads to work other than steps."""
+        self._use(self.threads)
 
     def unsound(self) -> list[bool]:
         """Of every slot: whether the logits before the last `feed` gave no distribution. Waits for nothing newer."""
@@ -129,6 +138,10 @@ class SlotDecoder:
             self.cache.caption[slot] = 0
             self.state.hidden[slot] = 0
             self.state.bad[slot] = False
+
+    def _use(self, threads: int) -> None:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
     def _prefill(self, slot: int, text_ids: Seq[int]) -> Tensor:
         """Read one prompt into a slot, alone. Returns hidden, (1, width)."""

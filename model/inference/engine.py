@@ -11,7 +11,8 @@ feeds them, and paints. It knows nothing of processes or HTTP; `worker` runs it 
 
 In strict mode a picture is a function of (model, prompt, parameters, index, forced tokens), bit for bit, on one machine
 with one number of threads: prompts are read alone, attention reads the whole capacity of a slot, rows are computed in
-widths that were measured to agree (`widths`), noise is counter-based, and pictures are painted one by one.
+widths and with threads that were measured to agree (`widths`), noise is counter-based, and pictures are painted one by
+one.
 """
 
 from __future__ import annotations
@@ -322,6 +323,7 @@ class Engine:
     def _paint(self) -> None:
         """Paint what is drawn: one picture while others are being drawn, so that they wait little; else all of them."""
         while self._canvases:
+            self.decoder.rest()
             canvases = [self._canvases.popleft()]
             if not self.strict and canvases[0].rows_done is None:
                 while self._canvases and self._canvases[0].rows_done is None and len(canvases) < _PAINT_AT_ONCE:

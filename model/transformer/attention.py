@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import TransformerConfig
+from model.transformer.linear import Linear
 
 
 class Rotation(NamedTuple):
@@ -60,8 +61,8 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        self.qkv = nn.Linear(config.dim, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)
-        self.out = nn.Linear(config.heads * config.head_dim, config.dim, bias=False)
+        self.qkv = Linear(config.dim, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)
+        self.out = Linear(config.heads * config.head_dim, config.dim, bias=False)
         self.gain = nn.Parameter(torch.ones(config.heads))  # sharpness of each head, as queries have a fixed length
         nn.init.zeros_(self.out.weight)
 

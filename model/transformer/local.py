@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import TransformerConfig
+from model.transformer.linear import Linear, PackedProduct, can_pack
 
 LEFT = 3  # neighbours seen to the left, in raster order within the row
 ABOVE = 2  # neighbours seen above: this many to either side of the one straight above
@@ -56,8 +57,8 @@ class LocalBlock(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=1e-6, bias=False)
-        self.w1 = nn.Linear(dim, 2 * dim, bias=False)
-        self.w2 = nn.Linear(2 * dim, dim, bias=False)
+        self.w1 = Linear(dim, 2 * dim, bias=False)
+        self.w2 = Linear(2 * dim, dim, bias=False)
         nn.init.zeros_(self.w2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,13 +73,19 @@ class Local(nn.Module):
         self.config = config
         neighbours = LEFT + 2 * ABOVE + 1
         self.codes = CodeTable(config)
-        self.from_body = nn.Linear(config.dim, config.group * config.local_dim, bias=False)
-        self.from_left = nn.Linear(LEFT * config.code_dim, config.local_dim, bias=False)
-        self.from_above = nn.Linear((neighbours - LEFT) * config.code_dim, config.local_dim, bias=False)
+        self.from_body = Linear(config.dim, config.group * config.local_dim, bias=False)
+        self.from_left = Linear(LEFT * config.code_dim, config.local_dim, bias=False)
+        self.from_above = Linear((neighbours - LEFT) * config.code_dim, config.local_dim, bias=False)
         self.blocks = nn.ModuleList(LocalBlock(config.local_dim) for _ in range(config.local_depth))
         self.norm = nn.LayerNorm(config.local_dim, eps=1e-6, bias=False)
-        self.to_code = nn.Linear(config.local_dim, config.code_dim, bias=False)
+        self.to_code = Linear(config.local_dim, config.code_dim, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.image_vocab))
+        self._packed: PackedProduct | None = None
+
+    def pack(self) -> None:
+        """Pack the table of codes for `logits`; see `linear`."""
+        table = self.codes().detach()
+        self._packed = PackedProduct(table, self.bias) if can_pack(table) else None
 
     def neighbours(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
         """Code vectors of a whole grid (b, grid, grid, code_dim) -> those to the left and above of every cell.
@@ -102,4 +109,7 @@ class Local(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., local_dim) -> (..., image_vocab) float32."""
-        return F.linear(self.refine(x), self.codes(), self.bias).float()
+        x = self.refine(x)
+        if self._packed is None or torch.is_grad_enabled():
+            return F.linear(x, self.codes(), self.bias).float()
+        return self._packed(x)

@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from model.config import TransformerConfig
 from model.transformer.attention import Attention, Rotation, rotation_table
 from model.transformer.cache import KVCache
+from model.transformer.linear import Linear
 from model.transformer.local import ABOVE, LEFT, Local
+
+_PACKED_AT_MOST = 2**30  # bytes
 
 TextState = list[tuple[Tensor, Tensor]]  # of each layer: the keys and values of the text read so far
 
@@ -33,8 +36,8 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.dim, eps=1e-6, bias=False)
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.dim, eps=1e-6, bias=False)
-        self.w1 = nn.Linear(config.dim, hidden, bias=False)
-        self.w2 = nn.Linear(hidden, config.dim, bias=False)
+        self.w1 = Linear(config.dim, hidden, bias=False)
+        self.w2 = Linear(hidden, config.dim, bias=False)
         nn.init.zeros_(self.w2.weight)
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -50,8 +53,8 @@ class Transformer(nn.Module):
         self.config = config
         self.text_table = nn.Embedding(config.text_vocab, config.dim)
         self.places = nn.Parameter(torch.randn(config.steps + 1, config.dim) * 0.5)
-        self.caption_in = nn.Linear(config.dim, config.dim)
-        self.group_in = nn.Linear(config.group * config.code_dim, config.dim, bias=False)
+        self.caption_in = Linear(config.dim, config.dim)
+        self.group_in = Linear(config.group * config.code_dim, config.dim, bias=False)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=1e-6, bias=False)
         self.local = Local(config)
@@ -199,6 +202,16 @@ class Transformer(nn.Module):
 
     # What follows serves.
 
+    def pack(self) -> None:
+        """Keep the weights once more, packed for the CPU (`linear`): to be called when they will change no more.
+
+        On other devices, in other types and for models of more than 1 GiB, which would not fit twice, nothing is done.
+        """
+        if sum(p.numel() * p.element_size() for p in self.parameters()) <= _PACKED_AT_MOST:
+            for module in self.modules():
+                if isinstance(module, Linear | Local):
+                    module.pack()
+
     def new_cache(self, slots: int, dtype: torch.dtype | None = None) -> KVCache:
         """A cache of `slots` sequences on the model's device, in `dtype` or the model's own."""
         weight = self.text_table.weight
@@ -304,5 +317,5 @@ class Transformer(nn.Module):
         x = hidden.view(-1, config.group, config.local_dim)[:, j]
         if seen := min(j, LEFT):
             codes = F.embedding(drawn[:, j - seen :], local.codes()).flatten(1)
-            x = x + F.linear(codes, local.from_left.weight[:, (LEFT - seen) * config.code_dim :])
+            x = x + local.from_left(F.pad(codes, ((LEFT - seen) * config.code_dim, 0)))
         return local.logits(x)

@@ -158,7 +158,7 @@ def test_more_images_than_slots_start_as_slots_become_free(small: Checkpoint, ma
 
 def test_a_request_without_agreeing_widths_is_computed_row_by_row(small: Checkpoint, make: MakeRequest) -> None:
     engine = Engine(small, slots=4)
-    engine.decoder.widths = (1,)
+    engine.decoder.widths = {1: 1}
     mine = make("mine")
     apart = painted(run(engine, [mine]))["mine", 0]
     together = painted(run(engine, [make("other", "a blue circle", guidance=1.0), mine]))["mine", 0]
