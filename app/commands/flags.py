@@ -190,18 +190,16 @@ class SelectionFlags:
         list[str] | None, Option(help="Learn this concept (repeat; x* for any ending).", rich_help_panel=DATA)
     ] = None
     concepts: Annotated[
-        Path | None, Option(help="File of concepts to learn.", show_default="none", rich_help_panel=DATA)
+        Path | None, Option(help="File: a concept a line, and a weight.", show_default="none", rich_help_panel=DATA)
     ] = None
     source: Annotated[list[str] | None, Option(help="Learn from this source (repeat).", rich_help_panel=DATA)] = None
     mix: Annotated[list[str] | None, Option(help="KIND=SHARE of the samples (repeat).", rich_help_panel=DATA)] = None
 
-    def names(self) -> frozenset[str]:
-        """The concepts that were named, one by one and in the file."""
-        try:
-            lines = self.concepts.read_text().splitlines() if self.concepts else []
-        except (OSError, UnicodeDecodeError) as error:
-            raise typer.BadParameter(f"{self.concepts}: {error}", param_hint="--concepts") from None
-        return frozenset(self.concept or ()) | frozenset(line.strip() for line in lines if line.strip())
+    def weights(self) -> dict[str, float]:
+        """The concepts that were named, one by one and in the file, with their weights."""
+        from model.training.selection import read_concepts
+
+        return {**(read_concepts(self.concepts) if self.concepts else {}), **dict.fromkeys(self.concept or (), 1.0)}
 
     def shares(self) -> dict[str, float]:
         """["single=0.6", "pair=0.4"] -> shares by kind."""

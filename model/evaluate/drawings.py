@@ -20,7 +20,7 @@ from model.errors import DataError
 from model.evaluate.findings import NotMeasured
 from model.training.corpus.concepts import Name
 from model.training.data import Entry, index, load, parse_text
-from model.training.selection import Selection
+from model.training.selection import Selection, read_concepts
 
 FAMILIES = ("fluent", "noto", "streamline")  # sources whose names begin so are versions of one another's drawings
 CONCEPTS = "concepts.txt"  # in a checkpoint's folder: the concepts it has learnt, one a line; x* for any ending
@@ -155,8 +155,5 @@ def read_known(checkpoint: Path) -> Selection | None:
     path = checkpoint / CONCEPTS
     if not path.exists():
         return None
-    try:
-        names = frozenset(line.strip() for line in path.read_text().splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    return Selection(names) if names else None
+    concepts = read_concepts(path)
+    return Selection(concepts) if concepts else None

@@ -163,7 +163,7 @@ def test_both_stages_of_a_real_checkpoint(tiny_checkpoint: Path, figures: Path, 
 
 
 def test_what_training_saw_is_what_its_concepts_say(figures: Path) -> None:
-    some = Drawings([figures], Selection(frozenset({"star", "heart"})))
+    some = Drawings([figures], Selection({"star": 1.0, "heart": 1.0}))
     tested, others = some.choose(4, seed=0)
     assert {thing.name.text for thing in tested} == {"star", "heart"}
     assert len(others) == 2
@@ -175,7 +175,7 @@ def test_what_training_saw_is_what_its_concepts_say(figures: Path) -> None:
         thing.name.text for thing in everything.choose(6, seed=2)[0]
     ]
     with pytest.raises(DataError, match="0 things in"):
-        Drawings([figures], Selection(frozenset({"cat"}))).choose(4, seed=0)
+        Drawings([figures], Selection({"cat": 1.0})).choose(4, seed=0)
 
 
 def test_a_copy_is_not_judged_by_its_original() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from model.errors import DataError
 from model.training import train_transformer, train_vae
 from model.training.loop import LoopOptions
 from model.training.prepare import prepare, tokenize
-from model.training.selection import Selection, choose
+from model.training.selection import Selection, choose, read_concepts
 from model.training.train_transformer import TransformerOptions, easy
 from model.training.train_vae import VAEOptions
 
@@ -187,10 +188,33 @@ def test_selection_shares_by_kind_then_concept_then_picture(corpus: Path, stage_
     rows, shares = choose(prepared, Selection(mix={"single": 0.5, "pair": 0.5}))
     assert len(rows) == 12
     assert shares[:2].sum() == pytest.approx(0.5)
-    rows, _ = choose(prepared, Selection(concepts=frozenset({"red*", "blue circle"})))
+    rows, _ = choose(prepared, Selection(concepts={"red*": 1.0, "blue circle": 1.0}))
     assert {prepared.lines[row]["concept"] for row in rows} == {"red circle", "red square", "blue circle"}
+    rows, shares = choose(prepared, Selection(concepts={"red*": 1.0, "red circle": 3.0, "blue circle": 0.5}))
+    found: dict[str, float] = defaultdict(float)
+    for row, share in zip(rows, shares, strict=True):
+        if prepared.lines[row]["kind"] == "single":
+            found[prepared.lines[row]["concept"]] += share / sum(shares)
+    total = sum(found.values())
+    weights = {"red circle": 3.0, "red square": 1.0, "blue circle": 0.5}
+    kept = sum(weights[name] for name in found)
+    assert {name: share / total for name, share in found.items()} == pytest.approx(
+        {name: weights[name] / kept for name in found}
+    )
     with pytest.raises(DataError, match="leaves none of 12"):
         choose(prepared, Selection(sources=frozenset({"nowhere"})))
+
+
+def test_concepts_of_a_file_may_have_weights(tmp_path: Path) -> None:
+    path = tmp_path / "concepts.txt"
+    path.write_text("cat\n\ndog 0.5\n circle-in-* 2\n")
+    assert read_concepts(path) == {"cat": 1.0, "dog": 0.5, "circle-in-*": 2.0}
+    for line in ("dog many", "dog 1 2", "dog 0", "dog nan", "dog -1", "dog inf"):
+        path.write_text(f"cat\n{line}\n")
+        with pytest.raises(DataError, match=f"line 2: '{line}' is no name with a weight above 0"):
+            read_concepts(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_concepts(tmp_path / "none.txt")
 
 
 def test_easy_tokens_repeat_all_their_neighbours() -> None:
