@@ -193,6 +193,15 @@ def train_transformer(
     null_captions: Annotated[
         float, Option(min=0.0, max=1.0, help="Share of captions left out, for guidance.", rich_help_panel=LEARNING)
     ] = 0.1,
+    clutter: Annotated[
+        float,
+        Option(
+            min=0.0,
+            max=1.0,
+            help='Share of captions among words that say nothing of the picture ("draw a happy cat at night").',
+            rich_help_panel=LEARNING,
+        ),
+    ] = 0.0,
     withhold: Annotated[
         float,
         Option(
@@ -251,6 +260,7 @@ def train_transformer(
         adam_lr=adam_lr if adam_lr is not None else 1.5e-3 if start else 3e-3,
         weight_decay=weight_decay,
         null_captions=null_captions,
+        clutter=clutter,
         withhold=withhold,
         blind=blind,
         mirror=mirror,

@@ -23,6 +23,7 @@ from model.config import CheckpointConfig, TransformerConfig, transformer_config
 from model.painter import Painter
 from model.sheets import contact_sheet
 from model.tokenizer import Tokenizer
+from model.training.clutter import clutter
 from model.training.cross_entropy import linear_cross_entropy
 from model.training.data import sample_caption
 from model.training.examples import Examples, find_examples
@@ -65,6 +66,7 @@ class TransformerOptions:
     adam_lr: float = 3e-3
     weight_decay: float = 0.01
     null_captions: float = 0.1  # share of captions dropped
+    clutter: float = 0.0  # share of the others among words that say nothing of the picture
     withhold: float = (
         0.3  # largest share of image tokens withheld as inputs; drawn anew for each picture from 0 to this
     )
@@ -88,6 +90,7 @@ class Batch:
     image: Tensor  # (b, grid * grid) int64
     seen: Tensor  # (b, grid * grid) float32, 0 where an image token is withheld as an input
     looked_at: Tensor  # (b, grid * grid) float32: the weight of each token's loss; 0 for easy ones passed over
+    plain: Tensor | None = None  # (b,) bool: captions of the corpus, from which the text part learns; None for all
 
 
 def easy(image: np.ndarray[Any, Any], grid: int) -> np.ndarray[Any, Any]:
@@ -100,6 +103,9 @@ def easy(image: np.ndarray[Any, Any], grid: int) -> np.ndarray[Any, Any]:
         & (centre == rows[..., :-1, :-2]) & (centre == rows[..., :-1, 2:])
     )  # fmt: skip
     return same.reshape(image.shape)
+
+
+Sample = tuple[list[int], Any, Any, Any, bool]  # text, image, seen, looked_at, plain: as in Batch, of one sequence
 
 
 class Batches:
@@ -119,39 +125,38 @@ class Batches:
     def __call__(self, step: int, first: int, end: int) -> Batch:
         return self._collate([self._sample(step, place) for place in range(first, end)])
 
-    def held_out(self) -> list[tuple[list[int], Any, Any, Any]]:
+    def held_out(self) -> list[Sample]:
         """Samples of the held-out pictures, each with the first of its captions, nothing withheld."""
         ones = np.ones(self.config.image_tokens, dtype=np.float32)
         return [
-            (self.tokenizer.encode(example.captions[0][1], truncate=True), example.image, ones, ones)
+            (self.tokenizer.encode(example.captions[0][1], truncate=True), example.image, ones, ones, True)
             for example in self.examples.held_out()
         ]
 
-    def _sample(self, step: int, place: int) -> tuple[list[int], Any, Any, Any]:
+    def _sample(self, step: int, place: int) -> Sample:
         options = self.options
         random = np.random.default_rng((options.loop.seed, step, place))
         example = self.examples.draw(step, place, random, options.mirror)
         image, caption = example.image, sample_caption(example.captions, random)
-        text = (
-            self.tokenizer.null
-            if random.random() < options.null_captions
-            else self.tokenizer.encode(caption, truncate=True)
-        )
+        dropped = random.random() < options.null_captions
+        cluttered = options.clutter > 0 and random.random() < options.clutter
+        caption = clutter(caption, random) if cluttered else caption
+        text = self.tokenizer.null if dropped else self.tokenizer.encode(caption, truncate=True)
         kind = random.random()  # blind, partly withheld, or all seen
         share = random.random() * options.withhold if kind < (1 + options.blind) / 2 else 0.0
         share = 1.0 if kind < options.blind else share
         seen = (random.random(image.shape) >= share).astype(np.float32)
         passed = easy(image, self.config.grid) & (random.random(image.shape) >= options.easy_share)
         kept = np.where(easy(image, self.config.grid), 1 / options.easy_share, 1.0)
-        return text, image, seen, np.where(passed, 0.0, kept).astype(np.float32)
+        return text, image, seen, np.where(passed, 0.0, kept).astype(np.float32), not (dropped or cluttered)
 
-    def _collate(self, samples: list[tuple[list[int], Any, Any, Any]]) -> Batch:
+    def _collate(self, samples: list[Sample]) -> Batch:
         longest = max(len(sample[0]) for sample in samples)
         text = np.full((len(samples), longest), self.tokenizer.pad, dtype=np.int64)
         for i, sample in enumerate(samples):
             text[i, : len(sample[0])] = sample[0]
         lengths = np.array([len(sample[0]) for sample in samples])
-        arrays = (text, lengths, *(np.stack([sample[k] for sample in samples]) for k in (1, 2, 3)))
+        arrays = (text, lengths, *(np.stack([sample[k] for sample in samples]) for k in (1, 2, 3, 4)))
         return Batch(*(torch.from_numpy(array).to(self.device) for array in arrays))
 
 
@@ -169,7 +174,8 @@ def losses(model: nn.Module, batch: Batch) -> Losses:
     )
     image_loss = image_loss / count
     place = torch.arange(batch.text.shape[1] - 1, device=batch.text.device)
-    told = (place < batch.lengths[:, None] - 1) & (batch.lengths[:, None] > 2)  # null captions teach nothing of text
+    plain = batch.lengths > 2 if batch.plain is None else batch.plain  # null captions teach nothing of text
+    told = (place < batch.lengths[:, None] - 1) & plain[:, None]
     zero_bias = torch.zeros(model.config.text_vocab, device=text.device)
     text_loss = linear_cross_entropy(
         text[:, :-1][told], model.text_table.weight, zero_bias, batch.text[:, 1:][told],

@@ -24,6 +24,11 @@ class PackedProduct:
         """weight (out, in), bias (out,): float32 on the CPU. The weight is copied, the bias is not."""
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
         self.bias = bias
+        self._of, self._version = weight, weight._version
+
+    def is_of(self, weight: Tensor) -> bool:
+        """Whether this is `weight` as it now is."""
+        return weight is self._of and weight._version == self._version
 
     def __call__(self, x: Tensor) -> Tensor:
         found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
@@ -38,6 +43,7 @@ def can_pack(weight: Tensor) -> bool:
     """Whether a weight is one for PackedProduct, on this machine and with this build of PyTorch."""
     return (
         weight.device.type == "cpu"
+        and not weight.is_inference()  # such a tensor does not tell that it has changed
         and weight.dtype == torch.float32
         and platform.machine().lower() in ("x86_64", "amd64")
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -46,15 +52,15 @@ def can_pack(weight: Tensor) -> bool:
 
 
 class Linear(nn.Linear):
-    """nn.Linear, which after `pack` multiplies by the packed weight where no gradient is asked for."""
+    """nn.Linear, which after `pack`, until the weight changes, multiplies faster where no gradient is asked for."""
 
     _packed: PackedProduct | None = None
 
     def pack(self) -> None:
-        """To be called when the weights will change no more. Does nothing where they cannot be packed."""
+        """Does nothing where the weight cannot be packed."""
         self._packed = PackedProduct(self.weight, self.bias) if can_pack(self.weight) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._packed is None or torch.is_grad_enabled():
+        if self._packed is None or torch.is_grad_enabled() or not self._packed.is_of(self.weight):
             return F.linear(x, self.weight, self.bias)
         return self._packed(x)

@@ -84,7 +84,8 @@ class Local(nn.Module):
 
     def pack(self) -> None:
         """Pack the table of codes for `logits`; see `linear`."""
-        table = self.codes().detach()
+        with torch.no_grad():
+            table = self.codes()
         self._packed = PackedProduct(table, self.bias) if can_pack(table) else None
 
     def neighbours(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +110,7 @@ class Local(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., local_dim) -> (..., image_vocab) float32."""
-        x = self.refine(x)
-        if self._packed is None or torch.is_grad_enabled():
-            return F.linear(x, self.codes(), self.bias).float()
+        x, table = self.refine(x), self.codes()
+        if self._packed is None or torch.is_grad_enabled() or not self._packed.is_of(table):
+            return F.linear(x, table, self.bias).float()
         return self._packed(x)

@@ -203,7 +203,7 @@ class Transformer(nn.Module):
     # What follows serves.
 
     def pack(self) -> None:
-        """Keep the weights once more, packed for the CPU (`linear`): to be called when they will change no more.
+        """Keep the weights once more, packed for the CPU (`linear`), until they change.
 
         On other devices, in other types and for models of more than 1 GiB, which would not fit twice, nothing is done.
         """

@@ -39,7 +39,7 @@ def test_a_packed_layer_computes_what_the_plain_one_does_and_alike_at_every_widt
 
 
 @packs
-def test_a_packed_layer_still_learns_from_its_own_weights() -> None:
+def test_a_packed_layer_still_learns_and_what_it_has_learnt_counts() -> None:
     linear = Linear(8, 8, bias=False)
     linear.pack()
     with torch.no_grad():
@@ -49,6 +49,8 @@ def test_a_packed_layer_still_learns_from_its_own_weights() -> None:
     assert torch.equal(found, F.linear(x, linear.weight))
     found.sum().backward()
     assert linear.weight.grad is not None
+    with torch.inference_mode():
+        assert torch.equal(linear(x), F.linear(x, linear.weight))
 
 
 @packs
@@ -61,6 +63,14 @@ def test_a_packed_transformer_gives_the_same_logits(small: Checkpoint) -> None:
     finite = expected.isfinite()
     assert torch.equal(found.isfinite(), finite)
     assert torch.allclose(found[finite], expected[finite], atol=1e-4)
+    with torch.no_grad():
+        for model in (packed, plain):
+            model.local.codes.own.add_(1.0)
+            model.local.bias.mul_(2.0)
+            model.caption_in.bias.add_(0.5)
+    changed = packed.logits(text, image)
+    assert torch.allclose(changed[finite], plain.logits(text, image)[finite], atol=1e-4)
+    assert not torch.allclose(changed[finite], found[finite], atol=1e-2)
 
 
 def test_what_is_tried() -> None:

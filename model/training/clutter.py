@@ -1,0 +1,100 @@
+"""Captions among words that say nothing of the picture, as people type them: "please draw a cute cat in the park".
+
+The corpus's captions name what is seen and nothing else, and a small model that has read no others takes every unknown
+word for a thing: the more is said, the less it draws. Taught some captions with words around them that fit any picture,
+it learns to look for the words that it knows. Word dropout turned round (compare 1511.06349, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.training.corpus.concepts import article
+
+
+def _phrases(text: str) -> tuple[str, ...]:
+    return tuple(phrase for line in text.splitlines() for phrase in line.strip().split("|") if phrase)
+
+
+_OPENINGS = _phrases("""
+    please draw|draw|draw me|paint|can you draw|could you paint|i want to see|i would like|show me|make|create
+    give me|a picture of|a photo of|a photograph of|an image of|a painting of|an oil painting of|a watercolour of
+    a sketch of|a beautiful picture of|a detailed illustration of|a cute drawing of|a portrait of|a poster of
+    a logo of|a sticker of|a cartoon of|a digital painting of|concept art of|a children's book illustration of
+    a close up of|a vintage photo of|a minimalist drawing of|a realistic photo of|once upon a time there was
+    my friend has|look at|this is|here is|we all love|imagine|what about|hello, please paint|a dream of
+    a story about|the story of|a card with
+""")
+_ADJECTIVES = _phrases(
+    """
+    cute happy sad funny beautiful lovely old young lonely brave magical shiny fluffy strange friendly famous
+    proud lazy tired hungry wise clever silly cheerful fancy modern ancient giant little pretty perfect
+    realistic wooden plastic metal glass flying running dancing jumping singing swimming laughing walking tasty
+    fresh delicious cool amazing wonderful elegant mysterious scary spooky wild calm fast slow heavy light noisy
+    quiet dirty clean new single simple detailed colourful bright dark soft round favourite
+""".replace(" ", "|")
+)
+_ENDINGS = _phrases("""
+    in the park|in the garden|in the forest|in the city|in the kitchen|on a table|on the beach|on the street
+    at night|in space|in the sky|under the sea|in the mountains|in the desert|in the snow|in the rain|in the morning
+    at sunset|on the moon|at home|at school|at work|in winter|in summer|in spring|in paris|in new york|in my dream
+    on holiday|wearing a hat|wearing glasses|wearing a suit|riding a bike|eating dinner|drinking coffee
+    reading a newspaper|playing music|playing football|driving fast|flying high|running away|jumping over a fence
+    sitting on a sofa|sleeping|dancing|singing|smiling|laughing|looking at me|looking sad|looking happy
+    thinking about life|waiting for a friend|with friends|with wings|with big eyes|with a smile|with flowers
+    for my birthday|for my mother|for a greeting card|in the style of van gogh|in the style of picasso
+    in the style of monet|in watercolour|in pencil|as a sculpture|made of wood|made of glass|made of stone
+    made of paper|high quality|highly detailed|4k|8k resolution|masterpiece|trending on artstation|studio lighting
+    soft light|cinematic|photorealistic|black and white photograph|vector art|and nothing else|please|thank you
+    as fast as possible|that everybody likes|which nobody has seen before|, digital art|from above|from far away
+    in the distance|, very simple|, no text|in the middle of nowhere|, 1990s
+""")
+_NOTHING = _phrases("""
+    love|hate|joy|happiness|sadness|loneliness|freedom|peace|war|hope|fear|anger|time|life|death|friendship|justice
+    running|dancing|jumping|sleeping|thinking|waiting|falling in love|growing old|going home|waking up
+    saying goodbye|the meaning of life|the end of the world|the sound of silence|a beautiful day|a quiet evening
+    something nice|anything|surprise me|what do you think|hello|good morning|how are you|i am tired|i do not know
+    something that i have never seen|two people talking in a room|a man walking down the street
+    a family having dinner|a crowd at a concert|an empty room|a landscape with hills and a river|a city at night
+    an abstract composition|a pattern|a texture|words|a number|a long road through the mountains|the smell of rain
+    music|mathematics|history|science|democracy|tomorrow|yesterday|people celebrating|children playing outside
+    someone reading|a busy market|a forest in autumn|a scene from a film|the feeling when summer ends
+    a memory of my childhood|nothing
+""")
+_LETTERS = ("bcdfghjklmnprstvwz", "aeiou")
+
+
+def _pick(texts: Sequence[str], random: np.random.Generator) -> str:
+    return texts[int(random.integers(len(texts)))].strip()
+
+
+def _invented(random: np.random.Generator) -> str:
+    """A word of one to four syllables that nobody knows."""
+    syllables = int(random.integers(1, 5))
+    return "".join(_pick(letters, random) for _ in range(syllables) for letters in _LETTERS)
+
+
+def _described(caption: str, random: np.random.Generator) -> str:
+    """ "a cat" -> "a lonely cat", now and then "an orbivu cat"."""
+    adjective = _invented(random) if random.random() < 0.2 else _pick(_ADJECTIVES, random)
+    first, _, rest = caption.partition(" ")
+    if first in ("a", "an") and rest:
+        return f"{article(adjective)} {adjective} {rest}"
+    return caption if first == "the" else f"{adjective} {caption}"
+
+
+def clutter(caption: str, random: np.random.Generator) -> str:
+    """`caption` with one to three additions; one time in ten a text that says nothing of any picture instead."""
+    if random.random() < 0.1:
+        return " ".join(_invented(random) for _ in range(3)) if random.random() < 0.3 else _pick(_NOTHING, random)
+    opened, described, ended = random.random(3) < (0.4, 0.4, 0.5)
+    if described or not (opened or ended):
+        caption = _described(caption, random)
+    if opened:
+        caption = f"{_pick(_OPENINGS, random)} {caption}"
+    if ended:
+        ending = _invented(random) if random.random() < 0.1 else _pick(_ENDINGS, random)
+        caption = f"{caption} {ending}".replace(" ,", ",")
+    return caption

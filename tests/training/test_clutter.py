@@ -1,0 +1,53 @@
+"""Captions among words that say nothing of the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.config import transformer_config
+from model.tokenizer import Tokenizer
+from model.training.clutter import clutter
+from model.training.train_transformer import Batch, losses
+from model.transformer import Transformer
+
+
+def test_most_captions_keep_what_they_say() -> None:
+    random = np.random.default_rng(0)
+    for caption in ("a cat", "an owl", "the flag of japan", "bread"):
+        found = [clutter(caption, random) for _ in range(500)]
+        noun = caption.partition(" ")[2] or caption
+        kept = [text for text in found if noun in text]
+        assert 0.85 < len(kept) / len(found) < 0.95
+        assert len(set(found)) > 200
+        assert not any("  " in text or text != text.strip() for text in found)
+        assert not any(text.startswith(("a a ", "an a ", "a an ")) for text in found)
+    assert [clutter("a cat", np.random.default_rng(7)) for _ in range(2)] == [
+        clutter("a cat", np.random.default_rng(7))
+    ] * 2
+
+
+def test_text_is_learnt_from_plain_captions_only() -> None:
+    torch.manual_seed(0)
+    model = Transformer(transformer_config("tiny", text_vocab=300))
+    text = torch.tensor([[1, 5, 6, 2], [1, 7, 8, 2]])
+    image = torch.randint(0, 8192, (2, 1024))
+    ones = torch.ones(2, 1024)
+
+    def text_loss(*plain: bool) -> float:
+        batch = Batch(text, torch.tensor([4, 4]), image, ones, ones, torch.tensor(plain))
+        return losses(model, batch)["text_loss"].item()
+
+    first, second = text_loss(True, False), text_loss(False, True)
+    assert text_loss(True, True) == pytest.approx((first + second) / 2)
+    assert first != pytest.approx(second, abs=1e-6)
+    assert text_loss(False, False) == 0
+
+
+def test_the_tokenizer_takes_whatever_is_said() -> None:
+    tokenizer = Tokenizer.train(["a red apple", "a blue circle"], vocab_size=300)
+    random = np.random.default_rng(1)
+    for _ in range(50):
+        text = clutter("a red apple", random)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
