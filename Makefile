@@ -41,7 +41,7 @@ lint: $(VENV)/.installed-dev
 train: $(VENV)/.installed-train
 	@[ -e data/corpus/manifest.json ] || $(VENV)/bin/dalle-server corpus build --out data/corpus
 	$(VENV)/bin/dalle-server train vae data/corpus --preset $(PRESET) --out runs/vae
-	$(VENV)/bin/dalle-server train transformer data/corpus --preset $(PRESET) --vae runs/vae --out runs/transformer --withhold 1 --blind 0.2
+	$(VENV)/bin/dalle-server train transformer data/corpus --preset $(PRESET) --vae runs/vae --out runs/transformer --clutter 0.3
 	$(VENV)/bin/dalle-server train clip data/corpus --preset $(PRESET) --vae runs/vae --out runs/clip
 	$(VENV)/bin/dalle-server export runs/transformer --vae runs/vae --clip runs/clip --out runs/checkpoint
 

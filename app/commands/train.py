@@ -210,11 +210,11 @@ def train_transformer(
             help="Largest share of a picture's tokens that is withheld as inputs.",
             rich_help_panel=LEARNING,
         ),
-    ] = 0.3,
+    ] = 1.0,
     blind: Annotated[
         float,
         Option(min=0.0, max=1.0, help="Share of pictures with every token withheld.", rich_help_panel=LEARNING),
-    ] = 0.0,
+    ] = 0.2,
     mirror: Annotated[
         float,
         Option(min=0.0, max=1.0, help="Chance of a mirror image, where one is allowed.", rich_help_panel=LEARNING),

@@ -67,10 +67,8 @@ class TransformerOptions:
     weight_decay: float = 0.01
     null_captions: float = 0.1  # share of captions dropped
     clutter: float = 0.0  # share of the others among words that say nothing of the picture
-    withhold: float = (
-        0.3  # largest share of image tokens withheld as inputs; drawn anew for each picture from 0 to this
-    )
-    blind: float = 0.0  # share of pictures with every token withheld: the words alone must tell what stands where
+    withhold: float = 1.0  # largest share of image tokens withheld as inputs; drawn for half of the pictures, from 0 on
+    blind: float = 0.2  # share of pictures with every token withheld: the words alone must tell what stands where
     mirror: float = 0.5  # chance that a picture that may be mirrored is
     easy_share: float = 0.25  # share of tokens that repeat all their neighbours which the loss looks at (weighted up)
     vocabulary: int = 8192  # text tokens, where a tokenizer is trained
