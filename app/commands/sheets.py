@@ -26,10 +26,18 @@ HARD = (
     "a photograph of a street at night", "happiness", "a man running", "the word hello", "an astronaut riding a horse",
     "a small house on a blue background",
 )  # fmt: skip
+SENTENCES = (
+    "could somebody draw an owl for my little sister", "a majestic lion, award winning illustration",
+    "the cutest penguin ever", "a rocket leaving for mars tonight", "grandma's old house behind the hill",
+    "a lonely robot who lost its way", "my very first car", "an elephant that is on a diet", "a castle by moonlight",
+    "a bus full of tourists", "a slice of pizza straight from naples", "a jazz guitar on stage",
+    "a turtle racing downhill", "a giant mushroom lost in fog", "a snowman who loves july", "what a pretty butterfly!",
+)  # fmt: skip
 NUMBERS = ("one", "two", "three", "four", "five")
 PROMPTS = {
     "common": COMMON,
     "hard": HARD,
+    "sentences": SENTENCES,
     "styles": tuple(
         f"{thing}, {style}"
         for thing in ("a cat", "a rocket", "a red apple", "a house")
