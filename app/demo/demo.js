@@ -10,8 +10,8 @@ import { many, name } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const EXAMPLES = [
-  "a red apple", "an owl on a purple background", "three yellow stars", "a cat to the left of a rocket",
-  "pixel art of a dragon", "the flag of Japan",
+  "a red apple", "the cutest penguin ever", "a rocket leaving for mars tonight", "a slice of pizza",
+  "a turtle racing downhill", "a castle by moonlight",
 ];
 const TOAST = 8000; // ms
 
