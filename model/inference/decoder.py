@@ -16,7 +16,7 @@ from model.inference.batch import Batch, SlotState
 from model.inference.flags import Flags
 from model.inference.sampling import guide, sample
 from model.inference.sequence import Sequence
-from model.inference.widths import Widths, measure_widths
+from model.inference.widths import Widths, measure_widths, using_threads
 from model.transformer import Transformer
 
 
@@ -46,7 +46,6 @@ class SlotDecoder:
         rows = -(-slots // 4) * 4 if strict else slots
         self._null_slot, self._null_length = rows, len(null)
         self.cache = transformer.new_cache(rows + 1)
-        self.threads = torch.get_num_threads()  # for all but steps, which have their own number
         self.widths: Widths = measure_widths(transformer, self.cache, rows, strict)
         self._null_hidden = self._prefill(self._null_slot, null)
         self.state = SlotState(self.config, rows, device, self._null_hidden)
@@ -61,7 +60,6 @@ class SlotDecoder:
 
         forced: (image tokens,) int64, -1 where the model is free; None for nowhere.
         """
-        self._use(self.threads)
         text_ids = sequences[0].request.text_ids
         first, *others = (s.slots[0] for s in sequences)
         hidden = self._prefill(first, text_ids)
@@ -75,44 +73,40 @@ class SlotDecoder:
 
     def draw(self, batch: Batch) -> None:
         """One group of tokens for every image, one token after another."""
-        self._use(self.widths.get(batch.width, self.threads))
-        state, images = self.state, batch.images
-        hidden = state.hidden[batch.rows]
-        at = state.position[images]  # (images,)
-        for j in range(self.config.group):
-            logits = self._logits(batch, hidden, state.drawn[batch.source, :j])  # (rows, vocab)
-            conditional = logits[batch.conditional]
-            mixed = guide(conditional, logits[batch.null], batch.params)
-            tokens, sound = sample(mixed, batch.params, state.noise[images, at + j])
-            if batch.forces:
-                forced = state.forced[images, at + j]
-                tokens = torch.where(forced >= 0, forced, tokens)
-            if self._likelihood and len(batch.scored):
-                self._score(batch, conditional, logits, tokens, at + j)
-            state.drawn[images, j] = tokens
-            state.tokens[images, at + j] = tokens
-            state.bad[images] |= ~sound
-        state.position[images] = at + self.config.group
-        self._flags.post()
+        with using_threads(self.widths[batch.width]):
+            state, images = self.state, batch.images
+            hidden = state.hidden[batch.rows]
+            at = state.position[images]  # (images,)
+            for j in range(self.config.group):
+                logits = self._logits(batch, hidden, state.drawn[batch.source, :j])  # (rows, vocab)
+                conditional = logits[batch.conditional]
+                mixed = guide(conditional, logits[batch.null], batch.params)
+                tokens, sound = sample(mixed, batch.params, state.noise[images, at + j])
+                if batch.forces:
+                    forced = state.forced[images, at + j]
+                    tokens = torch.where(forced >= 0, forced, tokens)
+                if self._likelihood and len(batch.scored):
+                    self._score(batch, conditional, logits, tokens, at + j)
+                state.drawn[images, j] = tokens
+                state.tokens[images, at + j] = tokens
+                state.bad[images] |= ~sound
+            state.position[images] = at + self.config.group
+            self._flags.post()
 
     def feed(self, batch: Batch) -> None:
         """Give the groups just drawn to the transformer, for images that go on."""
-        self._use(self.widths.get(batch.width, self.threads))
-        self.cache.length[batch.idle] = self._null_length  # slots that nobody holds stay short
-        self.cache.step[batch.idle] = 0
-        longest = max(len(s.request.text_ids) + s.step for s in batch.sequences)
-        span = None if self.strict else longest
-        fed = self.state.drawn[batch.source]  # (rows, group)
-        hidden, row = [], 0
-        for part in batch.slices:
-            width = part.stop - part.start
-            hidden.append(self.transformer.decode(self.cache, part, fed[row : row + width], span=span))
-            row += width
-        self.state.hidden[batch.rows] = torch.cat(hidden)
-
-    def rest(self) -> None:
-        """Give back all threads to work other than steps."""
-        self._use(self.threads)
+        with using_threads(self.widths[batch.width]):
+            self.cache.length[batch.idle] = self._null_length  # slots that nobody holds stay short
+            self.cache.step[batch.idle] = 0
+            longest = max(len(s.request.text_ids) + s.step for s in batch.sequences)
+            span = None if self.strict else longest
+            fed = self.state.drawn[batch.source]  # (rows, group)
+            hidden, row = [], 0
+            for part in batch.slices:
+                width = part.stop - part.start
+                hidden.append(self.transformer.decode(self.cache, part, fed[row : row + width], span=span))
+                row += width
+            self.state.hidden[batch.rows] = torch.cat(hidden)
 
     def unsound(self) -> list[bool]:
         """Of every slot: whether the logits before the last `feed` gave no distribution. Waits for nothing newer."""
@@ -138,10 +132,6 @@ class SlotDecoder:
             self.cache.caption[slot] = 0
             self.state.hidden[slot] = 0
             self.state.bad[slot] = False
-
-    def _use(self, threads: int) -> None:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
 
     def _prefill(self, slot: int, text_ids: Seq[int]) -> Tensor:
         """Read one prompt into a slot, alone. Returns hidden, (1, width)."""

@@ -323,7 +323,6 @@ class Engine:
     def _paint(self) -> None:
         """Paint what is drawn: one picture while others are being drawn, so that they wait little; else all of them."""
         while self._canvases:
-            self.decoder.rest()
             canvases = [self._canvases.popleft()]
             if not self.strict and canvases[0].rows_done is None:
                 while self._canvases and self._canvases[0].rows_done is None and len(canvases) < _PAINT_AT_ONCE:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import TransformerConfig
-from model.transformer.linear import Linear, PackedProduct, can_pack
+from model.transformer.linear import Linear, PackedProduct, pack, product
 
 LEFT = 3  # neighbours seen to the left, in raster order within the row
 ABOVE = 2  # neighbours seen above: this many to either side of the one straight above
@@ -86,7 +86,7 @@ class Local(nn.Module):
         """Pack the table of codes for `logits`; see `linear`."""
         with torch.no_grad():
             table = self.codes()
-        self._packed = PackedProduct(table, self.bias) if can_pack(table) else None
+        self._packed = pack(table, self.bias)
 
     def neighbours(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
         """Code vectors of a whole grid (b, grid, grid, code_dim) -> those to the left and above of every cell.
@@ -110,7 +110,4 @@ class Local(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., local_dim) -> (..., image_vocab) float32."""
-        x, table = self.refine(x), self.codes()
-        if self._packed is None or torch.is_grad_enabled() or not self._packed.is_of(table):
-            return F.linear(x, table, self.bias).float()
-        return self._packed(x)
+        return product(self.refine(x), self.codes(), self.bias, self._packed).float()

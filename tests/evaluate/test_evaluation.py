@@ -141,8 +141,8 @@ def test_prompts_of_a_persons_own(draughtsman: Make, figures: Path, tmp_path: Pa
 def test_both_stages_of_a_real_checkpoint(tiny_checkpoint: Path, figures: Path, out: Path) -> None:
     painter = load(tiny_checkpoint, "cpu")
     found = measure(painter, figures, out, parts=["vae", "loss"], held_out=Path("nowhere"))
-    pictures = [np.asarray(line.picture()) for line in Drawings([figures]).of(split="val")]
-    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    lines = list(Drawings([figures]).of(split="val"))
+    images = torch.from_numpy(np.stack([np.asarray(line.picture()) for line in lines])).permute(0, 3, 1, 2).float() / 255
     ids = painter.vae.encode(images)
     error = (painter.vae.decode(ids) - images).square().mean(dim=(1, 2, 3))
     assert found["vae_psnr"] == pytest.approx(float((-10 * error.log10()).mean()), abs=1e-3)
@@ -150,14 +150,17 @@ def test_both_stages_of_a_real_checkpoint(tiny_checkpoint: Path, figures: Path, 
     assert 1 <= found["vae_perplexity"] <= 8192 * found["vae_usage"]
     assert found["vae_psnr_openmoji"] is None
     assert "nowhere: no such file or folder; `dalle-server corpus build" in found["reasons"]["vae_psnr_openmoji"]
-    text = painter.tokenizer.encode("a star")
-    single = ids[:1].flatten(1)
-    with torch.no_grad():
-        logits = painter.transformer.logits(torch.tensor([text]), single)[0, len(text) - 1 : -1]
-    told = logits.log_softmax(-1)[torch.arange(single.shape[1]), 512 + single[0]]
+    bits = []
+    for line, grid in zip(lines, ids.flatten(1), strict=True):
+        text = painter.tokenizer.encode(line.caption)
+        with torch.no_grad():
+            logits = painter.transformer.logits(torch.tensor([text]), grid[None])[0, len(text) - 1 : -1]
+        told = logits[:, painter.transformer.config.text_vocab :].log_softmax(-1)[torch.arange(len(grid)), grid]
+        bits.append(-float(told.mean()) / math.log(2))
     assert found["n"]["image_bits"] == 3
+    assert found["image_bits"] == pytest.approx(sum(bits) / 3, rel=1e-3)
     low, high = found["intervals"]["image_bits"]
-    assert low < -float(told.mean()) / math.log(2) < high
+    assert low < found["image_bits"] < high
     assert set(KEYS) <= set(found)
     assert {name for name in KEYS if found[name] is None} <= set(found["reasons"])
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from model.checkpoints import Checkpoint
+from model.inference.engine import Engine
+from model.inference.sequence import GenerationRequest, SamplingParams
 from model.inference.widths import candidates, measure_widths, thread_counts
 from model.transformer.linear import Linear, can_pack
 
@@ -89,6 +91,16 @@ def test_strict_widths_hold_the_full_one_and_leave_the_threads_as_they_were(smal
     assert list(found) == sorted(found)
     assert set(found.values()) <= {1, 2}
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_only_steps_have_threads_of_their_own(small: Checkpoint) -> None:
+    engine = Engine(small, slots=4)
+    engine.decoder.widths = dict.fromkeys(engine.decoder.widths, 1)
+    engine.add(GenerationRequest("a", tuple(engine.tokenizer.encode("a red apple")), 2, SamplingParams(seed=0)))
+    while engine.has_work:
+        engine.step()
+        assert torch.get_num_threads() == 2
 
 
 def test_outside_strict_mode_every_width_is_one(small: Checkpoint) -> None:
