@@ -37,6 +37,7 @@ def build(
         Path | None, Option(help="Keeps packages and rendered drawings.", show_default="~/.cache/dalle-server/corpus")
     ] = None,
     seed: Annotated[int, Option(min=0, help="Of the compositions.")] = 0,
+    grounds: Annotated[int, Option(min=0, max=12, help="Every drawing also on so many colours, in its place.")] = 0,
     processes: Annotated[int | None, Option(min=1, help="Processes.", show_default="one a processor")] = None,
 ) -> None:
     """Fetch packages with npm and apt-get, render their drawings, write tar shards, a manifest and NOTICE."""
@@ -55,7 +56,14 @@ def build(
             bars.update(task, description=what, completed=done, total=total)
 
         summary = corpus.build(
-            out, selection, cache=cache, sources=source, seed=seed, processes=processes, progress=progress
+            out,
+            selection,
+            cache=cache,
+            sources=source,
+            seed=seed,
+            grounds=grounds,
+            processes=processes,
+            progress=progress,
         )
     table = Table(box=None, show_header=False)
     table.add_column(style="dim")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.training.corpus.concepts import article
+from model.training.corpus.concepts import article, evocations
 
 
 def _phrases(text: str) -> tuple[str, ...]:
@@ -51,18 +51,7 @@ _ENDINGS = _phrases("""
     as fast as possible|that everybody likes|which nobody has seen before|, digital art|from above|from far away
     in the distance|, very simple|, no text|in the middle of nowhere|, 1990s
 """)
-_NOTHING = _phrases("""
-    love|hate|joy|happiness|sadness|loneliness|freedom|peace|war|hope|fear|anger|time|life|death|friendship|justice
-    running|dancing|jumping|sleeping|thinking|waiting|falling in love|growing old|going home|waking up
-    saying goodbye|the meaning of life|the end of the world|the sound of silence|a beautiful day|a quiet evening
-    something nice|anything|surprise me|what do you think|hello|good morning|how are you|i am tired|i do not know
-    something that i have never seen|two people talking in a room|a man walking down the street
-    a family having dinner|a crowd at a concert|an empty room|a landscape with hills and a river|a city at night
-    an abstract composition|a pattern|a texture|words|a number|a long road through the mountains|the smell of rain
-    music|mathematics|history|science|democracy|tomorrow|yesterday|people celebrating|children playing outside
-    someone reading|a busy market|a forest in autumn|a scene from a film|the feeling when summer ends
-    a memory of my childhood|nothing
-""")
+UNKNOWN = "thinking-face"  # what is drawn for words that nobody knows
 _LETTERS = ("bcdfghjklmnprstvwz", "aeiou")
 
 
@@ -85,10 +74,25 @@ def _described(caption: str, random: np.random.Generator) -> str:
     return caption if first == "the" else f"{adjective} {caption}"
 
 
-def clutter(caption: str, random: np.random.Generator) -> str:
-    """`caption` with one to three additions; one time in ten a text that says nothing of any picture instead."""
-    if random.random() < 0.1:
-        return " ".join(_invented(random) for _ in range(3)) if random.random() < 0.3 else _pick(_NOTHING, random)
+def _evoked(concept: str, random: np.random.Generator) -> str | None:
+    """A text without a thing that brings this concept to mind; None where there is none."""
+    if concept == UNKNOWN and random.random() < 0.5:
+        return " ".join(_invented(random) for _ in range(int(random.integers(1, 4))))
+    texts = evocations().get(concept)
+    return _pick(texts, random) if texts else None
+
+
+def clutter(caption: str, random: np.random.Generator, concept: str = "") -> str:
+    """`caption` with one to three additions.
+
+    A feeling, a verb or an idea names no thing ("love", "a man running"): texts that bring `concept` to mind
+    (corpus/evocations.txt) take the caption's place three times in five, most of them bare. Words that nobody knows are
+    about `UNKNOWN`: without a picture of its own such a text would be drawn as the mean of all pictures, a blank sheet.
+    """
+    if random.random() < 0.6 and (evoked := _evoked(concept, random)):
+        if random.random() < 0.6:
+            return evoked
+        caption = evoked
     opened, described, ended = random.random(3) < (0.4, 0.4, 0.5)
     if described or not (opened or ended):
         caption = _described(caption, random)

@@ -34,17 +34,22 @@ _TEXTS = 1_000_000  # captions that a tokenizer is trained on
 
 @dataclass(frozen=True)
 class Example:
-    """A picture's captions, at least one, its tokens, (grid * grid,), and what it shows, where that is said."""
+    """A picture's captions, at least one, its tokens, (grid * grid,), and what it shows, where that is said.
+
+    kind: "single", a thing alone on white, or what else the corpus composes (`corpus.compose`).
+    """
 
     captions: Captions
     image: Ids
     concept: str | None = None
+    kind: str = "single"
 
     @classmethod
     def of(cls, line: Mapping[str, Any], image: npt.NDArray[Any]) -> Example:
         """From a line of captions.jsonl."""
         concept = line.get("concept")
-        return cls(line["captions"], image.astype(np.int64), None if concept is None else str(concept))
+        kind = str(line.get("kind", "single"))
+        return cls(line["captions"], image.astype(np.int64), None if concept is None else str(concept), kind)
 
 
 class Examples(Protocol):

@@ -138,7 +138,9 @@ class Batches:
         image, caption = example.image, sample_caption(example.captions, random)
         dropped = random.random() < options.null_captions
         cluttered = options.clutter > 0 and random.random() < options.clutter
-        caption = clutter(caption, random) if cluttered else caption
+        if cluttered:
+            evoking = example.kind == "single"  # such a text would not say how a composition looks
+            caption = clutter(caption, random, (example.concept or "") if evoking else "")
         text = self.tokenizer.null if dropped else self.tokenizer.encode(caption, truncate=True)
         kind = random.random()  # blind, partly withheld, or all seen
         share = random.random() * options.withhold if kind < (1 + options.blind) / 2 else 0.0

@@ -142,7 +142,8 @@ def test_both_stages_of_a_real_checkpoint(tiny_checkpoint: Path, figures: Path, 
     painter = load(tiny_checkpoint, "cpu")
     found = measure(painter, figures, out, parts=["vae", "loss"], held_out=Path("nowhere"))
     lines = list(Drawings([figures]).of(split="val"))
-    images = torch.from_numpy(np.stack([np.asarray(line.picture()) for line in lines])).permute(0, 3, 1, 2).float() / 255
+    pictures = np.stack([np.asarray(line.picture()) for line in lines])
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     ids = painter.vae.encode(images)
     error = (painter.vae.decode(ids) - images).square().mean(dim=(1, 2, 3))
     assert found["vae_psnr"] == pytest.approx(float((-10 * error.log10()).mean()), abs=1e-3)

@@ -8,24 +8,48 @@ import torch
 
 from model.config import transformer_config
 from model.tokenizer import Tokenizer
-from model.training.clutter import clutter
+from model.training.clutter import UNKNOWN, clutter
+from model.training.corpus.concepts import everyday, evocations
 from model.training.train_transformer import Batch, losses
 from model.transformer import Transformer
 
 
-def test_most_captions_keep_what_they_say() -> None:
+def test_captions_keep_what_they_say() -> None:
     random = np.random.default_rng(0)
     for caption in ("a cat", "an owl", "the flag of japan", "bread"):
         found = [clutter(caption, random) for _ in range(500)]
         noun = caption.partition(" ")[2] or caption
-        kept = [text for text in found if noun in text]
-        assert 0.85 < len(kept) / len(found) < 0.95
+        assert all(noun in text for text in found)
         assert len(set(found)) > 200
         assert not any("  " in text or text != text.strip() for text in found)
         assert not any(text.startswith(("a a ", "an a ", "a an ")) for text in found)
     assert [clutter("a cat", np.random.default_rng(7)) for _ in range(2)] == [
         clutter("a cat", np.random.default_rng(7))
     ] * 2
+
+
+def test_texts_without_a_thing_bring_one_to_mind() -> None:
+    random = np.random.default_rng(0)
+    found = [clutter("a red heart", random, "red-heart") for _ in range(500)]
+    assert 0.3 < sum("red heart" in text for text in found) / len(found) < 0.5
+    bare = {text for text in found if text in evocations()["red-heart"]}
+    assert bare == set(evocations()["red-heart"])
+    assert all("cat" in clutter("a cat", random, "cat") for _ in range(100))  # nothing brings a cat to mind but itself
+
+
+def test_words_that_nobody_knows_have_one_drawing() -> None:
+    random = np.random.default_rng(0)
+    known = set(" ".join(evocations()[UNKNOWN]).split())
+    found = [clutter("a thinking face", random, UNKNOWN) for _ in range(300)]
+    invented = [text for text in found if "face" not in text and not known.intersection(text.split())]
+    assert len(set(invented)) == len(invented) > 50
+
+
+def test_every_drawing_that_is_brought_to_mind_is_in_the_corpus_and_every_text_brings_one() -> None:
+    assert set(evocations()) <= set(everyday())
+    texts = [text for texts in evocations().values() for text in texts]
+    assert len(set(texts)) == len(texts) > 300
+    assert all(text and text == text.strip().lower() for text in texts)
 
 
 def test_text_is_learnt_from_plain_captions_only() -> None:

@@ -177,6 +177,26 @@ def test_the_common_corpus_from_packages_to_samples(built: Built) -> None:
     assert all(map(judge, some)), judge.report()
 
 
+def test_every_drawing_on_colours_exactly_where_it_stands_alone(built: Built, tmp_path: Path) -> None:
+    build(tmp_path / "grounds", built.cache, grounds=3)
+    found = samples(tmp_path / "grounds")
+    more = {key: sample for key, sample in found.items() if "-on-" in key}
+    assert found.keys() - more.keys() == samples(built.out).keys()
+    cats = {key: sample for key, sample in more.items() if key.startswith("noto-cat-face-on-")}
+    assert 0 < len(cats) <= 3
+    alone = found["noto-cat-face"].image
+    for key, sample in cats.items():
+        colour = key.partition("-on-")[2].replace("-", " ")
+        assert sample.meta | {"split": ""} == found["noto-cat-face"].meta | {"split": "", "kind": "background"}
+        assert all(colour in text for _, text in sample.captions)
+        ground = (alone == 255).all(-1)
+        inside = (
+            ground & np.roll(ground, 2, 0) & np.roll(ground, -2, 0) & np.roll(ground, 2, 1) & np.roll(ground, -2, 1)
+        )
+        assert (sample.image[inside] == shapes.COLOURS[colour]).mean() > 0.99
+    assert not [key for key in more if "flag" in key or "arrow" in key]
+
+
 def test_training_keeps_two_drawings_of_every_concept(built: Built) -> None:
     left = Counter(s.meta["concept"] for s in iterate([built.out], split="train") if s.meta["kind"] == "single")
     drawn = Counter(s.meta["concept"] for s in iterate([built.out]) if s.meta["kind"] == "single")

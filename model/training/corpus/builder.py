@@ -26,7 +26,7 @@ from model.errors import DataError
 from model.training.shards import LIMIT, ShardWriter
 
 from . import clipart, emoji, faces, icons, manifest
-from .compose import SHARES, Picture, compositions, hold_out, plain_shapes, shapes, single
+from .compose import SHARES, Picture, compositions, hold_out, on_grounds, plain_shapes, shapes, single
 from .drawing import WHITE, RenderError, encode, ink_of_file, ink_of_svg, paint, visible_share
 from .manifest import Summary
 from .packages import Fetched, FetchError, fetch
@@ -145,13 +145,17 @@ def _listed(sources: Sequence[Source], cache: Path, asked: bool, summary: Summar
     return drawings
 
 
-def _plan(drawings: Sequence[Drawing], plain: Sequence[Drawing], selection: str, seed: int) -> list[Picture]:
+def _plan(
+    drawings: Sequence[Drawing], plain: Sequence[Drawing], selection: str, seed: int, grounds: int
+) -> list[Picture]:
     """Every picture to be made, in the order of the shards."""
     pictures = [single(drawing) for drawing in drawings]
     if selection == "eval":
         return [Picture(**{**vars(p), "kind": "eval", "split": "eval"}) for p in pictures]
     pictures += shapes(Random(f"{seed} shapes"), plain)
     pictures += compositions(Random(f"{seed} compositions"), drawings, SHARES[selection])
+    for drawing in drawings:
+        pictures += on_grounds(Random(f"{seed} {drawing.key}"), drawing, grounds)
     pictures = hold_out(Random(f"{seed} val"), pictures)
     Random(f"{seed} order").shuffle(pictures)
     return pictures
@@ -164,6 +168,7 @@ def build(
     cache: Path | None = None,
     sources: Sequence[str] | None = None,
     seed: int = 0,
+    grounds: int = 0,
     processes: int | None = None,
     shard_bytes: int = LIMIT,
     progress: Progress | None = None,
@@ -173,7 +178,8 @@ def build(
     selection: "common", the everyday things by the emoji vendors (about 8000 pictures, four minutes on two cores);
     "full", all sources; "eval", the held-out vendor's drawings, whose share-alike licence keeps them out of training.
     cache: packages and rendered drawings are kept here. sources: only these, and each of them is then needed.
-    processes: default, one a processor. progress: called with what is being done, done, of how many.
+    grounds: every drawing also on so many of the named colours, in its place. processes: default, one a processor.
+    progress: called with what is being done, done, of how many.
     Raises DataError for a package that cannot be had and is needed, for a licence that is not allowed, and for an `out`
     that holds shards already.
     """
@@ -191,7 +197,7 @@ def build(
         drawings = [drawing for drawing in listed if drawing.key in inks]
         if not drawings:
             raise DataError(f"none of {len(listed)} drawings can be rendered: {dict(summary.dropped)}")
-        pictures = _plan(drawings, [drawing for drawing in plain if drawing.key in inks], selection, seed)
+        pictures = _plan(drawings, [drawing for drawing in plain if drawing.key in inks], selection, seed, grounds)
         _write(out, pictures, inks, workers, shard_bytes, summary, report)
     return summary
 

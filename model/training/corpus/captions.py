@@ -74,13 +74,13 @@ def of_recoloured(name: Name, style: str, colour: str) -> Captions:
 
 
 def of_background(name: Name, colour: str) -> Captions:
+    """Every caption names the ground: one that did not would have a model paint grounds that nobody asked for."""
     a = article(colour)
     return weighted(
         [
             (0.6, [f"{name.full} on {a} {colour} background"]),
             (0.2, [f"{name.full} with {a} {colour} background", f"{name.full} in front of {a} {colour} background"]),
             (0.1, [f"{name.text} on {colour}", f"{name.text}, {colour} background"]),
-            (0.1, [name.full]),
         ]
     )
 

@@ -59,6 +59,10 @@ def single(drawing: Drawing) -> Picture:
     )
 
 
+def _fit_for_grounds(drawing: Drawing) -> bool:
+    return drawing.concept.group not in ("flag", "symbol", "portrait") and not drawing.colour
+
+
 def background(rng: Random, drawing: Drawing, key: str) -> Picture:
     """A drawing on one of the named colours."""
     colour, pad = rng.choice(_BACKGROUNDS), rng.uniform(0.08, 0.18)
@@ -73,6 +77,21 @@ def background(rng: Random, drawing: Drawing, key: str) -> Picture:
         drawing.concept.mirror,
         contrast=0.75,
     )
+
+
+def on_grounds(rng: Random, drawing: Drawing, number: int) -> Iterator[Picture]:
+    """A drawing exactly where `single` puts it, on `number` of the named colours: only the ground is new to learn."""
+    if not _fit_for_grounds(drawing):
+        return
+    for colour in rng.sample(_BACKGROUNDS, min(number, len(_BACKGROUNDS))):
+        yield replace(
+            single(drawing),
+            key=f"{drawing.key}-on-{colour.replace(' ', '-')}",
+            kind="background",
+            captions=captions.of_background(drawing.concept.names[0], colour),
+            background=COLOURS[colour],
+            contrast=0.75,
+        )
 
 
 def pair(rng: Random, first: Drawing, second: Drawing, key: str) -> Picture:
@@ -217,7 +236,7 @@ def compositions(rng: Random, drawings: Sequence[Drawing], shares: dict[str, flo
     """
     things = [d for d in drawings if d.concept.group in _THINGS and not d.colour]
     counted = [d for d in things if d.concept.countable and (d.everyday or d.concept.names[0].text.count(" ") < 2)]
-    shown = [d for d in drawings if d.concept.group not in ("flag", "symbol", "portrait") and not d.colour]
+    shown = [d for d in drawings if _fit_for_grounds(d)]
     number = {kind: round(share * len(drawings)) for kind, share in shares.items()}
     if shown:
         pick = _by_concept(rng, shown)

@@ -131,6 +131,16 @@ def plain_concept(label: str, group: str, slug: str = "") -> Concept:
 
 
 @cache
+def evocations() -> dict[str, tuple[str, ...]]:
+    """Slug -> texts that name no thing and bring this one to mind, from evocations.txt."""
+    found: dict[str, tuple[str, ...]] = {}
+    for _, line in _lines("evocations.txt"):
+        slug, _, texts = (part.strip() for part in line.partition("="))
+        found[slug] = found.get(slug, ()) + tuple(text.strip() for text in texts.split(","))
+    return found
+
+
+@cache
 def everyday() -> dict[str, Concept]:
     """The things of everyday.txt by slug, in its order."""
     found: dict[str, Concept] = {}
