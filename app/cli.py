@@ -14,7 +14,20 @@ from typing import Annotated
 import typer
 
 import model
-from app.commands import bench, caption, corpus, evaluate, gallery, generate, inspect, key, reconstruct, serve, train
+from app.commands import (
+    bench,
+    caption,
+    corpus,
+    evaluate,
+    export,
+    gallery,
+    generate,
+    inspect,
+    key,
+    reconstruct,
+    serve,
+    train,
+)
 from model.errors import DalleError
 from model.inference.cores import settle_threads, usable_cores
 
@@ -34,7 +47,7 @@ app.command("reconstruct")(reconstruct.reconstruct)
 app.command("inspect")(inspect.inspect)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(train.app, name="train")
-app.command("export")(train.export_run)
+app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)
 app.command("sweep")(evaluate.sweep)
 app.command("bench")(bench.bench)

@@ -1,4 +1,4 @@
-"""`dalle-server train vae | transformer | clip`, `dalle-server export`: from captioned pictures to a checkpoint.
+"""`dalle-server train vae | transformer | clip`: from captioned pictures to models.
 
 A run is a folder. Start the same command again and it goes on where it was, also after kill -9. On several GPUs:
 torchrun --nproc-per-node 4 --no-python dalle-server train ...
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from app.commands.flags import (
     DATA,
@@ -236,6 +236,17 @@ def train_transformer(
             rich_help_panel=LEARNING,
         ),
     ] = None,
+    preserve: Annotated[
+        Path | None,
+        Option(
+            help="File of prompts, one a line, that START draws first, to be learnt again and not forgotten.",
+            show_default="none",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    preserve_share: Annotated[
+        float, Option(min=0.0, max=1.0, help="Share of the samples for them.", rich_help_panel=LEARNING)
+    ] = 0.3,
     prompt: Annotated[
         list[str] | None,
         Option(help="Of the sample sheets (repeat).", show_default="24 common things", rich_help_panel=RUN),
@@ -247,11 +258,15 @@ def train_transformer(
     from model.config import TRANSFORMER_PRESETS, SamplingDefaults
     from model.training.export import ExportOptions, export, find_start, find_vae
     from model.training.loop import find_place
+    from model.training.preserve import read_prompts
     from model.training.selection import Selection
     from model.training.train_transformer import PROMPTS, TransformerOptions, train
 
     if start is not None and vocabulary is not None:
         raise typer.BadParameter(f"{vocabulary}, and --start brings its own tokenizer", param_hint="--vocabulary")
+    if preserve is not None and start is None:
+        raise typer.BadParameter("needs --start: a new model has nothing to preserve", param_hint="--preserve")
+    begun = find_start(start) if start else None
     options = TransformerOptions(
         tuple(data),
         loop.options(going_on=start is not None),
@@ -268,11 +283,13 @@ def train_transformer(
         vocabulary=vocabulary or 8192,
         selection=Selection(selection.weights(), frozenset(selection.source or ()), selection.shares()),
         prompts=tuple(prompt or PROMPTS),
+        sampling=begun.sampling if begun else SamplingDefaults(),
+        preserve=read_prompts(preserve) if preserve else (),
+        preserve_share=preserve_share,
         cache=cache,
         rules=rules.rules(),
         stream=stream,
     )
-    begun = find_start(start) if start else None
     image_tokenizer = begun.vae if begun and begun.vae and vae is None else find_vae(vae or FIRST_STAGE)
     if begun and begun.vae and image_tokenizer is not begun.vae and not (loop.out / "state.pt").exists():
         from model.training import train_vae
@@ -284,8 +301,7 @@ def train_transformer(
     train(options, image_tokenizer, begun.tokenizer if begun else None, begun.transformer if begun else None)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
         path = loop.out / "checkpoint"
-        sampling = begun.sampling if begun else SamplingDefaults()
-        named = ExportOptions(checkpoint.name, checkpoint.licence, checkpoint.data_note, sampling)
+        named = ExportOptions(checkpoint.name, checkpoint.licence, checkpoint.data_note, options.sampling)
         clip = begun.clip if begun and image_tokenizer is begun.vae else None  # it reads the same tokens
         export(loop.out, image_tokenizer, path, named, clip)
         typer.echo(path)
@@ -363,28 +379,3 @@ def train_clip(
     words = tokenizer or (vae if is_checkpoint(vae) else SECOND_STAGE)
     train(options, find_vae(vae), Tokenizer.load(words / "tokenizer.json"))
     typer.echo(loop.out)
-
-
-@spread()
-def export_run(
-    run: Annotated[Path, Argument(metavar="RUN", help="Folder of a `train transformer` run, finished or not.")],
-    out: Annotated[Path, Option("-o", "--out", help="Folder of the checkpoint to write.")],
-    checkpoint: CheckpointFlags,
-    vae: Annotated[Path, Option(help="Folder of the `train vae` run, or of a checkpoint.")] = FIRST_STAGE,
-    temperature: Annotated[float, Option(min=0.0, max=5.0, help="Sampling default.")] = 1.0,
-    top_k: Annotated[int, Option(min=0, help="Sampling default.")] = 0,
-    top_p: Annotated[float, Option(min=0.0, max=1.0, help="Sampling default.")] = 1.0,
-    guidance: Annotated[float, Option(min=0.0, max=20.0, help="Sampling default.")] = 3.0,
-    clip: Annotated[
-        Path | None, Option(help="Folder of the `train clip` run, or of a checkpoint with one.", show_default="none")
-    ] = None,
-    document: Annotated[list[Path] | None, Option(help="A file to put beside the weights (repeat).")] = None,
-) -> None:
-    """Write a training run's model as a checkpoint to serve."""
-    from model.config import SamplingDefaults
-    from model.training.export import ExportOptions, export, find_vae
-
-    sampling = SamplingDefaults(temperature, top_k, top_p, guidance)
-    options = ExportOptions(checkpoint.name, checkpoint.licence, checkpoint.data_note, sampling, tuple(document or ()))
-    export(run, find_vae(vae), out, options, clip)
-    typer.echo(out)

@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from model.checkpoints import Checkpoint
-from model.config import CheckpointConfig, TransformerConfig, transformer_config
+from model.config import CheckpointConfig, SamplingDefaults, TransformerConfig, transformer_config
+from model.errors import DataError
 from model.painter import Painter
 from model.sheets import contact_sheet
 from model.tokenizer import Tokenizer
@@ -39,6 +40,7 @@ from model.training.loop import (
 )
 from model.training.loop import train as run_loop
 from model.training.optimizers import muon_and_adamw
+from model.training.preserve import PreservingExamples, draw_once
 from model.training.selection import Selection
 from model.transformer import Transformer
 from model.vae import VAE
@@ -74,6 +76,11 @@ class TransformerOptions:
     vocabulary: int = 8192  # text tokens, where a tokenizer is trained
     selection: Selection = field(default_factory=Selection)
     prompts: tuple[str, ...] = PROMPTS  # of the sample sheets
+    sampling: SamplingDefaults = field(
+        default_factory=SamplingDefaults
+    )  # of the sample sheets, and of what is preserved
+    preserve: tuple[str, ...] = ()  # prompts that the start draws itself, so as not to forget them
+    preserve_share: float = 0.3  # of the samples: these drawings
     cache: Path = Path("data/prepared")
     rules: Rules = RULES  # what is fit to train on
     stream: bool = False  # read tars one after another, instead of preparing all pictures on disk
@@ -206,11 +213,9 @@ def parameter_groups(model: Transformer) -> tuple[list[nn.Parameter], list[nn.Pa
     return hidden, [p for p in model.parameters() if id(p) not in chosen]
 
 
-def sample_sheet(model: Transformer, vae: VAE, tokenizer: Tokenizer, prompts: Sequence[str]) -> Image.Image:
-    """One picture a prompt with seed 0, painted by the engine that serves."""
-    config = CheckpointConfig("training", "", vae.config, model.config)
-    painter = Painter(Checkpoint(config, tokenizer, vae, model, Path()))
-    pictures = painter.generate_each(prompts, seed=0, temperature=0.9, top_k=256, guidance=3.0)
+def sample_sheet(checkpoint: Checkpoint, prompts: Sequence[str]) -> Image.Image:
+    """One picture a prompt with seed 0 and the checkpoint's sampling defaults, painted by the engine that serves."""
+    pictures = Painter(checkpoint).generate_each(prompts, seed=0)
     return contact_sheet(pictures, prompts, columns=6)
 
 
@@ -220,7 +225,7 @@ def train(
     """Train, or go on training, in `options.loop.out`; returns the averaged transformer and the tokenizer.
 
     tokenizer: one is trained on the captions when not given. start: weights to begin from, for fine-tuning.
-    Raises DataError.
+    Raises DataError, and PromptTooLong for a prompt to preserve.
     """
     place = find_place(options.loop)
     examples = find_examples(options, vae, place)
@@ -238,13 +243,26 @@ def train(
     model = start or Transformer(transformer_config(options.preset, **changes))
     if place.first:
         write_config(folder, model.config)
+
+    def whole(transformer: Transformer) -> Checkpoint:
+        config = CheckpointConfig("training", "", vae.config, transformer.config, options.sampling)
+        return Checkpoint(config, words, vae, transformer, Path())
+
+    if options.preserve:
+        if start is None:
+            raise DataError("preserve: prompts, and no start; a new model has nothing to preserve")
+        with first_goes_first(place):
+            path = folder / "preserved.npz"
+            drawn = draw_once(whole(start), options.preserve, place.device, options.loop.seed, path)
+        examples = PreservingExamples(examples, drawn, options.preserve_share)
+
     batches = Batches(examples, words, options, place.device, model.config)
     hidden, rest = parameter_groups(model)
 
     def sample(average: nn.Module, path: Path) -> None:
         assert isinstance(average, Transformer)
         if options.prompts:
-            sample_sheet(average, vae, words, options.prompts).save(path)
+            sample_sheet(whole(average), options.prompts).save(path)
 
     run = Run(
         model=model,
