@@ -33,11 +33,22 @@ SENTENCES = (
     "a bus full of tourists", "a slice of pizza straight from naples", "a jazz guitar on stage",
     "a turtle racing downhill", "a giant mushroom lost in fog", "a snowman who loves july", "what a pretty butterfly!",
 )  # fmt: skip
+IDEAS = (  # no text of corpus/evocations.txt is among them
+    "gratitude", "jealousy", "boredom", "swimming", "a woman laughing", "cooking for friends", "rush hour",
+    "monday morning", "running out of time", "our first kiss", "a violent thunderstorm", "being homesick",
+    "the weight of silence", "forgetting a name", "a heated debate about money", "blorp",
+)  # fmt: skip
 NUMBERS = ("one", "two", "three", "four", "five")
 PROMPTS = {
     "common": COMMON,
     "hard": HARD,
     "sentences": SENTENCES,
+    "ideas": IDEAS,
+    "backgrounds": tuple(
+        f"{thing} on a {colour} background"
+        for thing in ("a cat", "a rocket", "a red apple", "a house", "an owl", "a snowman")
+        for colour in ("blue", "green", "pink", "black")
+    ),
     "styles": tuple(
         f"{thing}, {style}"
         for thing in ("a cat", "a rocket", "a red apple", "a house")

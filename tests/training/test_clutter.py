@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from app.commands.sheets import IDEAS
 from model.config import transformer_config
 from model.tokenizer import Tokenizer
 from model.training.clutter import UNKNOWN, clutter
@@ -50,6 +51,11 @@ def test_every_drawing_that_is_brought_to_mind_is_in_the_corpus_and_every_text_b
     texts = [text for texts in evocations().values() for text in texts]
     assert len(set(texts)) == len(texts) > 300
     assert all(text and text == text.strip().lower() for text in texts)
+
+
+def test_the_gallerys_ideas_were_not_taught() -> None:
+    taught = {text for texts in evocations().values() for text in texts}
+    assert not taught.intersection(IDEAS)
 
 
 def test_text_is_learnt_from_plain_captions_only() -> None:
