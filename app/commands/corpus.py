@@ -121,8 +121,12 @@ def _table(counts: Counts) -> Table:
         tars = {kind: number for kind, number in met.corrupt.items() if "shard" in kind}
         for kind, number in tars.items():
             table.add_row("tars that are none" if kind == "shard" else "tars that are cut short", f"{number:,}", "")
+        others = {"row of a list that cannot be read": met.corrupt["list"], **met.unused}
+        for kind, number in others.items():
+            if number:
+                table.add_row(kind, f"{number:,}", "")
         kinds = [
-            ("corrupt: ", {kind: number for kind, number in met.corrupt.items() if kind not in tars}),
+            ("corrupt: ", {kind: number for kind, number in met.corrupt.items() if kind in ("picture", "text")}),
             ("refused: ", counts.refused),
             ("", {"joined to a row of an index file": counts.joined} if counts.files else {}),
             ("", {"passed": counts.passed}),

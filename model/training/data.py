@@ -3,10 +3,11 @@
     for sample in iterate([Path("shards")], split="train", seed=1, epoch=0):
         sample.image, sample_caption(sample.captions, rng)
 
-A folder holds pictures (.webp .png .jpg .jpeg, at any depth) with a .json or .txt of the same name beside each, or
-shards; a shard is an uncompressed tar with KEY.webp and KEY.json or KEY.txt (the WebDataset layout). A .txt is one
-caption. A .json has "captions": [[weight, text], ...] (or texts only, or one text as "caption" or "text") and any other
-fields, which become `Sample.meta`; "split" is the one that `iterate` reads.
+A folder holds pictures (PICTURES, at any depth) with a .json or .txt of the same name beside each, or a list of
+captions (`listed`), or shards; a shard is an uncompressed tar with KEY.webp and KEY.json or KEY.txt (the WebDataset
+layout). A .txt is one caption. A .json has "captions": [[weight, text], ...] (or texts only, or one text as "caption"
+or "text"; where it has none, a .txt beside it gives one) and any other fields, which become `Sample.meta`; "split" is
+the one that `iterate` reads.
 
 Everything is indexed first and read at random after that, so any order can be walked, split and taken up again. Knows
 nothing of models or tokens.
@@ -20,22 +21,27 @@ import logging
 import math
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model.errors import DataError
+from model.training.listed import LISTS, read_list
 
 logger = logging.getLogger(__name__)
 
 SIZE = 256  # side of a sample's picture, in pixels
-PICTURES = (".webp", ".png", ".jpg", ".jpeg")
-TEXTS = (".json", ".txt")
+PICTURES = (
+    ".webp", ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".avif",
+    ".heic", ".heif",  # which Pillow cannot read: they are counted as that, and not passed over in silence
+)  # fmt: skip
+TEXTS = (".json", ".txt", ".caption")
+_FORKS = "._"  # files of macOS beside those that they are named after
 
 Pixels = npt.NDArray[np.uint8]
 Captions = list[tuple[float, str]]
@@ -61,11 +67,12 @@ class Sample:
 
 @dataclass
 class Report:
-    """What a walk met. corrupt: what cannot be read, by kind; names: the first few of it."""
+    """What a walk met. corrupt: what cannot be read, by kind; names: the first few of it; unused: what has no place."""
 
     read: int = 0
     without_caption: int = 0
-    corrupt: Counter[str] = field(default_factory=Counter)  # "picture", "text", "shard", "end of a shard"
+    corrupt: Counter[str] = field(default_factory=Counter)  # "picture", "text", "shard", "end of a shard", "list"
+    unused: Counter[str] = field(default_factory=Counter)  # "text without a picture", "second picture of one name"
     names: list[str] = field(default_factory=list)
 
     @property
@@ -84,6 +91,8 @@ class Report:
         if self.corrupt:
             kinds = ", ".join(f"{kind} {count}" for kind, count in self.corrupt.items())
             line += f"; {self.corrupt.total()} cannot be read and were left out ({kinds}): {', '.join(self.names)}"
+        if self.unused:
+            line += f"; unused: {', '.join(f'{kind} {count}' for kind, count in self.unused.items())}"
         return line
 
 
@@ -108,41 +117,59 @@ class Entry:
     key: str
     picture: Piece
     text: Piece | None
-    suffix: str  # of the text: ".json", ".txt" or ""
+    suffix: str  # of the text: one of TEXTS, or ""
+    caption: Piece | None = None  # for a text that has none
+    listed: tuple[Any, ...] = ()  # captions of a list, for a sample without any beside it
 
 
-def _pair(found: dict[tuple[str, str], dict[str, Piece]]) -> Iterator[Entry]:
-    for (_, key), pieces in found.items():
-        picture = next((pieces[s] for s in PICTURES if s in pieces), None)
-        if picture is not None:
-            suffix = next((s for s in TEXTS if s in pieces), "")
-            yield Entry(key, picture, pieces.get(suffix), suffix)
+Found = dict[tuple[str, str], dict[str, Piece]]  # (folder, key) -> the files of that name, by their endings
+
+
+def _pair(found: Found, report: Report, listed: Mapping[tuple[str, str], list[Any]]) -> Iterator[Entry]:
+    with_pictures = {folder for (folder, _), pieces in found.items() if not pieces.keys().isdisjoint(PICTURES)}
+    for (folder, key), pieces in found.items():
+        pictures = [pieces[s] for s in PICTURES if s in pieces]
+        texts = [s for s in TEXTS if s in pieces]
+        if pictures:
+            report.unused["second picture of one name"] += len(pictures) - 1
+            suffix, *more = texts or [""]
+            beside = pieces[more[0]] if more else None
+            yield Entry(key, pictures[0], pieces.get(suffix), suffix, beside, tuple(listed.get((folder, key), ())))
+        elif texts and folder in with_pictures:  # elsewhere it may be anything: the statistics beside shards
+            report.unused["text without a picture"] += 1
+    report.unused["line of a list without a picture"] += sum(place not in found for place in listed)
+    report.unused = +report.unused
 
 
 def _in_tar(path: Path, report: Report) -> Iterator[Entry]:
-    found: dict[tuple[str, str], dict[str, Piece]] = {}
+    found: Found = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                if member.isfile():
-                    folder, _, name = member.name.rpartition("/")
+                folder, _, name = member.name.rpartition("/")
+                if member.isfile() and not name.startswith(_FORKS):
                     key, _, suffix = name.partition(".")  # WebDataset: the key ends at the first dot
                     place = found.setdefault((folder, key), {})
                     place[f".{suffix.lower()}"] = Piece(path, member.offset_data, member.size)
     except (tarfile.ReadError, OSError) as error:
         report.note("end of a shard" if found else "shard", f"{path.name} ({error})")
-    yield from _pair(found)
+    yield from _pair(found, report, {})
 
 
 def _in_folder(folder: Path, report: Report) -> Iterator[Entry]:
-    found: dict[tuple[str, str], dict[str, Piece]] = {}
+    found: Found = {}
+    listed: dict[tuple[str, str], list[Any]] = {}
     for path in sorted(folder.rglob("*")):
         suffix = path.suffix.lower()
         if suffix == ".tar":
             yield from _in_tar(path, report)
-        elif suffix in PICTURES or suffix in TEXTS:
+        elif path.name.lower() in LISTS:
+            for name, captions in read_list(path, lambda what: report.note("list", what)).items():
+                picture = path.parent / name
+                listed.setdefault((str(picture.parent), picture.stem), []).extend(captions)
+        elif (suffix in PICTURES or suffix in TEXTS) and not path.name.startswith(_FORKS):
             found.setdefault((str(path.parent), path.stem), {})[suffix] = Piece(path)
-    yield from _pair(found)
+    yield from _pair(found, report, listed)
 
 
 def index(paths: Sequence[Path], report: Report | None = None) -> list[Entry]:
@@ -172,8 +199,12 @@ def _weighted(captions: object) -> Captions:
         raise ValueError(f"captions are a text or a list, not {type(captions).__name__}")
     found: Captions = []
     for entry in texts:
-        weight, text = (1.0, entry) if isinstance(entry, str) else entry
-        if not isinstance(text, str) or not math.isfinite(weight := float(weight)) or weight < 0:
+        try:
+            weight, text = (1.0, entry) if isinstance(entry, str) else entry
+            weight = float(weight)
+        except (TypeError, ValueError, OverflowError):
+            weight, text = math.nan, None
+        if not isinstance(text, str) or not math.isfinite(weight) or weight < 0:
             raise ValueError(f"a caption is a text or [weight, text], not {entry!r}")
         if weight and text.strip():
             found.append((weight, text.strip()))
@@ -196,6 +227,8 @@ def parse_text(raw: bytes, suffix: str) -> tuple[Captions, dict[str, Any]]:
 def square(image: Image.Image, size: int = SIZE) -> Pixels:
     """Any picture -> (size, size, 3) RGB: turned as its EXIF says, on white, centre-cropped, resized (Lanczos)."""
     image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # 16 bits of grey, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.new("RGB", rgba.size, "white")
@@ -222,6 +255,9 @@ def load(entry: Entry, position: int = 0, split: str | None = None) -> Sample | 
     """Read and decode one sample; None when it belongs to another split. Raises Corrupt."""
     try:
         captions, meta = parse_text(entry.text.read(), entry.suffix) if entry.text else ([], {})
+        if not captions and entry.caption:
+            captions, _ = parse_text(entry.caption.read(), "")
+        captions = captions or _weighted(list(entry.listed))
     except (ValueError, OSError, RecursionError) as error:
         raise Corrupt("text", error) from error
     if split is not None and meta.get("split", "train") != split:
@@ -229,6 +265,8 @@ def load(entry: Entry, position: int = 0, split: str | None = None) -> Sample | 
     try:
         with Image.open(io.BytesIO(entry.picture.read())) as image:
             size, pixels = image.size, square(image)
+    except UnidentifiedImageError as error:
+        raise Corrupt("picture", "no picture of a kind that can be read") from error
     except Exception as error:  # damage makes Pillow's readers stumble over anything: struct.error, EOFError, KeyError
         raise Corrupt("picture", error) from error
     return Sample(entry.key, pixels, captions, meta, size, position)
@@ -297,7 +335,7 @@ def _walk(
         kept = sample if refine is None else refine(sample)
         if kept is not None:
             yield kept
-    if report.corrupt:
+    if report.corrupt or report.unused:
         logger.warning("%s", report)
     if report.undecodable and not report.read and start == 0:
         where = entries[0].picture.path

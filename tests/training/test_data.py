@@ -106,6 +106,33 @@ def test_what_cannot_be_read_is_counted_and_left_out(tmp_path: Path, caplog: pyt
     assert "4 cannot be read" in caplog.text
 
 
+def test_no_picture_and_no_caption_is_passed_over_in_silence(tmp_path: Path) -> None:
+    for at, name in enumerate(("a.gif", "b.bmp", "c.TIFF", "d.avif", "e.jfif", "two.jpg", "two.png")):
+        kind = {"a": "GIF", "b": "BMP", "c": "TIFF", "d": "AVIF", "t": "PNG"}.get(name[0], "JPEG")
+        Image.open(io.BytesIO(picture(at))).convert("RGB").save(tmp_path / name, kind)
+    (tmp_path / "f.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "lost.txt").write_text("a cat whose picture is lost")
+    (tmp_path / "._a.gif").write_bytes(b"what macOS leaves")
+    (tmp_path / "numbers").mkdir()
+    (tmp_path / "numbers" / "00000_stats.json").write_text("{}")  # beside shards, not beside pictures
+    report = Report()
+    assert keys([tmp_path], report=report) == ["a", "b", "c", "d", "e", "two"]
+    assert report.corrupt == {"picture": 1}
+    assert report.unused == {"text without a picture": 1, "second picture of one name": 1}
+    assert "unused: " in str(report)
+
+
+def test_a_json_without_a_caption_leaves_it_to_the_text_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(picture(1, kind="JPEG"))
+    (tmp_path / "a.json").write_text('{"original_width": 640}')
+    (tmp_path / "a.txt").write_text("a cat")
+    (tmp_path / "b.jpg").write_bytes(picture(2, kind="JPEG"))
+    (tmp_path / "b.caption").write_text("a dog")
+    first, second = iterate([tmp_path])
+    assert (first.captions, first.meta) == ([(1.0, "a cat")], {"original_width": 640})
+    assert second.captions == [(1.0, "a dog")]
+
+
 @pytest.mark.parametrize("missing", ["empty", "absent", "broken.tar", "other"])
 def test_nothing_at_all_is_an_error_that_names_the_path(tmp_path: Path, missing: str) -> None:
     (tmp_path / "empty").mkdir()
@@ -170,6 +197,15 @@ def test_any_picture_becomes_a_square_of_rgb(width: int, height: int, mode: str)
     assert pixels.dtype == np.uint8
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_of_grey_keep_their_shades(kind: str) -> None:
+    shades = np.linspace(0, 65535, 256).astype(np.uint16)
+    out = io.BytesIO()
+    Image.fromarray(np.tile(shades, (256, 1))).save(out, kind)
+    with Image.open(out) as image:
+        assert np.array_equal(square(image)[0, :, 0], np.arange(256))
+
+
 def test_transparency_shows_white_and_the_middle_is_kept() -> None:
     image = Image.new("RGBA", (512, 256), (255, 0, 0, 255))
     image.paste((0, 0, 255, 255), (128, 0, 384, 256))
@@ -191,7 +227,9 @@ def test_captions_are_read_in_every_spelling(raw: str, expected: list[tuple[floa
 
 
 @pytest.mark.parametrize("raw", ["[]", '{"captions": 3}', '{"captions": [[1, 2]]}', '{"captions": [[-1, "a"]]}',
-                                 '{"captions": [[NaN, "a"]]}', '{"captions": [[1]]}'])  # fmt: skip
+                                 '{"captions": [[NaN, "a"]]}', '{"captions": [[1]]}',
+                                 '{"captions": [3]}', '{"captions": [[null, "a"]]}', '{"captions": [null]}',
+                                 '{"captions": [[1%s, "a"]]}' % ("0" * 400)])  # fmt: skip
 def test_malformed_captions_are_value_errors(raw: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_text(raw.encode(), ".json")

@@ -156,7 +156,10 @@ def layout_of(path: Path, looked_at: int = 100) -> str:
         found[_layout_of(fields)] += 1
     del found[""]
     if not found:
-        raise DataError(f"{path}: not an index file of a known layout ({', '.join(LAYOUTS)})")
+        raise DataError(
+            f"{path}: not an index file of a known layout ({', '.join(LAYOUTS)}), nor a folder or tar of pictures; "
+            "name a picture's folder, and unpack .zip and .tar.gz"
+        )
     return found.most_common(1)[0][0]
 
 
