@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -47,13 +47,44 @@ class Prepared:
     images: Bytes  # (n, 256, 256, 3), memory-mapped
     lines: list[dict[str, Any]]  # captions [[weight, text], ...], concept, kind, split, mirror, source
 
+    def why_no_captions(self) -> str:
+        """Why pictures are without a caption, as the report has it: "no caption 3, caption not English 2"."""
+        reasons = _report(self.folder).get("captions", {})
+        return ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Indices of the pictures of one split, "train" or "val"."""
         return np.array([i for i, line in enumerate(self.lines) if line.get("split", "train") == split], dtype=np.int64)
 
 
+def _report(home: Path) -> dict[str, Any]:
+    path = home / "report.json"
+    return cast(dict[str, Any], json.loads(path.read_text())) if path.exists() else {}
+
+
+def _state(data: Sequence[Path], cache: Path) -> str:
+    """Changes with the names, sizes and times of the files, of which those in the cache are none."""
+    digest, cache = hashlib.sha256(), cache.resolve()
+    for path in (Path(path).resolve() for path in data):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and not file.is_relative_to(cache):
+                known = file.stat()
+                digest.update(f"{file} {known.st_size} {known.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _up_to_date(home: Path, data: Sequence[Path]) -> bool:
+    """True where `home` holds what was made of these data as they are now."""
+    made_of = _report(home).get("state")
+    # One without a state was made before states were kept. Data that went away stay prepared.
+    return made_of is None or not all(Path(path).exists() for path in data) or made_of == _state(data, home.parent)
+
+
 def _write(data: Sequence[Path], folder: Path, rules: Rules) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    state = _state(data, folder.parent)
+    for made in (folder / "captions.jsonl", *folder.glob("tokens-*")):  # of what the data were before
+        made.unlink(missing_ok=True)
     judge, report, captions = Filter(captions=False, rules=rules), Report(), Counter[str]()
     files: dict[str, FileReport] = {}
     raw, lines = folder / "images.raw.partial", folder / "captions.jsonl.partial"
@@ -74,7 +105,7 @@ def _write(data: Sequence[Path], folder: Path, rules: Rules) -> None:
     log.info("%d pictures; passed and refused: %s", count, json.dumps(counts))
     if not count:
         raise DataError(f"{', '.join(map(str, data))}: no picture is fit to train on: {report}; {json.dumps(counts)}")
-    (folder / "report.json").write_text(json.dumps({"read": str(report), **counts}, indent=2) + "\n")
+    (folder / "report.json").write_text(json.dumps({"read": str(report), "state": state, **counts}, indent=2) + "\n")
     raw.replace(folder / "images.raw")
     lines.replace(folder / "captions.jsonl")
 
@@ -88,14 +119,14 @@ def home_of(data: Sequence[Path], rules: Rules) -> str:
 
 
 def prepare(data: Sequence[Path], folder: Path, rules: Rules = RULES) -> Prepared:
-    """Read every picture of `data` once into `folder`, or take what an earlier call left there.
+    """Read every picture of `data` once into `folder`, or take what an earlier call left there of the same files.
 
     data: folders and tars of pictures, and index files, whose captions go before the pictures' own. Pictures that
     break a rule are left out. A picture with no caption left stays, for the VAE alone. Where no picture names a split,
     the last 2 % (at least one) become "val". Raises DataError when nothing can be read.
     """
     home = folder / home_of(data, rules)
-    if not (home / "captions.jsonl").exists():
+    if not (home / "captions.jsonl").exists() or not _up_to_date(home, data):
         _write(data, home, rules)
     with (home / "captions.jsonl").open() as texts:
         lines = [json.loads(line) for line in texts]

@@ -1,0 +1,43 @@
+"""What is kept ready of pictures follows the pictures, and says why it is of no use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from model.errors import DataError
+from model.training.prepare import prepare
+from model.training.selection import Selection, choose
+from tests.training.test_data import picture
+
+
+def put(folder: Path, name: str, seed: int, caption: str) -> None:
+    (folder / f"{name}.png").write_bytes(picture(seed, kind="PNG"))
+    (folder / f"{name}.txt").write_text(caption)
+
+
+def test_a_folder_is_read_again_when_something_in_it_has_changed(tmp_path: Path) -> None:
+    data, cache = tmp_path / "data", tmp_path / "data" / "cache"  # what is kept is no data, even within it
+    data.mkdir()
+    put(data, "a", 1, "a red cat")
+    home = prepare([data], cache).folder
+    (home / "tokens-of-before.npy").write_bytes(b"")
+    assert len(prepare([data], cache).lines) == 1
+    assert (home / "tokens-of-before.npy").exists()
+    (data / "a.txt").write_text("a blue cat")
+    os.utime(data / "a.txt", ns=(1, 1))
+    assert prepare([data], cache).lines[0]["captions"] == [[1.0, "a blue cat"]]
+    assert not (home / "tokens-of-before.npy").exists()
+    put(data, "b", 2, "a dog")
+    assert len(prepare([data], cache).lines) == 2
+
+
+def test_pictures_without_a_fit_caption_are_refused_with_the_reason(tmp_path: Path) -> None:
+    for at, caption in enumerate(("ein kleiner Hund sitzt auf der Wiese vor dem alten Haus", "", "")):
+        put(tmp_path, str(at), at, caption)
+    prepared = prepare([tmp_path], tmp_path / "cache")
+    with pytest.raises(DataError, match=r"none of 3 pictures has a caption .*no caption 2.*--any-language") as refused:
+        choose(prepared, Selection())
+    assert "caption not English 1" in str(refused.value)
