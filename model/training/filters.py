@@ -28,7 +28,7 @@ from model.training.duplicates import Seen
 _MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
 _DATE = rf"(\d{{1,4}}[-/. ]\d{{1,2}}[-/. ]\d{{1,4}}|(\d{{1,2}}\s+)?({_MONTHS})\s+(\d{{1,2}},?\s+)?\d{{2,4}})"
 _BOILERPLATE = re.compile(
-    rf"((photo(graph(ed)?)?|image|picture|taken|created|uploaded)\s+(on|at|from)\s+(the\s+)?)?{_DATE}\.?"
+    rf"((photo(graph(ed)?)?|image|picture)?\s*(taken|created|uploaded)?\s+(on|at|from)\s+(the\s+)?)?{_DATE}\.?"
     r"|(img|dsc|dscn|dscf|image|photo|picture|untitled|screenshot|thumbnail|file)[-_ ]*\d*(\.(jpe?g|png|webp|gif))?"
     r"|(click|tap) (here )?to (enlarge|view|zoom)|image not available|https?://\S+",
     re.IGNORECASE,
@@ -67,7 +67,7 @@ def english(text: str, least: float = 0.002) -> bool:
     Two words say little about a language ("a taco"), so the question is not whether English is the best guess but
     whether it can be ruled out: its probability by py3langid (langid.py, Lui & Baldwin 2012) is below `least`.
     """
-    letters = [character for character in text if character.isalpha()]
+    letters = [] if text.isascii() else [character for character in text if character.isalpha()]
     if 2 * sum(map(_latin, letters)) < len(letters):
         return False
     if len(text.split()) < 3:

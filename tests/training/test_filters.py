@@ -36,7 +36,8 @@ def test_other_languages_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["IMG_2041.jpg", "DSC 0012", "photographed on 12 May 2009", "2009-05-12", "untitled",
-                                  "https://example.org/a.png", "Tap to zoom", "taken on March 3, 2011"])  # fmt: skip
+                                  "https://example.org/a.png", "Tap to zoom", "taken on March 3, 2011",
+                                  "Photo taken on 4 May 2010", "image from 2009-05-12"])  # fmt: skip
 def test_boilerplate_is_refused(text: str) -> None:
     assert not filters.not_boilerplate(text)
 
