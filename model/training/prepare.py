@@ -62,12 +62,12 @@ def _report(home: Path) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(path.read_text())) if path.exists() else {}
 
 
-def _state(data: Sequence[Path], cache: Path) -> str:
-    """Changes with the names, sizes and times of the files, of which those in the cache are none."""
-    digest, cache = hashlib.sha256(), cache.resolve()
+def state_of(data: Sequence[Path], made: Path | None = None) -> str:
+    """Changes with the names, sizes and times of files and of all in folders, but what was made of them in `made`."""
+    digest, made = hashlib.sha256(), made.resolve() if made else None
     for path in (Path(path).resolve() for path in data):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and not file.is_relative_to(cache):
+            if file.is_file() and not (made and file.is_relative_to(made)):
                 known = file.stat()
                 digest.update(f"{file} {known.st_size} {known.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
@@ -77,12 +77,12 @@ def _up_to_date(home: Path, data: Sequence[Path]) -> bool:
     """True where `home` holds what was made of these data as they are now."""
     made_of = _report(home).get("state")
     # One without a state was made before states were kept. Data that went away stay prepared.
-    return made_of is None or not all(Path(path).exists() for path in data) or made_of == _state(data, home.parent)
+    return made_of is None or not all(Path(path).exists() for path in data) or made_of == state_of(data, home)
 
 
 def _write(data: Sequence[Path], folder: Path, rules: Rules) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    state = _state(data, folder.parent)
+    state = state_of(data, folder)
     for made in (folder / "captions.jsonl", *folder.glob("tokens-*")):  # of what the data were before
         made.unlink(missing_ok=True)
     judge, report, captions = Filter(captions=False, rules=rules), Report(), Counter[str]()

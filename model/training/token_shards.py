@@ -30,7 +30,7 @@ from model.training.data import Report, Sample, iterate
 from model.training.duplicates import Seen, fingerprint, look
 from model.training.filters import Filter, Rules
 from model.training.loop import Place, first_goes_first, wait_for_all
-from model.training.prepare import home_of, to_tensor, vae_digest
+from model.training.prepare import home_of, state_of, to_tensor, vae_digest
 from model.training.published.store import CaptionStore, FileReport, parted
 from model.vae import VAE
 
@@ -215,7 +215,9 @@ def token_shards(data: Sequence[Path], vae: VAE, cache: Path, rules: Rules, plac
     """
     pictures, files = parted(data)
     tars = tars_of(pictures)
-    home = cache / f"tokens-{home_of(files, rules)}-{vae_digest(vae)}"
+    home = cache / "-".join(
+        ["tokens", home_of(files, rules), vae_digest(vae), *([state_of(files)[:12]] if files else [])]
+    )
     homes = [home_of_tar(tar, home) for tar in tars]
     missing = [at for at in range(place.rank, len(tars), place.world) if not homes[at].exists()]
     captions = home / "captions.sqlite"

@@ -234,6 +234,9 @@ def test_captions_come_from_index_files(home: Path, tmp_path: Path) -> None:
     (tmp_path / "cc3m.tsv").write_text("a red boat on a lake\thttps://pictures.example/1.jpg\n")
     [found] = token_shards((tar, tmp_path / "cc3m.tsv"), train_vae.load(home / "vae"), tmp_path, RULES, HERE)
     assert texts([found]) == ["a red boat on a lake"]
+    (tmp_path / "cc3m.tsv").write_text("a blue boat on the lake\thttps://pictures.example/1.jpg\n")
+    [found] = token_shards((tar, tmp_path / "cc3m.tsv"), train_vae.load(home / "vae"), tmp_path, RULES, HERE)
+    assert texts([found]) == ["a blue boat on the lake"]
 
 
 def test_what_cannot_be_streamed_is_said_in_words(home: Path, tmp_path: Path) -> None:
