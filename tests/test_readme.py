@@ -34,7 +34,11 @@ def test_the_python_runs(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_commands_parse() -> None:
-    lines = [line.partition("dalle-server ")[2] for block in blocks("bash") for line in block.splitlines()]
+    lines = [
+        line.partition("dalle-server ")[2]
+        for block in blocks("bash")
+        for line in block.replace("\\\n", "").splitlines()
+    ]
     commands = [shlex.split(line, comments=True) for line in lines if line and not line.startswith("&&")]
     assert len(commands) >= 8
     for arguments in commands:

@@ -86,10 +86,10 @@ def clutter(caption: str, random: np.random.Generator, concept: str = "") -> str
     """`caption` with one to three additions.
 
     A feeling, a verb or an idea names no thing ("love", "a man running"): texts that bring `concept` to mind
-    (corpus/evocations.txt) take the caption's place three times in five, most of them bare. Words that nobody knows are
+    (corpus/evocations.txt) take the caption's place three times in four, most of them bare. Words that nobody knows are
     about `UNKNOWN`: without a picture of its own such a text would be drawn as the mean of all pictures, a blank sheet.
     """
-    if random.random() < 0.6 and (evoked := _evoked(concept, random)):
+    if random.random() < 0.75 and (evoked := _evoked(concept, random)):
         if random.random() < 0.6:
             return evoked
         caption = evoked

@@ -32,7 +32,7 @@ def test_captions_keep_what_they_say() -> None:
 def test_texts_without_a_thing_bring_one_to_mind() -> None:
     random = np.random.default_rng(0)
     found = [clutter("a red heart", random, "red-heart") for _ in range(500)]
-    assert 0.3 < sum("red heart" in text for text in found) / len(found) < 0.5
+    assert 0.2 < sum("red heart" in text for text in found) / len(found) < 0.3
     bare = {text for text in found if text in evocations()["red-heart"]}
     assert bare == set(evocations()["red-heart"])
     assert all("cat" in clutter("a cat", random, "cat") for _ in range(100))  # nothing brings a cat to mind but itself
