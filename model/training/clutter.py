@@ -8,6 +8,7 @@ it learns to look for the words that it knows. Word dropout turned round (compar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -74,12 +75,49 @@ def _described(caption: str, random: np.random.Generator) -> str:
     return caption if first == "the" else f"{adjective} {caption}"
 
 
+@cache
+def _known_words() -> tuple[str, ...]:
+    texts = (*_ADJECTIVES, *_ENDINGS, *_OPENINGS, *(text for texts in evocations().values() for text in texts))
+    return tuple(sorted({word for text in texts for word in text.split() if len(word) > 3 and word.isalpha()}))
+
+
+def _spliced(random: np.random.Generator) -> str:
+    """The head of one word and the tail of another: nobody knows it, and its pieces are those of English."""
+    head, tail = _pick(_known_words(), random), _pick(_known_words(), random)
+    return head[: (len(head) + 1) // 2] + tail[len(tail) // 2 :]
+
+
+def _unknown(random: np.random.Generator) -> str:
+    """A text that names nothing: words that nobody knows, bare or with clutter around them, or the clutter alone."""
+    word = _spliced if random.random() < 0.6 else _invented
+    kind = random.random()
+    if kind < 0.35:
+        return " ".join(word(random) for _ in range(int(random.integers(1, 4))))
+    if kind < 0.75:
+        thing = word(random)
+        return _surrounded(f"{article(thing)} {thing}", random)
+    texts = (_ADJECTIVES, _ENDINGS) if random.random() < 0.5 else (_ENDINGS, _ENDINGS)
+    return " ".join(_pick(some, random).lstrip(", ") for some in texts[: int(random.integers(1, 3))])
+
+
 def _evoked(concept: str, random: np.random.Generator) -> str | None:
     """A text without a thing that brings this concept to mind; None where there is none."""
-    if concept == UNKNOWN and random.random() < 0.5:
-        return " ".join(_invented(random) for _ in range(int(random.integers(1, 4))))
+    if concept == UNKNOWN and random.random() < 0.8:
+        return _unknown(random)
     texts = evocations().get(concept)
     return _pick(texts, random) if texts else None
+
+
+def _surrounded(caption: str, random: np.random.Generator) -> str:
+    opened, described, ended = random.random(3) < (0.4, 0.4, 0.5)
+    if described or not (opened or ended):
+        caption = _described(caption, random)
+    if opened:
+        caption = f"{_pick(_OPENINGS, random)} {caption}"
+    if ended:
+        ending = _invented(random) if random.random() < 0.1 else _pick(_ENDINGS, random)
+        caption = f"{caption} {ending}".replace(" ,", ",")
+    return caption
 
 
 def clutter(caption: str, random: np.random.Generator, concept: str = "") -> str:
@@ -93,12 +131,4 @@ def clutter(caption: str, random: np.random.Generator, concept: str = "") -> str
         if random.random() < 0.6:
             return evoked
         caption = evoked
-    opened, described, ended = random.random(3) < (0.4, 0.4, 0.5)
-    if described or not (opened or ended):
-        caption = _described(caption, random)
-    if opened:
-        caption = f"{_pick(_OPENINGS, random)} {caption}"
-    if ended:
-        ending = _invented(random) if random.random() < 0.1 else _pick(_ENDINGS, random)
-        caption = f"{caption} {ending}".replace(" ,", ",")
-    return caption
+    return _surrounded(caption, random)

@@ -24,7 +24,7 @@ from model.errors import DataError
 from model.painter import Painter
 from model.sheets import contact_sheet
 from model.tokenizer import Tokenizer
-from model.training.clutter import clutter
+from model.training.clutter import UNKNOWN, clutter
 from model.training.cross_entropy import linear_cross_entropy
 from model.training.data import sample_caption
 from model.training.examples import Examples, find_examples
@@ -144,7 +144,7 @@ class Batches:
         example = self.examples.draw(step, place, random, options.mirror)
         image, caption = example.image, sample_caption(example.captions, random)
         dropped = random.random() < options.null_captions
-        cluttered = options.clutter > 0 and random.random() < options.clutter
+        cluttered = random.random() < options.clutter or (options.clutter > 0 and example.concept == UNKNOWN)
         if cluttered:
             evoking = example.kind == "single"  # such a text would not say how a composition looks
             caption = clutter(caption, random, (example.concept or "") if evoking else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from model.config import transformer_config
 from model.tokenizer import Tokenizer
 from model.training.clutter import UNKNOWN, clutter
 from model.training.corpus.concepts import everyday, evocations
-from model.training.train_transformer import Batch, losses
+from model.training.examples import Example
+from model.training.loop import LoopOptions
+from model.training.train_transformer import Batch, Batches, TransformerOptions, losses
 from model.transformer import Transformer
 
 
@@ -40,10 +44,38 @@ def test_texts_without_a_thing_bring_one_to_mind() -> None:
 
 def test_words_that_nobody_knows_have_one_drawing() -> None:
     random = np.random.default_rng(0)
-    known = set(" ".join(evocations()[UNKNOWN]).split())
-    found = [clutter("a thinking face", random, UNKNOWN) for _ in range(300)]
-    invented = [text for text in found if "face" not in text and not known.intersection(text.split())]
-    assert len(set(invented)) == len(invented) > 50
+    found = [clutter("a thinking face", random, UNKNOWN) for _ in range(1000)]
+    named = [text for text in found if "thinking face" in text]
+    assert 0.2 < len(named) / len(found) < 0.3
+    others = [text for text in found if not any(idea in text for idea in ("thinking", *evocations()[UNKNOWN]))]
+    assert 0.5 < len(others) / len(found) < 0.7
+    assert len(set(others)) > 0.8 * len(others)
+    assert not [text for text in others if not text or "  " in text or text != text.strip()]
+
+
+def test_the_unknown_is_always_drawn_for_the_unknown(tiny_checkpoint: Path) -> None:
+    tokenizer = Tokenizer.load(tiny_checkpoint / "tokenizer.json")
+
+    class Examples:
+        """Of one concept."""
+
+        def __init__(self, concept: str) -> None:
+            self.concept = concept
+
+        def draw(self, *_: object) -> Example:
+            return Example([(1.0, "a red circle")], np.zeros(1024, np.int64), self.concept)
+
+    def changed(concept: str, share: float) -> float:
+        loop = LoopOptions(out=Path("nowhere"), steps=1, batch=200)
+        options = TransformerOptions((), loop, null_captions=0.0, clutter=share)
+        config = transformer_config("tiny", text_vocab=512)
+        batches = Batches(Examples(concept), tokenizer, options, torch.device("cpu"), config)  # type: ignore[arg-type]
+        plain = tokenizer.encode("a red circle")
+        return sum(batches._sample(0, place)[0] != plain for place in range(200)) / 200
+
+    assert changed(UNKNOWN, 0.1) > 0.95
+    assert 0.02 < changed("circle", 0.1) < 0.2
+    assert changed(UNKNOWN, 0.0) == 0
 
 
 def test_every_drawing_that_is_brought_to_mind_is_in_the_corpus_and_every_text_brings_one() -> None:
