@@ -9,6 +9,7 @@ import typer
 from typer import Argument, Option
 
 from app.commands.flags import CheckpointFlags, spread
+from app.commands.train import FIRST_STAGE
 
 
 @spread()
@@ -16,7 +17,7 @@ def export(
     run: Annotated[Path, Argument(metavar="RUN", help="Folder of a `train transformer` run, finished or not.")],
     out: Annotated[Path, Option("-o", "--out", help="Folder of the checkpoint to write.")],
     checkpoint: CheckpointFlags,
-    vae: Annotated[Path, Option(help="Folder of the `train vae` run, or of a checkpoint.")] = Path("runs/vae"),
+    vae: Annotated[Path, Option(help="Folder of the `train vae` run, or of a checkpoint.")] = FIRST_STAGE,
     temperature: Annotated[float, Option(min=0.0, max=5.0, help="Sampling default.")] = 1.0,
     top_k: Annotated[int, Option(min=0, help="Sampling default.")] = 0,
     top_p: Annotated[float, Option(min=0.0, max=1.0, help="Sampling default.")] = 1.0,

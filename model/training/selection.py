@@ -68,12 +68,12 @@ def choose(prepared: Prepared, selection: Selection) -> tuple[npt.NDArray[np.int
     DataError when nothing is chosen.
     """
     rows = np.array([row for row in prepared.rows("train") if selection.takes(prepared.lines[row])], dtype=np.int64)
-    if not any(line.get("captions") for line in prepared.lines):
-        raise DataError(
-            f"none of {len(prepared.lines)} pictures has a caption to learn from ({prepared.why_no_captions()}): each "
-            "needs a text of its name beside it (a.jpg and a.txt), in English unless --any-language is given"
-        )
     if not len(rows):
+        if not any(line.get("captions") for line in prepared.lines):
+            raise DataError(
+                f"none of {len(prepared.lines)} pictures has a caption to learn from ({prepared.why_no_captions()}): "
+                "each needs a text of its name beside it (a.jpg and a.txt), in English unless --any-language is given"
+            )
         raise DataError(f"{prepared.folder}: the selection leaves none of {len(prepared.lines)} pictures")
     keys = []
     for row in rows:

@@ -76,9 +76,7 @@ class TransformerOptions:
     vocabulary: int = 8192  # text tokens, where a tokenizer is trained
     selection: Selection = field(default_factory=Selection)
     prompts: tuple[str, ...] = PROMPTS  # of the sample sheets
-    sampling: SamplingDefaults = field(
-        default_factory=SamplingDefaults
-    )  # of the sample sheets, and of what is preserved
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)  # of the sheets, and of what is preserved
     preserve: tuple[str, ...] = ()  # prompts that the start draws itself, so as not to forget them
     preserve_share: float = 0.3  # of the samples: these drawings
     cache: Path = Path("data/prepared")
