@@ -38,6 +38,7 @@ def build(
     ] = None,
     seed: Annotated[int, Option(min=0, help="Of the compositions.")] = 0,
     grounds: Annotated[int, Option(min=0, max=12, help="Every drawing also on so many colours, in its place.")] = 0,
+    pairs: Annotated[int, Option(min=0, help="Every thing also with so many others, and two to five times.")] = 0,
     processes: Annotated[int | None, Option(min=1, help="Processes.", show_default="one a processor")] = None,
 ) -> None:
     """Fetch packages with npm and apt-get, render their drawings, write tar shards, a manifest and NOTICE."""
@@ -62,6 +63,7 @@ def build(
             sources=source,
             seed=seed,
             grounds=grounds,
+            pairs=pairs,
             processes=processes,
             progress=progress,
         )

@@ -25,7 +25,12 @@ class Selection:
     mix: Mapping[str, float] = field(default_factory=dict)  # kind -> share of the samples; kinds not named are left out
 
     def weight(self, concept: str) -> float:
-        """How often a concept is drawn, against the others of its kind; 0 for one that is not chosen."""
+        """How often a concept is drawn, against the others of its kind; 0 for one that is not chosen.
+
+        A pair of things (cat+dog) that is not named itself is drawn as often as the rarer of the two.
+        """
+        if "+" in concept and concept not in self.concepts:
+            return min(self.weight(part) for part in concept.split("+"))
         if not self.concepts or concept in self.concepts:
             return self.concepts.get(concept, 1.0)
         fitting = (n for n in self.concepts if n.endswith("*") and concept.startswith(n[:-1]))

@@ -61,7 +61,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 texts = captions.of_background(name_of(name), ground)
                 add(f"background-{name}-{vendor}", "background", name, texts, vendor, picture)
             for at, name in enumerate(FIGURES):
-                boxes = compose._ARRANGEMENTS[2 + at % 4][0]
+                boxes = compose._ARRANGEMENTS[2 + at % 4]
                 texts = captions.of_count(name_of(name), len(boxes))
                 add(
                     f"count-{name}-{vendor}",

@@ -59,7 +59,7 @@ def draw(prompt: str) -> Image.Image:
     word, _, rest = prompt.partition(" ")
     if word in NUMBERS:
         number = NUMBERS[word]
-        boxes = [WHOLE] if number == 1 else compose._ARRANGEMENTS[number][0]
+        boxes = [WHOLE] if number == 1 else compose._ARRANGEMENTS[number]
         return drawn([(singular(rest), box) for box in boxes])
     for joint, (first, second) in {
         " to the left of ": (LEFT, RIGHT), " to the right of ": (RIGHT, LEFT), " above ": (UPPER, LOWER),

@@ -194,6 +194,21 @@ def test_every_drawing_on_colours_exactly_where_it_stands_alone(built: Built, tm
     assert not [key for key in more if "flag" in key or "arrow" in key]
 
 
+def test_every_thing_with_others_and_two_to_five_times(built: Built, tmp_path: Path) -> None:
+    build(tmp_path / "pairs", built.cache, pairs=2)
+    found = samples(tmp_path / "pairs")
+    times = {key: sample for key, sample in found.items() if sample.meta["kind"] == "count"}
+    cats = {key for key in times if key.startswith("noto-cat-face")}
+    assert cats == {f"noto-cat-face-times-{number}" for number in (2, 3, 4, 5)}
+    assert not [key for key in times if "flag" in key or "arrow" in key]
+    shown = [sample.meta["concept"] for sample in found.values() if sample.meta["kind"] == "pair"]
+    assert shown
+    assert len({frozenset(pair.split("+")) for pair in shown}) == len(shown)
+    # The shapes and singles are as they were without.
+    alone = {key for key, sample in samples(built.out).items() if sample.meta["kind"] in ("single", "recolour")}
+    assert alone <= found.keys()
+
+
 def test_training_keeps_two_drawings_of_every_concept(built: Built) -> None:
     left = Counter(s.meta["concept"] for s in iterate([built.out], split="train") if s.meta["kind"] == "single")
     drawn = Counter(s.meta["concept"] for s in iterate([built.out]) if s.meta["kind"] == "single")
@@ -401,6 +416,26 @@ def test_a_count_shows_as_many_and_none_overlap() -> None:
             assert 0 <= top < bottom <= 1
             for other in boxes[at + 1 :]:
                 assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+def test_a_thing_is_the_same_wherever_it_stands_among_so_many() -> None:
+    """Squares of one size, apart by whole groups of four tokens: the tokens of one place serve in all."""
+    two, three, four = (compose.count(Random(0), thing("cat-face"), "k", number).placed for number in (2, 3, 4))
+    pair = compose.pair(Random(0), thing("cat-face"), thing("dog-face"), "k").placed
+    cells = {tuple(round(32 * edge, 6) for edge in box) for _, box in (*two, *three, *four, *pair)}
+    assert {(right - left, bottom - top) for left, top, right, bottom in cells} == {(14, 14)}
+    assert {left % 4 for left, *_ in cells} == {1}
+    five = [[32 * edge for edge in box] for _, box in compose.count(Random(0), thing("cat-face"), "k", 5).placed]
+    assert {(right - left, bottom - top) for left, top, right, bottom in five} == {(10, 10)}
+    assert len({left % 4 for left, *_ in five}) == 1
+
+
+def test_a_number_is_always_named_but_for_two() -> None:
+    texts = {n: [text for _, text in captions.of_count(parse_name("cat"), n)] for n in (2, 3, 4, 5)}
+    assert texts[2] == ["two cats", "2 cats", "cats"]
+    assert texts[3] == ["three cats", "3 cats"]
+    assert "one cat" in [text for _, text in captions.of_single(everyday()["cat-face"], "flat")]
+    assert not [text for _, text in captions.of_single(everyday()["grapes"], "flat") if text.startswith("one ")]
 
 
 def test_no_two_pairs_show_the_same_two_things() -> None:

@@ -205,6 +205,14 @@ def test_selection_shares_by_kind_then_concept_then_picture(corpus: Path, stage_
         choose(prepared, Selection(sources=frozenset({"nowhere"})))
 
 
+def test_a_pair_is_chosen_where_both_its_things_are() -> None:
+    chosen = Selection(concepts={"cat": 1.0, "dog": 0.5, "star+heart": 2.0})
+    assert chosen.weight("cat+dog") == chosen.weight("dog+cat") == 0.5
+    assert chosen.weight("cat+bus") == chosen.weight("star") == 0
+    assert chosen.weight("star+heart") == 2.0
+    assert Selection().weight("cat+bus") == 1.0
+
+
 def test_concepts_of_a_file_may_have_weights(tmp_path: Path) -> None:
     path = tmp_path / "concepts.txt"
     path.write_text("cat\n\ndog 0.5\n circle-in-* 2\n")

@@ -26,7 +26,7 @@ from model.errors import DataError
 from model.training.shards import LIMIT, ShardWriter
 
 from . import clipart, emoji, faces, icons, manifest
-from .compose import SHARES, Picture, compositions, hold_out, on_grounds, plain_shapes, shapes, single
+from .compose import SHARES, Picture, compositions, hold_out, on_grounds, plain_shapes, shapes, single, together
 from .drawing import WHITE, RenderError, encode, ink_of_file, ink_of_svg, paint, visible_share
 from .manifest import Summary
 from .packages import Fetched, FetchError, fetch
@@ -146,14 +146,16 @@ def _listed(sources: Sequence[Source], cache: Path, asked: bool, summary: Summar
 
 
 def _plan(
-    drawings: Sequence[Drawing], plain: Sequence[Drawing], selection: str, seed: int, grounds: int
+    drawings: Sequence[Drawing], plain: Sequence[Drawing], selection: str, seed: int, grounds: int, pairs: int
 ) -> list[Picture]:
     """Every picture to be made, in the order of the shards."""
     pictures = [single(drawing) for drawing in drawings]
     if selection == "eval":
         return [Picture(**{**vars(p), "kind": "eval", "split": "eval"}) for p in pictures]
     pictures += shapes(Random(f"{seed} shapes"), plain)
-    pictures += compositions(Random(f"{seed} compositions"), drawings, SHARES[selection])
+    shares = SHARES[selection] | (dict.fromkeys(("pair", "count"), 0.0) if pairs else {})
+    pictures += compositions(Random(f"{seed} compositions"), drawings, shares)
+    pictures += together(Random(f"{seed} together"), drawings, pairs) if pairs else []
     for drawing in drawings:
         pictures += on_grounds(Random(f"{seed} {drawing.key}"), drawing, grounds)
     pictures = hold_out(Random(f"{seed} val"), pictures)
@@ -169,6 +171,7 @@ def build(
     sources: Sequence[str] | None = None,
     seed: int = 0,
     grounds: int = 0,
+    pairs: int = 0,
     processes: int | None = None,
     shard_bytes: int = LIMIT,
     progress: Progress | None = None,
@@ -178,7 +181,9 @@ def build(
     selection: "common", the everyday things by the emoji vendors (about 8000 pictures, four minutes on two cores);
     "full", all sources; "eval", the held-out vendor's drawings, whose share-alike licence keeps them out of training.
     cache: packages and rendered drawings are kept here. sources: only these, and each of them is then needed.
-    grounds: every drawing also on so many of the named colours, in its place. processes: default, one a processor.
+    grounds: every drawing also on so many of the named colours, in its place.
+    pairs: every drawing of a thing in up to so many pairs, and two to five times; 0 leaves a few of both to chance.
+    processes: default, one a processor.
     progress: called with what is being done, done, of how many.
     Raises DataError for a package that cannot be had and is needed, for a licence that is not allowed, and for an `out`
     that holds shards already.
@@ -197,7 +202,8 @@ def build(
         drawings = [drawing for drawing in listed if drawing.key in inks]
         if not drawings:
             raise DataError(f"none of {len(listed)} drawings can be rendered: {dict(summary.dropped)}")
-        pictures = _plan(drawings, [drawing for drawing in plain if drawing.key in inks], selection, seed, grounds)
+        shapes_left = [drawing for drawing in plain if drawing.key in inks]
+        pictures = _plan(drawings, shapes_left, selection, seed, grounds, pairs)
         _write(out, pictures, inks, workers, shard_bytes, summary, report)
     return summary
 

@@ -52,6 +52,8 @@ def of_single(concept: Concept, style: str, keywords: Sequence[str] = ()) -> Cap
         (0.25, [template.format(a=name.full, n=name.text) for template in STYLES[style] for name in concept.names]),
         (0.05, [f"{first.full} on a white background"]),
     ]
+    if concept.countable:
+        groups.append((0.03, [f"one {first.text}"]))
     if concept.synonyms:
         groups.append((0.10, [name.full for name in concept.synonyms]))
     if keywords:
@@ -103,8 +105,10 @@ def of_pair(first: Name, second: Name, above: bool) -> Captions:
 
 
 def of_count(name: Name, number: int) -> Captions:
+    """The bare plural stands for two alone: with every number it would stand for a mixture of pictures."""
     many = plural(name.text)
-    return weighted([(0.8, [f"{NUMBERS[number]} {many}"]), (0.15, [f"{number} {many}"]), (0.05, [many])])
+    groups: list[tuple[float, Sequence[str]]] = [(0.8, [f"{NUMBERS[number]} {many}"]), (0.15, [f"{number} {many}"])]
+    return weighted([*groups, (0.05, [many])] if number == 2 else groups)
 
 
 def of_place(name: Name, size: str, place: str) -> Captions:

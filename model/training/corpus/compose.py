@@ -94,14 +94,35 @@ def on_grounds(rng: Random, drawing: Drawing, number: int) -> Iterator[Picture]:
         )
 
 
+_CELL = 1 / 32  # of the canvas's side: what one image token covers
+_HALF, _THIRD = 14, 10  # cells that a thing is wide where two, or three, stand in a row
+
+
+def _slot(left: int, top: int, cells: int) -> Box:
+    """A square of so many cells. In squares of one size a thing has the same pixels, and nearly the same tokens."""
+    return left * _CELL, top * _CELL, (left + cells) * _CELL, (top + cells) * _CELL
+
+
+_LEFT, _RIGHT = _slot(1, 9, _HALF), _slot(17, 9, _HALF)
+_UPPER, _LOWER = _slot(9, 1, _HALF), _slot(9, 17, _HALF)
+# Where so many of a thing stand: few places, apart by whole groups of tokens, so that what is learnt in one serves in
+# all, and a model may copy what it has drawn.
+_ARRANGEMENTS: dict[int, tuple[Box, ...]] = {
+    2: (_LEFT, _RIGHT),
+    3: (_UPPER, _slot(1, 17, _HALF), _slot(17, 17, _HALF)),
+    4: tuple(_slot(x, y, _HALF) for y in (1, 17) for x in (1, 17)),
+    5: (
+        *(_slot(x, 0, _THIRD) for x in (3, 19)),
+        _slot(11, 11, _THIRD),
+        *(_slot(x, 22, _THIRD) for x in (3, 19)),
+    ),
+}
+
+
 def pair(rng: Random, first: Drawing, second: Drawing, key: str) -> Picture:
     """Two drawings of one source side by side (70 %) or one above the other."""
     above = rng.random() < 0.3
-    boxes: tuple[Box, Box] = (
-        ((0.06, 0.03, 0.94, 0.48), (0.06, 0.52, 0.94, 0.97))
-        if above
-        else ((0.03, 0.1, 0.48, 0.9), (0.52, 0.1, 0.97, 0.9))
-    )
+    boxes = (_UPPER, _LOWER) if above else (_LEFT, _RIGHT)
     return Picture(
         key,
         "pair",
@@ -113,36 +134,18 @@ def pair(rng: Random, first: Drawing, second: Drawing, key: str) -> Picture:
     )
 
 
-def _row(count: int, top: float, bottom: float, left: float = 0.02, right: float = 0.98) -> list[Box]:
-    gap = 0.02
-    width = (right - left - gap * (count - 1)) / count
-    return [(left + at * (width + gap), top, left + at * (width + gap) + width, bottom) for at in range(count)]
-
-
-_ARRANGEMENTS: dict[int, list[list[Box]]] = {
-    2: [_row(2, 0.1, 0.9), _row(2, 0.1, 0.9), [*_row(1, 0.03, 0.49), *_row(1, 0.51, 0.97)]],
-    3: [_row(3, 0.2, 0.8), [*_row(1, 0.04, 0.49), *_row(2, 0.51, 0.96)]],
-    4: [[*_row(2, 0.05, 0.48), *_row(2, 0.52, 0.95)], _row(4, 0.25, 0.75)],
-    5: [
-        [*_row(3, 0.14, 0.49), *_row(2, 0.51, 0.86, 0.18, 0.82)],
-        [*_row(2, 0.04, 0.34, 0.04, 0.96), *_row(1, 0.35, 0.65), *_row(2, 0.66, 0.96, 0.04, 0.96)],
-    ],
-}
-
-
-def count(rng: Random, drawing: Drawing, key: str) -> Picture:
-    """Two to five of the same drawing."""
-    number = rng.choice((2, 2, 3, 3, 4, 5))
+def count(rng: Random, drawing: Drawing, key: str, number: int = 0) -> Picture:
+    """So many of the same drawing, two to five; with 0 the number is drawn too."""
+    number = number or rng.choice((2, 2, 3, 3, 4, 5))
     counted = [name for name in drawing.concept.names if name.article in ("a", "an")]
     name = counted[0] if rng.random() < 0.7 else rng.choice(counted)
-    boxes = rng.choice(_ARRANGEMENTS[number])
     return Picture(
         key,
         "count",
         drawing.concept.slug,
         captions.of_count(name, number),
         drawing,
-        tuple((drawing.key, box) for box in boxes),
+        tuple((drawing.key, box) for box in _ARRANGEMENTS[number]),
         mirror=drawing.concept.mirror,
     )
 
@@ -234,8 +237,7 @@ def compositions(rng: Random, drawings: Sequence[Drawing], shares: dict[str, flo
 
     No two pairs show the same two things, so a pair in "val" is one that training never saw.
     """
-    things = [d for d in drawings if d.concept.group in _THINGS and not d.colour]
-    counted = [d for d in things if d.concept.countable and (d.everyday or d.concept.names[0].text.count(" ") < 2)]
+    counted = _counted(drawings)
     shown = [d for d in drawings if _fit_for_grounds(d)]
     number = {kind: round(share * len(drawings)) for kind, share in shares.items()}
     if shown:
@@ -246,6 +248,31 @@ def compositions(rng: Random, drawings: Sequence[Drawing], shares: dict[str, flo
         yield from (count(rng, next(pick), f"count-{at:06d}") for at in range(number["count"]))
         yield from (place(rng, next(pick), f"place-{at:06d}") for at in range(number["place"]))
         yield from _pairs(rng, counted, number["pair"])
+
+
+def _counted(drawings: Sequence[Drawing]) -> list[Drawing]:
+    things = [d for d in drawings if d.concept.group in _THINGS and not d.colour and d.concept.countable]
+    return [d for d in things if d.everyday or d.concept.names[0].text.count(" ") < 2]
+
+
+def together(rng: Random, drawings: Sequence[Drawing], pairs: int) -> Iterator[Picture]:
+    """Every thing that can be counted two, three, four and five times, and in up to so many pairs of its source.
+
+    As in `compositions`, no two pairs show the same two things.
+    """
+    seen: set[frozenset[str]] = set()
+    of = defaultdict(list)
+    for drawing in _counted(drawings):
+        of[drawing.source].append(drawing)
+        yield from (count(rng, drawing, f"{drawing.key}-times-{number}", number) for number in _ARRANGEMENTS)
+    for source in sorted(of):
+        for _ in range(pairs):
+            some = rng.sample(of[source], len(of[source]))
+            for first, second in zip(some[::2], some[1::2], strict=False):
+                names = frozenset((first.concept.names[0].text, second.concept.names[0].text))
+                if len(names) == 2 and names not in seen:
+                    seen.add(names)
+                    yield pair(rng, first, second, f"{first.key}-and-{second.key}")
 
 
 def _by_concept(rng: Random, drawings: Sequence[Drawing]) -> Iterator[Drawing]:
