@@ -29,10 +29,11 @@ def gallery(
     check_out(out)
     if sheet not in NAMES:
         raise typer.BadParameter(f"{sheet} is none of {', '.join(NAMES)}", param_hint="--sheet")
-    texts = _read(prompts) if prompts else None
     import model
+    from model.prompts import read_prompts
     from model.sheets import contact_sheet
 
+    texts = read_prompts(prompts) if prompts else ()
     painter = model.load(weights, device)
     bars = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(TextColumn("painting"), *bars, console=Console(stderr=True), transient=True) as progress:
@@ -45,13 +46,3 @@ def gallery(
         pictures, told = each(painter, texts, how, advance) if texts else paint(sheet, painter, how, advance)
     save_image(contact_sheet(pictures, told, columns=columns), out, {"seed": seed})
     typer.echo(out)
-
-
-def _read(prompts: Path) -> list[str]:
-    try:
-        texts = [text for text in prompts.read_text().splitlines() if text.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{prompts}: {error}", param_hint="--prompts") from None
-    if not texts:
-        raise typer.BadParameter(f"{prompts}: holds no prompt", param_hint="--prompts")
-    return texts

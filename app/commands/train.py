@@ -256,9 +256,9 @@ def train_transformer(
 ) -> None:
     """Stage 2: the transformer, on captions and image tokens. Leaves a checkpoint to serve in OUT/checkpoint."""
     from model.config import TRANSFORMER_PRESETS, SamplingDefaults
+    from model.prompts import read_prompts
     from model.training.export import ExportOptions, export, find_start, find_vae
     from model.training.loop import find_place
-    from model.training.preserve import read_prompts
     from model.training.selection import Selection
     from model.training.train_transformer import PROMPTS, TransformerOptions, train
 

@@ -16,6 +16,7 @@ from model.evaluate.estimates import Estimate, mean, proportion
 from model.evaluate.findings import REAL, REPAINTED, SHUFFLED, Findings, NotMeasured, Section
 from model.evaluate.judge import Places
 from model.evaluate.stage_one import repaint
+from model.prompts import read_prompts
 
 SHOWN = 60
 
@@ -24,18 +25,13 @@ def top(ranks: Places | Sequence[int], k: int) -> list[bool]:
     return [int(rank) <= k for rank in ranks]
 
 
-def read_prompts(context: Context, path: Path) -> list[tuple[str, int | None]]:
+def asked_of(context: Context, path: Path) -> list[tuple[str, int | None]]:
     """Prompts of a person's own, one a line, and which tested or other thing each asks for.
 
     A tab and a concept's name behind a prompt say it; else it is the longest name of a thing found in the prompt, and
     None, not judged, where none is. Raises DataError.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    if not lines:
-        raise DataError(f"{path}: holds no prompt")
+    lines = read_prompts(path)
     names = {thing.name.text: i for i, thing in enumerate(context.things)}
     found: list[tuple[str, int | None]] = []
     for line in lines:
@@ -59,7 +55,7 @@ def concepts(context: Context, prompts: Path | None = None) -> Findings:
     """
     asked: list[tuple[str, int | None]] = [(thing.name.full, i) for i, thing in enumerate(context.tested)]
     if prompts is not None:
-        asked = read_prompts(context, prompts)
+        asked = asked_of(context, prompts)
     pictures = [row[0] for row in context.paint([prompt for prompt, _ in asked])]
     judged = [
         (prompt, number, picture)

@@ -64,7 +64,7 @@ def evaluate(
 ) -> Report:
     """Measure `painter` against the corpus in `data`. Pictures, features and counts are kept in `out` and used again.
 
-    parts: of PARTS, in any order. prompts: a file of prompts for the concepts (`concepts.read_prompts`). held_out: a
+    parts: of PARTS, in any order. prompts: a file of prompts for the concepts (`concepts.asked_of`). held_out: a
     folder of drawings by a vendor never trained on. progress: called with what is being done, done, of how many.
     Raises DataError for a corpus that cannot be read, for a prompt file that cannot be used, and where the judge's
     packages are missing; and what the painter raises.

@@ -25,17 +25,6 @@ from model.training.examples import MEASURED, Example, Examples
 logger = logging.getLogger(__name__)
 
 
-def read_prompts(path: Path) -> tuple[str, ...]:
-    """Prompts of a file, one a line. Raises DataError for one that cannot be read or has none."""
-    try:
-        found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    if not found:
-        raise DataError(f"{path}: no prompts, and one a line is meant")
-    return found
-
-
 def draw(checkpoint: Checkpoint, prompts: Sequence[str], device: torch.device, seed: int) -> list[Example]:
     """A drawing of each prompt with the checkpoint's sampling defaults, as samples. The checkpoint is left as it was.
 

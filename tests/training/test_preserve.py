@@ -15,6 +15,7 @@ import model
 from app.cli import app
 from model.checkpoints import Checkpoint, load
 from model.errors import DataError
+from model.prompts import read_prompts
 from model.training import preserve
 from model.training.examples import Example
 
@@ -104,10 +105,10 @@ def test_the_command_and_that_it_goes_on(zorbs: Path, tiny_checkpoint: Path, tmp
 
 def test_bad_lists_are_refused(zorbs: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.txt: cannot be read"):
-        preserve.read_prompts(tmp_path / "nowhere.txt")
+        read_prompts(tmp_path / "nowhere.txt")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(DataError, match=r"empty\.txt: no prompts"):
-        preserve.read_prompts(tmp_path / "empty.txt")
+        read_prompts(tmp_path / "empty.txt")
     done = CliRunner().invoke(app, ["train", "transformer", str(zorbs), "--preserve", str(tmp_path / "empty.txt")])
     assert done.exit_code == 2
     assert "needs --start" in done.output
