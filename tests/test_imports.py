@@ -22,6 +22,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.errors": (),
     "model.config": ("model.errors",),
     "model.sheets": (),
+    "model.prompts": ("model.errors",),
     "model.tokenizer": CORE,
     "model.vae": CORE,
     "model.transformer": CORE,
@@ -32,6 +33,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.training": ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS),
     "model.evaluate": (
         "model.painter",
+        "model.prompts",
         "model.sheets",
         "model.inference",
         "model.checkpoints",
