@@ -11,6 +11,7 @@
 # TORCH         which PyTorch: "cpu", "cuda", or a pip requirement of your own ("torch==2.12.1", with pip options
 #               after it if need be). Default: cuda if `nvidia-smi` finds a GPU, else cpu. Change it with `make clean`.
 # PRESET        what `make train` trains: tiny, small or default. Default small, which a CPU can.
+# TEST_WORKERS  how many tests `make test` runs at a time. Default 2.
 # PYTHON        the Python, 3.11 or newer, that .venv is made with. Default python3.
 
 HOST ?= 127.0.0.1
@@ -19,6 +20,7 @@ PRESET ?= small
 PYTHON ?= python3
 TORCH ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
 VENV ?= .venv
+TEST_WORKERS ?= 2
 
 PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 TORCH_VERSION := 2.13.0
@@ -29,8 +31,9 @@ SHELL := /bin/bash
 serve: $(VENV)/.installed
 	@exec $(VENV)/bin/dalle-server serve --host "$(HOST)" --port "$(PORT)"
 
+# Two tests at a time, each file's one after another, each with one thread for its arithmetic.
 test: lint
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check

@@ -74,7 +74,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
 def test_it_learns_a_toy_set_and_to_tell_sides_and_colours(
     corpus: Path, home: Path, vae: VAE, tokenizer: Tokenizer
 ) -> None:
-    train_clip.train(options(corpus, home, "toy"), vae, tokenizer)
+    train_clip.train(options(corpus, home, "toy", steps=90), vae, tokenizer)
     found = history(home / "toy")[-1]
     assert found["val_chance"] == 1 / 8
     assert found["val_text_to_image"] >= 0.75
