@@ -215,6 +215,16 @@ def train_transformer(
         float,
         Option(min=0.0, max=1.0, help="Share of pictures with every token withheld.", rich_help_panel=LEARNING),
     ] = 0.2,
+    glimpses: Annotated[
+        int,
+        Option(
+            min=0,
+            max=64,
+            help="For each picture so many further texts, from which alone a few of their picture's tokens are told: "
+            "words are learnt at a tenth of the price. With --clutter, such texts as people type.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = 0,
     mirror: Annotated[
         float,
         Option(min=0.0, max=1.0, help="Chance of a mirror image, where one is allowed.", rich_help_panel=LEARNING),
@@ -278,6 +288,7 @@ def train_transformer(
         clutter=clutter,
         withhold=withhold,
         blind=blind,
+        glimpses=glimpses,
         mirror=mirror,
         easy_share=easy_share,
         vocabulary=vocabulary or 8192,

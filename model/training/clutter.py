@@ -52,6 +52,7 @@ _ENDINGS = _phrases("""
     as fast as possible|that everybody likes|which nobody has seen before|, digital art|from above|from far away
     in the distance|, very simple|, no text|in the middle of nowhere|, 1990s
 """)
+_LINKS = _phrases("and|thinking about|full of|, a symbol of|on the subject of|or|;|who dreams of")  # to an idea beside
 UNKNOWN = "thinking-face"  # what is drawn for words that nobody knows
 _LETTERS = ("bcdfghjklmnprstvwz", "aeiou")
 
@@ -76,8 +77,13 @@ def _described(caption: str, random: np.random.Generator) -> str:
 
 
 @cache
+def _ideas() -> tuple[str, ...]:
+    return tuple(text for texts in evocations().values() for text in texts)
+
+
+@cache
 def _known_words() -> tuple[str, ...]:
-    texts = (*_ADJECTIVES, *_ENDINGS, *_OPENINGS, *(text for texts in evocations().values() for text in texts))
+    texts = (*_ADJECTIVES, *_ENDINGS, *_OPENINGS, *_ideas())
     return tuple(sorted({word for text in texts for word in text.split() if len(word) > 3 and word.isalpha()}))
 
 
@@ -85,6 +91,13 @@ def _spliced(random: np.random.Generator) -> str:
     """The head of one word and the tail of another: nobody knows it, and its pieces are those of English."""
     head, tail = _pick(_known_words(), random), _pick(_known_words(), random)
     return head[: (len(head) + 1) // 2] + tail[len(tail) // 2 :]
+
+
+@cache
+def _empty_phrases() -> tuple[str, ...]:
+    """The clutter without a word that brings something to mind by itself."""
+    ideas = set(_ideas())
+    return tuple(phrase for phrase in (*_ADJECTIVES, *_ENDINGS) if ideas.isdisjoint(phrase.split()))
 
 
 def _unknown(random: np.random.Generator) -> str:
@@ -96,8 +109,7 @@ def _unknown(random: np.random.Generator) -> str:
     if kind < 0.75:
         thing = word(random)
         return _surrounded(f"{article(thing)} {thing}", random)
-    texts = (_ADJECTIVES, _ENDINGS) if random.random() < 0.5 else (_ENDINGS, _ENDINGS)
-    return " ".join(_pick(some, random).lstrip(", ") for some in texts[: int(random.integers(1, 3))])
+    return " ".join(_pick(_empty_phrases(), random).lstrip(", ") for _ in range(int(random.integers(1, 3))))
 
 
 def _evoked(concept: str, random: np.random.Generator) -> str | None:
@@ -108,7 +120,8 @@ def _evoked(concept: str, random: np.random.Generator) -> str | None:
     return _pick(texts, random) if texts else None
 
 
-def _surrounded(caption: str, random: np.random.Generator) -> str:
+def _surrounded(caption: str, random: np.random.Generator, *, named: bool = False) -> str:
+    """named: the caption names a thing, which then counts for more than any idea that is put beside it."""
     opened, described, ended = random.random(3) < (0.4, 0.4, 0.5)
     if described or not (opened or ended):
         caption = _described(caption, random)
@@ -116,6 +129,8 @@ def _surrounded(caption: str, random: np.random.Generator) -> str:
         caption = f"{_pick(_OPENINGS, random)} {caption}"
     if ended:
         ending = _invented(random) if random.random() < 0.1 else _pick(_ENDINGS, random)
+        if named and random.random() < 0.3:
+            ending = f"{_pick(_LINKS, random)} {_pick(_ideas(), random)}"
         caption = f"{caption} {ending}".replace(" ,", ",")
     return caption
 
@@ -124,11 +139,9 @@ def clutter(caption: str, random: np.random.Generator, concept: str = "") -> str
     """`caption` with one to three additions.
 
     A feeling, a verb or an idea names no thing ("love", "a man running"): texts that bring `concept` to mind
-    (corpus/evocations.txt) take the caption's place three times in four, most of them bare. Words that nobody knows are
+    (corpus/evocations.txt) take the caption's place three times in five, most of them bare. Words that nobody knows are
     about `UNKNOWN`: without a picture of its own such a text would be drawn as the mean of all pictures, a blank sheet.
     """
-    if random.random() < 0.75 and (evoked := _evoked(concept, random)):
-        if random.random() < 0.6:
-            return evoked
-        caption = evoked
-    return _surrounded(caption, random)
+    if random.random() < (0.75 if concept == UNKNOWN else 0.6) and (evoked := _evoked(concept, random)):
+        return evoked if random.random() < 0.6 else _surrounded(evoked, random)
+    return _surrounded(caption, random, named=True)

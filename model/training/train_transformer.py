@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from model.tokenizer import Tokenizer
 from model.training.clutter import UNKNOWN, clutter
 from model.training.cross_entropy import linear_cross_entropy
 from model.training.data import sample_caption
-from model.training.examples import Examples, find_examples
+from model.training.examples import Examples, Ids, find_examples
 from model.training.filters import RULES, Rules
 from model.training.loop import (
     LoopOptions,
@@ -46,6 +46,7 @@ from model.transformer import Transformer
 from model.vae import VAE
 
 IMAGE_WEIGHT = 7.0  # to 1 for the text: 2102.12092, section 2.2
+GLIMPSED = 8  # groups of a picture that a glimpse asks for
 
 
 PROMPTS = (
@@ -71,6 +72,7 @@ class TransformerOptions:
     clutter: float = 0.0  # share of the others among words that say nothing of the picture
     withhold: float = 1.0  # largest share of image tokens withheld as inputs; drawn for half of the pictures, from 0 on
     blind: float = 0.2  # share of pictures with every token withheld: the words alone must tell what stands where
+    glimpses: int = 0  # for each picture so many further ones, of which the words alone must tell a few places
     mirror: float = 0.5  # chance that a picture that may be mirrored is
     easy_share: float = 0.25  # share of tokens that repeat all their neighbours which the loss looks at (weighted up)
     vocabulary: int = 8192  # text tokens, where a tokenizer is trained
@@ -85,6 +87,16 @@ class TransformerOptions:
 
 
 @dataclass(frozen=True)
+class Glimpses:
+    """Texts, and a few groups of tokens of the picture of each."""
+
+    text: Tensor  # (n, t) int64
+    lengths: Tensor  # (n,)
+    steps: Tensor  # (n, GLIMPSED) int64: which groups, ascending
+    image: Tensor  # (n, GLIMPSED * group) int64: their tokens
+
+
+@dataclass(frozen=True)
 class Batch:
     """Whole sequences, padded."""
 
@@ -94,6 +106,7 @@ class Batch:
     seen: Tensor  # (b, grid * grid) float32, 0 where an image token is withheld as an input
     looked_at: Tensor  # (b, grid * grid) float32: the weight of each token's loss; 0 for easy ones passed over
     plain: Tensor | None = None  # (b,) bool: captions of the corpus, from which the text part learns; None for all
+    glimpses: Glimpses | None = field(default=None, kw_only=True)
 
 
 def easy(image: np.ndarray[Any, Any], grid: int) -> np.ndarray[Any, Any]:
@@ -126,7 +139,11 @@ class Batches:
         self.options, self.device, self.config = options, device, config
 
     def __call__(self, step: int, first: int, end: int) -> Batch:
-        return self._collate([self._sample(step, place) for place in range(first, end)])
+        batch = self._collate([self._sample(step, place) for place in range(first, end)])
+        if not self.options.glimpses:
+            return batch
+        keys = [(step, place, i) for place in range(first, end) for i in range(self.options.glimpses)]
+        return replace(batch, glimpses=self._collate_glimpses([self._glimpse(*key) for key in keys]))
 
     def held_out(self) -> list[Sample]:
         """Samples of the held-out pictures, each with the first of its captions, nothing withheld."""
@@ -155,14 +172,39 @@ class Batches:
         kept = np.where(easy(image, self.config.grid), 1 / options.easy_share, 1.0)
         return text, image, seen, np.where(passed, 0.0, kept).astype(np.float32), not (dropped or cluttered)
 
+    def _glimpse(self, step: int, place: int, which: int) -> tuple[list[int], Ids, Ids]:
+        """A text, ascending groups, and their tokens, of places where something is drawn.
+
+        What a picture shows can be told from any few of its tokens, so many texts can be learnt for the price of one
+        picture; with `clutter`, all of these are such as people type.
+        """
+        random = np.random.default_rng((self.options.loop.seed, step, place, which))
+        example = self.examples.draw(step, place, random, self.options.mirror)
+        caption = sample_caption(example.captions, random)
+        if self.options.clutter > 0:
+            caption = clutter(caption, random, (example.concept or "") if example.kind == "single" else "")
+        group = self.config.group
+        shares = np.where(easy(example.image, self.config.grid).reshape(-1, group).all(-1), 1e-6, 1.0)
+        shares[0] = 0.0  # the first group is told by <eot>
+        steps = np.sort(random.choice(len(shares), GLIMPSED, replace=False, p=shares / shares.sum()))
+        image = example.image.reshape(-1, group)[steps].flatten()
+        return self.tokenizer.encode(caption, truncate=True), steps, image
+
+    def _tensors(self, texts: list[list[int]], *columns: Sequence[Any]) -> list[Tensor]:
+        """Texts (b, longest), padded on the right; their lengths (b,); and each further column, stacked."""
+        padded = np.full((len(texts), max(map(len, texts))), self.tokenizer.pad, dtype=np.int64)
+        for i, text in enumerate(texts):
+            padded[i, : len(text)] = text
+        arrays = (padded, np.array(list(map(len, texts))), *map(np.stack, columns))
+        return [torch.from_numpy(array).to(self.device) for array in arrays]
+
     def _collate(self, samples: list[Sample]) -> Batch:
-        longest = max(len(sample[0]) for sample in samples)
-        text = np.full((len(samples), longest), self.tokenizer.pad, dtype=np.int64)
-        for i, sample in enumerate(samples):
-            text[i, : len(sample[0])] = sample[0]
-        lengths = np.array([len(sample[0]) for sample in samples])
-        arrays = (text, lengths, *(np.stack([sample[k] for sample in samples]) for k in (1, 2, 3, 4)))
-        return Batch(*(torch.from_numpy(array).to(self.device) for array in arrays))
+        texts, *columns = zip(*samples, strict=True)
+        return Batch(*self._tensors(list(texts), *columns))
+
+    def _collate_glimpses(self, samples: list[tuple[list[int], Ids, Ids]]) -> Glimpses:
+        texts, *columns = zip(*samples, strict=True)
+        return Glimpses(*self._tensors(list(texts), *columns))
 
 
 def losses(model: nn.Module, batch: Batch) -> Losses:
@@ -178,6 +220,14 @@ def losses(model: nn.Module, batch: Batch) -> Losses:
         local.refine(inputs), local.codes(), local.bias, batch.image.flatten()[looked_at], weights[looked_at]
     )
     image_loss = image_loss / count
+    glimpsed, told_by_words = image_loss.new_zeros(()), {}
+    if batch.glimpses is not None:  # each of their tokens counts as much as one of the pictures'
+        seen = batch.glimpses
+        inputs, wanted = model.glimpses(seen.text, seen.lengths, seen.steps).flatten(0, 1), seen.image.flatten()
+        glimpsed = linear_cross_entropy(
+            local.refine(inputs), local.codes(), local.bias, wanted, torch.ones_like(wanted, dtype=torch.float32)
+        )
+        told_by_words = {"glimpse_bits": glimpsed.detach() / len(wanted) / math.log(2)}
     place = torch.arange(batch.text.shape[1] - 1, device=batch.text.device)
     plain = batch.lengths > 2 if batch.plain is None else batch.plain  # null captions teach nothing of text
     told = (place < batch.lengths[:, None] - 1) & plain[:, None]
@@ -187,9 +237,10 @@ def losses(model: nn.Module, batch: Batch) -> Losses:
         torch.ones(int(told.sum()), device=text.device),
     ) / told.sum().clamp_min(1)  # fmt: skip
     return {
-        "loss": (text_loss + IMAGE_WEIGHT * image_loss) / (1 + IMAGE_WEIGHT),
+        "loss": (text_loss + IMAGE_WEIGHT * (image_loss + glimpsed / count)) / (1 + IMAGE_WEIGHT),
         "image_bits": image_loss / math.log(2),
         "text_loss": text_loss,
+        **told_by_words,
     }
 
 

@@ -123,20 +123,43 @@ class Transformer(nn.Module):
             ],
             dim=1,
         )
-        n = x.shape[1]
-        place = torch.arange(n, device=x.device)
-        exists = (place < lengths[:, None]) | (place >= t)  # (b, n)
-        mask = ((place[:, None] >= place) & exists[:, None, :]).unsqueeze(1)  # (b, 1, n, n)
         table = self.rotations(x.device)
         start = config.max_text + 1
         rotation = Rotation(*(torch.cat([part[:t], part[start : start + config.steps - 1]]) for part in table))
-        for block in self.layers:
-            x = x + block.attention(block.norm1(x), rotation, mask)[0]
-            x = block.feed_forward(x)
-        x = self.norm(x)
+        x = self._uncached(x, t, lengths, rotation)
         first = x[torch.arange(b, device=x.device), lengths - 1].unsqueeze(1)  # <eot>
         grid = rearrange(embedded, "b (h w) d -> b h w d", h=config.grid)
         return x[:, :t], torch.cat([first, x[:, t:]], dim=1), grid
+
+    def glimpses(self, text_ids: Tensor, lengths: Tensor, steps: Tensor) -> Tensor:
+        """What the words alone say of a few groups of a picture; all image tokens are withheld as inputs.
+
+        text_ids (b, t) padded on the right, lengths (b,); steps (b, k): groups, ascending, 1 to `steps` - 1. Returns
+        where the local network starts, (b, k * group, local_dim). A text costs t + k positions instead of t + 255.
+        """
+        t = text_ids.shape[1]
+        caption = self.caption(text_ids, lengths)
+        x = torch.cat([self.embed(text_ids, lengths, caption), self.places[steps] + caption.unsqueeze(1)], dim=1)
+        table = self.rotations(x.device)
+        rotation = Rotation(
+            *(
+                torch.cat([part[:t].expand(len(steps), -1, -1), part[self.config.max_text + steps]], dim=1).unsqueeze(1)
+                for part in table
+            )
+        )
+        predicting = self._uncached(x, t, lengths, rotation)[:, t:]
+        return rearrange(self.local.from_body(predicting), "b s (g d) -> b (s g) d", g=self.config.group)
+
+    def _uncached(self, x: Tensor, t: int, lengths: Tensor, rotation: Rotation) -> Tensor:
+        """All blocks over x (b, t text positions and more, dim), normalised; text from `lengths` on is never seen."""
+        place = torch.arange(x.shape[1], device=x.device)
+        exists = (place < lengths[:, None]) | (place >= t)  # (b, n)
+        mask = ((place[:, None] >= place) & exists[:, None, :]).unsqueeze(1)  # (b, 1, n, n)
+        for block in self.layers:
+            x = x + block.attention(block.norm1(x), rotation, mask)[0]
+            x = block.feed_forward(x)
+        out: Tensor = self.norm(x)
+        return out
 
     def local_inputs(self, predicting: Tensor, grid: Tensor) -> Tensor:
         """(b, steps, dim), (b, grid, grid, code_dim) -> where the local network starts, (b, grid * grid, local_dim)."""
