@@ -39,10 +39,17 @@ def build(
     seed: Annotated[int, Option(min=0, help="Of the compositions.")] = 0,
     grounds: Annotated[int, Option(min=0, max=12, help="Every drawing also on so many colours, in its place.")] = 0,
     pairs: Annotated[int, Option(min=0, help="Every thing also with so many others, and two to five times.")] = 0,
+    concepts: Annotated[
+        Path | None, Option(help="Only drawings of a file's things, one a line, as train transformer takes it.")
+    ] = None,
+    paired: Annotated[Path | None, Option(help="With --pairs: only a file's things are counted and paired.")] = None,
+    one_each: Annotated[bool, Option(help="One drawing a thing: by the first --source that has it.")] = False,
+    kind: Annotated[list[str] | None, Option(help="Only this kind of picture (repeat).", show_default="all")] = None,
     processes: Annotated[int | None, Option(min=1, help="Processes.", show_default="one a processor")] = None,
 ) -> None:
     """Fetch packages with npm and apt-get, render their drawings, write tar shards, a manifest and NOTICE."""
     from model.training import corpus
+    from model.training.selection import read_concepts
 
     with Progress(
         TextColumn("{task.description}"),
@@ -64,6 +71,10 @@ def build(
             seed=seed,
             grounds=grounds,
             pairs=pairs,
+            concepts=read_concepts(concepts) if concepts else None,
+            paired=read_concepts(paired) if paired else None,
+            one_each=one_each,
+            kinds=kind or (),
             processes=processes,
             progress=progress,
         )

@@ -22,9 +22,9 @@ COMMON = (
     "an owl", "a watermelon",
 )  # fmt: skip
 HARD = (
-    "a red cat", "two dogs", "a cat and a dog", "a cat to the left of a tree", "five stars", "a purple banana",
-    "a photograph of a street at night", "happiness", "a man running", "the word hello", "an astronaut riding a horse",
-    "a small house on a blue background",
+    "a red cat", "a purple banana", "three hearts", "a cat, a dog and a tree", "seven apples", "the word hello",
+    "a photograph of a street at night", "a man running", "an astronaut riding a horse", "a map of the world",
+    "two dogs on a blue background", "the inside of a kitchen",
 )  # fmt: skip
 SENTENCES = (
     "could somebody draw an owl for my little sister", "a majestic lion, award winning illustration",
@@ -38,7 +38,12 @@ IDEAS = (  # no text of corpus/evocations.txt is among them
     "monday morning", "running out of time", "our first kiss", "a violent thunderstorm", "being homesick",
     "the weight of silence", "forgetting a name", "a heated debate about money", "blorp",
 )  # fmt: skip
-NUMBERS = ("one", "two", "three", "four", "five")
+PAIRS = (
+    "a cat and a dog", "a cat to the left of a tree", "a red apple and a banana", "a rocket above a house",
+    "a car and a bus", "an owl to the right of a mushroom", "a fish below a star", "a bicycle and a guitar",
+    "a turtle and a panda", "a butterfly above a rose",
+)  # fmt: skip
+NUMBERS = ("two", "three", "four", "five")
 PROMPTS = {
     "common": COMMON,
     "hard": HARD,
@@ -60,21 +65,11 @@ PROMPTS = {
         for colour in ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
     ),
     "counts": tuple(
-        f"{number} {thing if i == 0 else things}"
-        for thing, things in (("star", "stars"), ("apple", "apples"), ("cat", "cats"), ("flower", "flowers"))
-        for i, number in enumerate(NUMBERS)
+        f"{number} {things}" for things in ("apples", "dogs", "stars", "cars", "guitars") for number in NUMBERS
     ),
-    "pairs": tuple(
-        text
-        for one, other in (("a cat", "a dog"), ("an apple", "a banana"), ("a car", "a house"), ("a fish", "a star"))
-        for text in (
-            f"{one} and {other}",
-            f"{one} to the left of {other}",
-            f"{one} above {other}",
-            f"{other} and {one}",
-        )
-    ),
+    "pairs": PAIRS,
 }
+COLUMNS = {"counts": len(NUMBERS), "pairs": 5, "hard": 6}  # others: 8
 SUBJECTS = ("a cat", "a red apple", "a rocket", "a house", "a butterfly", "a snowman", "an owl", "a bus")
 NAMES = (*PROMPTS, "continuation", "best_of")
 

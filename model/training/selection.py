@@ -7,13 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from model.errors import DataError
-from model.training.prepare import Prepared
+
+if TYPE_CHECKING:
+    from model.training.prepare import Prepared
 
 
 @dataclass(frozen=True)

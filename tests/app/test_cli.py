@@ -156,6 +156,8 @@ def test_gallery_paints_a_sheet_of_prompts(run: Run, tiny_checkpoint: Path, tmp_
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 2 * 160
     assert run("gallery", "--sheet", "rare", "--weights", tiny_checkpoint).status == 2
+    refused = run("gallery", "--sheet", "all", "-o", "sheet.png", "--weights", tiny_checkpoint)
+    assert "sheet.png is a file, and all sheets go into a folder" in one_line(refused)
 
 
 @pytest.mark.parametrize("sheet", ["continuation", "best_of", "counts"])

@@ -209,6 +209,36 @@ def test_every_thing_with_others_and_two_to_five_times(built: Built, tmp_path: P
     assert alone <= found.keys()
 
 
+def test_a_build_of_chosen_things(built: Built, tmp_path: Path) -> None:
+    chosen = {"cat-face": 1.0, "red-apple": 1.0, "circle-in-*": 1.0, "griffin": 1.0}
+    summary = build(
+        tmp_path / "chosen",
+        built.cache,
+        sources=VENDORS[::-1],
+        concepts=chosen,
+        paired={"red-apple": 1.0},
+        pairs=2,
+        grounds=3,
+        one_each=True,
+    )
+    found = samples(tmp_path / "chosen")
+    assert summary.left_out == {"griffin": "no source that was asked has a drawing of it"}
+    assert {sample.meta["concept"] for sample in found.values()} == {"cat-face", "red-apple", "circle-in-red"}
+    firsts = [sample.meta["source"] for sample in found.values() if sample.meta["kind"] == "single"]
+    assert len(firsts) == 2
+    drawn = {key for key, sample in samples(built.out).items() if sample.meta["kind"] == "single"}
+    for slug in ("cat-face", "red-apple"):
+        first = next(vendor for vendor in VENDORS[::-1] if f"{vendor}-{slug}" in drawn)
+        assert f"{first}-{slug}" in found
+    assert {s.meta["concept"] for s in found.values() if s.meta["kind"] == "count"} == {"red-apple"}
+    build(tmp_path / "alone", built.cache, kinds=["single"])
+    assert samples(tmp_path / "alone").keys() == drawn
+    with pytest.raises(DataError, match="no picture is of kind singel; there are .*single"):
+        build(tmp_path / "wrong", built.cache, kinds=["singel"])
+    with pytest.raises(DataError, match="none of 0 drawings"):
+        build(tmp_path / "wrong", built.cache, concepts={"griffin": 1.0})
+
+
 def test_training_keeps_two_drawings_of_every_concept(built: Built) -> None:
     left = Counter(s.meta["concept"] for s in iterate([built.out], split="train") if s.meta["kind"] == "single")
     drawn = Counter(s.meta["concept"] for s in iterate([built.out]) if s.meta["kind"] == "single")

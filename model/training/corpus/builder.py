@@ -15,7 +15,7 @@ import logging
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -23,6 +23,7 @@ from typing import TypeVar
 from PIL import Image
 
 from model.errors import DataError
+from model.training.selection import Selection
 from model.training.shards import LIMIT, ShardWriter
 
 from . import clipart, emoji, faces, icons, manifest
@@ -121,7 +122,7 @@ def _chosen(selection: str, names: Sequence[str] | None) -> list[Source]:
     if unknown:
         known = ", ".join(source.name for source in fitting)
         raise DataError(f"no source {', '.join(sorted(unknown))} in the selection {selection}; there are {known}")
-    return [source for source in fitting if source.name in names]
+    return sorted((source for source in fitting if source.name in names), key=lambda source: names.index(source.name))
 
 
 def _listed(sources: Sequence[Source], cache: Path, asked: bool, summary: Summary, progress: Progress) -> list[Drawing]:
@@ -145,8 +146,24 @@ def _listed(sources: Sequence[Source], cache: Path, asked: bool, summary: Summar
     return drawings
 
 
+def _of_concepts(drawings: Sequence[Drawing], concepts: Mapping[str, float]) -> list[Drawing]:
+    wanted = Selection(concepts)
+    return [drawing for drawing in drawings if wanted.weight(drawing.concept.slug) > 0]
+
+
+def _first_of_each(drawings: Sequence[Drawing]) -> list[Drawing]:
+    """The first drawing of every thing."""
+    return list({drawing.concept.slug: drawing for drawing in reversed(drawings)}.values())[::-1]
+
+
 def _plan(
-    drawings: Sequence[Drawing], plain: Sequence[Drawing], selection: str, seed: int, grounds: int, pairs: int
+    drawings: Sequence[Drawing],
+    plain: Sequence[Drawing],
+    selection: str,
+    seed: int,
+    grounds: int,
+    pairs: int,
+    paired: Mapping[str, float],
 ) -> list[Picture]:
     """Every picture to be made, in the order of the shards."""
     pictures = [single(drawing) for drawing in drawings]
@@ -155,7 +172,7 @@ def _plan(
     pictures += shapes(Random(f"{seed} shapes"), plain)
     shares = SHARES[selection] | (dict.fromkeys(("pair", "count"), 0.0) if pairs else {})
     pictures += compositions(Random(f"{seed} compositions"), drawings, shares)
-    pictures += together(Random(f"{seed} together"), drawings, pairs) if pairs else []
+    pictures += together(Random(f"{seed} together"), _of_concepts(drawings, paired), pairs) if pairs else []
     for drawing in drawings:
         pictures += on_grounds(Random(f"{seed} {drawing.key}"), drawing, grounds)
     pictures = hold_out(Random(f"{seed} val"), pictures)
@@ -172,6 +189,10 @@ def build(
     seed: int = 0,
     grounds: int = 0,
     pairs: int = 0,
+    concepts: Mapping[str, float] | None = None,
+    paired: Mapping[str, float] | None = None,
+    one_each: bool = False,
+    kinds: Collection[str] = (),
     processes: int | None = None,
     shard_bytes: int = LIMIT,
     progress: Progress | None = None,
@@ -180,13 +201,15 @@ def build(
 
     selection: "common", the everyday things by the emoji vendors (about 8000 pictures, four minutes on two cores);
     "full", all sources; "eval", the held-out vendor's drawings, whose share-alike licence keeps them out of training.
-    cache: packages and rendered drawings are kept here. sources: only these, and each of them is then needed.
+    cache: packages and rendered drawings are kept here. sources: only these, in this order, and each is then needed.
     grounds: every drawing also on so many of the named colours, in its place.
     pairs: every drawing of a thing in up to so many pairs, and two to five times; 0 leaves a few of both to chance.
+    concepts: only drawings of these, as in `Selection`; paired: of them, those that are counted and put into pairs.
+    one_each: of every concept the first drawing only. kinds: only pictures of these, as the samples name their kind.
     processes: default, one a processor.
     progress: called with what is being done, done, of how many.
-    Raises DataError for a package that cannot be had and is needed, for a licence that is not allowed, and for an `out`
-    that holds shards already.
+    Raises DataError for a package that cannot be had and is needed, for a licence that is not allowed, for an `out`
+    that holds shards already, and where nothing is left to draw.
     """
     out, cache = Path(out), Path(cache or default_cache())
     report: Progress = progress or _silent
@@ -196,14 +219,23 @@ def build(
     listed = _listed(_chosen(selection, sources), cache, bool(sources), summary, report)
     if selection == "common":
         listed = [drawing for drawing in listed if drawing.everyday]
-    plain = [] if selection == "eval" else plain_shapes()
+    listed = _of_concepts(listed, concepts or {})
+    plain = [] if selection == "eval" else _of_concepts(plain_shapes(), concepts or {})
+    if one_each:
+        listed = _first_of_each(listed)
+    if missing := sorted(name for name in concepts or () if not _of_concepts([*listed, *plain], {name: 1.0})):
+        logger.warning("no source that was asked has a drawing of %s", ", ".join(missing))
+        summary.left_out |= dict.fromkeys(missing, "no source that was asked has a drawing of it")
     with _Workers(processes or os.cpu_count() or 1) as workers:
         inks = _inks([*listed, *plain], cache / "ink", workers, summary, report)
         drawings = [drawing for drawing in listed if drawing.key in inks]
-        if not drawings:
+        if not drawings and not plain:
             raise DataError(f"none of {len(listed)} drawings can be rendered: {dict(summary.dropped)}")
         shapes_left = [drawing for drawing in plain if drawing.key in inks]
-        pictures = _plan(drawings, shapes_left, selection, seed, grounds, pairs)
+        pictures = _plan(drawings, shapes_left, selection, seed, grounds, pairs, paired or {})
+        if unknown := set(kinds) - (made := {picture.kind for picture in pictures}):
+            raise DataError(f"no picture is of kind {', '.join(sorted(unknown))}; there are {', '.join(sorted(made))}")
+        pictures = [picture for picture in pictures if not kinds or picture.kind in kinds]
         _write(out, pictures, inks, workers, shard_bytes, summary, report)
     return summary
 
