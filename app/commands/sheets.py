@@ -60,9 +60,9 @@ PROMPTS = {
         for style in ("flat", "emoji", "3D render", "hand-drawn", "line icon", "pixel art", "silhouette", "clip art")
     ),
     "colours": tuple(
-        f"a {colour} {shape}"
+        f"{colour} {shape}"
         for shape in ("circle", "square", "heart", "star")
-        for colour in ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
+        for colour in ("a red", "an orange", "a yellow", "a green", "a blue", "a purple", "a pink", "a black")
     ),
     "counts": tuple(
         f"{number} {things}" for things in ("apples", "dogs", "stars", "cars", "guitars") for number in NUMBERS
