@@ -40,9 +40,10 @@ EMOJI = {  # label -> code point, group
     "left arrow": ("2B05-FE0F", 8),
     "waving hand": ("1F44B", 1),
     "flag: Japan": ("1F1EF-1F1F5", 9),
+    "red circle": ("1F534", 8),
     "alembic": ("2697", 7),  # none of the everyday things
 }
-COLOURS = ["#e11", "#1a1", "#11e", "#a50", "#0aa", "#a0a", "#333", "#770", "#075", "#507"]
+COLOURS = ["#e11", "#1a1", "#11e", "#a50", "#0aa", "#a0a", "#333", "#770", "#075", "#d12", "#507"]
 
 
 def icon_set(name: str, spdx: str, corners: int, extra: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -224,6 +225,8 @@ def test_a_build_of_chosen_things(built: Built, tmp_path: Path) -> None:
     found = samples(tmp_path / "chosen")
     assert summary.left_out == {"griffin": "no source that was asked has a drawing of it"}
     assert {sample.meta["concept"] for sample in found.values()} == {"cat-face", "red-apple", "circle-in-red"}
+    # Of a shape the largest only: in another colour it is the same shape.
+    assert [key for key, sample in found.items() if sample.meta["kind"] == "recolour"] == ["shape-circle-red-0"]
     firsts = [sample.meta["source"] for sample in found.values() if sample.meta["kind"] == "single"]
     assert len(firsts) == 2
     drawn = {key for key, sample in samples(built.out).items() if sample.meta["kind"] == "single"}
@@ -231,6 +234,9 @@ def test_a_build_of_chosen_things(built: Built, tmp_path: Path) -> None:
         first = next(vendor for vendor in VENDORS[::-1] if f"{vendor}-{slug}" in drawn)
         assert f"{first}-{slug}" in found
     assert {s.meta["concept"] for s in found.values() if s.meta["kind"] == "count"} == {"red-apple"}
+    # And none where an emoji of the same name is drawn.
+    build(tmp_path / "round", built.cache, concepts={"red-circle": 1.0, "circle-in-*": 1.0}, one_each=True)
+    assert {sample.meta["concept"] for sample in samples(tmp_path / "round").values()} == {"red-circle"}
     build(tmp_path / "alone", built.cache, kinds=["single"])
     assert samples(tmp_path / "alone").keys() == drawn
     with pytest.raises(DataError, match="no picture is of kind singel; there are .*single"):

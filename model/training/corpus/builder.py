@@ -164,12 +164,13 @@ def _plan(
     grounds: int,
     pairs: int,
     paired: Mapping[str, float],
+    one_each: bool,
 ) -> list[Picture]:
     """Every picture to be made, in the order of the shards."""
     pictures = [single(drawing) for drawing in drawings]
     if selection == "eval":
         return [Picture(**{**vars(p), "kind": "eval", "split": "eval"}) for p in pictures]
-    pictures += shapes(Random(f"{seed} shapes"), plain)
+    pictures += shapes(Random(f"{seed} shapes"), plain, whole=one_each)
     shares = SHARES[selection] | (dict.fromkeys(("pair", "count"), 0.0) if pairs else {})
     pictures += compositions(Random(f"{seed} compositions"), drawings, shares)
     pictures += together(Random(f"{seed} together"), _of_concepts(drawings, paired), pairs) if pairs else []
@@ -205,7 +206,8 @@ def build(
     grounds: every drawing also on so many of the named colours, in its place.
     pairs: every drawing of a thing in up to so many pairs, and two to five times; 0 leaves a few of both to chance.
     concepts: only drawings of these, as in `Selection`; paired: of them, those that are counted and put into pairs.
-    one_each: of every concept the first drawing only. kinds: only pictures of these, as the samples name their kind.
+    one_each: of every name the first drawing only, an emoji's red circle before our own.
+    kinds: only pictures of these, as the samples name their kind.
     processes: default, one a processor.
     progress: called with what is being done, done, of how many.
     Raises DataError for a package that cannot be had and is needed, for a licence that is not allowed, for an `out`
@@ -223,6 +225,8 @@ def build(
     plain = [] if selection == "eval" else _of_concepts(plain_shapes(), concepts or {})
     if one_each:
         listed = _first_of_each(listed)
+        named = {name.text for drawing in listed for name in drawing.concept.names}
+        plain = [drawing for drawing in plain if drawing.concept.names[0].text not in named]
     if missing := sorted(name for name in concepts or () if not _of_concepts([*listed, *plain], {name: 1.0})):
         logger.warning("no source that was asked has a drawing of %s", ", ".join(missing))
         summary.left_out |= dict.fromkeys(missing, "no source that was asked has a drawing of it")
@@ -232,7 +236,7 @@ def build(
         if not drawings and not plain:
             raise DataError(f"none of {len(listed)} drawings can be rendered: {dict(summary.dropped)}")
         shapes_left = [drawing for drawing in plain if drawing.key in inks]
-        pictures = _plan(drawings, shapes_left, selection, seed, grounds, pairs, paired or {})
+        pictures = _plan(drawings, shapes_left, selection, seed, grounds, pairs, paired or {}, one_each)
         if unknown := set(kinds) - (made := {picture.kind for picture in pictures}):
             raise DataError(f"no picture is of kind {', '.join(sorted(unknown))}; there are {', '.join(sorted(made))}")
         pictures = [picture for picture in pictures if not kinds or picture.kind in kinds]

@@ -180,8 +180,11 @@ def place(rng: Random, drawing: Drawing, key: str) -> Picture:
     )
 
 
-def shapes(rng: Random, plain: Sequence[Drawing]) -> Iterator[Picture]:
-    """The plain shapes in every colour, at their full size and small, on white and on other colours."""
+def shapes(rng: Random, plain: Sequence[Drawing], *, whole: bool = False) -> Iterator[Picture]:
+    """The plain shapes in every colour, at their full size and small, on white and on other colours.
+
+    whole: each once, at its full size, so that a shape in one colour is the same shape in another.
+    """
     for drawing in plain:
         shape, colour = drawing.concept.slug.split("-in-")
         colour = colour.replace("-", " ")
@@ -191,6 +194,8 @@ def shapes(rng: Random, plain: Sequence[Drawing]) -> Iterator[Picture]:
             sizes.append(("", 0.7))
             grounds.append(rng.choice([name for name in _BACKGROUNDS if far_apart(name, colour)]))
         for at, ((size, side), ground) in enumerate(zip(sizes, grounds, strict=True)):
+            if whole and at:
+                break
             edge = (1 - side) / 2
             yield Picture(
                 f"{drawing.key}-{at}",
