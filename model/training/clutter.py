@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from model.training.corpus.concepts import article, evocations
+from model.training.corpus.concepts import article, evocations, ordinary
 
 
 def _phrases(text: str) -> tuple[str, ...]:
@@ -52,6 +52,7 @@ _ENDINGS = _phrases("""
     as fast as possible|that everybody likes|which nobody has seen before|, digital art|from above|from far away
     in the distance|, very simple|, no text|in the middle of nowhere|, 1990s
 """)
+_JOINTS = _phrases("and|but|because|while|when|although|so|until|after|before|even if|, and then")  # of two clauses
 _LINKS = _phrases("and|thinking about|full of|, a symbol of|on the subject of|or|;|who dreams of")  # to an idea beside
 UNKNOWN = "thinking-face"  # what is drawn for words that nobody knows
 _LETTERS = ("bcdfghjklmnprstvwz", "aeiou")
@@ -100,13 +101,31 @@ def _empty_phrases() -> tuple[str, ...]:
     return tuple(phrase for phrase in (*_ADJECTIVES, *_ENDINGS) if ideas.isdisjoint(phrase.split()))
 
 
+def _ordinary(random: np.random.Generator) -> str:
+    """A few ordinary words or a sentence of them: "the outcome of a vote", "it felt strange at first"."""
+    kind = random.random()
+    if kind < 0.3:
+        noun = _pick(ordinary("nouns"), random)
+        if random.random() < 0.5:
+            noun = f"{_pick(ordinary('adjectives'), random)} {noun}"
+        if random.random() < 0.3:
+            return f"the {noun} of {_pick(ordinary('nouns'), random)}"
+        return noun if random.random() < 0.4 else f"{article(noun)} {noun}"
+    if kind < 0.5:
+        return _pick(ordinary("doings"), random)
+    first, second = (_pick(ordinary("doings" if draw < 0.35 else "clauses"), random) for draw in random.random(2))
+    return first if random.random() < 0.3 else f"{first} {_pick(_JOINTS, random)} {second}".replace(" ,", ",")
+
+
 def _unknown(random: np.random.Generator) -> str:
-    """A text that names nothing: words that nobody knows, bare or with clutter around them, or the clutter alone."""
+    """A text that names nothing: ordinary words or some that nobody knows, bare or with clutter around, or clutter."""
     word = _spliced if random.random() < 0.6 else _invented
     kind = random.random()
-    if kind < 0.35:
+    if kind < 0.4:
+        return _ordinary(random)
+    if kind < 0.6:
         return " ".join(word(random) for _ in range(int(random.integers(1, 4))))
-    if kind < 0.75:
+    if kind < 0.85:
         thing = word(random)
         return _surrounded(f"{article(thing)} {thing}", random)
     return " ".join(_pick(_empty_phrases(), random).lstrip(", ") for _ in range(int(random.integers(1, 3))))
@@ -131,6 +150,8 @@ def _surrounded(caption: str, random: np.random.Generator, *, named: bool = Fals
         ending = _invented(random) if random.random() < 0.1 else _pick(_ENDINGS, random)
         if named and random.random() < 0.3:
             ending = f"{_pick(_LINKS, random)} {_pick(_ideas(), random)}"
+        elif named and random.random() < 0.3:
+            ending = f"{_pick(_JOINTS, random)} {_pick(ordinary('clauses'), random)}"
         caption = f"{caption} {ending}".replace(" ,", ",")
     return caption
 

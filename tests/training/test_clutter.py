@@ -12,7 +12,7 @@ from app.commands.sheets import IDEAS
 from model.config import transformer_config
 from model.tokenizer import Tokenizer
 from model.training.clutter import UNKNOWN, clutter
-from model.training.corpus.concepts import everyday, evocations
+from model.training.corpus.concepts import everyday, evocations, ordinary
 from model.training.examples import Example
 from model.training.loop import LoopOptions
 from model.training.train_transformer import Batch, Batches, TransformerOptions, losses
@@ -94,9 +94,20 @@ def test_every_drawing_that_is_brought_to_mind_is_in_the_corpus_and_every_text_b
     assert all(text and text == text.strip().lower() for text in texts)
 
 
+def test_ordinary_words_bring_nothing_to_mind_and_name_nothing() -> None:
+    sections = [ordinary(name) for name in ("nouns", "adjectives", "doings", "clauses")]
+    texts = [text for section in sections for text in section]
+    assert min(map(len, sections)) > 60
+    assert len(set(texts)) == len(texts)
+    assert not {text for texts in evocations().values() for text in texts}.intersection(texts)
+    names = {name.text for thing in everyday().values() for name in (*thing.names, *thing.synonyms)}
+    assert not names.intersection(texts)
+    assert not {word for word in names if " " not in word}.intersection(word for text in texts for word in text.split())
+
+
 def test_the_gallerys_ideas_were_not_taught() -> None:
     taught = {text for texts in evocations().values() for text in texts}
-    assert not taught.intersection(IDEAS)
+    assert not taught.union(*map(ordinary, ("nouns", "doings", "clauses"))).intersection(IDEAS)
 
 
 def test_text_is_learnt_from_plain_captions_only() -> None:

@@ -141,6 +141,13 @@ def evocations() -> dict[str, tuple[str, ...]]:
 
 
 @cache
+def ordinary(section: str) -> tuple[str, ...]:
+    """Words that name nothing to be drawn: the "nouns", "adjectives", "doings" or "clauses" of ordinary.txt."""
+    lines = (line for name, line in _lines("ordinary.txt") if name == section)
+    return tuple(text.strip() for line in lines for text in line.split(",") if text.strip())
+
+
+@cache
 def everyday() -> dict[str, Concept]:
     """The things of everyday.txt by slug, in its order."""
     found: dict[str, Concept] = {}
