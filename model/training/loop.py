@@ -11,6 +11,7 @@ state.pt are the ones to use.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import json
 import logging
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before the group is there: it keeps the group it finds in default arguments, for ever
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -89,6 +91,9 @@ def find_place(options: LoopOptions) -> Place:
     if world > 1 and not dist.is_initialized():
         # the first process may read data for hours while the others wait; one that dies is torchrun's to notice
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=2))
+        if device.type == "cpu":
+            # gloo's threads free tensors, which needs Python: a group that outlives it aborts the process at its end
+            atexit.register(dist.destroy_process_group)
     bf16 = options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda")
     return Place(device, torch.bfloat16 if bf16 else None, rank, world)
 

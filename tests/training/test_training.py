@@ -166,7 +166,8 @@ def test_two_processes_learn_what_one_learns(corpus: Path, stage_two: Path) -> N
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     command = [*torchrun, str(script), str(corpus), str(stage_two), "4"]
-    subprocess.run(command, cwd=root, env=environment, check=True, timeout=120, capture_output=True)
+    ended = subprocess.run(command, cwd=root, env=environment, timeout=120, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
     found = [line["loss"] for line in history(stage_two / "transformer")]
     assert found == pytest.approx(expected, rel=2e-3)
 
