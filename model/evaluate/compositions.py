@@ -62,6 +62,12 @@ def _split(findings: Findings, name: str, shown: Sequence[bool | None], hits: Se
             findings.reasons[key] = f"training {'was shown none' if seen else 'has seen all'} of the {name} asked for"
 
 
+def _composed(context: Context, kind: str) -> list[int]:
+    """Countable tested things; only those that the corpus shows in compositions of this kind, if it shows any."""
+    shown = context.drawings.composed(kind)
+    return [i for i, t in enumerate(context.tested) if t.countable and (not shown or shown.intersection(t.slugs))]
+
+
 # Backgrounds.
 
 
@@ -153,16 +159,13 @@ def _section(context: Context, title: str, pictures: Sequence[Image.Image], capt
 
 
 def _solid(context: Context, random: Random) -> Iterator[int]:
-    """Tested things whose drawings are one piece and which the corpus counts or places, in random order."""
-    numbers = list(range(len(context.tested)))
+    """Tested things whose drawings are one piece, in random order; those that the corpus counts, if it counts any."""
+    numbers = _composed(context, "count")
     random.shuffle(numbers)
     for i in numbers:
-        thing = context.things[i]
-        placed = not context.drawings.placed or any(slug in context.drawings.placed for slug in thing.slugs)
-        if thing.countable and placed:
-            single = [ink.count(line.picture()) == 1 for line in thing.drawings]
-            if sum(single) >= SOLID * len(single):
-                yield i
+        single = [ink.count(line.picture()) == 1 for line in context.things[i].drawings]
+        if sum(single) >= SOLID * len(single):
+            yield i
 
 
 def _counted(name: Name, number: int) -> str:
@@ -241,8 +244,7 @@ def _pair_tasks(context: Context) -> list[Paired]:
     for first, second, above in seen[: number // 2]:
         tasks.append(_ask(context, random, first, second, "above" if above else next(sides), True))
     turns = cycle(TURNS)
-    placed = context.drawings.placed
-    things = [i for i, t in enumerate(context.tested) if t.countable and (not placed or placed.intersection(t.slugs))]
+    things = _composed(context, "pair")
     for _ in range(20 * number if len(things) > 1 else 0):
         if len(tasks) == number:
             break

@@ -121,11 +121,9 @@ class Drawings:
         """The same by concept, as compositions name it."""
         return {slug: thing for thing in self.things.values() for slug in thing.slugs}
 
-    @cached_property
-    def placed(self) -> frozenset[str]:
-        """The concepts that the corpus puts together with others, counts or puts in places."""
-        concepts = (line.concept for kind in ("pair", "count", "place") for line in self.of(kind))
-        return frozenset(slug for concept in concepts for slug in concept.split("+"))
+    def composed(self, kind: str) -> frozenset[str]:
+        """The concepts that the corpus shows in compositions of this kind: "pair", "count" ..."""
+        return frozenset(slug for line in self.of(kind) for slug in line.concept.split("+"))
 
     def choose(self, number: int, seed: int) -> tuple[list[Thing], list[Thing]]:
         """(tested, others): the things to ask for, which the model knows, and others to fill up to `number`.

@@ -26,8 +26,22 @@ from model.evaluate.sweep import choose, plot, sweep
 from model.evaluate.sweep import to_json as sweep_json
 from model.inference.sequence import SamplingParams
 from model.painter import Painter, load
+from model.training.corpus import captions, compose
+from model.training.corpus.drawing import Box, encode
 from model.training.selection import Selection
-from tests.evaluate.figures import FIGURES, Draughtsman, Drawing, draw, drawn
+from model.training.shards import ShardWriter
+from tests.evaluate.figures import (
+    FIGURES,
+    LEFT,
+    RIGHT,
+    VENDORS,
+    WHOLE,
+    Draughtsman,
+    Drawing,
+    draw,
+    drawn,
+    name_of,
+)
 
 OPTIONS = Options(concepts=6, compositions=6, pictures=4, codes=8, seeds=2, various=3)
 Make = Callable[[Drawing], Draughtsman]
@@ -180,6 +194,32 @@ def test_what_training_saw_is_what_its_concepts_say(figures: Path) -> None:
     ]
     with pytest.raises(DataError, match="0 things in"):
         Drawings([figures], Selection({"cat": 1.0})).choose(4, seed=0)
+
+
+def test_only_what_the_corpus_counts_and_pairs_is_asked_for_so(draughtsman: Make, tmp_path: Path) -> None:
+    """A thing shown small, in a place, is neither counted nor put beside another by that."""
+    with ShardWriter(tmp_path / "data", "train") as shard:
+
+        def add(kind: str, concept: str, texts: captions.Captions, vendor: str, *placed: tuple[str, Box]) -> None:
+            meta = {"captions": texts, "concept": concept, "source": vendor, "kind": kind, "split": "train"}
+            shard.add(f"{kind}-{concept}-{vendor}", encode(drawn(placed, colour=VENDORS[vendor][0])), meta)
+
+        for vendor in VENDORS:
+            for name in FIGURES:
+                add("single", name, [(1.0, name_of(name).full)], vendor, (name, WHOLE))
+        for name in ("star", "heart"):
+            boxes = compose._ARRANGEMENTS[3]
+            add("count", name, captions.of_count(name_of(name), 3), "one", *((name, box) for box in boxes))
+        for a, b in (("star", "heart"), ("heart", "cross")):
+            texts = captions.of_pair(name_of(a), name_of(b), above=False)
+            add("pair", f"{a}+{b}", texts, "one", (a, LEFT), (b, RIGHT))
+        add("place", "ring", captions.of_place(name_of("ring"), "small", ""), "one", ("ring", (0.3, 0.3, 0.7, 0.7)))
+    painter = draughtsman(right)
+    found = measure(painter, tmp_path / "data", tmp_path / "out", parts=["counts", "pairs"])
+    assert found["counts"] == found["seen_pairs"] == found["unseen_pairs"] == 1.0
+    asked = "; ".join(painter.asked)
+    assert all(name in asked for name in ("star", "heart", "cross"))
+    assert not any(name in asked for name in ("ring", "triangle", "square", "two crosses", "three crosses"))
 
 
 def test_a_copy_is_not_judged_by_its_original() -> None:
