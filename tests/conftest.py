@@ -28,12 +28,17 @@ CAPTIONS = (
 
 
 def randomise(module: nn.Module, seed: int) -> None:
-    """Seeded weights of ordinary size everywhere, also where a fresh model starts at zero and so would ignore input."""
-    generator = torch.Generator().manual_seed(seed)
+    """Seeded weights of ordinary size everywhere, also where a fresh model starts at zero and so would ignore input.
+
+    Biases too: left as they were made, they would depend on what other tests drew before.
+    """
+    generator, of_biases = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in module.parameters():
+        for name, parameter in module.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0.0, 1 / math.sqrt(parameter[0].numel()), generator=generator)
+            elif name.endswith("bias"):
+                parameter.uniform_(-0.05, 0.05, generator=of_biases)
 
 
 @pytest.fixture(scope="session")
