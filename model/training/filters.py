@@ -135,8 +135,8 @@ class Filter:
 
     A caption that breaks a rule is taken from its sample; a sample with no caption left is refused for the rule that
     took the last. captions=False is for training on pictures alone (the VAE): no caption is looked at. A picture that
-    was made smaller on its way is judged by its first size, where "original_width" and "original_height" (of
-    img2dataset) tell it.
+    was made smaller or square on its way must pass with its first size too, where "original_width" and
+    "original_height" (of img2dataset) tell it.
     """
 
     def __init__(self, captions: bool = True, rules: Rules = RULES) -> None:
@@ -152,7 +152,7 @@ class Filter:
         return kept
 
     def _judge(self, sample: Sample) -> tuple[Sample | None, str]:
-        if reason := self.rules.size(*first_size(sample)):
+        if reason := fit_size(sample, self.rules):
             return None, reason
         captions = sample.captions
         if self.captions:
@@ -172,8 +172,8 @@ class Filter:
         }
 
 
-def first_size(sample: Sample) -> tuple[int, int]:
-    """Width and height of a picture before anybody made it smaller, as far as its sample knows."""
+def fit_size(sample: Sample, rules: Rules = RULES) -> str:
+    """Why the picture's size is refused, or "": its own, or the one it had before it was made smaller or square."""
     first = sample.meta.get("original_width"), sample.meta.get("original_height")
     width, height = (side if isinstance(side, int) else 0 for side in first)
-    return (width, height) if width > 0 and height > 0 else sample.size
+    return (rules.size(width, height) if width > 0 and height > 0 else "") or rules.size(*sample.size)

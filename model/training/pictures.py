@@ -18,7 +18,7 @@ import numpy.typing as npt
 from model.errors import DataError
 from model.inference.cores import usable_cores
 from model.training.data import Corrupt, Entry, Piece, Pixels, Report, index, load
-from model.training.filters import Rules, first_size, not_blank
+from model.training.filters import Rules, fit_size, not_blank
 from model.training.lanes import Lanes, Position, count_lanes, digest
 from model.training.loop import Place, wait_for_all
 from model.training.prepare import Prepared
@@ -137,7 +137,7 @@ class StreamedPictures:
             if self.report.undecodable <= _TOLD:
                 log.warning("%s: its picture %d cannot be read: %s", tar, entry, error)
             return None
-        if sample is None or self.rules.size(*first_size(sample)) or not not_blank(sample.image):
+        if sample is None or fit_size(sample, self.rules) or not not_blank(sample.image):
             return None
         return sample.image
 

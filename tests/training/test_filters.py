@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,23 @@ def test_every_refusal_is_counted_under_one_rule() -> None:
         "smaller than 64 pixels": 1,
     }
     assert sum(judge.report().values()) == len(samples)
+
+
+@pytest.mark.parametrize(
+    ("first", "size", "reason"),
+    [
+        ((640, 480), (256, 192), "passed"),
+        ((900, 300), (256, 256), "aspect ratio outside 1:2"),  # fetched with --resize_mode center_crop
+        ((50, 40), (256, 256), "smaller than 64 pixels"),  # made larger
+        ((640, 480), (40, 30), "smaller than 64 pixels"),  # fetched with --image_size 30
+        ((640, 480), (300, 100), "aspect ratio outside 1:2"),
+    ],
+)
+def test_both_the_first_size_and_the_size_must_pass(first: tuple[int, int], size: tuple[int, int], reason: str) -> None:
+    judge = Filter()
+    found = replace(sample(size=size), meta={"original_width": first[0], "original_height": first[1]})
+    assert (judge(found) is not None) == (reason == "passed")
+    assert judge.report()[reason] == 1
 
 
 def test_bad_captions_go_and_good_ones_stay() -> None:
