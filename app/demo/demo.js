@@ -10,8 +10,8 @@ import { many, name } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const EXAMPLES = [
-  "a red apple", "the cutest penguin ever", "a rocket leaving for mars tonight", "a slice of pizza",
-  "a turtle racing downhill", "a castle by moonlight",
+  "a red apple", "the cutest penguin ever", "a rocket leaving for mars tonight", "five stars",
+  "an owl to the left of a mushroom", "a snowman who loves july",
 ];
 const TOAST = 8000; // ms
 
