@@ -474,6 +474,26 @@ def test_a_number_is_always_named_but_for_two() -> None:
     assert not [text for _, text in captions.of_single(everyday()["grapes"], "flat") if text.startswith("one ")]
 
 
+def test_compositions_call_a_thing_by_all_its_names_and_mostly_by_the_first() -> None:
+    """ "two apples" is as good a prompt as "two red apples": both name the drawing."""
+    apple, car = thing("red-apple"), thing("automobile")
+    count, ground = compose.count(Random(0), apple, "k", 2), compose.background(Random(0), car, "k")
+    beside = next(p for n in range(20) if not (p := compose.pair(Random(n), apple, car, "k")).mirror)
+    for picture, first, other in (
+        (count, "two red apples", "two apples"),
+        (ground, "a car on", "a red car on"),
+        (beside, "a red apple and a car", "an apple and a red car"),
+        (compose.place(Random(0), car, "k"), "a small car", "a small red car"),
+    ):
+        shares = {text: share for share, text in picture.captions}
+        said = {
+            wanted: sum(share for text, share in shares.items() if text.startswith(wanted)) for wanted in (first, other)
+        }
+        assert said[first] > 2 * said[other] > 0, picture.captions
+        assert picture.captions[0][1].startswith(first)  # the evaluation reads a composition by its first caption
+        assert sum(shares.values()) == pytest.approx(1, abs=0.01)
+
+
 def test_no_two_pairs_show_the_same_two_things() -> None:
     drawings = [thing(slug, source) for slug in ("cat-face", "dog-face", "cat", "bus", "apple") if slug in everyday()
                 for source in ("noto", "twemoji")]  # fmt: skip

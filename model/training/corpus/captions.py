@@ -6,7 +6,7 @@ is seen. Every text states only what the picture shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .concepts import Concept, Name, article
 
@@ -73,6 +73,17 @@ def of_recoloured(name: Name, style: str, colour: str) -> Captions:
             (0.1, [f"{name.text}, {colour} icon", f"{name.text} icon in {colour}"]),
         ]
     )
+
+
+def by_names(names: Sequence[Name], texts: Callable[[Name], Captions]) -> Captions:
+    """A composition's captions by a thing's first name (three quarters), and by each of its other names."""
+    first, *others = names
+    merged = dict.fromkeys((text for name in names for _, text in texts(name)), 0.0)
+    for name in names:
+        share = 1.0 if not others else 0.75 if name is first else 0.25 / len(others)
+        for weight, text in texts(name):
+            merged[text] += share * weight
+    return weighted((weight, [text]) for text, weight in merged.items())
 
 
 def of_background(name: Name, colour: str) -> Captions:

@@ -63,6 +63,10 @@ def _fit_for_grounds(drawing: Drawing) -> bool:
     return drawing.concept.group not in ("flag", "symbol", "portrait") and not drawing.colour
 
 
+def _ground_texts(drawing: Drawing, colour: str) -> Captions:
+    return captions.by_names(drawing.concept.names, lambda name: captions.of_background(name, colour))
+
+
 def background(rng: Random, drawing: Drawing, key: str) -> Picture:
     """A drawing on one of the named colours."""
     colour, pad = rng.choice(_BACKGROUNDS), rng.uniform(0.08, 0.18)
@@ -70,7 +74,7 @@ def background(rng: Random, drawing: Drawing, key: str) -> Picture:
         key,
         "background",
         drawing.concept.slug,
-        captions.of_background(drawing.concept.names[0], colour),
+        _ground_texts(drawing, colour),
         drawing,
         ((drawing.key, (pad, pad, 1 - pad, 1 - pad)),),
         COLOURS[colour],
@@ -88,7 +92,7 @@ def on_grounds(rng: Random, drawing: Drawing, number: int) -> Iterator[Picture]:
             single(drawing),
             key=f"{drawing.key}-on-{colour.replace(' ', '-')}",
             kind="background",
-            captions=captions.of_background(drawing.concept.names[0], colour),
+            captions=_ground_texts(drawing, colour),
             background=COLOURS[colour],
             contrast=0.75,
         )
@@ -123,11 +127,12 @@ def pair(rng: Random, first: Drawing, second: Drawing, key: str) -> Picture:
     """Two drawings of one source side by side (70 %) or one above the other."""
     above = rng.random() < 0.3
     boxes = (_UPPER, _LOWER) if above else (_LEFT, _RIGHT)
+    firsts, seconds = first.concept.names, second.concept.names
     return Picture(
         key,
         "pair",
         f"{first.concept.slug}+{second.concept.slug}",
-        captions.of_pair(first.concept.names[0], second.concept.names[0], above),
+        captions.by_names(firsts, lambda a: captions.by_names(seconds, lambda b: captions.of_pair(a, b, above))),
         first,
         ((first.key, boxes[0]), (second.key, boxes[1])),
         mirror=above and first.concept.mirror and second.concept.mirror,
@@ -138,12 +143,11 @@ def count(rng: Random, drawing: Drawing, key: str, number: int = 0) -> Picture:
     """So many of the same drawing, two to five; with 0 the number is drawn too."""
     number = number or rng.choice((2, 2, 3, 3, 4, 5))
     counted = [name for name in drawing.concept.names if name.article in ("a", "an")]
-    name = counted[0] if rng.random() < 0.7 else rng.choice(counted)
     return Picture(
         key,
         "count",
         drawing.concept.slug,
-        captions.of_count(name, number),
+        captions.by_names(counted, lambda name: captions.of_count(name, number)),
         drawing,
         tuple((drawing.key, box) for box in _ARRANGEMENTS[number]),
         mirror=drawing.concept.mirror,
@@ -173,7 +177,7 @@ def place(rng: Random, drawing: Drawing, key: str) -> Picture:
         key,
         "place",
         drawing.concept.slug,
-        captions.of_place(drawing.concept.names[0], size, where),
+        captions.by_names(drawing.concept.names, lambda name: captions.of_place(name, size, where)),
         drawing,
         ((drawing.key, (x - side / 2, y - side / 2, x + side / 2, y + side / 2)),),
         mirror=drawing.concept.mirror and "left" not in where and "right" not in where,
