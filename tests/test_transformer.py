@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.config import TransformerConfig, transformer_config
 from model.transformer import Transformer
+from model.transformer.local import CodeTable
 
 
 def random_transformer(**changes: object) -> Transformer:
@@ -128,3 +129,23 @@ def test_a_config_that_cannot_be_is_refused() -> None:
         TransformerConfig(image_vocab=1024)
     with pytest.raises(ValueError, match="preset: 'huge'"):
         transformer_config("huge")
+
+
+def test_training_on_a_cpu_attends_as_serving_does() -> None:
+    """States with gradients take another path than those without."""
+    model = random_transformer(grid=8)
+    text, image = ids(model)
+    lengths = torch.tensor([5, 4])
+    with torch.no_grad():
+        plain = model.states(text, lengths, image)
+    for found, expected in zip(model.states(text, lengths, image), plain, strict=True):
+        assert found.requires_grad
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_code_is_its_own_part_and_those_of_its_levels() -> None:
+    table = CodeTable(transformer_config("tiny"))
+    expected = table.own.clone()
+    for part, digit in zip(table.shared, table.digits(), strict=True):
+        expected = expected + part[digit]
+    assert torch.equal(table(), expected)

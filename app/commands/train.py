@@ -110,11 +110,25 @@ def train_vae(
             rich_help_panel=LEARNING,
         ),
     ] = False,
+    decoder_blocks: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="Residual blocks of the decoder at 32 x 32. With --start more than it has: a deeper decoder.",
+            show_default="the preset's, or the start's",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    decoder_mid_blocks: Annotated[
+        int | None,
+        Option(min=1, help="The same at 64 x 64.", show_default="likewise", rich_help_panel=LEARNING),
+    ] = None,
     cache: Cache = Path("data/prepared"),
     stream: Stream = False,
 ) -> None:
     """Stage 1: the VQ-VAE, on pictures alone."""
     from model.config import VAE_PRESETS
+    from model.training.deepen import deepen
     from model.training.export import find_vae
     from model.training.train_vae import VAEOptions, train
 
@@ -122,10 +136,13 @@ def train_vae(
         raise typer.BadParameter(
             "needs --start: only a trained encoder's codes are worth keeping", param_hint="--decoder-only"
         )
+    asked = {"decoder_blocks": decoder_blocks, "decoder_mid_blocks": decoder_mid_blocks}
+    depths = {field: depth for field, depth in asked.items() if depth is not None}
     options = VAEOptions(
         tuple(data),
         loop.options(going_on=start is not None),
         preset(preset_name, VAE_PRESETS, start),
+        changes=depths,
         muon_lr=muon_lr if muon_lr is not None else 0.005 if start else 0.02,
         adam_lr=adam_lr if adam_lr is not None else 5e-4 if start else 2e-3,
         even=even,
@@ -136,7 +153,7 @@ def train_vae(
         rules=rules.rules(),
         stream=stream,
     )
-    train(options, find_vae(start) if start else None)
+    train(options, deepen(find_vae(start), depths) if start else None)
     typer.echo(loop.out)
 
 
@@ -199,6 +216,16 @@ def train_transformer(
             min=0.0,
             max=1.0,
             help='Share of captions among words that say nothing of the picture ("draw a happy cat at night").',
+            rich_help_panel=LEARNING,
+        ),
+    ] = 0.0,
+    contradict: Annotated[
+        float,
+        Option(
+            min=0.0,
+            max=1.0,
+            help="Share of pictures under words of something else, of which the later part alone is learnt: what is "
+            "begun is ended, whatever the words say.",
             rich_help_panel=LEARNING,
         ),
     ] = 0.0,
@@ -286,6 +313,7 @@ def train_transformer(
         weight_decay=weight_decay,
         null_captions=null_captions,
         clutter=clutter,
+        contradict=contradict,
         withhold=withhold,
         blind=blind,
         glimpses=glimpses,

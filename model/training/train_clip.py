@@ -210,7 +210,9 @@ def train(options: ClipOptions, vae: VAE, tokenizer: Tokenizer) -> Clip:
     measured = list(examples.held_out(MEASURED))
     run = Run(
         model=model,
-        optimizers=muon_and_adamw(*parameter_groups(model), options.muon_lr, options.adam_lr, options.weight_decay),
+        optimizers=muon_and_adamw(
+            *parameter_groups(model), options.muon_lr, options.adam_lr, options.weight_decay, place.autocast
+        ),
         options=options.loop,
         place=place,
         batch_at=batches,

@@ -3,6 +3,10 @@
 Next-token loss on both; the image part weighs seven times the text part, as in the paper (2102.12092, section 2.2). One
 caption in ten is dropped, for classifier-free guidance (2207.12598). Some image tokens are withheld as inputs, which
 makes the model rely on the words and forgive its own mistakes.
+
+A model that so relies on the words tears a picture where they are of two minds: it begins one thing and goes on with
+another. `contradict` puts some pictures under words of something else and asks for the later part alone, so what is
+begun is ended, whatever the words say.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -47,6 +52,8 @@ from model.vae import VAE
 
 IMAGE_WEIGHT = 7.0  # to 1 for the text: 2102.12092, section 2.2
 GLIMPSED = 8  # groups of a picture that a glimpse asks for
+EDGE = 2  # tokens at a picture's edges on which hardly anything is drawn
+WHOLE = ("single", "background", "recolour")  # kinds whose later part the earlier one tells
 
 
 PROMPTS = (
@@ -70,6 +77,7 @@ class TransformerOptions:
     weight_decay: float = 0.01
     null_captions: float = 0.1  # share of captions dropped
     clutter: float = 0.0  # share of the others among words that say nothing of the picture
+    contradict: float = 0.0  # share of pictures under a text that does not fit, whose later part alone is learnt
     withhold: float = 1.0  # largest share of image tokens withheld as inputs; drawn for half of the pictures, from 0 on
     blind: float = 0.2  # share of pictures with every token withheld: the words alone must tell what stands where
     glimpses: int = 0  # for each picture so many further ones, of which the words alone must tell a few places
@@ -121,6 +129,18 @@ def easy(image: np.ndarray[Any, Any], grid: int) -> np.ndarray[Any, Any]:
     return same.reshape(image.shape)
 
 
+def late(image: Ids, grid: int, random: np.random.Generator) -> npt.NDArray[np.float32]:
+    """(grid * grid,) ids -> 1 where enough stands before a token to tell what is drawn, else 0.
+
+    Enough is 3 to 70 % of the tokens that are not `easy`. At the edges, where blank tokens are no likes either (the
+    VAE's padding), nothing is drawn.
+    """
+    inside = np.zeros((grid, grid), dtype=bool)
+    inside[EDGE:-EDGE, EDGE:-EDGE] = True
+    drawn = np.cumsum(~easy(image, grid) & inside.reshape(-1))
+    return (drawn > random.uniform(0.03, 0.7) * drawn[-1]).astype(np.float32)
+
+
 Sample = tuple[list[int], Any, Any, Any, bool]  # text, image, seen, looked_at, plain: as in Batch, of one sequence
 
 
@@ -158,6 +178,10 @@ class Batches:
         random = np.random.default_rng((options.loop.seed, step, place))
         example = self.examples.draw(step, place, random, options.mirror)
         image, caption = example.image, sample_caption(example.captions, random)
+        whole = options.contradict > 0 and random.random() < options.contradict and example.kind in WHOLE
+        if whole:
+            other = self.examples.draw(step, (place + 1) % options.loop.batch, random, options.mirror)
+            caption, example = sample_caption(other.captions, random), other
         dropped = random.random() < options.null_captions
         cluttered = random.random() < options.clutter or (options.clutter > 0 and example.concept == UNKNOWN)
         if cluttered:
@@ -167,10 +191,13 @@ class Batches:
         kind = random.random()  # blind, partly withheld, or all seen
         share = random.random() * options.withhold if kind < (1 + options.blind) / 2 else 0.0
         share = 1.0 if kind < options.blind else share
-        seen = (random.random(image.shape) >= share).astype(np.float32)
+        seen = (random.random(image.shape) >= (0.0 if whole else share)).astype(np.float32)
         passed = easy(image, self.config.grid) & (random.random(image.shape) >= options.easy_share)
         kept = np.where(easy(image, self.config.grid), 1 / options.easy_share, 1.0)
-        return text, image, seen, np.where(passed, 0.0, kept).astype(np.float32), not (dropped or cluttered)
+        looked_at = np.where(passed, 0.0, kept).astype(np.float32)
+        if whole:
+            looked_at *= late(image, self.config.grid, random)
+        return text, image, seen, looked_at, not (dropped or cluttered or whole)
 
     def _glimpse(self, step: int, place: int, which: int) -> tuple[list[int], Ids, Ids]:
         """A text, ascending groups, and their tokens, of places where something is drawn.
@@ -315,7 +342,7 @@ def train(
 
     run = Run(
         model=model,
-        optimizers=muon_and_adamw(hidden, rest, options.muon_lr, options.adam_lr, options.weight_decay),
+        optimizers=muon_and_adamw(hidden, rest, options.muon_lr, options.adam_lr, options.weight_decay, place.autocast),
         options=options.loop,
         place=place,
         batch_at=batches,

@@ -98,7 +98,7 @@ def losses(model: nn.Module, images: Tensor, even: float = 0.0, decoder_only: bo
     each = error.square().mean(dim=(1, 2, 3))
     l1, mse = error.abs().mean(), each.mean()
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    loss = 0.3 * (l1 + edges) + 0.02 * (each + 1e-6).log().mean() if decoder_only else l1 + edges + 10 * mse
+    loss = 0.3 * (l1 + edges) + 0.02 * (each * 1e6).log1p().mean() if decoder_only else l1 + edges + 10 * mse
     found = {"loss": loss, "l1": l1, "mse": mse}
     if even:
         busy = busy_patches(images, images.shape[-1] // codes.shape[-2])
@@ -197,7 +197,7 @@ def train(options: VAEOptions, start: VAE | None = None) -> VAE:
 
     run = Run(
         model=vae,
-        optimizers=muon_and_adamw(hidden, rest, options.muon_lr, options.adam_lr, weight_decay=1e-4),
+        optimizers=muon_and_adamw(hidden, rest, options.muon_lr, options.adam_lr, 1e-4, place.autocast),
         options=options.loop,
         place=place,
         batch_at=Crops(pictures, options, place.device),

@@ -71,8 +71,9 @@ class Transformer(nn.Module):
     def rotations(self, device: torch.device) -> Rotation:
         """The table of `rotation_table` on `device`."""
         if device not in self._rotations:
-            table = rotation_table(self.config)
-            self._rotations[device] = Rotation(table.cos.to(device), table.sin.to(device))
+            with torch.inference_mode(False):  # a model that has served can still be trained
+                table = rotation_table(self.config)
+                self._rotations[device] = Rotation(table.cos.to(device), table.sin.to(device))
         return self._rotations[device]
 
     def caption(self, text_ids: Tensor, lengths: Tensor) -> Tensor:

@@ -30,11 +30,13 @@ def test_the_chunked_loss_is_cross_entropy_and_so_are_its_gradients(rows: int) -
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 16, 64), (2, 64, 16), (2, 32, 32)])
-def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int, int]) -> None:
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     matrices = torch.randn(shape)
-    found = orthogonalise(matrices)
+    found = orthogonalise(matrices, dtype=dtype)
+    assert found.dtype == torch.float32
     values = torch.linalg.svdvals(found)
     assert values.median() > 0.6
     assert values.max() < 1.3

@@ -173,7 +173,9 @@ def _plan(
     pictures += shapes(Random(f"{seed} shapes"), plain, whole=one_each)
     shares = SHARES[selection] | (dict.fromkeys(("pair", "count"), 0.0) if pairs else {})
     pictures += compositions(Random(f"{seed} compositions"), drawings, shares)
-    pictures += together(Random(f"{seed} together"), _of_concepts(drawings, paired), pairs) if pairs else []
+    pictures += (
+        together(Random(f"{seed} together"), _of_concepts(drawings, paired), pairs, named=bool(paired)) if pairs else []
+    )
     for drawing in drawings:
         pictures += on_grounds(Random(f"{seed} {drawing.key}"), drawing, grounds)
     pictures = hold_out(Random(f"{seed} val"), pictures)

@@ -264,14 +264,15 @@ def _counted(drawings: Sequence[Drawing]) -> list[Drawing]:
     return [d for d in things if d.everyday or d.concept.names[0].text.count(" ") < 2]
 
 
-def together(rng: Random, drawings: Sequence[Drawing], pairs: int) -> Iterator[Picture]:
+def together(rng: Random, drawings: Sequence[Drawing], pairs: int, *, named: bool = False) -> Iterator[Picture]:
     """Every thing that can be counted two, three, four and five times, and in up to so many pairs of its source.
 
-    As in `compositions`, no two pairs show the same two things.
+    As in `compositions`, no two pairs show the same two things. named: somebody chose these drawings, so hearts and
+    faces are counted too, which are left out of a choice by group.
     """
     seen: set[frozenset[str]] = set()
     of = defaultdict(list)
-    for drawing in _counted(drawings):
+    for drawing in [d for d in drawings if d.concept.countable] if named else _counted(drawings):
         of[drawing.source].append(drawing)
         yield from (count(rng, drawing, f"{drawing.key}-times-{number}", number) for number in _ARRANGEMENTS)
     for source in sorted(of):

@@ -1,0 +1,84 @@
+"""Pictures under words of something else, of which the later part is learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.config import transformer_config
+from model.tokenizer import Tokenizer
+from model.training.examples import Example
+from model.training.loop import LoopOptions
+from model.training.train_transformer import Batches, TransformerOptions, easy, late
+
+PICTURES = {
+    "red-circle": np.concatenate([np.zeros(512, np.int64), np.arange(512)]),
+    "cat": np.concatenate([np.zeros(256, np.int64), np.arange(768) + 1000]),
+}
+
+
+class Two:
+    """A red circle at even places, a cat at odd ones."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def draw(self, _step: int, place: int, *_: object) -> Example:
+        name = list(PICTURES)[place % 2]
+        return Example([(1.0, f"a {name.replace('-', ' ')}")], PICTURES[name], name, self.kind)
+
+
+def batches_of(checkpoint: Path, contradict: float, kind: str = "single") -> tuple[Tokenizer, Batches]:
+    tokenizer = Tokenizer.load(checkpoint / "tokenizer.json")
+    loop = LoopOptions(out=Path("nowhere"), steps=1, batch=4)
+    options = TransformerOptions((), loop, contradict=contradict, null_captions=0.0, easy_share=1.0)
+    config = transformer_config("tiny", text_vocab=tokenizer.vocab_size)
+    return tokenizer, Batches(Two(kind), tokenizer, options, torch.device("cpu"), config)  # type: ignore[arg-type]
+
+
+def test_a_contradicted_picture_is_seen_whole_and_learnt_from_where_it_is_begun(tiny_checkpoint: Path) -> None:
+    tokenizer, batches = batches_of(tiny_checkpoint, 1.0)
+    batch = batches(0, 0, 4)
+    assert batch.plain is not None
+    for i in range(4):
+        own, other = (list(PICTURES)[(i + shift) % 2] for shift in (0, 1))
+        assert batch.image[i].tolist() == PICTURES[own].tolist()
+        words = tokenizer.encode(f"a {other.replace('-', ' ')}")
+        assert batch.text[i, : batch.lengths[i]].tolist() == words
+        assert bool((batch.seen[i] == 1).all())
+        assert not batch.plain[i]  # what a text goes on with is not learnt from words that do not fit
+        inside = np.pad(np.ones((28, 28), bool), 2).flatten()
+        drawn = np.flatnonzero(~easy(PICTURES[own], 32) & inside)
+        first = int(batch.looked_at[i].nonzero()[0])
+        assert len(drawn[drawn < first]) >= 0.03 * len(drawn) - 1
+        assert bool((batch.looked_at[i, first:] == 1).all())
+
+
+def test_where_a_picture_counts_as_begun_differs(tiny_checkpoint: Path) -> None:
+    random = np.random.default_rng(0)
+    firsts = [int(np.flatnonzero(late(PICTURES["cat"], 32, random))[0]) for _ in range(50)]
+    assert 256 <= min(firsts) < 350
+    assert max(firsts) > 650
+    _, batches = batches_of(tiny_checkpoint, 1.0)
+    again = batches(3, 0, 4)
+    assert torch.equal(again.looked_at, batches(3, 0, 4).looked_at)
+
+
+def test_a_pair_is_never_contradicted_as_its_second_thing_cannot_be_told(tiny_checkpoint: Path) -> None:
+    tokenizer, batches = batches_of(tiny_checkpoint, 1.0, kind="pair")
+    batch = batches(0, 0, 4)
+    assert batch.text[0, : batch.lengths[0]].tolist() == tokenizer.encode("a red circle")
+    assert bool((batch.looked_at == 1).all())
+
+
+def test_without_it_nothing_changes(tiny_checkpoint: Path) -> None:
+    """Runs that were begun before go on with the same samples."""
+    _, batches = batches_of(tiny_checkpoint, 0.0)
+    _, pairs = batches_of(tiny_checkpoint, 1.0, kind="pair")
+    batch = batches(0, 0, 4)
+    assert bool((batch.looked_at == 1).all())
+    assert batch.plain is not None
+    assert bool(batch.plain.all())
+    assert not torch.equal(batch.seen, pairs(0, 0, 4).seen)
