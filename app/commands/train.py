@@ -390,6 +390,10 @@ def train_clip(
             rich_help_panel=LEARNING,
         ),
     ] = 1.0,
+    torn: Annotated[
+        float,
+        Option(min=0.0, max=1.0, help="Chance of a torn copy of a picture to reject.", rich_help_panel=LEARNING),
+    ] = 1.0,
     cache: Cache = Path("data/prepared"),
     stream: Stream = False,
 ) -> None:
@@ -410,6 +414,7 @@ def train_clip(
         mirror=mirror,
         shift=shift,
         false_captions=false_captions,
+        torn=torn,
         selection=Selection(selection.weights(), frozenset(selection.source or ()), selection.shares()),
         cache=cache,
         rules=rules.rules(),

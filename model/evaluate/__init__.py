@@ -2,8 +2,8 @@
 
     from model.evaluate import evaluate, to_json
 
-`evaluation` leads through it; `stage_one`, `likelihood`, `concepts`, `compositions` and `variety` are the parts;
-`sweep` looks for the best sampling parameters. A leaf: nothing imports it but the command.
+`evaluation` leads through it; `stage_one`, `likelihood`, `concepts`, `compositions`, `best_of` and `variety` are the
+parts; `sweep` looks for the best sampling parameters. A leaf: nothing imports it but the command.
 """
 
 from . import sweep

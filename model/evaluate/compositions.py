@@ -79,7 +79,8 @@ def _stands_out(thing: Thing, colour: str) -> bool:
     return bool(len(far)) and float(far.mean()) >= CONTRAST_SHARE
 
 
-def _background_tasks(context: Context) -> list[Grounded]:
+def background_tasks(context: Context) -> list[Grounded]:
+    """Prompts of tested things on colours, half of them such as training was shown; at most `options.compositions`."""
     random, number = context.random("backgrounds"), context.options.compositions
     shown = {task[:2] for line in context.drawings.shown("background") if (task := _grounded(context, line))}
     tested = set(range(len(context.tested)))
@@ -114,10 +115,10 @@ def _present(context: Context) -> int:
     return max(1, len(context.things) // PRESENT)
 
 
-def _on_ground(
+def on_ground(
     context: Context, pictures: Sequence[Image.Image], tasks: Sequence[Grounded]
 ) -> tuple[list[bool], list[bool]]:
-    """Of each: the colour is right; the colour is right and the thing among the nearest."""
+    """Of each picture of a task: the colour is right; the colour is right and the thing among the nearest."""
     right = [ink.background(picture) == task.colour for picture, task in zip(pictures, tasks, strict=True)]
     ranks = context.ranks(pictures, [task.thing for task in tasks])
     return right, [hit and rank <= _present(context) for hit, rank in zip(right, ranks.tolist(), strict=True)]
@@ -125,20 +126,20 @@ def _on_ground(
 
 def background(context: Context) -> Findings:
     """background: the frame of the picture is of the asked colour. background_both: and the thing is there."""
-    tasks = _background_tasks(context)
+    tasks = background_tasks(context)
     if len(tasks) < 2:
         raise NotMeasured("no thing stands out from two colours")
     pictures = [row[0] for row in context.paint([task.prompt for task in tasks])]
-    right, both = _on_ground(context, pictures, tasks)
+    right, both = on_ground(context, pictures, tasks)
     findings = Findings(figures={"background": proportion(right), "background_both": proportion(both)})
     _split(findings, "backgrounds", [task.seen for task in tasks], both)
     others = [tasks[i] for i in context.others("backgrounds", len(tasks))]
-    right_by_chance, both_by_chance = _on_ground(context, pictures, others)
+    right_by_chance, both_by_chance = on_ground(context, pictures, others)
     findings.baseline(SHUFFLED, background=proportion(right_by_chance), background_both=proportion(both_by_chance))
     real = [(line, task) for line in context.drawings.of("background") if (task := _grounded(context, line))]
     real = context.sample("real backgrounds", real, context.options.compositions)
     if real:
-        right_real, both_real = _on_ground(
+        right_real, both_real = on_ground(
             context, [line.picture() for line, _ in real], [Grounded(line.caption, *task) for line, task in real]
         )
         findings.baseline(REAL, background=proportion(right_real), background_both=proportion(both_real))

@@ -1,4 +1,4 @@
-"""Stage 2: does a picture show the thing that was asked for? One picture a prompt, then the best of several."""
+"""Stage 2: does a picture show the thing that was asked for? One picture a prompt."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from model.errors import DataError
 from model.evaluate.context import Context
 from model.evaluate.estimates import Estimate, mean, proportion
-from model.evaluate.findings import REAL, REPAINTED, SHUFFLED, Findings, NotMeasured, Section
+from model.evaluate.findings import REAL, REPAINTED, SHUFFLED, Findings, Section
 from model.evaluate.judge import Places
 from model.evaluate.stage_one import repaint
 from model.prompts import read_prompts
@@ -101,39 +100,3 @@ def _real(context: Context, numbers: Sequence[int], findings: Findings) -> None:
     chosen = [random.choice(context.things[number].drawings).picture() for number in numbers]
     findings.baselines[REPAINTED] = _tops("concept", context.ranks(repaint(context, chosen), numbers))
     findings.chance = {f"concept_top{k}": min(1.0, k / len(context.things)) for k in (1, 5)}
-
-
-def best_of(context: Context) -> Findings:
-    """best_of_N_top1: of N pictures a prompt the one with the best score, as the API's best_of chooses.
-
-    The figure is null, and the reason told, where N is not 4.
-    """
-    n = context.options.seeds
-    if n < 2:
-        raise NotMeasured(f"{n} picture a prompt leaves no choice")
-    prompts = [thing.name.full for thing in context.tested]
-    painted = context.album.paint(prompts, n, lambda done, total: context.progress("painting", done, total))
-    numbers = list(range(len(prompts)))
-    ranks = np.stack([context.ranks([row[i].image for row in painted], numbers) for i in range(n)])  # (n, prompts)
-    chosen = [max(range(n), key=lambda i: row[i].score) for row in painted]
-    best = ranks[chosen, numbers]
-    lift = [float(b == 1) - float(f == 1) for b, f in zip(best, ranks[0], strict=True)]
-    findings = Findings(
-        figures={
-            f"best_of_{n}_top1": proportion(top(best, 1)),
-            "best_of_lift": mean(lift),
-            "any_of_top1": proportion((ranks == 1).any(0).tolist()),
-        }
-    )
-    if n != 4:
-        findings.reasons["best_of_4_top1"] = f"{n} pictures a prompt were painted: see best_of_{n}_top1"
-    shown = sorted(range(len(prompts)), key=lambda i: (-lift[i], i))[:6]
-    pictures: list[Image.Image] = []
-    captions: list[str] = []
-    for i in shown:
-        row = sorted(painted[i], key=lambda painting: -painting.score)
-        pictures += [painting.image for painting in row]
-        captions += [f"{prompts[i]} {painting.score:+.3f}" for painting in row]
-    title = "Best of several, the best score first: where the choice helped most"
-    findings.sections.append(Section(title, pictures, captions, columns=2 * n))
-    return findings

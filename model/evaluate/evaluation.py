@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from model.evaluate.album import weights_digest
+from model.evaluate.best_of import best_of
 from model.evaluate.compositions import background, counts, pairs
-from model.evaluate.concepts import best_of, concepts
+from model.evaluate.concepts import concepts
 from model.evaluate.context import Context, Options, Progress
 from model.evaluate.findings import Findings, NotMeasured
 from model.evaluate.likelihood import loss

@@ -1,8 +1,9 @@
 """Train the reranker: a small CLIP on the captions and image tokens that the transformer learns from.
 
-Symmetric contrast in a batch (InfoNCE: 2103.00020, figure 3), with two changes: pairs that may both be true are left
-out of it, and each picture also has to reject its own caption with one word made false (`contrast`). The contrast is
-within what is computed at once, so more accumulation or more processes mean fewer texts to tell apart.
+Symmetric contrast in a batch (InfoNCE: 2103.00020, figure 3), with changes: pairs that may both be true are left
+out of it, and false ones are added: each picture has to reject its own caption with one word made false (`contrast`),
+and each caption its own picture with parts missing or of another one (`tearing`). The contrast is within what is
+computed at once, so more accumulation or more processes mean fewer texts to tell apart.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from model.training.loop import LoopOptions, Losses, Run, find_place, read_avera
 from model.training.loop import train as run_loop
 from model.training.optimizers import muon_and_adamw
 from model.training.selection import Selection
+from model.training.tearing import tear
 from model.vae import VAE
 
 MEASURED = 512  # held-out pictures that a run looks at
@@ -47,6 +49,7 @@ class ClipOptions:
     mirror: float = 0.5  # chance that a picture that may be mirrored is
     shift: int = 2  # image tokens by which a picture is moved at most, to each side; its edge is repeated
     false_captions: float = 1.0  # chance that a caption which can be made false has a false one beside it
+    torn: float = 1.0  # chance that a picture has a torn copy beside it
     selection: Selection = field(default_factory=Selection)
     cache: Path = Path("data/prepared")
     rules: Rules = RULES  # what is fit to train on
@@ -55,9 +58,9 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class Batch:
-    """b pictures, their b captions, and f false captions of some of them."""
+    """b pictures, their b captions, f false captions of some of them, and t torn copies."""
 
-    image: Tensor  # (b, grid * grid) int64
+    image: Tensor  # (b + t, grid * grid) int64
     text: Tensor  # (b + f, t) int64, padded on the right
     lengths: Tensor  # (b + f,)
     left_out: Tensor  # (b, b + f) bool: pairs that may be true although they are not on the diagonal
@@ -71,6 +74,7 @@ class _Sample:
     image: Ids
     caption: str
     false: str | None = None
+    torn: Ids | None = None
 
 
 class Batches:
@@ -97,7 +101,15 @@ class Batches:
         false = falsify(caption, random) if random.random() < options.false_captions else None
         if false is not None and any(false == text for _, text in example.captions):
             false = None
-        return _Sample(example, self._moved(example.image, random), caption, false)
+        image = self._moved(example.image, random)
+        return _Sample(example, image, caption, false, self._torn(image, step, place, random))
+
+    def _torn(self, image: Ids, step: int, place: int, random: np.random.Generator) -> Ids | None:
+        options = self.options
+        if not random.random() < options.torn:
+            return None
+        other = self.examples.draw(step, (place + 1) % options.loop.batch, random, options.mirror)
+        return tear(image, self._moved(other.image, random), self.grid, random)
 
     def _moved(self, image: Ids, random: np.random.Generator) -> Ids:
         far, grid = self.options.shift, self.grid
@@ -113,7 +125,7 @@ class Batches:
         for row, found in zip(padded, ids, strict=True):
             row[: len(found)] = found
         arrays = (
-            np.stack([sample.image for sample in samples]),
+            np.stack([sample.image for sample in samples] + [s.torn for s in samples if s.torn is not None]),
             padded,
             np.array([len(found) for found in ids]),
             _left_out([sample.example for sample in samples], texts),
@@ -138,11 +150,12 @@ def losses(model: nn.Module, batch: Batch) -> Losses:
     """The mean of both directions' cross-entropy, in nats; and how often a picture's likeliest text is its own."""
     assert isinstance(model, Clip)
     text = model.encode_text(batch.text, batch.lengths)
-    logits = model.scale * model.encode_image(batch.image) @ text.mT  # (b, b + f)
-    logits = logits.masked_fill(batch.left_out, float("-inf"))
-    own = torch.arange(len(logits), device=logits.device)
+    every = model.scale * model.encode_image(batch.image) @ text.mT  # (b + t, b + f)
+    b = len(batch.left_out)
+    logits = every[:b].masked_fill(batch.left_out, float("-inf"))
+    own = torch.arange(b, device=logits.device)
     to_text = F.cross_entropy(logits, own)
-    to_image = F.cross_entropy(logits[:, : len(logits)].mT, own)
+    to_image = F.cross_entropy(torch.cat([logits, every[b:]])[:, :b].mT, own)  # a torn picture is nobody's
     return {
         "loss": (to_text + to_image) / 2,
         "to_text": to_text,
@@ -156,7 +169,8 @@ def retrieval(model: Clip, batches: Batches, examples: Sequence[Example], batch:
     """Of these pictures and the first caption of each: how often the nearest one of the other kind is right.
 
     Pictures that the same caption may be true of count as right. val_chance: what guessing reaches. val_false: how
-    often a picture is nearer to its caption than to the caption with a word made false (chance 0.5). {} without any.
+    often a picture is nearer to its caption than to the caption with a word made false (chance 0.5), and val_torn the
+    same of a caption and a picture's torn copy. {} without any.
     """
     if not examples:
         return {}
@@ -181,7 +195,16 @@ def retrieval(model: Clip, batches: Batches, examples: Sequence[Example], batch:
         bool(cosines[i, i] > image[i] @ model.encode_text(torch.tensor([ids], device=image.device))[0])
         for i, ids in false
     ]
-    return {**figures, "val_false": sum(nearer) / len(nearer)} if nearer else figures
+    if nearer:
+        figures["val_false"] = sum(nearer) / len(nearer)
+    copies = [
+        (i, tear(example.image, examples[i - 1].image, batches.grid, random)) for i, example in enumerate(examples)
+    ]
+    torn = [(i, torch.from_numpy(copy)[None].to(image.device)) for i, copy in copies if copy is not None]
+    if torn:
+        told_apart = [bool(cosines[i, i] > model.encode_image(copy)[0] @ text[i]) for i, copy in torn]
+        figures["val_torn"] = sum(told_apart) / len(told_apart)
+    return figures
 
 
 def parameter_groups(model: Clip) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -97,7 +97,8 @@ def test_a_painter_who_draws_what_is_asked_scores_high(
     assert "| background | 6 | 100.0 % [61.0, 100.0] |" in markdown(report.findings)
     whole = sheet(report.findings.sections)
     assert whole.width > 800
-    assert len(painter.asked) == len(set(painter.asked)) + OPTIONS.concepts  # the second pictures of best_of
+    seconds = OPTIONS.concepts + OPTIONS.compositions  # of best_of: things, and things on colours
+    assert len(painter.asked) == len(set(painter.asked)) + seconds
     asked = len(painter.asked)
     again = evaluate(painter, [figures], out, OPTIONS, parts=["concepts", "best_of", "counts"])
     assert len(painter.asked) == asked  # all of them were kept
@@ -134,15 +135,17 @@ def test_the_best_score_wins(draughtsman: Make, figures: Path, tmp_path: Path, o
     remember(out, tmp_path)
 
     def second_best(prompt: str, _params: SamplingParams, index: int) -> tuple[Image.Image, float]:
-        figure = prompt.removeprefix("a ")
+        figure, on, ground = prompt.removeprefix("a ").partition(" on ")
         other = FIGURES[(FIGURES.index(figure) + 1) % len(FIGURES)]
-        return draw(f"a {figure if index == 1 else other}"), float(index)
+        return draw(f"a {figure if index == 1 else other}{on}{ground}"), float(index)
 
     found = measure(draughtsman(second_best), figures, tmp_path, parts=["concepts", "best_of"])
     assert found["concept_top1"] <= 1 / 6
     assert found["best_of_2_top1"] >= 5 / 6
     assert found["best_of_lift"] == pytest.approx(found["best_of_2_top1"] - found["concept_top1"], abs=1e-4)
     assert found["any_of_top1"] == found["best_of_2_top1"]
+    assert found["best_of_2_background_both"] == found["any_of_background"] >= 5 / 6
+    assert found["background_lift"] >= 4 / 6
 
 
 def test_prompts_of_a_persons_own(draughtsman: Make, figures: Path, tmp_path: Path, out: Path) -> None:

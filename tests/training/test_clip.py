@@ -18,6 +18,7 @@ from model.training import train_clip
 from model.training.contrast import falsify, may_fit, told, words
 from model.training.examples import find_examples
 from model.training.loop import LoopOptions, find_place
+from model.training.tearing import tear
 from model.training.train_clip import Batches, ClipOptions
 from model.vae import VAE
 from tests.conftest import randomise
@@ -80,6 +81,7 @@ def test_it_learns_a_toy_set_and_to_tell_sides_and_colours(
     assert found["val_text_to_image"] >= 0.75
     assert found["val_image_to_text"] >= 0.75
     assert found["val_false"] >= 0.75
+    assert found["val_torn"] >= 0.75
     again = train_clip.load(home / "toy")
     batches = batches_of(corpus, home, vae, tokenizer)
     measured = list(batches.examples.held_out())
@@ -109,7 +111,9 @@ def batches_of(corpus: Path, home: Path, vae: VAE, tokenizer: Tokenizer, **chang
 def test_a_batch_leaves_out_what_may_be_true(corpus: Path, home: Path, vae: VAE, tokenizer: Tokenizer) -> None:
     batches = batches_of(corpus, home, vae, tokenizer)
     batch = batches(0, 0, 16)
-    assert batch.image.shape == (16, 1024)
+    torn = batch.image[16:]
+    assert len(torn) > 8  # of plain squares some copies would hardly differ
+    assert all(bool((copy != batch.image[:16]).any(1).all()) for copy in torn)
     assert batch.text.shape[0] == len(batch.lengths) == batch.left_out.shape[1] == 32  # every caption can be false
     texts = [tokenizer.decode(ids[:length]) for ids, length in zip(batch.text.tolist(), batch.lengths, strict=True)]
     for i in range(16):
@@ -120,6 +124,26 @@ def test_a_batch_leaves_out_what_may_be_true(corpus: Path, home: Path, vae: VAE,
     assert not torch.equal(batch.image, batches(1, 0, 16).image)
     losses = train_clip.losses(train_clip.load(home / "toy"), batch)
     assert 0 < float(losses["loss"].detach()) < 10
+
+
+def test_a_torn_picture_is_of_two_pictures_or_has_blank_places() -> None:
+    image, other = np.arange(1024) % 7 + 10, np.arange(1024) % 11 + 100
+    image[:400] = 5  # the ground
+    shares, kinds = [], {"other": 0, "blank": 0}
+    for seed in range(200):
+        torn = tear(image, other, 32, np.random.default_rng(seed))
+        if torn is None:  # a window on the ground, time and again
+            continue
+        differs = torn != image
+        blank, taken = bool((torn[differs] == 5).all()), bool((torn[differs] == other[differs]).all())
+        assert blank != taken
+        kinds["blank" if blank else "other"] += 1
+        shares.append(float(differs.mean()))
+    assert sum(kinds.values()) > 190
+    assert min(kinds.values()) > 30
+    assert min(shares) >= 6 / 1024
+    assert max(shares) < 0.5
+    assert tear(np.zeros(1024, np.int64), np.zeros(1024, np.int64), 32, np.random.default_rng(0)) is None
 
 
 def test_pictures_are_moved_by_a_few_tokens_at_most(corpus: Path, home: Path, vae: VAE, tokenizer: Tokenizer) -> None:
