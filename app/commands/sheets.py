@@ -22,7 +22,7 @@ COMMON = (
     "an owl", "a watermelon",
 )  # fmt: skip
 HARD = (
-    "a red cat", "a purple banana", "three hearts", "a cat, a dog and a tree", "seven apples", "the word hello",
+    "a red cat", "a purple banana", "three rainbows", "a cat, a dog and a tree", "seven apples", "the word hello",
     "a photograph of a street at night", "a man running", "an astronaut riding a horse", "a map of the world",
     "two dogs on a blue background", "the inside of a kitchen",
 )  # fmt: skip

@@ -9,6 +9,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -210,6 +211,19 @@ def test_every_thing_with_others_and_two_to_five_times(built: Built, tmp_path: P
     assert alone <= found.keys()
 
 
+def test_where_one_drawing_is_taken_of_each_thing_no_name_is_of_two() -> None:
+    plain = compose.plain_shapes()
+    slugs = ("old-key", "key", "umbrella-with-rain-drops", "umbrella", "cat-face", "cat")
+    known = [replace(plain[i], concept=everyday()[slug]) for i, slug in enumerate(slugs)]
+    found = {drawing.concept.slug: drawing.concept for drawing in builder._with_own_names(known)}
+    assert [name.text for name in found["key"].names] == ["key"]
+    assert [name.text for name in found["old-key"].names] == ["old key"]
+    assert "umbrella" in [name.text for name in found["umbrella"].names]
+    rainy = found["umbrella-with-rain-drops"]
+    assert "umbrella" not in [name.text for name in (*rainy.names, *rainy.synonyms)]
+    assert found["cat"].names  # a thing that has no name of its own keeps its names
+
+
 def test_a_build_of_chosen_things(built: Built, tmp_path: Path) -> None:
     chosen = {"cat-face": 1.0, "red-apple": 1.0, "circle-in-*": 1.0, "griffin": 1.0}
     summary = build(
@@ -234,6 +248,11 @@ def test_a_build_of_chosen_things(built: Built, tmp_path: Path) -> None:
         first = next(vendor for vendor in VENDORS[::-1] if f"{vendor}-{slug}" in drawn)
         assert f"{first}-{slug}" in found
     assert {s.meta["concept"] for s in found.values() if s.meta["kind"] == "count"} == {"red-apple"}
+    # A file's things are counted whatever they are.
+    named = {"red-circle": 1.0, "waving-hand": 1.0}
+    build(tmp_path / "named", built.cache, concepts=named, paired=named, pairs=1, one_each=True)
+    counted = [s.meta["concept"] for s in samples(tmp_path / "named").values() if s.meta["kind"] == "count"]
+    assert set(counted) == set(named)
     # And none where an emoji of the same name is drawn.
     build(tmp_path / "round", built.cache, concepts={"red-circle": 1.0, "circle-in-*": 1.0}, one_each=True)
     assert {sample.meta["concept"] for sample in samples(tmp_path / "round").values()} == {"red-circle"}

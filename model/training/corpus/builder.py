@@ -9,6 +9,7 @@ writes them in an order that depends on the seed alone: the same packages and se
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -156,6 +157,29 @@ def _first_of_each(drawings: Sequence[Drawing]) -> list[Drawing]:
     return list({drawing.concept.slug: drawing for drawing in reversed(drawings)}.values())[::-1]
 
 
+def _with_own_names(drawings: Sequence[Drawing]) -> list[Drawing]:
+    """No two things by one name: it stays with the thing whose first name it is, or else with the first that has it.
+
+    A name of two drawings would be drawn as something between them. A thing without a name of its own keeps its names.
+    """
+    owner: dict[str, str] = {}
+    for drawing in drawings:
+        owner.setdefault(drawing.concept.names[0].text, drawing.concept.slug)
+    for drawing in drawings:
+        for name in (*drawing.concept.names, *drawing.concept.synonyms):
+            owner.setdefault(name.text, drawing.concept.slug)
+    found = []
+    for drawing in drawings:
+        concept = drawing.concept
+        names, synonyms = (
+            tuple(name for name in some if owner[name.text] == concept.slug)
+            for some in (concept.names, concept.synonyms)
+        )
+        own = dataclasses.replace(concept, names=names or concept.names, synonyms=synonyms)
+        found.append(dataclasses.replace(drawing, concept=own))
+    return found
+
+
 def _plan(
     drawings: Sequence[Drawing],
     plain: Sequence[Drawing],
@@ -208,7 +232,7 @@ def build(
     grounds: every drawing also on so many of the named colours, in its place.
     pairs: every drawing of a thing in up to so many pairs, and two to five times; 0 leaves a few of both to chance.
     concepts: only drawings of these, as in `Selection`; paired: of them, those that are counted and put into pairs.
-    one_each: of every name the first drawing only, an emoji's red circle before our own.
+    one_each: of every name the first drawing only, an emoji's red circle before our own; and every name for one thing.
     kinds: only pictures of these, as the samples name their kind.
     processes: default, one a processor.
     progress: called with what is being done, done, of how many.
@@ -226,7 +250,7 @@ def build(
     listed = _of_concepts(listed, concepts or {})
     plain = [] if selection == "eval" else _of_concepts(plain_shapes(), concepts or {})
     if one_each:
-        listed = _first_of_each(listed)
+        listed = _with_own_names(_first_of_each(listed))
         named = {name.text for drawing in listed for name in drawing.concept.names}
         plain = [drawing for drawing in plain if drawing.concept.names[0].text not in named]
     if missing := sorted(name for name in concepts or () if not _of_concepts([*listed, *plain], {name: 1.0})):
