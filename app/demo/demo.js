@@ -10,7 +10,7 @@ import { many, name } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const EXAMPLES = [
-  "a red apple", "the cutest penguin ever", "a rocket leaving for mars tonight", "five stars",
+  "a red apple", "a lonely robot who lost its way", "a rocket leaving for mars tonight", "three hearts",
   "an owl to the left of a mushroom", "a snowman who loves july",
 ];
 const TOAST = 8000; // ms
