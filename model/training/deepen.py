@@ -37,6 +37,5 @@ def deepen(vae: VAE, depths: Mapping[str, int]) -> VAE:
                 assert isinstance(block, ResidualBlock)
                 assert block.conv2.bias is not None
                 block.conv2.bias.zero_()  # its kernel is zero from the start
-    new = set(deeper.state_dict()) - set(vae.state_dict())
-    deeper.load_state_dict({**vae.state_dict(), **{name: deeper.state_dict()[name] for name in new}})
+    deeper.load_state_dict({**deeper.state_dict(), **vae.state_dict()})
     return channels_last(deeper)

@@ -23,7 +23,7 @@ from model.config import ClipConfig, clip_config
 from model.tokenizer import Tokenizer
 from model.training.contrast import falsify, may_fit, told, words
 from model.training.data import sample_caption
-from model.training.examples import Example, Examples, find_examples
+from model.training.examples import Example, Examples, Ids, find_examples
 from model.training.filters import RULES, Rules
 from model.training.loop import LoopOptions, Losses, Run, find_place, read_average, write_config
 from model.training.loop import train as run_loop
@@ -33,7 +33,6 @@ from model.training.tearing import tear
 from model.vae import VAE
 
 MEASURED = 512  # held-out pictures that a run looks at
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

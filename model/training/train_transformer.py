@@ -192,8 +192,9 @@ class Batches:
         share = random.random() * options.withhold if kind < (1 + options.blind) / 2 else 0.0
         share = 1.0 if kind < options.blind else share
         seen = (random.random(image.shape) >= (0.0 if whole else share)).astype(np.float32)
-        passed = easy(image, self.config.grid) & (random.random(image.shape) >= options.easy_share)
-        kept = np.where(easy(image, self.config.grid), 1 / options.easy_share, 1.0)
+        repeated = easy(image, self.config.grid)
+        passed = repeated & (random.random(image.shape) >= options.easy_share)
+        kept = np.where(repeated, 1 / options.easy_share, 1.0)
         looked_at = np.where(passed, 0.0, kept).astype(np.float32)
         if whole:
             looked_at *= late(image, self.config.grid, random)
