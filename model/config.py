@@ -137,6 +137,7 @@ TRANSFORMER_PRESETS: dict[str, dict[str, Any]] = {
         "local_depth": 1,
     },
     "small": {"dim": 320, "depth": 8, "heads": 5, "kv_heads": 1, "local_dim": 256},
+    "medium": {"dim": 384, "depth": 10, "heads": 6, "kv_heads": 2, "local_dim": 256, "local_depth": 3},
     "default": {},
     "400M": {
         "dim": 1536,

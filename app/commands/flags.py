@@ -14,6 +14,7 @@ import copy
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
@@ -24,6 +25,7 @@ from typer import Argument, Option
 if TYPE_CHECKING:
     from model.training.filters import Rules
     from model.training.loop import LoopOptions
+    from model.training.selection import Selection
 
 LEARNING, DATA, RUN, CHECKPOINT = "Learning", "Data", "Run", "Checkpoint to serve"  # panels of --help
 STEPS, STEPS_ON = 20_000, 1000  # by default: from random weights, and going on from trained ones
@@ -142,6 +144,15 @@ class LoopFlags:
         float | None,
         Option(min=0.0, help="Stop and save after so long.", show_default="no limit", rich_help_panel=RUN),
     ] = None
+    workers: Annotated[
+        int | None,
+        Option(
+            min=0,
+            help="Processes that make batches ahead of the steps.",
+            show_default="all processors but one beside a GPU, 16 at most; else none",
+            rich_help_panel=RUN,
+        ),
+    ] = None
 
     def options(self, going_on: bool = False) -> LoopOptions:
         """For the training loop. going_on: from trained weights, which takes fewer steps."""
@@ -192,7 +203,13 @@ class SelectionFlags:
     concepts: Annotated[
         Path | None, Option(help="File: a concept a line, and a weight.", show_default="none", rich_help_panel=DATA)
     ] = None
-    source: Annotated[list[str] | None, Option(help="Learn from this source (repeat).", rich_help_panel=DATA)] = None
+    source: Annotated[
+        list[str] | None,
+        Option(
+            help="Learn from this source (repeat); SOURCE=WEIGHT: how often, among the pictures of one thing.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
     mix: Annotated[list[str] | None, Option(help="KIND=SHARE of the samples (repeat).", rich_help_panel=DATA)] = None
 
     def weights(self) -> dict[str, float]:
@@ -203,14 +220,35 @@ class SelectionFlags:
 
     def shares(self) -> dict[str, float]:
         """["single=0.6", "pair=0.4"] -> shares by kind."""
-        mix: dict[str, float] = {}
-        for share in self.mix or []:
-            kind, _, value = share.partition("=")
-            try:
-                mix[kind] = float(value)
-            except ValueError:
-                raise typer.BadParameter(f"{share} is not KIND=SHARE, as in single=0.6", param_hint="--mix") from None
-        return mix
+        return _numbers(self.mix or [], "--mix", "KIND=SHARE, as in single=0.6")
+
+    def sources(self) -> dict[str, float]:
+        """["twemoji=3", "noto"] -> weights by source."""
+        texts = [text if "=" in text else f"{text}=1" for text in self.source or []]
+        return _numbers(texts, "--source", "SOURCE=WEIGHT, as in twemoji=3")
+
+    def selection(self) -> Selection:
+        """For the training code."""
+        from model.training.selection import Selection
+
+        return Selection(self.weights(), self.sources(), self.shares())
+
+
+def _numbers(texts: list[str], option: str, form: str) -> dict[str, float]:
+    """["a=0.5", "b=2"] -> {"a": 0.5, "b": 2.0}. A bad parameter for other texts, and for a name that is there twice."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not name or not 0 <= number < math.inf:
+            raise typer.BadParameter(f"{text} is not {form}", param_hint=option)
+        if name in found:
+            raise typer.BadParameter(f"{name} is there twice", param_hint=option)
+        found[name] = number
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

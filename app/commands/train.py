@@ -177,7 +177,7 @@ def train_transformer(
         str | None,
         Option(
             "--preset",
-            help="tiny, small, default, 400M or 1.3B.",
+            help="tiny, small, medium, default, 400M or 1.3B.",
             show_default="default",
             rich_help_panel=LEARNING,
         ),
@@ -215,7 +215,8 @@ def train_transformer(
         Option(
             min=0.0,
             max=1.0,
-            help='Share of captions among words that say nothing of the picture ("draw a happy cat at night").',
+            help='Share of captions as people type them: among words that say nothing of the picture ("draw a happy '
+            'cat at night"), or a kind or an idea in place of the thing ("a tabby", "curiosity").',
             rich_help_panel=LEARNING,
         ),
     ] = 0.0,
@@ -288,6 +289,15 @@ def train_transformer(
         list[str] | None,
         Option(help="Of the sample sheets (repeat).", show_default="24 common things", rich_help_panel=RUN),
     ] = None,
+    fused: Annotated[
+        bool | None,
+        Option(
+            "--fused/--eager",
+            help="Compile the blocks and the loss: a minute before the first step, and shorter ones.",
+            show_default="fused on a GPU with a C compiler",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     cache: Cache = Path("data/prepared"),
     stream: Stream = False,
 ) -> None:
@@ -296,7 +306,6 @@ def train_transformer(
     from model.prompts import read_prompts
     from model.training.export import ExportOptions, export, find_start, find_vae
     from model.training.loop import find_place
-    from model.training.selection import Selection
     from model.training.train_transformer import PROMPTS, TransformerOptions, train
 
     if start is not None and vocabulary is not None:
@@ -320,11 +329,12 @@ def train_transformer(
         mirror=mirror,
         easy_share=easy_share,
         vocabulary=vocabulary or 8192,
-        selection=Selection(selection.weights(), frozenset(selection.source or ()), selection.shares()),
+        selection=selection.selection(),
         prompts=tuple(prompt or PROMPTS),
         sampling=begun.sampling if begun else SamplingDefaults(),
         preserve=read_prompts(preserve) if preserve else (),
         preserve_share=preserve_share,
+        fused=fused,
         cache=cache,
         rules=rules.rules(),
         stream=stream,
@@ -401,7 +411,6 @@ def train_clip(
     from model.config import CLIP_PRESETS
     from model.tokenizer import Tokenizer
     from model.training.export import find_vae, is_checkpoint
-    from model.training.selection import Selection
     from model.training.train_clip import ClipOptions, train
 
     options = ClipOptions(
@@ -415,7 +424,7 @@ def train_clip(
         shift=shift,
         false_captions=false_captions,
         torn=torn,
-        selection=Selection(selection.weights(), frozenset(selection.source or ()), selection.shares()),
+        selection=selection.selection(),
         cache=cache,
         rules=rules.rules(),
         stream=stream,

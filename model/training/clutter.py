@@ -7,12 +7,12 @@ it learns to look for the words that it knows. Word dropout turned round (compar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
 
-from model.training.corpus.concepts import article, evocations, ordinary
+from model.training.corpus.concepts import article, evocations, kinds, ordinary
 
 
 def _phrases(text: str) -> tuple[str, ...]:
@@ -139,6 +139,13 @@ def _evoked(concept: str, random: np.random.Generator) -> str | None:
     return _pick(texts, random) if texts else None
 
 
+def texts() -> Iterator[str]:
+    """The words that `clutter` may put into a caption, but for invented ones, for a tokenizer to learn."""
+    yield from (*_OPENINGS, *_ADJECTIVES, *_ENDINGS, *_JOINTS, *_LINKS, *_ideas())
+    yield from (kind.full for of_one in kinds().values() for kind in of_one)
+    yield from (text for section in ("nouns", "adjectives", "doings", "clauses") for text in ordinary(section))
+
+
 def _surrounded(caption: str, random: np.random.Generator, *, named: bool = False) -> str:
     """named: the caption names a thing, which then counts for more than any idea that is put beside it."""
     opened, described, ended = random.random(3) < (0.4, 0.4, 0.5)
@@ -160,9 +167,15 @@ def clutter(caption: str, random: np.random.Generator, concept: str = "") -> str
     """`caption` with one to three additions.
 
     A feeling, a verb or an idea names no thing ("love", "a man running"): texts that bring `concept` to mind
-    (corpus/evocations.txt) take the caption's place three times in five, most of them bare. Words that nobody knows are
-    about `UNKNOWN`: without a picture of its own such a text would be drawn as the mean of all pictures, a blank sheet.
+    (corpus/evocations.txt) take the caption's place two times in five, most of them bare; and half of the others a kind
+    of the thing, where there are some ("a labrador"; corpus/kinds.txt). Words that nobody knows are about `UNKNOWN`:
+    without a picture of its own such a text would be drawn as the mean of all pictures, a blank sheet.
     """
-    if random.random() < (0.75 if concept == UNKNOWN else 0.6) and (evoked := _evoked(concept, random)):
+    if random.random() < (0.75 if concept == UNKNOWN else 0.4) and (evoked := _evoked(concept, random)):
         return evoked if random.random() < 0.6 else _surrounded(evoked, random)
+    if (of_one := kinds().get(concept)) and random.random() < 0.5:
+        kind = of_one[int(random.integers(len(of_one)))]
+        caption = kind.full if random.random() < 0.8 else kind.text
+        if random.random() < 0.6:
+            return caption
     return _surrounded(caption, random, named=True)

@@ -1,4 +1,5 @@
 """The training loop that both stages share: one step after another, resumable to the bit, on CPU, one GPU or several.
+(Kernels that are compiled, on a GPU, may be compiled otherwise after a restart; `--eager` has none.)
 
 Every batch is a pure function of (seed, step), so the step number is the whole data position: a run that was killed
 goes on from its last saved state and repeats the very same losses. Under torchrun each rank takes its slice of the same
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 
 from model.config import to_dict
 from model.errors import DataError
+from model.training.ahead import Part, batches_ahead, workers_for
 from model.training.events import Events
 from model.training.optimizers import schedule
 from model.training.plots import loss_curve
@@ -61,6 +63,7 @@ class LoopOptions:
     save_every: int = 200  # steps between saved states
     sample_every: int = 1000  # steps between sample sheets
     minutes: float | None = None  # stop and save after so long, with the schedule unfinished
+    workers: int | None = None  # processes that make batches ahead; None for `workers_for` to say
 
 
 @dataclass
@@ -124,7 +127,7 @@ class Run:
     optimizers: list[torch.optim.Optimizer]
     options: LoopOptions
     place: Place
-    batch_at: Callable[[int, int, int], Any]  # (step, first sample, end sample) of the global batch -> a batch
+    batch_at: Callable[[int, int, int], Any]  # (step, first sample, end sample) of the global batch -> it, on the CPU
     losses: Callable[[nn.Module, Any], Losses]
     tokens_a_sample: int = 1  # for the speed that is shown
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
@@ -221,18 +224,24 @@ def _update_average(run: Run) -> None:
         torch._foreach_lerp_(ours, theirs, 1 - decay)
 
 
-def training_step(run: Run) -> Losses:
-    """One optimizer step at `run.step`. Returns the global batch's mean losses, detached."""
+def _parts(run: Run) -> list[Part]:
+    """What this process reads, micro-batch after micro-batch, from `run.step` on. Raises DataError."""
     options, place = run.options, run.place
     pieces = options.accumulate * place.world
     if options.batch % pieces:
         raise DataError(f"batch: {options.batch} is no multiple of accumulate x processes, {pieces}")
     size = options.batch // pieces
+    firsts = [(place.rank * options.accumulate + micro) * size for micro in range(options.accumulate)]
+    return [(step, first, first + size) for step in range(run.step, options.steps) for first in firsts]
+
+
+def training_step(run: Run, batches: Iterator[Any]) -> Losses:
+    """One optimizer step at `run.step`, on the next of `batches`. Returns the global batch's mean losses, detached."""
+    options, place = run.options, run.place
     factor = schedule(run.step, options.steps, options.warmup, options.cooldown)
     total: Losses = {}
-    for micro in range(options.accumulate):
-        first = (place.rank * options.accumulate + micro) * size
-        batch = run.batch_at(run.step, first, first + size)
+    for _ in range(options.accumulate):
+        batch = next(batches)
         with torch.autocast(place.device.type, dtype=place.autocast, enabled=place.autocast is not None):
             losses = run.losses(run.model, batch)
         (losses["loss"] / options.accumulate).backward()  # type: ignore[no-untyped-call]
@@ -275,10 +284,15 @@ def train(run: Run, title: str) -> Run:
     started, mark, marked_at = time.monotonic(), run.step, time.monotonic()
     window: dict[str, list[Tensor]] = {}
     run.model.train()
-    with _progress(run.place.first) as progress, Events(options.out, run.step, run.place.first) as events:
+    workers = workers_for(options.workers, run.place.device, run.place.world)
+    with (
+        batches_ahead(run.batch_at, _parts(run), workers, run.place.device) as batches,  # before others start threads
+        _progress(run.place.first) as progress,
+        Events(options.out, run.step, run.place.first) as events,
+    ):
         task = progress.add_task(title, total=options.steps, completed=run.step, loss=float("nan"), speed="")
         while run.step < options.steps:
-            for name, value in training_step(run).items():
+            for name, value in training_step(run, batches).items():
                 window.setdefault(name, []).append(value)
             out_of_time = options.minutes is not None and time.monotonic() - started > options.minutes * 60
             last = run.step == options.steps or out_of_time

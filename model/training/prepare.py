@@ -140,8 +140,12 @@ def prepare(data: Sequence[Path], folder: Path, rules: Rules = RULES) -> Prepare
 
 def to_tensor(pictures: Bytes, device: torch.device | str = "cpu") -> Tensor:
     """(n, h, w, 3) uint8 -> (n, 3, h, w) float32 in [0, 1], channels last in memory."""
-    tensor = torch.from_numpy(np.array(pictures)).to(device)  # a copy: memory maps are read-only
-    return tensor.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+    return to_floats(torch.from_numpy(np.array(pictures)).to(device))  # a copy: memory maps are read-only
+
+
+def to_floats(pictures: Tensor) -> Tensor:
+    """The same of a tensor, on its device."""
+    return pictures.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
 def vae_digest(vae: VAE) -> str:

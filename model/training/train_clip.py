@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from model.clip import Clip
 from model.config import ClipConfig, clip_config
 from model.tokenizer import Tokenizer
+from model.training.ahead import moved
 from model.training.contrast import falsify, may_fit, told, words
 from model.training.data import sample_caption
 from model.training.examples import Example, Examples, Ids, find_examples
@@ -82,6 +83,7 @@ class Batches:
     def __init__(
         self, examples: Examples, tokenizer: Tokenizer, options: ClipOptions, grid: int, device: torch.device
     ) -> None:
+        """device: of what `of` returns."""
         self.examples, self.tokenizer, self.options = examples, tokenizer, options
         self.grid, self.device = grid, device
 
@@ -90,7 +92,9 @@ class Batches:
 
     def of(self, examples: Sequence[Example]) -> Batch:
         """Pictures as they are, each with the first of its captions."""
-        return self._collate([_Sample(example, example.image, example.captions[0][1]) for example in examples])
+        samples = [_Sample(example, example.image, example.captions[0][1]) for example in examples]
+        found: Batch = moved(self._collate(samples), self.device)
+        return found
 
     def _sample(self, step: int, place: int) -> _Sample:
         options = self.options
@@ -129,7 +133,7 @@ class Batches:
             np.array([len(found) for found in ids]),
             _left_out([sample.example for sample in samples], texts),
         )
-        return Batch(*(torch.from_numpy(array).to(self.device) for array in arrays))
+        return Batch(*map(torch.from_numpy, arrays))
 
 
 def _left_out(examples: list[Example], texts: list[tuple[int, str]]) -> npt.NDArray[np.bool_]:

@@ -11,9 +11,11 @@ begun is ended, whatever the words say.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,9 @@ from model.errors import DataError
 from model.painter import Painter
 from model.sheets import contact_sheet
 from model.tokenizer import Tokenizer
+from model.training.ahead import moved
 from model.training.clutter import UNKNOWN, clutter
+from model.training.clutter import texts as clutter_texts
 from model.training.cross_entropy import linear_cross_entropy
 from model.training.data import sample_caption
 from model.training.examples import Examples, Ids, find_examples
@@ -48,7 +52,10 @@ from model.training.optimizers import muon_and_adamw
 from model.training.preserve import PreservingExamples, draw_once
 from model.training.selection import Selection
 from model.transformer import Transformer
+from model.transformer.transformer import through
 from model.vae import VAE
+
+log = logging.getLogger(__name__)
 
 IMAGE_WEIGHT = 7.0  # to 1 for the text: 2102.12092, section 2.2
 GLIMPSED = 8  # groups of a picture that a glimpse asks for
@@ -76,7 +83,7 @@ class TransformerOptions:
     adam_lr: float = 3e-3
     weight_decay: float = 0.01
     null_captions: float = 0.1  # share of captions dropped
-    clutter: float = 0.0  # share of the others among words that say nothing of the picture
+    clutter: float = 0.0  # share of the others as people type them: among words that say nothing of the picture, ...
     contradict: float = 0.0  # share of pictures under a text that does not fit, whose later part alone is learnt
     withhold: float = 1.0  # largest share of image tokens withheld as inputs; drawn for half of the pictures, from 0 on
     blind: float = 0.2  # share of pictures with every token withheld: the words alone must tell what stands where
@@ -89,6 +96,7 @@ class TransformerOptions:
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)  # of the sheets, and of what is preserved
     preserve: tuple[str, ...] = ()  # prompts that the start draws itself, so as not to forget them
     preserve_share: float = 0.3  # of the samples: these drawings
+    fused: bool | None = None  # compile the blocks and the image loss; None for on a GPU, where that is possible
     cache: Path = Path("data/prepared")
     rules: Rules = RULES  # what is fit to train on
     stream: bool = False  # read tars one after another, instead of preparing all pictures on disk
@@ -152,11 +160,10 @@ class Batches:
         examples: Examples,
         tokenizer: Tokenizer,
         options: TransformerOptions,
-        device: torch.device,
         config: TransformerConfig,
     ) -> None:
         self.examples, self.tokenizer = examples, tokenizer
-        self.options, self.device, self.config = options, device, config
+        self.options, self.config = options, config
 
     def __call__(self, step: int, first: int, end: int) -> Batch:
         batch = self._collate([self._sample(step, place) for place in range(first, end)])
@@ -224,7 +231,7 @@ class Batches:
         for i, text in enumerate(texts):
             padded[i, : len(text)] = text
         arrays = (padded, np.array(list(map(len, texts))), *map(np.stack, columns))
-        return [torch.from_numpy(array).to(self.device) for array in arrays]
+        return list(map(torch.from_numpy, arrays))
 
     def _collate(self, samples: list[Sample]) -> Batch:
         texts, *columns = zip(*samples, strict=True)
@@ -235,8 +242,8 @@ class Batches:
         return Glimpses(*self._tensors(list(texts), *columns))
 
 
-def losses(model: nn.Module, batch: Batch) -> Losses:
-    """Both parts of the loss, in nats a token."""
+def losses(model: nn.Module, batch: Batch, fused: bool = False) -> Losses:
+    """Both parts of the loss, in nats a token. fused: with compiled kernels."""
     assert isinstance(model, Transformer)
     text, predicting, grid = model.states(batch.text, batch.lengths, batch.image, batch.seen)
     local = model.local
@@ -245,7 +252,12 @@ def losses(model: nn.Module, batch: Batch) -> Losses:
     inputs = model.local_inputs(predicting, grid).flatten(0, 1)[looked_at]
     count = batch.image.numel()
     image_loss = linear_cross_entropy(
-        local.refine(inputs), local.codes(), local.bias, batch.image.flatten()[looked_at], weights[looked_at]
+        local.refine(inputs),
+        local.codes(),
+        local.bias,
+        batch.image.flatten()[looked_at],
+        weights[looked_at],
+        fused=fused,
     )
     image_loss = image_loss / count
     glimpsed, told_by_words = image_loss.new_zeros(()), {}
@@ -253,7 +265,12 @@ def losses(model: nn.Module, batch: Batch) -> Losses:
         seen = batch.glimpses
         inputs, wanted = model.glimpses(seen.text, seen.lengths, seen.steps).flatten(0, 1), seen.image.flatten()
         glimpsed = linear_cross_entropy(
-            local.refine(inputs), local.codes(), local.bias, wanted, torch.ones_like(wanted, dtype=torch.float32)
+            local.refine(inputs),
+            local.codes(),
+            local.bias,
+            wanted,
+            torch.ones_like(wanted, dtype=torch.float32),
+            fused=fused,
         )
         told_by_words = {"glimpse_bits": glimpsed.detach() / len(wanted) / math.log(2)}
     place = torch.arange(batch.text.shape[1] - 1, device=batch.text.device)
@@ -275,10 +292,10 @@ def losses(model: nn.Module, batch: Batch) -> Losses:
 @torch.no_grad()
 def held_out(model: Transformer, batches: Batches, batch: int = 8) -> dict[str, float]:
     """Bits per image token on held-out pictures."""
-    samples, total = batches.held_out(), 0.0
+    samples, total, device = batches.held_out(), 0.0, model.text_table.weight.device
     for first in range(0, len(samples), batch):
         part = samples[first : first + batch]
-        total += float(losses(model, batches._collate(part))["image_bits"]) * len(part)
+        total += float(losses(model, moved(batches._collate(part), device))["image_bits"]) * len(part)
     return {"val_image_bits": total / len(samples)} if samples else {}
 
 
@@ -296,6 +313,22 @@ def sample_sheet(checkpoint: Checkpoint, prompts: Sequence[str]) -> Image.Image:
     return contact_sheet(pictures, prompts, columns=6)
 
 
+def why_not_compiled(device: torch.device) -> str | None:
+    """What keeps torch.compile from working: mostly there is no C compiler. None where it works."""
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))
+    except Exception as error:  # of many kinds, from the tools that it calls
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def _all_texts(examples: Examples, options: TransformerOptions) -> Iterator[str]:
+    """What a tokenizer learns from."""
+    yield from examples.captions()
+    if options.clutter > 0:
+        yield from clutter_texts()
+
+
 def train(
     options: TransformerOptions, vae: VAE, tokenizer: Tokenizer | None = None, start: Transformer | None = None
 ) -> tuple[Transformer, Tokenizer]:
@@ -311,7 +344,9 @@ def train(
     saved = folder / "tokenizer.json"
     with first_goes_first(place):
         words = tokenizer or (
-            Tokenizer.load(saved) if saved.exists() else Tokenizer.train(examples.captions(), options.vocabulary)
+            Tokenizer.load(saved)
+            if saved.exists()
+            else Tokenizer.train(_all_texts(examples, options), options.vocabulary)
         )
         if place.first:
             words.save(saved)
@@ -333,8 +368,14 @@ def train(
             drawn = draw_once(whole(start), options.preserve, place.device, options.loop.seed, path)
         examples = PreservingExamples(examples, drawn, options.preserve_share)
 
-    batches = Batches(examples, words, options, place.device, model.config)
+    batches = Batches(examples, words, options, model.config)
     hidden, rest = parameter_groups(model)
+    fused = options.fused if options.fused is not None else place.device.type == "cuda"
+    if fused and (fault := why_not_compiled(place.device)):
+        if options.fused:
+            raise DataError(f"fused: PyTorch cannot compile here ({fault}); --eager does without")
+        log.warning("steps are not compiled, which makes them longer: %s", fault)
+        fused = False
 
     def sample(average: nn.Module, path: Path) -> None:
         assert isinstance(average, Transformer)
@@ -347,12 +388,14 @@ def train(
         options=options.loop,
         place=place,
         batch_at=batches,
-        losses=losses,
+        losses=partial(losses, fused=fused),
         tokens_a_sample=model.config.image_tokens,
         evaluate=lambda average: held_out(average, batches) if isinstance(average, Transformer) else {},
         sample=sample,
         position=examples.position,
     )
+    if fused:
+        model.through = torch.compile(through, dynamic=True)  # the average has its own, which is not compiled
     run_loop(run, "transformer")
     average = run.average
     assert isinstance(average, Transformer)

@@ -37,7 +37,7 @@ from model.training.loop import (
 from model.training.loop import train as run_loop
 from model.training.optimizers import muon_and_adamw
 from model.training.pictures import Pictures, PreparedPictures, StreamedPictures
-from model.training.prepare import prepare, to_tensor
+from model.training.prepare import prepare, to_floats, to_tensor
 from model.vae import VAE
 
 CHANNEL_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -63,10 +63,10 @@ class VAEOptions:
 
 
 class Crops:
-    """batch_at(step, first, end): crops first..end of the step's global batch, (n, 3, crop, crop) in [0, 1]."""
+    """batch_at(step, first, end): crops first..end of the step's global batch, (n, crop, crop, 3) uint8."""
 
-    def __init__(self, pictures: Pictures, options: VAEOptions, device: torch.device) -> None:
-        self.pictures, self.options, self.device = pictures, options, device
+    def __init__(self, pictures: Pictures, options: VAEOptions) -> None:
+        self.pictures, self.options = pictures, options
 
     def __call__(self, step: int, first: int, end: int) -> Tensor:
         options = self.options
@@ -77,7 +77,7 @@ class Crops:
             if random.random() < options.exchange:
                 crop = crop[:, :, CHANNEL_ORDERS[random.integers(6)]]
             crops.append(crop[:, ::-1] if random.random() < 0.5 else crop)
-        return to_tensor(np.stack(crops), self.device)
+        return torch.from_numpy(np.stack(crops))
 
     def _interesting(self, image: np.ndarray[Any, Any], random: np.random.Generator) -> np.ndarray[Any, Any]:
         """The busiest of three random windows."""
@@ -200,9 +200,9 @@ def train(options: VAEOptions, start: VAE | None = None) -> VAE:
         optimizers=muon_and_adamw(hidden, rest, options.muon_lr, options.adam_lr, 1e-4, place.autocast),
         options=options.loop,
         place=place,
-        batch_at=Crops(pictures, options, place.device),
-        losses=lambda model, images: losses(
-            model, images, 0.0 if options.decoder_only else options.even, options.decoder_only
+        batch_at=Crops(pictures, options),
+        losses=lambda model, crops: losses(
+            model, to_floats(crops), 0.0 if options.decoder_only else options.even, options.decoder_only
         ),
         evaluate=lambda model: measure(model, held_out, place.device) if isinstance(model, VAE) else {},
         sample=sample,

@@ -45,6 +45,11 @@ class Block(nn.Module):
         return x + self.w2(F.relu(self.w1(self.norm2(x))).square())
 
 
+def through(block: Block, x: Tensor, rotation: Rotation, mask: Tensor) -> Tensor:
+    """A block over whole sequences; see `Attention.forward`. A function of the block, so that it is compiled once."""
+    return block.feed_forward(x + block.attention(block.norm1(x), rotation, mask)[0])
+
+
 class Transformer(nn.Module):
     """prefill, decode and image_logits serve; `logits` is the whole in one uncached pass; `states` serves training."""
 
@@ -59,6 +64,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=1e-6, bias=False)
         self.local = Local(config)
         nn.init.normal_(self.text_table.weight, std=0.02)
+        self.through = through  # training may put a compiled one here
         self._rotations: dict[torch.device, Rotation] = {}
 
     @property
@@ -157,8 +163,7 @@ class Transformer(nn.Module):
         exists = (place < lengths[:, None]) | (place >= t)  # (b, n)
         mask = ((place[:, None] >= place) & exists[:, None, :]).unsqueeze(1)  # (b, 1, n, n)
         for block in self.layers:
-            x = x + block.attention(block.norm1(x), rotation, mask)[0]
-            x = block.feed_forward(x)
+            x = self.through(block, x, rotation, mask)
         out: Tensor = self.norm(x)
         return out
 

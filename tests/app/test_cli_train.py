@@ -11,10 +11,11 @@ from PIL import Image
 
 import model
 from app import cli
-from app.commands.flags import LoopFlags
+from app.commands.flags import LoopFlags, SelectionFlags
 from model.checkpoints import load
 from model.training import carry_over
 from model.training.loop import LoopOptions
+from model.training.selection import Selection
 
 TINY = ("--preset", "tiny", "--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared")
 
@@ -132,3 +133,17 @@ def test_what_cannot_be_trained_is_one_line(
     assert run(monkeypatch, "train", "vae", str(data), "--preset", "huge") == 2
     assert run(monkeypatch, "train", "vae", str(data), "--precision", "f16") == 2
     assert run(monkeypatch, "train", "transformer", str(data), "--mix", "single") == 2
+    for flag, text in (
+        ("--source", "twemoji=often"),
+        ("--source", "twemoji=-1"),
+        ("--source", "=3"),
+        ("--mix", "pair=nan"),
+    ):
+        capsys.readouterr()
+        assert run(monkeypatch, "train", "transformer", str(data), flag, text) == 2
+        assert text in capsys.readouterr().err
+
+
+def test_sources_may_have_weights() -> None:
+    flags = SelectionFlags(source=["twemoji=3", "noto"], mix=["single=0.6"])
+    assert flags.selection() == Selection({}, {"twemoji": 3.0, "noto": 1.0}, {"single": 0.6})

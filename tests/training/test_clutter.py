@@ -11,8 +11,8 @@ import torch
 from app.commands.sheets import IDEAS
 from model.config import transformer_config
 from model.tokenizer import Tokenizer
-from model.training.clutter import UNKNOWN, clutter
-from model.training.corpus.concepts import everyday, evocations, ordinary
+from model.training.clutter import UNKNOWN, clutter, texts
+from model.training.corpus.concepts import everyday, evocations, kinds, ordinary
 from model.training.examples import Example
 from model.training.loop import LoopOptions
 from model.training.train_transformer import Batch, Batches, TransformerOptions, losses
@@ -36,11 +36,36 @@ def test_captions_keep_what_they_say() -> None:
 def test_texts_without_a_thing_bring_one_to_mind() -> None:
     random = np.random.default_rng(0)
     found = [clutter("a red heart", random, "red-heart") for _ in range(500)]
-    assert 0.35 < sum("red heart" in text for text in found) / len(found) < 0.45
+    assert 0.5 < sum("heart" in text or "lover" in text for text in found) / len(found) < 0.75
     bare = {text for text in found if text in evocations()["red-heart"]}
     assert len(bare) > 0.9 * len(evocations()["red-heart"])
     assert "blue-square" not in evocations()  # which nothing brings to mind but itself
     assert all("blue square" in clutter("a blue square", random, "blue-square") for _ in range(100))
+
+
+def test_a_kind_of_a_thing_may_stand_for_it() -> None:
+    random = np.random.default_rng(0)
+    found = [clutter("a dog", random, "dog-face") for _ in range(1000)]
+    names = {kind.full for kind in kinds()["dog-face"]}
+    assert 0.1 < sum(text in names for text in found) / len(found) < 0.3
+    assert 0.2 < sum("dog" in text.split() for text in found) / len(found) < 0.5
+    assert not names.intersection(clutter("two dogs", random) for _ in range(500))
+
+
+def test_a_kind_is_of_one_everyday_thing_and_has_no_other_name() -> None:
+    assert set(kinds()) <= set(everyday())
+    found = [kind for of_one in kinds().values() for kind in of_one]
+    assert len({kind.text for kind in found}) == len(found) > 8000
+    assert all(kind.text == kind.text.lower().strip() and kind.article in ("", "a", "an", "the") for kind in found)
+    names = {name.text for thing in everyday().values() for name in (*thing.names, *thing.synonyms)}
+    ideas = {text for texts in evocations().values() for text in texts}
+    assert not [kind for kind in found if kind.text in names or kind.full in ideas or kind.text in ideas]
+    nothing = {text for name in ("nouns", "adjectives", "doings", "clauses") for text in ordinary(name)}
+    assert not [kind for kind in found if kind.text in nothing]
+
+
+def test_the_tokenizer_of_a_cluttered_run_reads_the_clutter() -> None:
+    assert {"a labrador", "please", "love"} <= set(texts())
 
 
 def test_a_thing_that_is_named_counts_for_more_than_an_idea_beside_it() -> None:
@@ -54,7 +79,8 @@ def test_a_thing_that_is_named_counts_for_more_than_an_idea_beside_it() -> None:
 def test_words_that_nobody_knows_have_one_drawing() -> None:
     random = np.random.default_rng(0)
     found = [clutter("a thinking face", random, UNKNOWN) for _ in range(1000)]
-    named = [text for text in found if "thinking face" in text]
+    names = ("thinking face", *(kind.text for kind in kinds()[UNKNOWN]))
+    named = [text for text in found if any(name in text for name in names)]
     assert 0.2 < len(named) / len(found) < 0.3
     others = [text for text in found if not any(idea in text for idea in ("thinking", *evocations()[UNKNOWN]))]
     assert 0.5 < len(others) / len(found) < 0.7
@@ -78,7 +104,7 @@ def test_the_unknown_is_always_drawn_for_the_unknown(tiny_checkpoint: Path) -> N
         loop = LoopOptions(out=Path("nowhere"), steps=1, batch=200)
         options = TransformerOptions((), loop, null_captions=0.0, clutter=share)
         config = transformer_config("tiny", text_vocab=512)
-        batches = Batches(Examples(concept), tokenizer, options, torch.device("cpu"), config)  # type: ignore[arg-type]
+        batches = Batches(Examples(concept), tokenizer, options, config)  # type: ignore[arg-type]
         plain = tokenizer.encode("a red circle")
         return sum(batches._sample(0, place)[0] != plain for place in range(200)) / 200
 

@@ -35,7 +35,7 @@ def batches_of(checkpoint: Path, contradict: float, kind: str = "single") -> tup
     loop = LoopOptions(out=Path("nowhere"), steps=1, batch=4)
     options = TransformerOptions((), loop, contradict=contradict, null_captions=0.0, easy_share=1.0)
     config = transformer_config("tiny", text_vocab=tokenizer.vocab_size)
-    return tokenizer, Batches(Two(kind), tokenizer, options, torch.device("cpu"), config)  # type: ignore[arg-type]
+    return tokenizer, Batches(Two(kind), tokenizer, options, config)  # type: ignore[arg-type]
 
 
 def test_a_contradicted_picture_is_seen_whole_and_learnt_from_where_it_is_begun(tiny_checkpoint: Path) -> None:

@@ -30,7 +30,7 @@ class Halves:
 def batches_of(tokenizer: Tokenizer, model: Transformer, *, glimpses: int, clutter: float = 0.0) -> Batches:
     loop = LoopOptions(out=Path("nowhere"), steps=1, batch=4)
     options = TransformerOptions((), loop, glimpses=glimpses, clutter=clutter)
-    return Batches(Halves(), tokenizer, options, torch.device("cpu"), model.config)  # type: ignore[arg-type]
+    return Batches(Halves(), tokenizer, options, model.config)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -55,6 +55,15 @@ def test_a_glimpse_of_every_place_is_the_picture_with_all_tokens_withheld(model:
     whole = model.local_inputs(predicting, grid)[:, model.config.group :]
     steps = torch.arange(1, model.config.steps).expand(2, -1)
     torch.testing.assert_close(model.glimpses(text, lengths, steps), whole)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # by the compiler itself
+def test_the_blocks_may_be_compiled(model: Transformer) -> None:
+    text, lengths = torch.tensor([[1, 9, 8, 7, 2], [1, 5, 2, 0, 0]]), torch.tensor([5, 3])
+    image = torch.randint(0, 8192, (2, 1024))
+    expected = model.states(text, lengths, image)[1]
+    model.through = torch.compile(model.through, backend="eager", dynamic=True, fullgraph=True)
+    torch.testing.assert_close(model.states(text, lengths, image)[1], expected)
 
 
 def test_a_glimpse_does_not_depend_on_padding_or_on_its_batch(model: Transformer) -> None:

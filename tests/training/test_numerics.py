@@ -8,26 +8,43 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from model.training import cross_entropy
 from model.training.cross_entropy import linear_cross_entropy
 from model.training.evenness import busy_patches, unevenness
 from model.training.optimizers import Muon, orthogonalise, schedule
+from model.training.train_transformer import why_not_compiled
 from model.vae.quantiser import FSQ
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("rows", [1, 300, 700])
-def test_the_chunked_loss_is_cross_entropy_and_so_are_its_gradients(rows: int) -> None:
+def test_the_chunked_loss_is_cross_entropy_and_so_are_its_gradients(
+    rows: int, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = torch.compile(cross_entropy._of_logits, backend="eager", dynamic=True, fullgraph=True)
+    monkeypatch.setattr(cross_entropy, "_fused", lambda: compiled)  # there may be no C compiler
     torch.manual_seed(0)
     x = torch.randn(rows, 16, requires_grad=True)
     table = torch.randn(50, 16, requires_grad=True)
     bias = torch.randn(50, requires_grad=True)
     targets, weights = torch.randint(0, 50, (rows,)), torch.rand(rows)
-    ours = linear_cross_entropy(x, table, bias, targets, weights, chunk=256)
+    ours = linear_cross_entropy(x, table, bias, targets, weights, chunk=256, fused=fused)
     plain = (F.cross_entropy(x @ table.T + bias, targets, reduction="none") * weights).sum()
     torch.testing.assert_close(ours, plain)
     for found, expected in zip(
         torch.autograd.grad(ours * 3, [x, table, bias]), torch.autograd.grad(plain * 3, [x, table, bias]), strict=True
     ):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_where_nothing_can_be_compiled_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> object:
+        raise RuntimeError("no C compiler\nset TORCHDYNAMO_VERBOSE=1")
+
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    assert why_not_compiled(torch.device("cpu")) is None
+    monkeypatch.setattr(torch, "compile", lambda _: fail)
+    assert why_not_compiled(torch.device("cpu")) == "no C compiler"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

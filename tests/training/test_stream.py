@@ -248,7 +248,7 @@ def test_what_cannot_be_streamed_is_said_in_words(home: Path, tmp_path: Path) ->
     with pytest.raises(DataError, match="no picture is fit"):
         token_shards((tmp_path,), vae, tmp_path, RULES, HERE)
     chosen = TransformerOptions(
-        (tmp_path,), LoopOptions(tmp_path, 1, 1), selection=Selection(sources=frozenset("x")), stream=True
+        (tmp_path,), LoopOptions(tmp_path, 1, 1), selection=Selection(sources={"x": 1.0}), stream=True
     )
     with pytest.raises(DataError, match="no selection"):
         train_transformer.train(chosen, vae)

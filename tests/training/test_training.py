@@ -10,6 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +203,11 @@ def test_selection_shares_by_kind_then_concept_then_picture(corpus: Path, stage_
     assert {name: share / total for name, share in found.items()} == pytest.approx(
         {name: weights[name] / kept for name in found}
     )
+    line = {**prepared.lines[int(rows[0])], "source": "flat", "split": "train"}
+    both = replace(prepared, lines=[line, {**line, "source": "3d"}, {**line, "source": "other"}])
+    assert choose(both, Selection(sources={"flat": 3.0, "3d": 1.0}))[1].tolist() == pytest.approx([0.75, 0.25])
     with pytest.raises(DataError, match="leaves none of 12"):
-        choose(prepared, Selection(sources=frozenset({"nowhere"})))
+        choose(prepared, Selection(sources={"nowhere": 1.0}))
 
 
 def test_a_pair_is_chosen_where_both_its_things_are() -> None:

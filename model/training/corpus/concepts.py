@@ -64,8 +64,13 @@ class Concept:
 
 
 _SILENT_H = ("hourglass", "hour", "honest", "heir")
-_VOWEL_SOUND = ("suv", "x-ray", "mri", "atm")
-_Y_OR_W_SOUND = ("uni", "eu", "ukul", "one", "ufo", "usb", "uk ", "us ", "ute", "used")
+_VOWEL_SOUND = (
+    "suv", "x-ray", "mri", "atm", "rv", "nfl", "nba", "led ", "lgbt", "sms", "rsvp", "slr", "x mark", "xmas", "fbi",
+    "unid", "unim", "unin", "unha", "unk", "unl", "uns", "unt", "unw",
+)  # fmt: skip
+_Y_OR_W_SOUND = (
+    "uni", "eu", "ukul", "one", "ufo", "usb", "uk ", "us ", "ute", "use", "ewe", "urin", "uran", "utopia",
+)  # fmt: skip
 
 
 def article(noun: str) -> str:
@@ -137,6 +142,16 @@ def evocations() -> dict[str, tuple[str, ...]]:
     for _, line in _lines("evocations.txt"):
         slug, _, texts = (part.strip() for part in line.partition("="))
         found[slug] = found.get(slug, ()) + tuple(text.strip() for text in texts.split(","))
+    return found
+
+
+@cache
+def kinds() -> dict[str, tuple[Name, ...]]:
+    """Slug -> nouns for kinds of this thing ("labrador", "limousine"), from kinds.txt."""
+    found: dict[str, tuple[Name, ...]] = {}
+    for _, line in _lines("kinds.txt"):
+        slug, _, nouns = (part.strip() for part in line.partition("="))
+        found[slug] = found.get(slug, ()) + tuple(parse_name(noun.strip()) for noun in nouns.split(","))
     return found
 
 

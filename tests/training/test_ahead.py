@@ -1,0 +1,85 @@
+"""Batches made by other processes are those that would be made here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.errors import DataError
+from model.training.ahead import batches_ahead, moved, workers_for
+from model.training.loop import train
+from model.training.train_transformer import Batch, Glimpses
+from tests.training.test_events import run
+
+CPU = torch.device("cpu")
+
+# of Python 3.12 on, where other threads run beside a fork; and of PyTorch on machines with few cores
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning", "ignore:This DataLoader will create"
+)
+
+
+def made(make: Any, parts: list[tuple[int, int, int]], workers: int) -> list[Any]:
+    with batches_ahead(make, parts, workers, CPU) as batches:
+        return list(batches)
+
+
+def test_they_come_in_order_and_from_other_processes() -> None:
+    def make(step: int, first: int, end: int) -> Tensor:
+        return torch.tensor([step, first, end, os.getpid()])
+
+    parts = [(step, first, first + 2) for step in range(3) for first in (0, 2)]
+    here, there = (torch.stack(made(make, parts, workers)) for workers in (0, 2))
+    assert here[:, :3].tolist() == there[:, :3].tolist() == [list(part) for part in parts]
+    assert set(here[:, 3].tolist()) == {os.getpid()}
+    assert len(set(there[:, 3].tolist())) == 2
+    assert os.getpid() not in there[:, 3]
+
+
+def test_what_is_learnt_does_not_depend_on_them(tmp_path: Path) -> None:
+    alone, helped = (train(run(tmp_path / str(workers), workers=workers), "linear") for workers in (0, 2))
+    assert [line["loss"] for line in alone.history] == [line["loss"] for line in helped.history]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_on_the_way_is_raised(workers: int) -> None:
+    def make(step: int, first: int, end: int) -> Any:  # noqa: ARG001
+        raise DataError("shard 3 is gone")
+
+    with pytest.raises(DataError) as error:
+        made(make, [(0, 0, 1)], workers)
+    assert str(error.value) == "shard 3 is gone"
+
+
+def test_the_processes_end_with_the_block_also_in_mid_course() -> None:
+    parts = [(step, 0, 1) for step in range(50)]
+    with batches_ahead(lambda *_: torch.tensor(os.getpid()), parts, 2, CPU) as batches:
+        workers = {int(next(batches)) for _ in range(6)}
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+def test_a_batch_is_moved_with_all_its_parts() -> None:
+    one = torch.ones(1)
+    batch = Batch(one, one, one, one, one, None, glimpses=Glimpses(one, one, one, one))
+    found = moved(batch, torch.device("meta"))
+    assert found.plain is None
+    assert {part.device.type for part in (found.text, found.looked_at, found.glimpses.steps)} == {"meta"}
+    assert batch.text.device.type == "cpu"
+    assert moved("a", CPU) == "a"
+
+
+def test_beside_a_gpu_all_processors_but_one_make_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr("model.training.ahead.usable_cores", lambda: 8)
+    gpu = torch.device("cuda")
+    assert [workers_for(None, gpu, world) for world in (1, 2, 4, 16)] == [7, 3, 1, 1]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert [workers_for(None, gpu, world) for world in (2, 4)] == [3, 0]
+    assert (workers_for(None, CPU, 1), workers_for(3, CPU, 1), workers_for(0, gpu, 1)) == (0, 3, 0)
