@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from app.commands.flags import CheckpointFlags, spread
+from app.commands.flags import CheckpointFlags, numbers, spread
 from app.commands.train import FIRST_STAGE
 
 
@@ -25,6 +25,14 @@ def export(
     clip: Annotated[
         Path | None, Option(help="Folder of the `train clip` run, or of a checkpoint with one.", show_default="none")
     ] = None,
+    mean: Annotated[
+        list[str] | None,
+        Option(
+            help="FOLDER=SHARE: export a mean of weights, of which so much is that run's or checkpoint's (repeat), and "
+            "the rest RUN's.",
+            show_default="RUN's alone",
+        ),
+    ] = None,
     document: Annotated[list[Path] | None, Option(help="A file to put beside the weights (repeat).")] = None,
 ) -> None:
     """Write a training run's model as a checkpoint to serve."""
@@ -35,5 +43,6 @@ def export(
     options = exporting.ExportOptions(
         checkpoint.name, checkpoint.licence, checkpoint.data_note, sampling, tuple(document or ())
     )
-    exporting.export(run, exporting.find_vae(vae), out, options, clip)
+    others = {Path(name): share for name, share in numbers(mean or [], "--mean", "FOLDER=SHARE, as in a=0.5").items()}
+    exporting.export(run, exporting.find_vae(vae), out, options, clip, others)
     typer.echo(out)

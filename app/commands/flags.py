@@ -220,12 +220,12 @@ class SelectionFlags:
 
     def shares(self) -> dict[str, float]:
         """["single=0.6", "pair=0.4"] -> shares by kind."""
-        return _numbers(self.mix or [], "--mix", "KIND=SHARE, as in single=0.6")
+        return numbers(self.mix or [], "--mix", "KIND=SHARE, as in single=0.6")
 
     def sources(self) -> dict[str, float]:
         """["twemoji=3", "noto"] -> weights by source."""
         texts = [text if "=" in text else f"{text}=1" for text in self.source or []]
-        return _numbers(texts, "--source", "SOURCE=WEIGHT, as in twemoji=3")
+        return numbers(texts, "--source", "SOURCE=WEIGHT, as in twemoji=3")
 
     def selection(self) -> Selection:
         """For the training code."""
@@ -234,11 +234,11 @@ class SelectionFlags:
         return Selection(self.weights(), self.sources(), self.shares())
 
 
-def _numbers(texts: list[str], option: str, form: str) -> dict[str, float]:
+def numbers(texts: list[str], option: str, form: str) -> dict[str, float]:
     """["a=0.5", "b=2"] -> {"a": 0.5, "b": 2.0}. A bad parameter for other texts, and for a name that is there twice."""
     found: dict[str, float] = {}
     for text in texts:
-        name, _, value = text.partition("=")
+        name, _, value = text.rpartition("=")
         try:
             number = float(value)
         except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -73,13 +74,44 @@ def find_clip(path: Path, tokenizer: Tokenizer) -> Clip:
     return clip
 
 
-def export(run: Path, vae: VAE, path: Path, options: ExportOptions, clip: Path | Clip | None = None) -> None:
+@torch.no_grad()
+def mean_of(transformer: Transformer, others: Mapping[Path, float]) -> Transformer:
+    """The mean of a transformer's weights and of those of `others`, runs or checkpoints, by their shares.
+
+    The rest is its own. Weights that began from one another mostly lie in one basin, and their mean may be better than
+    each of them (model soups, 2203.05482). Raises DataError where the shares leave it nothing of its own, and where
+    another one is of another size.
+    """
+    own = 1 - sum(others.values())
+    if own <= 0 or any(share <= 0 for share in others.values()):
+        shares = ", ".join(f"{path} {share:g}" for path, share in others.items())
+        raise DataError(f"mean: {shares}: each share is above 0, and all of them together below 1")
+    total = {name: own * tensor for name, tensor in transformer.state_dict().items()}
+    for path, share in others.items():
+        other = find_start(path).transformer
+        if other.config != transformer.config:
+            raise DataError(f"mean: {path} is a transformer of another size")
+        for name, tensor in other.state_dict().items():
+            total[name] += share * tensor
+    mean = Transformer(transformer.config)
+    mean.load_state_dict(total)
+    return mean.eval()
+
+
+def export(
+    run: Path,
+    vae: VAE,
+    path: Path,
+    options: ExportOptions,
+    clip: Path | Clip | None = None,
+    mean: Mapping[Path, float] | None = None,
+) -> None:
     """Write the transformer run in the folder `run`, and the VAE it was trained with, as a checkpoint to `path`.
 
-    clip: the reranker that goes with both, or the folder where `find_clip` finds it.
+    clip: the reranker that goes with both, or the folder where `find_clip` finds it. mean: see `mean_of`.
     Raises DataError where there is no run, CheckpointError where `path` is something else or the parts do not agree.
     """
-    transformer = train_transformer.load(run)
+    transformer = mean_of(train_transformer.load(run), mean or {})
     tokenizer = Tokenizer.load(run / "tokenizer.json")
     clip = find_clip(clip, tokenizer) if isinstance(clip, Path) else clip
     _, _, history = read_average(run)

@@ -13,7 +13,7 @@ import model
 from app import cli
 from app.commands.flags import LoopFlags, SelectionFlags
 from model.checkpoints import load
-from model.training import carry_over
+from model.training import carry_over, train_transformer
 from model.training.loop import LoopOptions
 from model.training.selection import Selection
 
@@ -72,6 +72,26 @@ def test_the_stages_make_a_checkpoint_that_paints_and_judges(
     assert "reads the tokens of another tokenizer" in capsys.readouterr().err
     assert run(monkeypatch, *export, "--clip", str(weights)) == 1
     assert "this checkpoint has no CLIP" in capsys.readouterr().err
+
+
+def test_an_export_may_be_the_mean_of_runs(
+    data: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared", "--prompt", "a blue circle")
+    start = ("--start", str(tiny_checkpoint), "--muon-lr", "0.1")
+    assert run(monkeypatch, "train", "transformer", str(data), *start, *few, "--out", "mine") == 0
+    export = ("export", "mine", "--vae", str(tiny_checkpoint))
+    assert run(monkeypatch, *export, "--out", "mean", "--mean", f"{tiny_checkpoint}=0.75") == 0
+    own = train_transformer.load(data.parent / "mine").state_dict()
+    before, mean = (load(path).transformer.state_dict() for path in (tiny_checkpoint, data.parent / "mean"))
+    for name, found in mean.items():
+        torch.testing.assert_close(found, 0.75 * before[name] + 0.25 * own[name], rtol=0.01, atol=1e-4)
+    assert not torch.allclose(own["blocks.0.w1.weight"], before["blocks.0.w1.weight"], rtol=0.1)
+    for shares in (("mine=0.5", f"{tiny_checkpoint}=0.5"), ("mine=0",)):
+        flags = [text for share in shares for text in ("--mean", share)]
+        assert run(monkeypatch, *export, "--out", "other", *flags) == 1
+        assert "each share is above 0, and all of them together below 1" in capsys.readouterr().err
+    assert run(monkeypatch, *export, "--out", "other", "--mean", "mine") == 2
 
 
 def test_fine_tuning_keeps_the_checkpoints_tokenizer_vae_and_sampling(
