@@ -111,7 +111,9 @@ def export(
     clip: the reranker that goes with both, or the folder where `find_clip` finds it. mean: see `mean_of`.
     Raises DataError where there is no run, CheckpointError where `path` is something else or the parts do not agree.
     """
-    transformer = mean_of(train_transformer.load(run), mean or {})
+    transformer = train_transformer.load(run)
+    if mean:
+        transformer = mean_of(transformer, mean)
     tokenizer = Tokenizer.load(run / "tokenizer.json")
     clip = find_clip(clip, tokenizer) if isinstance(clip, Path) else clip
     _, _, history = read_average(run)

@@ -1,8 +1,8 @@
 """The training loop that both stages share: one step after another, resumable to the bit, on CPU, one GPU or several.
-(Kernels that are compiled, on a GPU, may be compiled otherwise after a restart; `--eager` has none.)
 
 Every batch is a pure function of (seed, step), so the step number is the whole data position: a run that was killed
-goes on from its last saved state and repeats the very same losses. Under torchrun each rank takes its slice of the same
+goes on from its last saved state and repeats the very same losses (but for compiled kernels, which a restart may
+compile otherwise; `--eager` has none). Under torchrun each rank takes its slice of the same
 global batch and gradients are averaged, so the number of processes does not change what is learnt.
 
 A run is a folder: config.json (the model's), state.pt (all that resuming needs), log.jsonl (a line a report), loss.png,
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from model.config import to_dict
 from model.errors import DataError
-from model.training.ahead import Part, batches_ahead, workers_for
+from model.training.ahead import batches_ahead, workers_for
 from model.training.events import Events
 from model.training.optimizers import schedule
 from model.training.plots import loss_curve
@@ -224,15 +224,20 @@ def _update_average(run: Run) -> None:
         torch._foreach_lerp_(ours, theirs, 1 - decay)
 
 
-def _parts(run: Run) -> list[Part]:
-    """What this process reads, micro-batch after micro-batch, from `run.step` on. Raises DataError."""
+def _micro_batches(run: Run) -> Callable[[int], Any]:
+    """What makes this process's micro-batches, counted through from step 0. Raises DataError."""
     options, place = run.options, run.place
     pieces = options.accumulate * place.world
     if options.batch % pieces:
         raise DataError(f"batch: {options.batch} is no multiple of accumulate x processes, {pieces}")
     size = options.batch // pieces
-    firsts = [(place.rank * options.accumulate + micro) * size for micro in range(options.accumulate)]
-    return [(step, first, first + size) for step in range(run.step, options.steps) for first in firsts]
+
+    def make(index: int) -> Any:
+        step, micro = divmod(index, options.accumulate)
+        first = (place.rank * options.accumulate + micro) * size
+        return run.batch_at(step, first, first + size)
+
+    return make
 
 
 def training_step(run: Run, batches: Iterator[Any]) -> Losses:
@@ -285,8 +290,9 @@ def train(run: Run, title: str) -> Run:
     window: dict[str, list[Tensor]] = {}
     run.model.train()
     workers = workers_for(options.workers, run.place.device, run.place.world)
+    left = range(run.step * options.accumulate, options.steps * options.accumulate)
     with (
-        batches_ahead(run.batch_at, _parts(run), workers, run.place.device) as batches,  # before others start threads
+        batches_ahead(_micro_batches(run), left, workers, run.place.device) as batches,  # before others start threads
         _progress(run.place.first) as progress,
         Events(options.out, run.step, run.place.first) as events,
     ):

@@ -80,21 +80,16 @@ class _Sample:
 class Batches:
     """batch_at(step, first, end) over tokens; every choice is a function of (seed, step, sample)."""
 
-    def __init__(
-        self, examples: Examples, tokenizer: Tokenizer, options: ClipOptions, grid: int, device: torch.device
-    ) -> None:
-        """device: of what `of` returns."""
+    def __init__(self, examples: Examples, tokenizer: Tokenizer, options: ClipOptions, grid: int) -> None:
         self.examples, self.tokenizer, self.options = examples, tokenizer, options
-        self.grid, self.device = grid, device
+        self.grid = grid
 
     def __call__(self, step: int, first: int, end: int) -> Batch:
         return self._collate([self._sample(step, place) for place in range(first, end)])
 
     def of(self, examples: Sequence[Example]) -> Batch:
         """Pictures as they are, each with the first of its captions."""
-        samples = [_Sample(example, example.image, example.captions[0][1]) for example in examples]
-        found: Batch = moved(self._collate(samples), self.device)
-        return found
+        return self._collate([_Sample(example, example.image, example.captions[0][1]) for example in examples])
 
     def _sample(self, step: int, place: int) -> _Sample:
         options = self.options
@@ -177,10 +172,11 @@ def retrieval(model: Clip, batches: Batches, examples: Sequence[Example], batch:
     """
     if not examples:
         return {}
-    parts = [batches.of(examples[first : first + batch]) for first in range(0, len(examples), batch)]
+    device = next(model.parameters()).device
+    parts = [moved(batches.of(examples[first : first + batch]), device) for first in range(0, len(examples), batch)]
     image = torch.cat([model.encode_image(part.image) for part in parts])
     text = torch.cat([model.encode_text(part.text, part.lengths) for part in parts])
-    fits = batches.of(examples).left_out | torch.eye(len(examples), dtype=torch.bool, device=image.device)
+    fits = batches.of(examples).left_out.to(device) | torch.eye(len(examples), dtype=torch.bool, device=device)
     cosines = image @ text.mT  # (pictures, texts)
     to_text = fits.gather(1, cosines.argmax(1, keepdim=True)).float().mean()
     nearest = cosines.mT.topk(min(5, len(examples)), dim=1).indices  # (texts, 5): pictures
@@ -232,7 +228,7 @@ def train(options: ClipOptions, vae: VAE, tokenizer: Tokenizer) -> Clip:
     if place.first:
         write_config(options.loop.out, config)
         tokenizer.save(options.loop.out / "tokenizer.json")
-    batches = Batches(examples, tokenizer, options, config.grid, place.device)
+    batches = Batches(examples, tokenizer, options, config.grid)
     measured = list(examples.held_out(MEASURED))
     run = Run(
         model=model,

@@ -246,31 +246,21 @@ def losses(model: nn.Module, batch: Batch, fused: bool = False) -> Losses:
     """Both parts of the loss, in nats a token. fused: with compiled kernels."""
     assert isinstance(model, Transformer)
     text, predicting, grid = model.states(batch.text, batch.lengths, batch.image, batch.seen)
-    local = model.local
+    local, cross_entropy = model.local, partial(linear_cross_entropy, fused=fused)
     weights = batch.looked_at.flatten()
     looked_at = weights.nonzero().squeeze(1)
     inputs = model.local_inputs(predicting, grid).flatten(0, 1)[looked_at]
     count = batch.image.numel()
-    image_loss = linear_cross_entropy(
-        local.refine(inputs),
-        local.codes(),
-        local.bias,
-        batch.image.flatten()[looked_at],
-        weights[looked_at],
-        fused=fused,
+    image_loss = cross_entropy(
+        local.refine(inputs), local.codes(), local.bias, batch.image.flatten()[looked_at], weights[looked_at]
     )
     image_loss = image_loss / count
     glimpsed, told_by_words = image_loss.new_zeros(()), {}
     if batch.glimpses is not None:  # each of their tokens counts as much as one of the pictures'
         seen = batch.glimpses
         inputs, wanted = model.glimpses(seen.text, seen.lengths, seen.steps).flatten(0, 1), seen.image.flatten()
-        glimpsed = linear_cross_entropy(
-            local.refine(inputs),
-            local.codes(),
-            local.bias,
-            wanted,
-            torch.ones_like(wanted, dtype=torch.float32),
-            fused=fused,
+        glimpsed = cross_entropy(
+            local.refine(inputs), local.codes(), local.bias, wanted, torch.ones_like(wanted, dtype=torch.float32)
         )
         told_by_words = {"glimpse_bits": glimpsed.detach() / len(wanted) / math.log(2)}
     place = torch.arange(batch.text.shape[1] - 1, device=batch.text.device)
@@ -318,7 +308,7 @@ def why_not_compiled(device: torch.device) -> str | None:
     try:
         torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))
     except Exception as error:  # of many kinds, from the tools that it calls
-        return str(error).strip().splitlines()[0]
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
     return None
 
 

@@ -24,21 +24,21 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def made(make: Any, parts: list[tuple[int, int, int]], workers: int) -> list[Any]:
-    with batches_ahead(make, parts, workers, CPU) as batches:
+def made(make: Any, which: range, workers: int) -> list[Any]:
+    with batches_ahead(make, which, workers, CPU) as batches:
         return list(batches)
 
 
 def test_they_come_in_order_and_from_other_processes() -> None:
-    def make(step: int, first: int, end: int) -> Tensor:
-        return torch.tensor([step, first, end, os.getpid()])
+    def make(index: int) -> Tensor:
+        return torch.tensor([index, os.getpid()])
 
-    parts = [(step, first, first + 2) for step in range(3) for first in (0, 2)]
-    here, there = (torch.stack(made(make, parts, workers)) for workers in (0, 2))
-    assert here[:, :3].tolist() == there[:, :3].tolist() == [list(part) for part in parts]
-    assert set(here[:, 3].tolist()) == {os.getpid()}
-    assert len(set(there[:, 3].tolist())) == 2
-    assert os.getpid() not in there[:, 3]
+    which = range(3, 9)
+    here, there = (torch.stack(made(make, which, workers)) for workers in (0, 2))
+    assert here[:, 0].tolist() == there[:, 0].tolist() == list(which)
+    assert set(here[:, 1].tolist()) == {os.getpid()}
+    assert len(set(there[:, 1].tolist())) == 2
+    assert os.getpid() not in there[:, 1]
 
 
 def test_what_is_learnt_does_not_depend_on_them(tmp_path: Path) -> None:
@@ -48,17 +48,16 @@ def test_what_is_learnt_does_not_depend_on_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_on_the_way_is_raised(workers: int) -> None:
-    def make(step: int, first: int, end: int) -> Any:  # noqa: ARG001
+    def make(index: int) -> Any:  # noqa: ARG001
         raise DataError("shard 3 is gone")
 
     with pytest.raises(DataError) as error:
-        made(make, [(0, 0, 1)], workers)
+        made(make, range(1), workers)
     assert str(error.value) == "shard 3 is gone"
 
 
 def test_the_processes_end_with_the_block_also_in_mid_course() -> None:
-    parts = [(step, 0, 1) for step in range(50)]
-    with batches_ahead(lambda *_: torch.tensor(os.getpid()), parts, 2, CPU) as batches:
+    with batches_ahead(lambda _: torch.tensor(os.getpid()), range(50), 2, CPU) as batches:
         workers = {int(next(batches)) for _ in range(6)}
     for worker in workers:
         with pytest.raises(ProcessLookupError):

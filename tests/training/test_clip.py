@@ -105,7 +105,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_losses(
 def batches_of(corpus: Path, home: Path, vae: VAE, tokenizer: Tokenizer, **changes: Any) -> Batches:
     chosen = options(corpus, home, "unused", **changes)
     place = find_place(chosen.loop)
-    return Batches(find_examples(chosen, vae, place), tokenizer, chosen, vae.config.grid, place.device)
+    return Batches(find_examples(chosen, vae, place), tokenizer, chosen, vae.config.grid)
 
 
 def test_a_batch_leaves_out_what_may_be_true(corpus: Path, home: Path, vae: VAE, tokenizer: Tokenizer) -> None:
