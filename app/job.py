@@ -48,8 +48,8 @@ class Order:
 
     seconds: until its deadline, None for none, from `began` (monotonic). client: whose share of the queue it counts to,
     "" for nobody's.
-    partial_rows, image, keep, score, complete: as in GenerationRequest. shared: others may join, also when it is done:
-    its pictures are kept as long as the job is. request_id: of the log lines.
+    partial_rows, image, keep, score, complete, revise: as in GenerationRequest. shared: others may join, also
+    when it is done: its pictures are kept as long as the job is. request_id: of the log lines.
     """
 
     text: str
@@ -64,6 +64,7 @@ class Order:
     keep: bytes | None = field(default=None, repr=False)
     score: bool = False
     complete: Completion | None = None
+    revise: bool = False
     began: float = field(default_factory=time.monotonic)
     shared: bool = False
     request_id: str = ""
@@ -96,6 +97,7 @@ class Order:
             keep=self.keep,
             score=self.score,
             complete=self.complete,
+            revise=self.revise,
         )
 
 
@@ -106,7 +108,7 @@ class Job:
     accepted, started, ended: monotonic seconds; the latter two None until then. deaths: workers that died under it.
     error: what it ended with, None if all went well. observed: whether its times have been counted.
     rows_done: rows of cells of each picture. rows_each: rows of the cache that a picture takes.
-    revised: the completed prompt, once the worker has told it.
+    revised: the text that is painted, if it is another than the order's, once the worker has told it.
     """
 
     def __init__(self, job_id: str, order: Order, text_ids: list[int], tokens: int) -> None:

@@ -95,7 +95,7 @@ class Usage(BaseModel):
     @classmethod
     def of(cls, text: int, kept: int, drawn: int, written: int = 0) -> Usage:
         """text: tokens of the prompt; kept: of a sent picture; drawn: of all the pictures that were painted; written:
-        those by which the prompt was completed."""
+        those that were drawn to complete or revise the prompt."""
         return cls(
             input_tokens=text + kept,
             input_tokens_details=InputDetails(text_tokens=text, image_tokens=kept),
@@ -116,7 +116,7 @@ class Image(BaseModel):
         description="With best_of: how well it fits the prompt, by the cosine of the checkpoint's CLIP; without one, "
         "by how many nats a token the prompt made it likelier.",
     )
-    revised_prompt: str | None = Field(None, description="With complete: the text that was painted.")
+    revised_prompt: str | None = Field(None, description="The text that was painted, where it is another.")
 
 
 class ImagesResponse(BaseModel):

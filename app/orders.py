@@ -34,7 +34,7 @@ def make_order(
 ) -> Order:
     """The order of `pictures` pictures, noted for the request's log line. Its time counts from the request's arrival.
 
-    Raises InvalidRequest for a best_of or complete, and BadHeader for a time limit, that cannot be honoured.
+    Raises InvalidRequest for a best_of, complete or revise, and BadHeader for a time limit, that cannot be honoured.
     """
     service: Service = request.app.state.service
     settings = service.settings
@@ -46,6 +46,9 @@ def make_order(
     config = service.pool.checkpoint.config
     if asked.complete and not config.completes:
         raise InvalidRequest("complete", f"complete: true, and {config.name} was not trained to continue texts")
+    if asked.revise and config.reviser is None:
+        raise InvalidRequest("revise", f"revise: true, and {config.name} has no reviser")
+    revises = settings.revise and not asked.complete if asked.revise is None else asked.revise
     params = sampling_params(asked, config.sampling)
     order = Order(
         text=text,
@@ -60,6 +63,7 @@ def make_order(
         partial_rows=partial_rows,
         score=asked.best_of is not None,
         complete=Completion() if asked.complete else None,
+        revise=revises and config.reviser is not None,
     )
     _log_order(request, order)
     return order
@@ -128,7 +132,7 @@ def text_headers(tokens: int, read: int) -> dict[str, str]:
 
 
 def revised_header(prompt: str | None) -> dict[str, str]:
-    """Of the answer: the completed prompt, if it was completed, in UTF-8 and percent-encoded as in an address."""
+    """Of the answer: the painted text, if it is another than was sent, in UTF-8, percent-encoded as in an address."""
     return {} if prompt is None else {"X-Revised-Prompt": quote(prompt, safe=" ,'()")}
 
 

@@ -63,8 +63,8 @@ class Painting:
     """An order, painted.
 
     pictures: in the order of their indices, or the best one first. tokens: of the text, of which `read` were read.
-    queued, painted, encoded: seconds, one after another. revised: the completed prompt, if it was completed; written:
-    tokens by which it was.
+    queued, painted, encoded: seconds, one after another. revised: the text that was painted, if it is another than was
+    sent; written: tokens that were drawn for it.
     """
 
     pictures: list[Picture]
@@ -139,8 +139,8 @@ def text_tokens(job: Job) -> int:
 
 
 def written_tokens(job: Job) -> int:
-    """Tokens by which the model completed it."""
-    return max(0, job.revised.tokens - text_tokens(job)) if job.revised else 0
+    """Tokens that the model drew to complete or revise it."""
+    return job.revised.written if job.revised else 0
 
 
 def observe(service: Service, job: Job) -> tuple[float, float]:
@@ -164,7 +164,7 @@ async def finish(service: Service, job: Job, painted: Painted, wanted: Wanted) -
 
 
 def provenance(job: Job, painted: Painted, config: CheckpointConfig, embed_prompt: bool) -> Provenance:
-    """What the picture's file tells. Its prompt is the completed one, if it was completed."""
+    """What the picture's file tells. Its prompt is the one that was painted."""
     order = job.order
     return Provenance(
         model=config.name,

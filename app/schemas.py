@@ -59,6 +59,11 @@ class Sampling(BaseModel):
     complete: bool | None = Field(
         None, description="Let the model complete the text as a caption first; the answer tells the text painted."
     )
+    revise: bool | None = Field(
+        None,
+        description="Let the model first say the text in words that it was taught; the answer tells the text painted. "
+        "Left out: true, if the model can and the text is not completed.",
+    )
     truncate: bool | None = Field(None, description="Cut a text with too many tokens instead of refusing it.")
     embed_prompt: bool | None = Field(
         None, description="Write the text itself into the PNG's text chunks, not only its SHA-256."

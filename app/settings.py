@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     threads: int = _setting("Model", 0, "threads of a worker's arithmetic; 0: the cores it may use", ge=0, le=1024)
     strict: bool = _setting("Model", True, "a picture is bit-equal alone and in a crowd")
     truncate: bool = _setting("Model", False, "cut a prompt that is too long instead of refusing it")
+    revise: bool = _setting("Model", True, "say prompts in words that the model was taught, where it has a reviser")
 
     queue: int = _setting(
         "Queue and time",

@@ -146,10 +146,13 @@ class PictureStream(Response):
             case Painted():
                 picture = await finish(self._service, self._job, event, self._wanted)
                 self._completed += 1
-                keys = {**self._common, "usage": self._usage().model_dump(), "rows_done": self._grid}
-                if self._job.revised:
-                    keys["revised_prompt"] = self._job.revised.text
+                usage = self._usage().model_dump()
+                keys = {**self._common, "usage": usage, "rows_done": self._grid, **self._revised()}
                 await self._picture(send, "completed", picture.file, event.index, keys)
+
+    def _revised(self) -> dict[str, str]:
+        """The text that is painted, once it is known to be another than was sent."""
+        return {"revised_prompt": self._job.revised.text} if self._job.revised else {}
 
     def _usage(self) -> Usage:
         """Of the picture just completed; the prompt and the kept cells, read once, count to the first one."""
@@ -192,6 +195,7 @@ class PictureStream(Response):
             "queue_position": self._service.pool.ahead(self._job),
             "rows_done": list(self._job.rows_done),
             "rows": self._grid,
+            **self._revised(),
         }
         if news == self._shown and now - self._sent < self._service.settings.keep_alive:
             return

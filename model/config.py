@@ -125,6 +125,30 @@ class ClipConfig:
                 raise ValueError(f"{name}: {dim} is no multiple of head_dim {self.head_dim}")
 
 
+@dataclass(frozen=True)
+class ReviserConfig:
+    """The reviser: a text transformer that says a prompt in the words of the captions that the painter was taught.
+
+    A prefix language model (1910.10683, section 3.2.1): the prompt is seen whole, what is written one after another.
+    """
+
+    text_vocab: int = 8192
+    prompt_positions: int = 64  # ids of a prompt that are read, <bos> counted; the rest of a longer one is not read
+    written_positions: int = 48  # ids of what is written, <bos> and <eot> counted
+    dim: int = 256
+    depth: int = 5
+    heads: int = 4
+    kv_heads: int = 4
+    head_dim: int = 64
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads: {self.heads} is no multiple of kv_heads {self.kv_heads}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim: {self.head_dim} is not even, as the rotary positions need")
+
+
 TRANSFORMER_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "dim": 64,
@@ -181,6 +205,19 @@ CLIP_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+REVISER_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"dim": 64, "depth": 2, "heads": 2, "kv_heads": 2, "head_dim": 32},
+    "default": {},
+}
+
+
+def reviser_config(preset: str, **changes: Any) -> ReviserConfig:
+    """The preset's config with `changes`. Raises ValueError for a preset that is not there."""
+    if preset not in REVISER_PRESETS:
+        raise ValueError(f"preset: {preset!r} is none of {', '.join(REVISER_PRESETS)}")
+    return ReviserConfig(**{**REVISER_PRESETS[preset], **changes})
+
+
 def transformer_config(preset: str, **changes: Any) -> TransformerConfig:
     """The preset's config with `changes`. Raises ValueError for a preset that is not there."""
     if preset not in TRANSFORMER_PRESETS:
@@ -224,6 +261,7 @@ class CheckpointConfig:
     provenance: dict[str, Any] = field(default_factory=dict)  # what trained it: steps, data, figures
     created: int = 0  # Unix time
     clip: ClipConfig | None = None  # the reranker, where the checkpoint has one
+    reviser: ReviserConfig | None = None  # what says prompts in the corpus's words, where the checkpoint has one
     completes: bool = True  # the transformer was trained on captions too: it can continue a prompt
     format_version: int = FORMAT_VERSION
 
@@ -253,8 +291,11 @@ def from_dict(values: dict[str, Any], where: str = "config.json") -> CheckpointC
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{where}: format_version is {version!r}, and this program reads {FORMAT_VERSION}")
     parts: dict[str, Any] = dict(values)
-    sections = {"vae": VAEConfig, "transformer": TransformerConfig, "sampling": SamplingDefaults, "clip": ClipConfig}
+    sections = {
+        "vae": VAEConfig, "transformer": TransformerConfig, "sampling": SamplingDefaults, "clip": ClipConfig,
+        "reviser": ReviserConfig,
+    }  # fmt: skip
     for key, cls in sections.items():
-        if key in parts and not (key == "clip" and parts[key] is None):
+        if key in parts and not (key in ("clip", "reviser") and parts[key] is None):
             parts[key] = _build(cls, parts[key], f"{where}: {key}")
     return _build(CheckpointConfig, parts, where)

@@ -29,6 +29,7 @@ from model.inference.sequence import (
     GenerationRequest,
     Painted,
     Progress,
+    Revised,
     SamplingParams,
 )
 from model.inference.writing import Writer
@@ -91,6 +92,7 @@ class Painter:
         index: int = 0,
         forced: bytes | None = None,
         best_of: int | None = None,
+        revise: bool | None = None,
     ) -> list[Image.Image]:
         """Paint `n` (1 to 64) pictures of `prompt`: RGB, 256 x 256, in the order of their index.
 
@@ -100,7 +102,9 @@ class Painter:
         tokens done and the rows in all. index: of the first picture; seed and index name a picture. forced: tokens
         that are not drawn but kept, as in GenerationRequest. best_of: paint so many (n to 64) and return the n that fit
         the prompt best, the best one first, each with its "score" in `info`: by the checkpoint's CLIP, or without one
-        by likelihood.
+        by likelihood. revise: say the prompt in words that the model was taught, before it is painted; each picture
+        has the text that was painted as "revised" in its `info`, if it is another. None: where the checkpoint has a
+        reviser.
         Raises InvalidRequest naming the argument, PromptTooLong, and DalleError if the model's output is not finite.
         """
         if not 1 <= n <= MAX_IMAGES:
@@ -110,7 +114,9 @@ class Painter:
             allowed = f"it must be from {n}, the pictures to return, to {MAX_IMAGES}"
             raise InvalidRequest("best_of", f"best_of: {best_of}, and {allowed}")
         ids = tuple(self.tokenizer.encode(prompt, truncate))
-        request = GenerationRequest("0", ids, best_of or n, params, index, forced, score=best_of is not None)
+        request = GenerationRequest(
+            "0", ids, best_of or n, params, index, forced, score=best_of is not None, revise=self._revises(revise)
+        )
         pictures = self.paint([request], on_progress)
         return best(pictures)[:n] if best_of else pictures
 
@@ -123,11 +129,24 @@ class Painter:
         top_p: float | None = None,
         guidance: float | None = None,
         on_progress: Callable[[int, int], object] | None = None,
+        revise: bool | None = None,
     ) -> list[Image.Image]:
         """Paint one picture of each prompt, many at a time; each is the one that `generate` paints with that seed."""
         params = self.sampling(seed, temperature, top_k, top_p, guidance)
         texts = [tuple(self.tokenizer.encode(prompt)) for prompt in prompts]
-        return self.paint([GenerationRequest(str(i), ids, 1, params) for i, ids in enumerate(texts)], on_progress)
+        revises = self._revises(revise)
+        requests = [GenerationRequest(str(i), ids, 1, params, revise=revises) for i, ids in enumerate(texts)]
+        return self.paint(requests, on_progress)
+
+    def revise(self, prompt: str) -> str:
+        """The prompt in words that the model was taught: the text that `generate` paints. Too long a prompt is cut.
+
+        Raises InvalidRequest for a checkpoint without a reviser.
+        """
+        return Writer(self.checkpoint, self.device).revise(self.tokenizer.encode(prompt, truncate=True))
+
+    def _revises(self, wanted: bool | None) -> bool:
+        return self.checkpoint.reviser is not None if wanted is None else wanted
 
     def complete(
         self,
@@ -183,7 +202,8 @@ class Painter:
         """The pictures of requests with ids of their own, request by request, painted many at a time.
 
         What the other methods are made of: each request has its own parameters. A picture of a request that asks for a
-        score has it in its `info` as "score". Raises as `generate` does.
+        score has it in its `info` as "score"; "revised" there is the text that was painted, if it is another than the
+        request's. Raises as `generate` does.
         """
         with self._lock:
             if self._engine is None:
@@ -193,6 +213,7 @@ class Painter:
             rows: dict[str, int] = {}
             painted: dict[tuple[str, int], Image.Image] = {}
             seeds = {request.id: request.params.seed for request in requests}
+            revised: dict[str, str] = {}
             try:
                 for request in requests:
                     engine.add(request)
@@ -200,8 +221,11 @@ class Painter:
                     for event in engine.step():
                         if isinstance(event, Failed):
                             raise _error(event)
+                        if isinstance(event, Revised):
+                            revised[event.request_id] = event.text
                         if isinstance(event, Painted):
-                            painted[event.request_id, event.index] = self._image(event, seeds[event.request_id])
+                            picture = self._image(event, seeds[event.request_id], revised.get(event.request_id))
+                            painted[event.request_id, event.index] = picture
                         elif isinstance(event, Progress) and on_progress:
                             rows[event.request_id] = sum(event.rows_done)
                             on_progress(sum(rows.values()), total)
@@ -210,10 +234,12 @@ class Painter:
                     engine.cancel(request.id)  # an interrupt leaves nothing behind; after the end this does nothing
         return [painted[r.id, r.first_index + i] for r in requests for i in range(r.num_images)]
 
-    def _image(self, event: Painted, seed: int) -> Image.Image:
+    def _image(self, event: Painted, seed: int, revised: str | None) -> Image.Image:
         size = self.vae.config.image_size
         image = Image.frombytes("RGB", (size, size), event.rgb)
         image.info.update(seed=seed, index=event.index)
+        if revised is not None:
+            image.info["revised"] = revised
         if event.score is not None:
             image.info["score"] = event.score
         return image

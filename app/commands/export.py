@@ -25,6 +25,9 @@ def export(
     clip: Annotated[
         Path | None, Option(help="Folder of the `train clip` run, or of a checkpoint with one.", show_default="none")
     ] = None,
+    reviser: Annotated[
+        Path | None, Option(help="Folder of the `train reviser` run, or of a checkpoint with one.", show_default="none")
+    ] = None,
     mean: Annotated[
         list[str] | None,
         Option(
@@ -44,5 +47,5 @@ def export(
         checkpoint.name, checkpoint.licence, checkpoint.data_note, sampling, tuple(document or ())
     )
     others = {Path(name): share for name, share in numbers(mean or [], "--mean", "FOLDER=SHARE, as in a=0.5").items()}
-    exporting.export(run, exporting.find_vae(vae), out, options, clip, others)
+    exporting.export(run, exporting.find_vae(vae), out, options, clip, others, reviser)
     typer.echo(out)

@@ -46,6 +46,14 @@ def generate(
         int | None, Option(help="Paint so many, up to 64, and keep the -n that fit the text best.", show_default="off")
     ] = None,
     complete: Annotated[bool, Option("--complete", help="Let the model complete the text first.")] = False,
+    revise: Annotated[
+        bool | None,
+        Option(
+            "--revise/--no-revise",
+            help="Let the model say the text in words that it was taught, before it paints.",
+            show_default="if it can, and the text is not completed",
+        ),
+    ] = None,
     truncate: Annotated[bool, Option("--truncate", help="Cut a text that is too long.")] = False,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
@@ -58,8 +66,8 @@ def generate(
             raise typer.BadParameter("--like takes it from the picture", param_hint=f"--{given[0].replace('_', '-')}")
         if n != 1:
             raise typer.BadParameter("--like paints one picture", param_hint="-n")
-        if best_of is not None or complete:
-            name = "--complete" if complete else "--best-of"
+        if best_of is not None or complete or revise is not None:
+            name = "--complete" if complete else "--best-of" if best_of is not None else "--revise"
             raise typer.BadParameter("--like paints that one picture again", param_hint=name)
         _paint_like(like, text, out or Path(f"{like.stem}-again.png"), weights, device, console)
         return
@@ -72,10 +80,14 @@ def generate(
     if complete:
         (text,) = painter.complete(text, seed=params.seed)
         console.print(text, highlight=False, markup=False)
+        revise = bool(revise)
     how = Provenance(painter.checkpoint.config.name, 0, params, prompt_hash(text), text)
     started = time.monotonic()
-    images = _paint(painter, how, text, n, truncate, console, best_of)
+    images = _paint(painter, how, text, n, truncate, console, best_of, revise)
     seconds = time.monotonic() - started
+    if revised := images[0].info.get("revised"):
+        console.print(f"painted as: {revised}", highlight=False, markup=False)
+        how = dataclasses.replace(how, prompt=revised, prompt_hash=prompt_hash(revised))
     if n == 1 or separate:
         paths = numbered(path, n)
         for image, file in zip(images, paths, strict=True):
@@ -85,7 +97,7 @@ def generate(
 
         paths = [path]
         grid = contact_sheet(images, columns=math.ceil(math.sqrt(n)), cell=images[0].width)
-        save_image(grid, path, {"Prompt": text, "Seed": params.seed})
+        save_image(grid, path, {"Prompt": how.prompt, "Seed": params.seed})
     for file in paths:
         typer.echo(file)
     scores = "".join(f", score {image.info['score']:.3f}" for image in images if best_of)
@@ -101,13 +113,15 @@ def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: 
     text = how.prompt if text is None else text
     if text is None:
         raise DataError(f"{file}: does not hold its text, only a hash of it; give the text too")
+    painter = _load(weights, device, console)
+    if prompt_hash(text) != how.prompt_hash and painter.checkpoint.reviser:
+        text = painter.revise(text)
     if prompt_hash(text) != how.prompt_hash:
         raise InvalidRequest("text", f"text: it is not the one that {file} was painted from")
-    painter = _load(weights, device, console)
     if painter.checkpoint.config.name != how.model:
         found = f"--weights: {weights} holds the model {painter.checkpoint.config.name}"
         raise InvalidRequest("weights", f"{found}, and {file} was painted by {how.model}")
-    (painted,) = _paint(painter, how, text, 1, True, console)
+    (painted,) = _paint(painter, how, text, 1, True, console, revise=False)
     rgb = enlarge(painted.tobytes(), painted.width, original.width)
     save_image(Image.frombytes("RGB", original.size, rgb), out, dataclasses.replace(how, prompt=text).texts())
     typer.echo(out)
@@ -141,7 +155,14 @@ def _load(weights: Path, device: str, console: Console) -> Painter:
 
 
 def _paint(
-    painter: Painter, how: Provenance, text: str, n: int, truncate: bool, console: Console, best_of: int | None = None
+    painter: Painter,
+    how: Provenance,
+    text: str,
+    n: int,
+    truncate: bool,
+    console: Console,
+    best_of: int | None = None,
+    revise: bool | None = None,
 ) -> list[Image.Image]:
     with Progress(
         TextColumn("painting"),
@@ -160,6 +181,7 @@ def _paint(
             index=how.index,
             forced=how.forced,
             best_of=best_of,
+            revise=revise,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
             **dataclasses.asdict(how.params),
         )

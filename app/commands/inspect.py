@@ -49,6 +49,7 @@ def _facts(found: Description) -> Table:
         table.add_row("transformer", _transformer(config))
         table.add_row("image tokenizer", _vae(config))
         table.add_row("reranker", _clip(config))
+        table.add_row("reviser", _reviser(config))
         table.add_row("sampling", ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.sampling).items()))
         for key, value in config.provenance.items():
             table.add_row(key, value if isinstance(value, str) else json.dumps(value))
@@ -78,6 +79,13 @@ def _clip(config: CheckpointConfig) -> str:
     if c is None:
         return "none: best_of goes by the transformer's own likelihood"
     return f"CLIP over image tokens: {c.text_depth} layers of {c.text_dim}, {c.image_depth} of {c.image_dim}"
+
+
+def _reviser(config: CheckpointConfig) -> str:
+    r = config.reviser
+    if r is None:
+        return "none: prompts are painted as they are"
+    return f"{r.depth} layers of {r.dim}, {r.heads} heads of {r.head_dim}; reads {r.prompt_positions} text ids"
 
 
 def _files(found: Description) -> Table:

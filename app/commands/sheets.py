@@ -93,7 +93,13 @@ def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> S
     others = (*SUBJECTS[1:], SUBJECTS[0])
     requests = [
         GenerationRequest(
-            f"{text} {row}", tuple(painter.tokenizer.encode(text)), 1, params, image=picture.tobytes(), keep=kept
+            f"{text} {row}",
+            tuple(painter.tokenizer.encode(text)),
+            1,
+            params,
+            image=picture.tobytes(),
+            keep=kept,
+            revise=painter.checkpoint.reviser is not None,
         )
         for row, texts in enumerate((SUBJECTS, others))
         for text, picture in zip(texts, pictures, strict=True)

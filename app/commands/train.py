@@ -1,4 +1,4 @@
-"""`dalle-server train vae | transformer | clip`: from captioned pictures to models.
+"""`dalle-server train vae | transformer`: from captioned pictures to models.
 
 A run is a folder. Start the same command again and it goes on where it was, also after kill -9. On several GPUs:
 torchrun --nproc-per-node 4 --no-python dalle-server train ...
@@ -32,7 +32,7 @@ app = typer.Typer()
 
 @app.callback()
 def options() -> None:
-    """Train the VQ-VAE, then the transformer, then the reranker. The same command again goes on with the run."""
+    """Train the VQ-VAE, then the transformer; then what helps them. The same command again goes on with the run."""
     from rich.console import Console
     from rich.logging import RichHandler
 
@@ -354,81 +354,3 @@ def train_transformer(
         clip = begun.clip if begun and image_tokenizer is begun.vae else None  # it reads the same tokens
         export(loop.out, image_tokenizer, path, named, clip)
         typer.echo(path)
-
-
-@app.command("clip")
-@spread(out=Path("runs/clip"), steps=3000, batch=128)
-def train_clip(
-    data: Data,
-    loop: LoopFlags,
-    rules: RuleFlags,
-    selection: SelectionFlags,
-    vae: Annotated[
-        Path, Option(help="Folder of the `train vae` run, or of a checkpoint.", rich_help_panel=DATA)
-    ] = FIRST_STAGE,
-    tokenizer: Annotated[
-        Path | None,
-        Option(
-            help="Folder of the `train transformer` run, or of a checkpoint.",
-            show_default=f"{SECOND_STAGE}; with --vae a checkpoint, its own",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    preset_name: Annotated[
-        str, Option("--preset", help="tiny, small or default.", rich_help_panel=LEARNING)
-    ] = "default",
-    muon_lr: Annotated[
-        float, Option(min=0.0, help="Learning rate of the hidden matrices.", rich_help_panel=LEARNING)
-    ] = 0.02,
-    adam_lr: Annotated[float, Option(min=0.0, help="Learning rate of all the rest.", rich_help_panel=LEARNING)] = 2e-3,
-    weight_decay: Annotated[
-        float, Option(min=0.0, help="Of matrices, in units of the learning rate.", rich_help_panel=LEARNING)
-    ] = 0.05,
-    mirror: Annotated[
-        float,
-        Option(min=0.0, max=1.0, help="Chance of a mirror image, where one is allowed.", rich_help_panel=LEARNING),
-    ] = 0.5,
-    shift: Annotated[
-        int, Option(min=0, max=8, help="Image tokens by which a picture is moved at most.", rich_help_panel=LEARNING)
-    ] = 2,
-    false_captions: Annotated[
-        float,
-        Option(
-            min=0.0,
-            max=1.0,
-            help="Chance of a false caption (another colour, side, number) to reject.",
-            rich_help_panel=LEARNING,
-        ),
-    ] = 1.0,
-    torn: Annotated[
-        float,
-        Option(min=0.0, max=1.0, help="Chance of a torn copy of a picture to reject.", rich_help_panel=LEARNING),
-    ] = 1.0,
-    cache: Cache = Path("data/prepared"),
-    stream: Stream = False,
-) -> None:
-    """The reranker of best_of: a small CLIP, on captions and image tokens. `dalle-server export --clip` adds it."""
-    from model.config import CLIP_PRESETS
-    from model.tokenizer import Tokenizer
-    from model.training.export import find_vae, is_checkpoint
-    from model.training.train_clip import ClipOptions, train
-
-    options = ClipOptions(
-        tuple(data),
-        loop.options(),
-        preset(preset_name, CLIP_PRESETS, None),
-        muon_lr=muon_lr,
-        adam_lr=adam_lr,
-        weight_decay=weight_decay,
-        mirror=mirror,
-        shift=shift,
-        false_captions=false_captions,
-        torn=torn,
-        selection=selection.selection(),
-        cache=cache,
-        rules=rules.rules(),
-        stream=stream,
-    )
-    words = tokenizer or (vae if is_checkpoint(vae) else SECOND_STAGE)
-    train(options, find_vae(vae), Tokenizer.load(words / "tokenizer.json"))
-    typer.echo(loop.out)

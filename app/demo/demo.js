@@ -45,6 +45,7 @@ async function generate(order) {
       if (event.kind === "finished") {
         record = { created, prompt, seed, index: order.index + event.position, settings, rows: event.total, png: event.png };
         if (base) Object.assign(record, { base, keep });
+        if (event.revised) record.revised = event.revised;
         await gallery.keep(record);
       }
       composer.learn(event.total);

@@ -14,6 +14,7 @@ let began = 0; // ms
 let due = null; // ms at which all will be painted, null while that is not known
 let queue = 0;
 let done = 0; // 0 to 1
+let revised = ""; // the text that is painted, if it is another than was asked for
 let clock = 0;
 let announced = { at: 0, text: "" };
 
@@ -50,7 +51,7 @@ export function begin(order) {
   $("tiles").ariaHidden = null;
   $("cancel").hidden = false;
   $("seed-shown").textContent = name(order);
-  [began, due, queue, done] = [Date.now(), null, 0, 0];
+  [began, due, queue, done, revised] = [Date.now(), null, 0, 0, ""];
   clock = setInterval(tell, 500);
   tell();
   announce(`Painting ${many(order.n, "picture")}.`, true);
@@ -59,6 +60,7 @@ export function begin(order) {
 // An event of the stream. A finished picture comes with its record.
 export function take(event, record) {
   const tile = tiles[event.position];
+  revised = event.revised || revised;
   if (event.kind === "partial") tile.partial(event.url, event.rows, event.total);
   if (event.kind === "finished") {
     tile.finish(record);
@@ -76,7 +78,7 @@ function tell() {
   const left = due === null ? "" : `${time((due - Date.now()) / 1000)} left`;
   const [what, more] = queue
     ? ["Waiting", [`${many(queue, "picture")} before yours`, left].filter(Boolean).join(", ")]
-    : ["Painting", left];
+    : [revised ? `Painting “${revised}”` : "Painting", left];
   say(what, more);
   $("progress").value = done;
   document.title = `${queue ? "Waiting" : `${Math.floor(100 * done)} %`} · dalle-server`;
@@ -106,7 +108,8 @@ export function end(outcome) {
   document.title = "dalle-server";
   const painted = tiles.filter((tile) => tile.record).length;
   const seconds = (Date.now() - began) / 1000;
-  if (outcome === "done") say(many(painted, "picture"), `in ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`);
+  const what = many(painted, "picture") + (revised ? ` of “${revised}”` : "");
+  if (outcome === "done") say(what, `in ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`);
   else say(outcome === "stopped" ? "Stopped" : "Not finished", painted ? `after ${many(painted, "picture")}` : "");
   announce($("told").textContent, true);
   if (!tiles.some((tile) => tile.drawn || tile.record)) empty(tiles.length);

@@ -1,10 +1,12 @@
 // Speaks with the server: one order in, a stream of events out. Knows nothing of the page.
 //
 //   for await (const event of paint(order, key, signal)) ...
-//     {kind: "progress", queue, rows: [..], total, left}   pictures ahead, rows done of each picture, seconds or null
+//     {kind: "progress", queue, rows: [..], total, left, revised?}
+//                                                          pictures ahead, rows done of each picture, seconds or null
 //     {kind: "partial", position, rows, total, url}        an unfinished picture, as a data URL
-//     {kind: "finished", position, total, png}             a finished one, as a Blob
+//     {kind: "finished", position, total, png, revised?}   a finished one, as a Blob
 //
+// revised: the text that is painted, where the model says the prompt in words of its own.
 // order: {prompt, n, seed, index, temperature?, top_k?, top_p?, guidance?, base?: Blob, keep?: rows to keep, rows?: of base}.
 // position: 0 for the picture at order.index. Throws Refused, and AbortError when the signal aborts.
 
@@ -88,14 +90,16 @@ async function* blocks(body, signal) {
 
 function read(block, first) {
   if (block.startsWith(": progress ")) {
-    const { queue_position, rows_done, rows, seconds_left } = JSON.parse(block.slice(11));
-    return { kind: "progress", queue: queue_position, rows: rows_done, total: rows, left: seconds_left };
+    const { queue_position, rows_done, rows, seconds_left, revised_prompt } = JSON.parse(block.slice(11));
+    return { kind: "progress", queue: queue_position, rows: rows_done, total: rows, left: seconds_left, revised: revised_prompt };
   }
   if (!block.startsWith("data: ")) return null; // a comment that keeps the connection alive
   const event = JSON.parse(block.slice(6));
   if (event.error) throw new Refused(event.error.message, { status: 200, ...event.error });
   const about = { position: event.index - first, total: event.rows };
-  if (event.type.endsWith(".completed")) return { kind: "finished", ...about, png: blob(event.b64_json) };
+  if (event.type.endsWith(".completed")) {
+    return { kind: "finished", ...about, png: blob(event.b64_json), revised: event.revised_prompt };
+  }
   return { kind: "partial", ...about, rows: event.rows_done, url: `data:image/png;base64,${event.b64_json}` };
 }
 

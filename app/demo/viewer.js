@@ -20,6 +20,7 @@ export function open(record) {
   const copy = labelled(make("button", "icon small", { type: "button" }, icon("copy")), "Copy the seed");
   copy.addEventListener("click", () => copyText(name(record), copy));
   const facts = [
+    ...(record.revised ? [["Painted as", record.revised]] : []),
     ["Seed", make("code", "", {}, name(record)), copy],
     ...Object.entries(record.settings).map(([field, value]) => [LABELS[field], String(value)]),
     ...(record.base ? [["Painted on", `the top ${record.keep} of ${record.rows} rows were there`]] : []),

@@ -33,7 +33,7 @@ HEADERS = {
     "X-Seeds": "For every picture SEED:INDEX, separated by commas. These, as `seed` and `index`, paint it again.",
     "X-Scores": "With best_of: how well each picture fits the text, by the cosine of the checkpoint's CLIP; without "
     "one, by how many nats a token the text made it likelier.",
-    "X-Revised-Prompt": "With complete: the text that was painted, in UTF-8, percent-encoded.",
+    "X-Revised-Prompt": "The text that was painted, where it is another than was sent, in UTF-8, percent-encoded.",
     "X-Text-Truncated": "`N of M tokens`, if only the first N of the text's M tokens were read.",
     "Idempotent-Replayed": "`true` if, by its Idempotency-Key, the request joined another or got its pictures again.",
     "Server-Timing": "Milliseconds in the queue, in painting, and in encoding what was painted last.",

@@ -134,6 +134,8 @@ class Engine:
             raise InvalidRequest("text_ids", f"text_ids: the ends are {ends}, and they must be {expected}")
         if request.complete is not None:
             self.writer.check()
+        if request.revise:
+            self.writer.check_revises()
         self.scheduler.add(request, deadline)
         job = self._jobs[request.id] = _Job([0] * request.num_images)
         if request.forced is not None:
@@ -246,11 +248,8 @@ class Engine:
     def _start(self, job: _Job, sequences: list[Sequence]) -> None:
         """Images of one request have their slots: read the picture to keep, once, and the prompt."""
         request = sequences[0].request
-        if request.complete is not None:
-            text = self.writer.complete(request.text_ids, request.complete, request.params.seed)
-            text_ids = tuple(self.tokenizer.encode(text, truncate=True))
-            request = self.scheduler.revise(request.id, text_ids)
-            self._events.append(Revised(request.id, text, len(text_ids) - 2))
+        if request.complete is not None or request.revise:
+            request = self._revise(request)
         if request.image is not None and request.keep is not None and job.forced is None:
             keep = torch.from_numpy(np.frombuffer(request.keep, np.uint8).astype(np.bool_))
             job.forced = torch.where(keep, self.easel.read(request.image), -1)
@@ -260,6 +259,20 @@ class Engine:
         if not job.started:
             job.started = True
             self._events.append(Started(request.id))
+
+    def _revise(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with the text that is painted: completed, and then said in words that the model was taught."""
+        text_ids, text, written = request.text_ids, None, 0
+        if request.complete is not None:
+            text = self.writer.complete(text_ids, request.complete, request.params.seed)
+            text_ids = tuple(self.tokenizer.encode(text, truncate=True))
+            written = max(0, len(text_ids) - len(request.text_ids))
+        if request.revise and (said := self.writer.revise(text_ids)) != self.tokenizer.decode(text_ids):
+            text, text_ids = said, tuple(self.tokenizer.encode(said, truncate=True))
+            written += len(text_ids) - 2  # without <bos> and <eot>
+        if text is not None:
+            self._events.append(Revised(request.id, text, written))
+        return self.scheduler.revise(request.id, text_ids)
 
     # One step of the decoder.
 

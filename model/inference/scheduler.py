@@ -120,7 +120,7 @@ class Scheduler:
     def revise(self, request_id: str, text_ids: tuple[int, ...]) -> GenerationRequest:
         """A request in flight has another, completed prompt. Returns the request as all its images have it now."""
         entry = self._entries[request_id]
-        entry.request = replace(entry.request, text_ids=text_ids, complete=None)
+        entry.request = replace(entry.request, text_ids=text_ids, complete=None, revise=False)
         for sequence in entry.running:
             sequence.request = entry.request
         return entry.request

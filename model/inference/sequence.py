@@ -100,6 +100,7 @@ class GenerationRequest:
     score: each Painted carries a score of how well the picture fits the prompt (for best_of): by the checkpoint's CLIP,
     or without one by likelihood; it takes the null row too, which the latter needs.
     complete: the model first continues the prompt, in a way that the prompt and params.seed decide; Revised tells.
+    revise: the model first says the prompt in words that it was taught; Revised tells, where these are others.
     """
 
     id: str
@@ -113,6 +114,7 @@ class GenerationRequest:
     keep: bytes | None = field(default=None, repr=False)
     score: bool = False
     complete: Completion | None = None
+    revise: bool = False
 
     @property
     def rows(self) -> int:
@@ -187,10 +189,10 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Revised(Event):
-    """The request's prompt was completed. text: what is painted; tokens: of it. Comes before Started."""
+    """Another text than the request's is painted. written: tokens that were drawn for it. Comes before Started."""
 
     text: str
-    tokens: int
+    written: int
 
 
 @dataclass(frozen=True)

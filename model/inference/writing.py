@@ -1,9 +1,12 @@
-"""Text completion: the transformer continues a caption token by token, until it says that the caption ends.
+"""What is done to a prompt before it is painted: it is completed, or said in words that the model was taught.
 
-    Writer(checkpoint, device).complete(tokenizer.encode("a red"), Completion(), seed=1)  # "a red apple"
+    writer = Writer(checkpoint, device)
+    writer.complete(tokenizer.encode("a red"), Completion(), seed=1)  # "a red apple"
+    writer.revise(tokenizer.encode("a cute kitten reading in the rain"))  # "a cat"
 
-The method of DALLE-pytorch's generate_texts: the text half of the sequence model, sampled. One text at a time, so a
-completion is a function of (model, text, parameters, seed, index) alone; text ids only, never image tokens.
+Completion is the method of DALLE-pytorch's generate_texts: the text half of the sequence model, sampled. Revision is
+the reviser's (`model.reviser`). One text at a time, so that what is written is a function of (model, text, parameters,
+seed, index) alone; text ids only, never image tokens.
 """
 
 from __future__ import annotations
@@ -19,12 +22,13 @@ from model.inference.sequence import Completion, SamplingParams
 
 
 class Writer:
-    """The text head of one checkpoint's transformer, which is on `device` in its final type."""
+    """The text head of one checkpoint's transformer, which is on `device` in its final type, and its reviser."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._tokenizer, self._transformer = checkpoint.tokenizer, checkpoint.transformer
         self._able, self._name = checkpoint.config.completes, checkpoint.config.name
         self._device = device
+        self._reviser = checkpoint.reviser.to(device).eval() if checkpoint.reviser else None
 
     def check(self) -> None:
         """Raises InvalidRequest for a model whose text head was not trained."""
@@ -64,3 +68,22 @@ class Writer:
             logits, state = self._transformer.read_text(drawn[None], state)
         begun = tokenizer.decode(ids)
         return begun + tokenizer.decode([*ids, *written]).removeprefix(begun).replace("�", "")
+
+    def check_revises(self) -> None:
+        """Raises InvalidRequest for a model without a reviser."""
+        if self._reviser is None:
+            raise InvalidRequest("revise", f"revise: the model {self._name} has no reviser")
+
+    @torch.inference_mode()
+    def revise(self, text_ids: Sequence[int]) -> str:
+        """A prompt (<bos>, tokens, <eot>) in the words of the captions that the model was taught.
+
+        The prompt itself where the reviser has nothing better to say: where it finds no end, or says nothing. Raises
+        InvalidRequest without a reviser.
+        """
+        self.check_revises()
+        assert self._reviser is not None
+        tokenizer = self._tokenizer
+        written = self._reviser.write(text_ids, tokenizer.bos, tokenizer.eot)
+        said = tokenizer.decode(written).strip() if written else ""
+        return said if said and "\ufffd" not in said else tokenizer.decode(list(text_ids)).rstrip("\ufffd")

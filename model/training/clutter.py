@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from model.training.corpus.concepts import article, evocations, kinds, ordinary
+from model.training.corpus.concepts import Name, article, everyday, evocations, kinds, ordinary
 
 
 def _phrases(text: str) -> tuple[str, ...]:
@@ -24,9 +24,10 @@ _OPENINGS = _phrases("""
     give me|a picture of|a photo of|a photograph of|an image of|a painting of|an oil painting of|a watercolour of
     a sketch of|a beautiful picture of|a detailed illustration of|a cute drawing of|a portrait of|a poster of
     a logo of|a sticker of|a cartoon of|a digital painting of|concept art of|a children's book illustration of
-    a close up of|a vintage photo of|a minimalist drawing of|a realistic photo of|once upon a time there was
-    my friend has|look at|this is|here is|we all love|imagine|what about|hello, please paint|a dream of
-    a story about|the story of|a card with
+    a close up of|a 3d render of|a 3d model of|an icon of|a drawing of|generate an image of|a stock photo of
+    something nice for a card, maybe|a vintage photo of|a minimalist drawing of|a realistic photo of
+    once upon a time there was|my friend has|look at|this is|here is|we all love|imagine|what about
+    hello, please paint|a dream of|a story about|the story of|a card with
 """)
 _ADJECTIVES = _phrases(
     """
@@ -53,28 +54,56 @@ _ENDINGS = _phrases("""
     in the distance|, very simple|, no text|in the middle of nowhere|, 1990s
 """)
 _JOINTS = _phrases("and|but|because|while|when|although|so|until|after|before|even if|, and then")  # of two clauses
+_BEFORE = _phrases("""
+    in front of|in|inside|near|behind|with|holding|wearing|carrying|looking at|full of|covered with|made by
+    at|from|into|over|through|across|playing|eating|dressed as|sitting on|standing on|sitting in|shaped like|before
+    around|surrounded by
+""")  # of another thing, to which the picture's stands in no relation that is taught
+_COLOURS = _phrases(
+    "red|blue|green|yellow|orange|purple|pink|brown|black|white|grey|golden|silver|dark blue|light green"
+)
 _LINKS = _phrases("and|thinking about|full of|, a symbol of|on the subject of|or|;|who dreams of")  # to an idea beside
 UNKNOWN = "thinking-face"  # what is drawn for words that nobody knows
 _LETTERS = ("bcdfghjklmnprstvwz", "aeiou")
 
 
-def _pick(texts: Sequence[str], random: np.random.Generator) -> str:
-    return texts[int(random.integers(len(texts)))].strip()
+def pick(texts: Sequence[str], random: np.random.Generator, *, strip: bool = True) -> str:
+    """One of them, each as often."""
+    text = texts[int(random.integers(len(texts)))]
+    return text.strip() if strip else text
 
 
 def _invented(random: np.random.Generator) -> str:
     """A word of one to four syllables that nobody knows."""
     syllables = int(random.integers(1, 5))
-    return "".join(_pick(letters, random) for _ in range(syllables) for letters in _LETTERS)
+    return "".join(pick(letters, random) for _ in range(syllables) for letters in _LETTERS)
 
 
-def _described(caption: str, random: np.random.Generator) -> str:
+def described(caption: str, random: np.random.Generator) -> str:
     """ "a cat" -> "a lonely cat", now and then "an orbivu cat"."""
-    adjective = _invented(random) if random.random() < 0.2 else _pick(_ADJECTIVES, random)
+    adjective = _invented(random) if random.random() < 0.2 else pick(_ADJECTIVES, random)
     first, _, rest = caption.partition(" ")
     if first in ("a", "an") and rest:
         return f"{article(adjective)} {adjective} {rest}"
     return caption if first == "the" else f"{adjective} {caption}"
+
+
+@cache
+def _things() -> tuple[Name, ...]:
+    kind = (name for of_one in kinds().values() for name in of_one)
+    return (*kind, *(name for thing in everyday().values() for name in thing.names if thing.group != "flag"))
+
+
+def _setting(random: np.random.Generator) -> str:
+    """Another thing, which is not what is drawn: "in front of an old barn", "wearing a yellow raincoat"."""
+    thing = _things()[int(random.integers(len(_things())))]
+    words = [thing.text]
+    if random.random() < 0.3:
+        words.insert(0, pick(_COLOURS, random))
+    if random.random() < 0.4:
+        words.insert(0, pick(_ADJECTIVES, random))
+    text = " ".join(words)
+    return f"{pick(_BEFORE, random)} {article(text)} {text}" if thing.article else f"{pick(_BEFORE, random)} {text}"
 
 
 @cache
@@ -90,7 +119,7 @@ def _known_words() -> tuple[str, ...]:
 
 def _spliced(random: np.random.Generator) -> str:
     """The head of one word and the tail of another: nobody knows it, and its pieces are those of English."""
-    head, tail = _pick(_known_words(), random), _pick(_known_words(), random)
+    head, tail = pick(_known_words(), random), pick(_known_words(), random)
     return head[: (len(head) + 1) // 2] + tail[len(tail) // 2 :]
 
 
@@ -105,16 +134,16 @@ def _ordinary(random: np.random.Generator) -> str:
     """A few ordinary words or a sentence of them: "the outcome of a vote", "it felt strange at first"."""
     kind = random.random()
     if kind < 0.3:
-        noun = _pick(ordinary("nouns"), random)
+        noun = pick(ordinary("nouns"), random)
         if random.random() < 0.5:
-            noun = f"{_pick(ordinary('adjectives'), random)} {noun}"
+            noun = f"{pick(ordinary('adjectives'), random)} {noun}"
         if random.random() < 0.3:
-            return f"the {noun} of {_pick(ordinary('nouns'), random)}"
+            return f"the {noun} of {pick(ordinary('nouns'), random)}"
         return noun if random.random() < 0.4 else f"{article(noun)} {noun}"
     if kind < 0.5:
-        return _pick(ordinary("doings"), random)
-    first, second = (_pick(ordinary("doings" if draw < 0.35 else "clauses"), random) for draw in random.random(2))
-    return first if random.random() < 0.3 else f"{first} {_pick(_JOINTS, random)} {second}".replace(" ,", ",")
+        return pick(ordinary("doings"), random)
+    first, second = (pick(ordinary("doings" if draw < 0.35 else "clauses"), random) for draw in random.random(2))
+    return first if random.random() < 0.3 else f"{first} {pick(_JOINTS, random)} {second}".replace(" ,", ",")
 
 
 def _unknown(random: np.random.Generator) -> str:
@@ -128,7 +157,7 @@ def _unknown(random: np.random.Generator) -> str:
     if kind < 0.85:
         thing = word(random)
         return _surrounded(f"{article(thing)} {thing}", random)
-    return " ".join(_pick(_empty_phrases(), random).lstrip(", ") for _ in range(int(random.integers(1, 3))))
+    return " ".join(pick(_empty_phrases(), random).lstrip(", ") for _ in range(int(random.integers(1, 3))))
 
 
 def _evoked(concept: str, random: np.random.Generator) -> str | None:
@@ -136,7 +165,7 @@ def _evoked(concept: str, random: np.random.Generator) -> str | None:
     if concept == UNKNOWN and random.random() < 0.8:
         return _unknown(random)
     texts = evocations().get(concept)
-    return _pick(texts, random) if texts else None
+    return pick(texts, random) if texts else None
 
 
 def texts() -> Iterator[str]:
@@ -146,25 +175,34 @@ def texts() -> Iterator[str]:
     yield from (text for section in ("nouns", "adjectives", "doings", "clauses") for text in ordinary(section))
 
 
+def _ending(random: np.random.Generator, named: bool) -> str:
+    kind = random.random()
+    if named and kind < 0.3:
+        return _setting(random)
+    if named and kind < 0.45:
+        return f"{pick(_LINKS, random)} {pick(_ideas(), random)}"
+    if named and kind < 0.6:
+        return f"{pick(_JOINTS, random)} {pick(ordinary('clauses'), random)}"
+    return _invented(random) if random.random() < 0.1 else pick(_ENDINGS, random)
+
+
 def _surrounded(caption: str, random: np.random.Generator, *, named: bool = False) -> str:
-    """named: the caption names a thing, which then counts for more than any idea that is put beside it."""
-    opened, described, ended = random.random(3) < (0.4, 0.4, 0.5)
-    if described or not (opened or ended):
-        caption = _described(caption, random)
+    """named: the caption names a thing, which then counts for more than any thing or idea that is put beside it."""
+    opened, adorned, ended = random.random(3) < (0.4, 0.4, 0.6)
+    if adorned or not (opened or ended):
+        caption = described(caption, random)
+        if random.random() < 0.3:
+            caption = described(caption, random)
     if opened:
-        caption = f"{_pick(_OPENINGS, random)} {caption}"
-    if ended:
-        ending = _invented(random) if random.random() < 0.1 else _pick(_ENDINGS, random)
-        if named and random.random() < 0.3:
-            ending = f"{_pick(_LINKS, random)} {_pick(_ideas(), random)}"
-        elif named and random.random() < 0.3:
-            ending = f"{_pick(_JOINTS, random)} {_pick(ordinary('clauses'), random)}"
-        caption = f"{caption} {ending}".replace(" ,", ",")
+        caption = f"{pick(_OPENINGS, random)} {caption}"
+    while ended:  # up to a long sentence
+        caption = f"{caption} {_ending(random, named)}".replace(" ,", ",")
+        ended = bool(random.random() < 0.4)
     return caption
 
 
 def clutter(caption: str, random: np.random.Generator, concept: str = "") -> str:
-    """`caption` with one to three additions.
+    """`caption` with one addition or more: of "a girl in a yellow raincoat on a beach" the girl is drawn.
 
     A feeling, a verb or an idea names no thing ("love", "a man running"): texts that bring `concept` to mind
     (corpus/evocations.txt) take the caption's place two times in five, most of them bare; and half of the others a kind

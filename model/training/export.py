@@ -14,8 +14,9 @@ from model.checkpoints import save, sums
 from model.clip import Clip
 from model.config import CheckpointConfig, SamplingDefaults
 from model.errors import DataError
+from model.reviser import Reviser
 from model.tokenizer import Tokenizer
-from model.training import train_clip, train_transformer, train_vae
+from model.training import train_clip, train_reviser, train_transformer, train_vae
 from model.training.loop import read_average
 from model.transformer import Transformer
 from model.vae import VAE
@@ -69,9 +70,22 @@ def find_clip(path: Path, tokenizer: Tokenizer) -> Clip:
     clip = load_checkpoint(path).clip if is_checkpoint(path) else train_clip.load(path)
     if clip is None:
         raise DataError(f"{path}: this checkpoint has no CLIP")
-    if Tokenizer.load(path / "tokenizer.json").to_bytes() != tokenizer.to_bytes():
-        raise DataError(f"{path}: this CLIP reads the tokens of another tokenizer than the transformer's")
+    _check_reads(path, tokenizer, "CLIP")
     return clip
+
+
+def find_reviser(path: Path, tokenizer: Tokenizer) -> Reviser:
+    """The reviser of a `train reviser` run's folder, or of a native checkpoint's. Raises as `find_clip` does."""
+    reviser = load_checkpoint(path).reviser if is_checkpoint(path) else train_reviser.load(path)
+    if reviser is None:
+        raise DataError(f"{path}: this checkpoint has no reviser")
+    _check_reads(path, tokenizer, "reviser")
+    return reviser
+
+
+def _check_reads(path: Path, tokenizer: Tokenizer, what: str) -> None:
+    if Tokenizer.load(path / "tokenizer.json").to_bytes() != tokenizer.to_bytes():
+        raise DataError(f"{path}: this {what} reads the tokens of another tokenizer than the transformer's")
 
 
 @torch.no_grad()
@@ -105,10 +119,12 @@ def export(
     options: ExportOptions,
     clip: Path | Clip | None = None,
     mean: Mapping[Path, float] | None = None,
+    reviser: Path | None = None,
 ) -> None:
     """Write the transformer run in the folder `run`, and the VAE it was trained with, as a checkpoint to `path`.
 
-    clip: the reranker that goes with both, or the folder where `find_clip` finds it. mean: see `mean_of`.
+    clip: the reranker that goes with both, or the folder where `find_clip` finds it. mean: see `mean_of`. reviser: the
+    folder where `find_reviser` finds it.
     Raises DataError where there is no run, CheckpointError where `path` is something else or the parts do not agree.
     """
     transformer = train_transformer.load(run)
@@ -116,6 +132,7 @@ def export(
         transformer = mean_of(transformer, mean)
     tokenizer = Tokenizer.load(run / "tokenizer.json")
     clip = find_clip(clip, tokenizer) if isinstance(clip, Path) else clip
+    revises = find_reviser(reviser, tokenizer) if reviser else None
     _, _, history = read_average(run)
     config = CheckpointConfig(
         name=options.name,
@@ -126,9 +143,10 @@ def export(
         provenance={"data": options.data, "figures": history[-1] if history else {}, "torch": torch.__version__},
         created=int(time.time()),
         clip=clip.config if clip else None,
+        reviser=revises.config if revises else None,
     )
     try:
         documents = {document.name: document.read_bytes() for document in options.documents}
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}") from None
-    save(path, config, tokenizer, vae, transformer, documents=documents, clip=clip)
+    save(path, config, tokenizer, vae, transformer, documents=documents, clip=clip, reviser=revises)

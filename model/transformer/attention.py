@@ -6,7 +6,7 @@ of the picture. A picture's position does not depend on the length of its prompt
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,21 @@ from torch import Tensor, nn
 
 from model.config import TransformerConfig
 from model.transformer.linear import Linear
+
+
+class Sizes(Protocol):
+    """What a block has to know of its model's config."""
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def mlp_ratio(self) -> float: ...
 
 
 class Rotation(NamedTuple):
@@ -73,7 +88,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 class Attention(nn.Module):
     """x (batch, positions, dim) -> the same shape."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: Sizes) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         self.qkv = Linear(config.dim, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)

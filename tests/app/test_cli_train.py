@@ -72,6 +72,16 @@ def test_the_stages_make_a_checkpoint_that_paints_and_judges(
     assert "reads the tokens of another tokenizer" in capsys.readouterr().err
     assert run(monkeypatch, *export, "--clip", str(weights)) == 1
     assert "this checkpoint has no CLIP" in capsys.readouterr().err
+    assert run(monkeypatch, "train", "reviser", str(data), *TINY) == 0
+    assert run(monkeypatch, *export, "--reviser", "runs/reviser") == 0
+    assert load(tmp_path / "mine").reviser is not None
+    assert run(monkeypatch, *export, "--reviser", "mine", "--clip", "mine") == 1  # its CLIP was not exported
+    assert "this checkpoint has no CLIP" in capsys.readouterr().err
+    assert run(monkeypatch, *export, "--reviser", str(weights)) == 1
+    assert "this checkpoint has no reviser" in capsys.readouterr().err
+    (tmp_path / "runs" / "reviser" / "tokenizer.json").write_bytes((weights / "tokenizer.json").read_bytes())
+    assert run(monkeypatch, *export, "--reviser", "runs/reviser") == 1
+    assert "this reviser reads the tokens of another tokenizer" in capsys.readouterr().err
 
 
 def test_an_export_may_be_the_mean_of_runs(

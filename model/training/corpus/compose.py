@@ -84,8 +84,11 @@ def background(rng: Random, drawing: Drawing, key: str) -> Picture:
 
 
 def on_grounds(rng: Random, drawing: Drawing, number: int) -> Iterator[Picture]:
-    """A drawing exactly where `single` puts it, on `number` of the named colours: only the ground is new to learn."""
-    if not _fit_for_grounds(drawing):
+    """A drawing exactly where `single` puts it, on `number` of the named colours: only the ground is new to learn.
+
+    Also flags and symbols, which `background` leaves out: people ask for a heart on black.
+    """
+    if drawing.colour:
         return
     for colour in rng.sample(_BACKGROUNDS, min(number, len(_BACKGROUNDS))):
         yield replace(

@@ -1,0 +1,235 @@
+"""Prompts as people type them, each with the caption that says what is to be painted: what a reviser learns from.
+
+The caption is a picture's first, and the prompt is made of any of its captions by `clutter` and by what is here: other
+words for numbers, colours and places, a colour that the thing was not taught, a number of what is never counted, a
+third thing, slips of the keyboard. Where a prompt asks for more than the pictures show, the caption is what is nearest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from model.training.clutter import UNKNOWN, clutter, described, pick
+from model.training.corpus.captions import NUMBERS, plural
+from model.training.corpus.concepts import Name, article, everyday, evocations, kinds
+from model.training.data import sample_caption
+
+Line = dict[str, Any]  # of a prepared picture: captions, concept, kind
+
+# Shades by other names, each with the taught colour that is nearest to it; "white" is the plain ground.
+SHADES = {
+    "red": "crimson scarlet ruby cherry maroon bright-red dark-red burgundy vermilion blood-red",
+    "orange": "tangerine amber apricot bright-orange dark-orange coral copper",
+    "yellow": "lemon golden gold mustard bright-yellow pale-yellow sunny-yellow canary",
+    "green": "emerald dark-green forest-green lime light-green olive bright-green jade mint-green pastel-green",
+    "turquoise": "teal cyan aqua aquamarine blue-green",
+    "light blue": "sky-blue pale-blue pastel-blue baby-blue azure powder-blue",
+    "blue": "navy navy-blue royal-blue dark-blue cobalt indigo deep-blue sapphire bright-blue",
+    "purple": "violet lilac lavender mauve plum magenta dark-purple pastel-purple",
+    "pink": "rose salmon hot-pink pastel-pink light-pink fuchsia peach",
+    "brown": "chocolate chestnut tan wooden dark-brown bronze light-brown",
+    "gray": "grey silver charcoal slate light-gray dark-grey dark-gray light-grey concrete",
+    "black": "jet-black pitch-black dark ebony very-dark",
+    "white": "beige cream ivory off-white light plain clean blank transparent simple snow-white bright neutral",
+}
+_SHADES = {colour: tuple(shade.replace("-", " ") for shade in shades.split()) for colour, shades in SHADES.items()}
+_TINTS = tuple(shade for colour in _SHADES for shade in (colour, *_SHADES[colour][:3]))  # that a thing is asked in
+
+MANY = {
+    "two": ("a pair of", "a couple of", "2", "both", "twin", "exactly two", "a few"),
+    "three": ("a trio of", "3", "exactly three", "some"),
+    "four": ("4", "exactly four", "a set of four", "a quartet of"),
+    "five": (
+        "5", "six", "seven", "eight", "nine", "ten", "6", "10", "100", "a dozen", "many", "lots of", "several",
+        "a bunch of", "a group of", "a crowd of", "a collection of", "dozens of", "a pile of", "exactly five",
+    ),
+}  # fmt: skip
+_JOINED = {
+    " and ": (
+        " & ",
+        " with ",
+        " plus ",
+        ", ",
+        " along with ",
+        " together with ",
+        " near ",
+        " and also ",
+        " alongside ",
+    ),
+    " next to ": (" close to ", " standing next to ", " sitting beside ", " side by side with "),
+    " to the left of ": (" on the left of ", " on the left side of ", " left from "),
+    " to the right of ": (" on the right of ", " on the right side of ", " right from "),
+    " above ": (" over ", " floating above ", " hovering over ", " stacked on "),
+    " below ": (" beneath ", " underneath ", " placed under "),
+}
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def _swap(text: str, words: dict[str, tuple[str, ...]], random: np.random.Generator) -> str:
+    """The first of these words that is in the text by one of its others."""
+    for word, others in words.items():
+        if word in text:
+            return text.replace(word, pick(others, random, strip=False), 1)
+    return text
+
+
+def _placed(caption: str, random: np.random.Generator) -> str:
+    """ "a cat on a blue background", now and then with the ground in other words or in front."""
+    found = re.fullmatch(r"(.+?) on an? (.+) background", caption)
+    if found is None or random.random() < 0.4:
+        return caption
+    thing, colour = found.groups()
+    ground = f"{article(colour)} {colour}"
+    forms = (
+        f"{ground} background with {thing}", f"{ground} background and {thing}", f"{colour} background, {thing}",
+        f"{thing} against {ground} background", f"{thing} on a plain {colour} background",
+        f"{thing} on a solid {colour} background", f"{thing} in front of {ground} wall", f"{thing} over {colour}",
+        f"{thing} with {ground} ground", f"{thing}, the background is {colour}", f"{thing} against {colour}",
+    )  # fmt: skip
+    return pick(forms, random)
+
+
+def _slip(text: str, random: np.random.Generator) -> str:
+    """One letter of a word of five or more left out, doubled, changed or put in the next one's place."""
+    places = list(re.finditer(r"[a-z]{5,}", text))
+    if not places:
+        return text
+    word = places[int(random.integers(len(places)))]
+    at, kind = int(random.integers(word.start() + 1, word.end() - 1)), int(random.integers(4))
+    middle = ("", 2 * text[at], _LETTERS[int(random.integers(26))], text[at + 1] + text[at])[kind]
+    return text[:at] + middle + text[at + (2 if kind == 3 else 1) :]
+
+
+def _typed(text: str, random: np.random.Generator) -> str:
+    """As it comes from a keyboard: capitals, a full stop, no article, a slip."""
+    bare, capital, stop, slip = random.random(4)
+    if bare < 0.08:
+        text = re.sub(r"^(a|an|the) ", "", text)
+    if slip < 0.1:
+        text = _slip(text, random)
+    if stop < 0.1:
+        text += pick((".", "!", "?", "...", " please", ".", "!"), random, strip=False)
+    if capital < 0.12:
+        return text[:1].upper() + text[1:]
+    return text.title() if capital < 0.14 else text.upper() if capital < 0.15 else text
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Draws pairs from the lines of pictures; `shares` says how often each is drawn, and sums to 1."""
+
+    lines: Sequence[Line]
+    shares: Sequence[float]
+    unknown: float = 0.08  # share of the prompts that nobody knows, where there is a drawing for these
+    by_kind: float = 0.2  # share of the prompts that are drawn by their words: each kind and each idea as often
+
+    @cached_property
+    def _edges(self) -> Any:
+        return np.cumsum(self.shares)
+
+    @cached_property
+    def _singles(self) -> dict[str, Line]:
+        return {str(line.get("concept", "")): line for line in self.lines if line.get("kind", "single") == "single"}
+
+    @cached_property
+    def _counted(self) -> frozenset[str]:
+        return frozenset(str(line.get("concept")) for line in self.lines if line.get("kind") == "count")
+
+    @cached_property
+    def _said(self) -> frozenset[str]:
+        return frozenset(text for line in self.lines for _, text in line["captions"])
+
+    @cached_property
+    def _words(self) -> list[tuple[str, str]]:
+        """(slug, text) of all kinds and ideas of what is drawn."""
+        found = [(slug, kind.full) for slug, of_one in kinds().items() for kind in of_one]
+        found += [(slug, text) for slug, texts in evocations().items() for text in texts]
+        return [(slug, text) for slug, text in found if slug in self._singles]
+
+    def draw(self, random: np.random.Generator) -> tuple[str, str]:
+        """(prompt, caption)."""
+        kind = random.random()
+        if kind < self.unknown and UNKNOWN in self._singles:
+            line = self._singles[UNKNOWN]
+            return _typed(clutter(line["captions"][0][1], random, UNKNOWN), random), str(line["captions"][0][1])
+        if kind < self.unknown + self.by_kind and self._words:
+            slug, text = self._words[int(random.integers(len(self._words)))]
+            text = text if random.random() < 0.5 else clutter(text, random)
+            return _typed(text, random), str(self._singles[slug]["captions"][0][1])
+        row = min(int(np.searchsorted(self._edges, random.random())), len(self.lines) - 1)
+        line = self.lines[row]
+        prompt = self._asked(line, sample_caption(line["captions"], random), random)
+        return _typed(prompt, random), str(line["captions"][0][1])
+
+    def _asked(self, line: Line, caption: str, random: np.random.Generator) -> str:
+        """A caption of this picture, changed; one in five stays as it is."""
+        if random.random() < 0.2:
+            return caption
+        kind, concept, changed = line.get("kind", "single"), str(line.get("concept", "")), random.random() < 0.4
+        if kind == "single":
+            if changed and random.random() < 0.3 and (found := self._beyond(concept, random)):
+                caption = found
+            return clutter(caption, random, concept)
+        if kind == "background" and changed:
+            caption = _placed(self._shaded(caption, random) if random.random() < 0.6 else caption, random)
+        if kind == "count" and changed:
+            first, _, rest = caption.partition(" ")
+            caption = f"{pick(MANY[first], random)} {rest}" if first in MANY else caption
+        if kind == "pair":
+            if changed:
+                caption = _swap(caption, _JOINED, random)
+            if random.random() < 0.1:
+                joint = pick((" and ", ", ", ", and ", " and also "), random, strip=False)
+                caption += f"{joint}{self._other(random).full}"
+        if random.random() < 0.4:
+            return self._inside(caption, kind, random)
+        return clutter(caption, random) if random.random() < 0.6 else caption
+
+    def _inside(self, caption: str, kind: str, random: np.random.Generator) -> str:
+        """With an adjective between its words: "two tired cats", "a cat and a brave dog"."""
+        first, _, rest = caption.partition(" ")
+        if kind == "count" and first in (*MANY, "2", "3", "4", "5") and rest:
+            return f"{first} {described(rest, random)}"
+        found = list(re.finditer(r"(?<= )an? ", caption))
+        if kind == "pair" and found:
+            at = found[int(random.integers(len(found)))].start()
+            return caption[:at] + described(caption[at:], random)
+        return described(caption, random)
+
+    def _shaded(self, caption: str, random: np.random.Generator) -> str:
+        """The ground's colour by another name."""
+        for colour in sorted(_SHADES, key=len, reverse=True):  # "light blue" before "blue"
+            ground = rf"(an? )?\b{colour}(?= background$|$)"
+            if re.search(ground, caption):
+                shade = pick(_SHADES[colour], random)
+                return re.sub(ground, lambda found: f"{article(shade)} {shade}" if found[1] else shade, caption)  # noqa: B023
+        return caption
+
+    def _other(self, random: np.random.Generator) -> Name:
+        slugs = sorted(self._counted & set(everyday()))
+        return everyday()[slugs[int(random.integers(len(slugs)))]].names[0] if slugs else Name("thing", "a")
+
+    def _beyond(self, concept: str, random: np.random.Generator) -> str | None:
+        """More than is taught of this thing: a colour, a plain ground, or some of what is not counted. None: not so."""
+        thing = everyday().get(concept)
+        if thing is None or concept == UNKNOWN:
+            return None
+        name = thing.names[int(random.integers(len(thing.names)))]
+        kind = random.random()
+        if kind < 0.25:
+            return f"{name.full} on a {pick(_SHADES['white'], random)} background"
+        if concept not in self._counted and kind < 0.6:
+            if kind < 0.4:
+                return f"{name.full} and {self._other(random).full}"
+            return f"{pick(tuple(NUMBERS[n] for n in range(2, 6)), random)} {plural(name.text)}"
+        tint = pick(_TINTS, random)
+        tinted = f"a {tint} {name.text}" if name.article in ("a", "an") else f"{tint} {name.text}"
+        if thing.group in ("symbol", "flag") or tinted in self._said or any(c in name.text for c in _SHADES):
+            return None
+        return tinted

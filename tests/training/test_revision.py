@@ -1,0 +1,135 @@
+"""What a reviser learns from: prompts of every picture's kind, each with the caption of something that is drawn."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.config import reviser_config
+from model.tokenizer import Tokenizer
+from model.training import train_reviser
+from model.training.clutter import UNKNOWN
+from model.training.corpus.captions import of_background, of_count, of_pair, of_single
+from model.training.corpus.concepts import everyday, kinds
+from model.training.loop import LoopOptions
+from model.training.revision import MANY, SHADES, Prompts
+from model.training.train_reviser import Batches, ReviserOptions
+from tests.training.zorbs import draw
+
+CAT, APPLE, HEART, NOBODY = (everyday()[slug] for slug in ("cat-face", "red-apple", "red-heart", UNKNOWN))
+
+
+def line(kind: str, concept: str, captions: list[tuple[float, str]]) -> dict[str, Any]:
+    return {"kind": kind, "concept": concept, "captions": captions}
+
+
+LINES = [
+    *(line("single", thing.slug, of_single(thing, "flat")) for thing in (CAT, APPLE, HEART, NOBODY)),
+    line("background", CAT.slug, of_background(CAT.names[0], "blue")),
+    line("count", CAT.slug, of_count(CAT.names[0], 3)),
+    line("count", APPLE.slug, of_count(APPLE.names[0], 5)),
+    line("pair", f"{CAT.slug}+{APPLE.slug}", of_pair(CAT.names[0], APPLE.names[0], above=False)),
+]
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[tuple[str, str]]:
+    prompts = Prompts(LINES, [1 / len(LINES)] * len(LINES))
+    return [prompts.draw(np.random.default_rng((0, i))) for i in range(6000)]
+
+
+def of(pairs: list[tuple[str, str]], caption: str) -> list[str]:
+    return [prompt for prompt, said in pairs if said == caption]
+
+
+def test_every_prompt_has_the_caption_of_something_drawn(pairs: list[tuple[str, str]]) -> None:
+    captions = {line["captions"][0][1] for line in LINES}
+    assert {caption for _, caption in pairs} == captions
+    assert all(prompt.strip() for prompt, _ in pairs)
+    assert len({prompt for prompt, _ in pairs}) > 0.6 * len(pairs)
+
+
+def test_a_prompt_depends_on_the_generator_alone() -> None:
+    prompts = Prompts(LINES, [1 / len(LINES)] * len(LINES))
+    assert [prompts.draw(np.random.default_rng(7)) for _ in range(2)] == [prompts.draw(np.random.default_rng(7))] * 2
+
+
+def test_captions_stand_for_themselves(pairs: list[tuple[str, str]]) -> None:
+    for line in LINES:
+        caption = line["captions"][0][1]
+        assert sum(prompt == caption for prompt in of(pairs, caption)) > 5
+
+
+def test_kinds_and_unknown_words_are_among_them(pairs: list[tuple[str, str]]) -> None:
+    cats = " ".join(of(pairs, "a cat"))
+    assert sum(f" {kind.text}" in cats for kind in kinds()[CAT.slug]) > 5
+    unknown = of(pairs, NOBODY.names[0].full)
+    assert len(unknown) > 0.08 * len(pairs)
+    assert sum("thinking face" in prompt.lower() for prompt in unknown) < 0.5 * len(unknown)
+
+
+def test_numbers_and_colours_come_by_other_names(pairs: list[tuple[str, str]]) -> None:
+    threes = " | ".join(of(pairs, "three cats")).lower()
+    assert {"a trio of cats", "3 cats"} <= {found for found in ("a trio of cats", "3 cats") if found in threes}
+    many = " | ".join(of(pairs, of_count(APPLE.names[0], 5)[0][1])).lower()
+    assert sum(f"{word} " in many for word in MANY["five"]) > 6
+    blue = of(pairs, "a cat on a blue background")
+    assert sum(shade.replace("-", " ") in prompt for prompt in blue for shade in SHADES["blue"].split()) > 10
+    assert not [prompt for prompt in blue if re.search(r"\ba an?\b|\ban a\b", prompt)]
+
+
+def test_a_colour_that_a_thing_was_not_taught_is_passed_over(pairs: list[tuple[str, str]]) -> None:
+    tints = "|".join(tint.replace("-", " ") for colour in SHADES for tint in (colour, *SHADES[colour].split()))
+    tinted = [prompt for prompt in of(pairs, "a cat") if re.search(rf"\b({tints}) cat\b", prompt)]
+    assert len(tinted) > 5
+    assert not [prompt for prompt in of(pairs, "a red heart") if re.search(r"\b(blue|green|pink) heart\b", prompt)]
+
+
+def test_a_third_thing_is_left_out_and_either_side_may_be_told(pairs: list[tuple[str, str]]) -> None:
+    both = of(pairs, LINES[-1]["captions"][0][1])
+    assert any("right of" in prompt for prompt in both)
+    assert any(" with " in prompt for prompt in both)
+    assert sum(len(re.findall(r"\band an? ", prompt)) > 1 for prompt in both) > 5
+
+
+def test_slips_and_capitals_stay_near_the_word(pairs: list[tuple[str, str]]) -> None:
+    found = of(pairs, APPLE.names[0].full)
+    assert any(prompt.isupper() for prompt in found)
+    assert any(prompt[0].isupper() and not prompt.isupper() for prompt in found)
+    assert any(re.fullmatch(r"a? ?red (?!apple\b)a\w{3,5}", prompt) for prompt in found)
+
+
+def test_a_batch_is_sorted_and_long_texts_are_cut(tiny_checkpoint: Path) -> None:
+    tokenizer = Tokenizer.load(tiny_checkpoint / "tokenizer.json")
+    config = reviser_config("tiny", text_vocab=512)
+    batch = Batches(Prompts([], []), tokenizer, config, 0).of([("a cat " * 90, "x " * 99), ("a", "b")])
+    assert batch.lengths.tolist() == [3, config.prompt_positions]
+    assert batch.prompt.shape == (2, config.prompt_positions)
+    assert batch.written.shape == (2, config.written_positions)
+    assert batch.prompt[1, -1] == batch.written[1, -1] == tokenizer.eot
+    assert batch.prompt[0].tolist()[:4] == [*tokenizer.encode("a"), tokenizer.pad]
+
+
+def test_a_run_learns_and_goes_on_to_the_bit(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(tiny_checkpoint / "tokenizer.json")
+    draw(tmp_path / "zorbs", 4)
+
+    def options(out: str, steps: int) -> ReviserOptions:
+        loop = LoopOptions(
+            out=tmp_path / out, steps=40, batch=16, warmup=2, ema=0.8, device="cpu", precision="f32",
+            report_every=1, save_every=10, minutes=None if steps == 40 else 0.0,
+        )  # fmt: skip
+        return ReviserOptions((tmp_path / "zorbs",), loop, preset="tiny", cache=tmp_path / "prepared")
+
+    whole = train_reviser.train(options("whole", 40), tokenizer)
+    written = whole.eval().write(tokenizer.encode("please draw a red zorb"), tokenizer.bos, tokenizer.eot)
+    assert written is not None
+    assert "zorb" in tokenizer.decode(written)
+    train_reviser.train(options("halves", 1), tokenizer)  # stops after its first step
+    train_reviser.train(options("halves", 40), tokenizer)
+    again = train_reviser.load(tmp_path / "halves").state_dict()
+    assert all(bool((tensor == again[name]).all()) for name, tensor in whole.state_dict().items())
