@@ -46,7 +46,8 @@ train: $(VENV)/.installed-train
 	$(VENV)/bin/dalle-server train vae data/corpus --preset $(PRESET) --out runs/vae
 	$(VENV)/bin/dalle-server train transformer data/corpus --preset $(PRESET) --vae runs/vae --out runs/transformer --clutter 0.3
 	$(VENV)/bin/dalle-server train clip data/corpus --preset $(PRESET) --vae runs/vae --out runs/clip
-	$(VENV)/bin/dalle-server export runs/transformer --vae runs/vae --clip runs/clip --out runs/checkpoint
+	$(VENV)/bin/dalle-server train reviser data/corpus --tokenizer runs/transformer --out runs/reviser $(if $(filter tiny,$(PRESET)),--preset tiny)
+	$(VENV)/bin/dalle-server export runs/transformer --vae runs/vae --clip runs/clip --reviser runs/reviser --out runs/checkpoint
 
 bench: $(VENV)/.installed
 	@$(VENV)/bin/dalle-server bench
