@@ -18,6 +18,7 @@ from model.reviser import Reviser
 from model.tokenizer import Tokenizer
 from model.training import train_clip, train_reviser, train_transformer, train_vae
 from model.training.loop import read_average
+from model.training.prepare import vae_digest
 from model.transformer import Transformer
 from model.vae import VAE
 
@@ -89,12 +90,14 @@ def _check_reads(path: Path, tokenizer: Tokenizer, what: str) -> None:
 
 
 @torch.no_grad()
-def mean_of(transformer: Transformer, others: Mapping[Path, float]) -> Transformer:
+def mean_of(
+    transformer: Transformer, others: Mapping[Path, float], tokenizer: Tokenizer, vae: VAE | None = None
+) -> Transformer:
     """The mean of a transformer's weights and of those of `others`, runs or checkpoints, by their shares.
 
     The rest is its own. Weights that began from one another mostly lie in one basin, and their mean may be better than
-    each of them (model soups, 2203.05482). Raises DataError where the shares leave it nothing of its own, and where
-    another one is of another size.
+    each of them (model soups, 2203.05482). tokenizer, vae: its own. Raises DataError where the shares leave it nothing
+    of its own, and where another one is of another size, or its tokens mean something else.
     """
     own = 1 - sum(others.values())
     if own <= 0 or any(share <= 0 for share in others.values()):
@@ -102,9 +105,14 @@ def mean_of(transformer: Transformer, others: Mapping[Path, float]) -> Transform
         raise DataError(f"mean: {shares}: each share is above 0, and all of them together below 1")
     total = {name: own * tensor for name, tensor in transformer.state_dict().items()}
     for path, share in others.items():
-        other = find_start(path).transformer
+        start = find_start(path)
+        other = start.transformer
         if other.config != transformer.config:
             raise DataError(f"mean: {path} is a transformer of another size")
+        if start.tokenizer.to_bytes() != tokenizer.to_bytes():
+            raise DataError(f"mean: {path} reads the tokens of another tokenizer")
+        if vae and start.vae and vae_digest(start.vae) != vae_digest(vae):
+            raise DataError(f"mean: {path} draws the codes of another VAE")
         for name, tensor in other.state_dict().items():
             total[name] += share * tensor
     mean = Transformer(transformer.config)
@@ -127,10 +135,9 @@ def export(
     folder where `find_reviser` finds it.
     Raises DataError where there is no run, CheckpointError where `path` is something else or the parts do not agree.
     """
-    transformer = train_transformer.load(run)
+    transformer, tokenizer = train_transformer.load(run), Tokenizer.load(run / "tokenizer.json")
     if mean:
-        transformer = mean_of(transformer, mean)
-    tokenizer = Tokenizer.load(run / "tokenizer.json")
+        transformer = mean_of(transformer, mean, tokenizer, vae)
     clip = find_clip(clip, tokenizer) if isinstance(clip, Path) else clip
     revises = find_reviser(reviser, tokenizer) if reviser else None
     _, _, history = read_average(run)

@@ -13,6 +13,7 @@ import model
 from app import cli
 from app.commands.flags import LoopFlags, SelectionFlags
 from model.checkpoints import load
+from model.tokenizer import Tokenizer
 from model.training import carry_over, train_transformer
 from model.training.loop import LoopOptions
 from model.training.selection import Selection
@@ -102,6 +103,14 @@ def test_an_export_may_be_the_mean_of_runs(
         assert run(monkeypatch, *export, "--out", "other", *flags) == 1
         assert "each share is above 0, and all of them together below 1" in capsys.readouterr().err
     assert run(monkeypatch, *export, "--out", "other", "--mean", "mine") == 2
+    assert run(monkeypatch, "train", "vae", str(data), *TINY) == 0
+    assert (
+        run(monkeypatch, "export", "mine", "--vae", "runs/vae", "--out", "x", "--mean", f"{tiny_checkpoint}=0.5") == 1
+    )
+    assert "draws the codes of another VAE" in capsys.readouterr().err
+    (data.parent / "mine" / "tokenizer.json").write_bytes(Tokenizer.train(["ab"] * 2, 300).to_bytes())
+    assert run(monkeypatch, *export, "--out", "other", "--mean", f"{tiny_checkpoint}=0.5") == 1
+    assert "reads the tokens of another tokenizer" in capsys.readouterr().err
 
 
 def test_fine_tuning_keeps_the_checkpoints_tokenizer_vae_and_sampling(
