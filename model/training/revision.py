@@ -127,7 +127,7 @@ class Prompts:
     lines: Sequence[Line]
     shares: Sequence[float]
     unknown: float = 0.08  # share of the prompts that nobody knows, where there is a drawing for these
-    by_kind: float = 0.2  # share of the prompts that are drawn by their words: each kind and each idea as often
+    by_kind: float = 0.35  # share of the prompts that are drawn by their words: each kind and each idea as often
 
     @cached_property
     def _edges(self) -> Any:
