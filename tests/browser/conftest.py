@@ -22,6 +22,7 @@ from model.transformer import Transformer
 from model.vae import VAE
 from tests.app.live import Live
 from tests.conftest import CAPTIONS, randomise
+from tests.revising import with_reviser
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -77,6 +78,13 @@ def live(weights: Path) -> Iterator[Live]:
 def guarded(weights: Path) -> Iterator[Live]:
     """A ready server that wants the API key KEY."""
     with Live(weights, weights.with_name("guarded-log"), api_keys=key_hash(KEY)) as server:
+        yield server.ready()
+
+
+@pytest.fixture
+def revising(weights: Path, tmp_path: Path) -> Iterator[Live]:
+    """A ready server over a checkpoint with a reviser."""
+    with Live(with_reviser(weights, tmp_path / "revising"), tmp_path / "log") as server:
         yield server.ready()
 
 

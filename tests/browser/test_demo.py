@@ -13,6 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.app.live import Live
 from tests.browser.conftest import KEY, ROWS, SECONDS, Open
+from tests.revising import CIRCLE, KITTEN
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
@@ -109,6 +110,21 @@ PIXELS = """async (image) => {
   canvas.getContext("2d").drawImage(image, 0, 0);
   return canvas.toDataURL();
 }"""
+
+
+def test_what_is_painted_is_told_where_it_is_another_text(open_page: Open, revising: Live) -> None:
+    page = open_page(revising)
+    ask(page, KITTEN, n=3)
+    expect(page.locator("#told")).to_contain_text("Painting “a small orange cat”")
+    stage(page, "done")
+    expect(page.locator("#told")).to_have_text(re.compile(r"^3 pictures of “a small orange cat” in [\d.]+\ss$"))
+    page.locator("#tiles .frame").first.click()
+    expect(page.locator("#viewer-prompt")).to_have_text(KITTEN)
+    expect(page.locator("#viewer-facts")).to_contain_text("Painted asa small orange cat")
+    page.get_by_role("button", name="Use its prompt and seed").click()
+    expect(page.get_by_label("Prompt")).to_have_value(KITTEN)
+    paint(page, CIRCLE)
+    expect(page.locator("#told")).to_have_text(re.compile(r"^1 picture in [\d.]+\ss$"))
 
 
 def test_escape_cancels_and_frees_the_server(open_page: Open, live: Live) -> None:
