@@ -135,7 +135,7 @@ class Job:
 
     @property
     def prompt(self) -> str:
-        """The text that is painted: as it was sent, or completed."""
+        """The text that is painted: as it was sent, completed or revised."""
         return self.revised.text if self.revised else self.order.text
 
     @property

@@ -48,7 +48,7 @@ def make_order(
         raise InvalidRequest("complete", f"complete: true, and {config.name} was not trained to continue texts")
     if asked.revise and config.reviser is None:
         raise InvalidRequest("revise", f"revise: true, and {config.name} has no reviser")
-    revises = settings.revise and not asked.complete if asked.revise is None else asked.revise
+    revises = settings.revise and not asked.complete and config.reviser is not None
     params = sampling_params(asked, config.sampling)
     order = Order(
         text=text,
@@ -63,7 +63,7 @@ def make_order(
         partial_rows=partial_rows,
         score=asked.best_of is not None,
         complete=Completion() if asked.complete else None,
-        revise=revises and config.reviser is not None,
+        revise=revises if asked.revise is None else asked.revise,
     )
     _log_order(request, order)
     return order

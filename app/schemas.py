@@ -62,7 +62,7 @@ class Sampling(BaseModel):
     revise: bool | None = Field(
         None,
         description="Let the model first say the text in words that it was taught; the answer tells the text painted. "
-        "Left out: true, if the model can and the text is not completed.",
+        "Left out: true, if the model can, the text is not completed and the server does not say otherwise.",
     )
     truncate: bool | None = Field(None, description="Cut a text with too many tokens instead of refusing it.")
     embed_prompt: bool | None = Field(

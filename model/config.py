@@ -133,7 +133,7 @@ class ReviserConfig:
     """
 
     text_vocab: int = 8192
-    prompt_positions: int = 64  # ids of a prompt that are read, <bos> counted; the rest of a longer one is not read
+    prompt_positions: int = 258  # ids of a prompt, <bos> and <eot> counted
     written_positions: int = 48  # ids of what is written, <bos> and <eot> counted
     dim: int = 256
     depth: int = 5

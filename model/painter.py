@@ -115,7 +115,14 @@ class Painter:
             raise InvalidRequest("best_of", f"best_of: {best_of}, and {allowed}")
         ids = tuple(self.tokenizer.encode(prompt, truncate))
         request = GenerationRequest(
-            "0", ids, best_of or n, params, index, forced, score=best_of is not None, revise=self._revises(revise)
+            "0",
+            ids,
+            best_of or n,
+            params,
+            index,
+            forced,
+            score=best_of is not None,
+            revise=self.revises if revise is None else revise,
         )
         pictures = self.paint([request], on_progress)
         return best(pictures)[:n] if best_of else pictures
@@ -134,7 +141,7 @@ class Painter:
         """Paint one picture of each prompt, many at a time; each is the one that `generate` paints with that seed."""
         params = self.sampling(seed, temperature, top_k, top_p, guidance)
         texts = [tuple(self.tokenizer.encode(prompt)) for prompt in prompts]
-        revises = self._revises(revise)
+        revises = self.revises if revise is None else revise
         requests = [GenerationRequest(str(i), ids, 1, params, revise=revises) for i, ids in enumerate(texts)]
         return self.paint(requests, on_progress)
 
@@ -143,10 +150,13 @@ class Painter:
 
         Raises InvalidRequest for a checkpoint without a reviser.
         """
-        return Writer(self.checkpoint, self.device).revise(self.tokenizer.encode(prompt, truncate=True))
+        ids = self.tokenizer.encode(prompt, truncate=True)
+        return Writer(self.checkpoint, self.device).revise(ids) or self.tokenizer.decode(ids)
 
-    def _revises(self, wanted: bool | None) -> bool:
-        return self.checkpoint.reviser is not None if wanted is None else wanted
+    @property
+    def revises(self) -> bool:
+        """Whether prompts are revised where nothing is said: the checkpoint has a reviser."""
+        return self.checkpoint.reviser is not None
 
     def complete(
         self,
@@ -161,6 +171,7 @@ class Painter:
 
         seed: 0 to 2**63 - 1; the same seed gives the same texts; None draws one. temperature, top_k, tokens: as in
         Completion; None takes its default. A text may be the prompt itself, where the model would add nothing.
+        `generate` revises a completed text as any other; revise=False paints it as it is.
         Raises InvalidRequest naming the argument, also "complete" for a checkpoint that cannot; PromptTooLong; and
         DalleError if the model's output is not finite.
         """

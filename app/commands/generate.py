@@ -67,7 +67,8 @@ def generate(
         if n != 1:
             raise typer.BadParameter("--like paints one picture", param_hint="-n")
         if best_of is not None or complete or revise is not None:
-            name = "--complete" if complete else "--best-of" if best_of is not None else "--revise"
+            asked = {"--complete": complete, "--best-of": best_of is not None, "--revise": revise, "--no-revise": True}
+            name = next(name for name, is_asked in asked.items() if is_asked)
             raise typer.BadParameter("--like paints that one picture again", param_hint=name)
         _paint_like(like, text, out or Path(f"{like.stem}-again.png"), weights, device, console)
         return
@@ -114,13 +115,13 @@ def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: 
     if text is None:
         raise DataError(f"{file}: does not hold its text, only a hash of it; give the text too")
     painter = _load(weights, device, console)
-    if prompt_hash(text) != how.prompt_hash and painter.checkpoint.reviser:
-        text = painter.revise(text)
-    if prompt_hash(text) != how.prompt_hash:
-        raise InvalidRequest("text", f"text: it is not the one that {file} was painted from")
     if painter.checkpoint.config.name != how.model:
         found = f"--weights: {weights} holds the model {painter.checkpoint.config.name}"
         raise InvalidRequest("weights", f"{found}, and {file} was painted by {how.model}")
+    if prompt_hash(text) != how.prompt_hash and painter.revises:
+        text = painter.revise(text)
+    if prompt_hash(text) != how.prompt_hash:
+        raise InvalidRequest("text", f"text: it is not the one that {file} was painted from")
     (painted,) = _paint(painter, how, text, 1, True, console, revise=False)
     rgb = enlarge(painted.tobytes(), painted.width, original.width)
     save_image(Image.frombytes("RGB", original.size, rgb), out, dataclasses.replace(how, prompt=text).texts())

@@ -99,7 +99,7 @@ def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> S
             params,
             image=picture.tobytes(),
             keep=kept,
-            revise=painter.checkpoint.reviser is not None,
+            revise=painter.revises,
         )
         for row, texts in enumerate((SUBJECTS, others))
         for text, picture in zip(texts, pictures, strict=True)

@@ -77,7 +77,7 @@ class Album:
         return [[self._read(prompt, index) for index in range(n)] for prompt in prompts]
 
     def _paint(self, missing: Sequence[tuple[str, int]]) -> None:
-        encode, revise = self._painter.tokenizer.encode, self._painter.checkpoint.reviser is not None
+        encode, revise = self._painter.tokenizer.encode, self._painter.revises
         requests = [
             GenerationRequest(str(at), tuple(encode(prompt)), 1, self.params(prompt), index, score=True, revise=revise)
             for at, (prompt, index) in enumerate(missing)

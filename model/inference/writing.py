@@ -19,10 +19,11 @@ from model.checkpoints import Checkpoint
 from model.errors import DalleError, InvalidRequest
 from model.inference.sampling import TEXT, RowParams, sample, uniforms
 from model.inference.sequence import Completion, SamplingParams
+from model.reviser import Reviser
 
 
 class Writer:
-    """The text head of one checkpoint's transformer, which is on `device` in its final type, and its reviser."""
+    """The text head of one checkpoint's transformer, which is on `device` in its final type; and its reviser."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._tokenizer, self._transformer = checkpoint.tokenizer, checkpoint.transformer
@@ -30,7 +31,7 @@ class Writer:
         self._device = device
         self._reviser = checkpoint.reviser.to(device).eval() if checkpoint.reviser else None
 
-    def check(self) -> None:
+    def check_completes(self) -> None:
         """Raises InvalidRequest for a model whose text head was not trained."""
         if not self._able:
             raise InvalidRequest("complete", f"complete: the model {self._name} was not trained to continue texts")
@@ -42,7 +43,7 @@ class Writer:
         seed, index: another index is another completion. Raises InvalidRequest naming the parameter out of range, and
         DalleError if the model's output is not finite.
         """
-        self.check()
+        self.check_completes()
         how.check(self._transformer.config.text_vocab)
         tokenizer, config = self._tokenizer, self._transformer.config
         ids = list(text_ids[:-1])
@@ -69,21 +70,21 @@ class Writer:
         begun = tokenizer.decode(ids)
         return begun + tokenizer.decode([*ids, *written]).removeprefix(begun).replace("�", "")
 
-    def check_revises(self) -> None:
-        """Raises InvalidRequest for a model without a reviser."""
+    def check_revises(self) -> Reviser:
+        """The reviser. Raises InvalidRequest for a model without one."""
         if self._reviser is None:
             raise InvalidRequest("revise", f"revise: the model {self._name} has no reviser")
+        return self._reviser
 
-    @torch.inference_mode()
-    def revise(self, text_ids: Sequence[int]) -> str:
+    def revise(self, text_ids: Sequence[int]) -> str | None:
         """A prompt (<bos>, tokens, <eot>) in the words of the captions that the model was taught.
 
-        The prompt itself where the reviser has nothing better to say: where it finds no end, or says nothing. Raises
-        InvalidRequest without a reviser.
+        None where there is nothing better to say: for the empty prompt, where the reviser finds no end, and where it
+        says the same. Raises InvalidRequest without a reviser.
         """
-        self.check_revises()
-        assert self._reviser is not None
-        tokenizer = self._tokenizer
-        written = self._reviser.write(text_ids, tokenizer.bos, tokenizer.eot)
+        reviser, tokenizer = self.check_revises(), self._tokenizer
+        if len(text_ids) <= len(tokenizer.null):
+            return None
+        written = reviser.write(text_ids, tokenizer.bos, tokenizer.eot)
         said = tokenizer.decode(written).strip() if written else ""
-        return said if said and "\ufffd" not in said else tokenizer.decode(list(text_ids)).rstrip("\ufffd")
+        return None if "\ufffd" in said or said == tokenizer.decode(text_ids) else said or None

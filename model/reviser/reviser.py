@@ -19,22 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ReviserConfig
-from model.transformer.attention import Rotation
-from model.transformer.transformer import Block, through
+from model.transformer.attention import Rotation, angles, rotation_of
+from model.transformer.transformer import Block, TextState
 
 _BASE = 1000.0  # of the rotary wave lengths
 
 
-def rotations(config: ReviserConfig) -> Rotation:
+def rotation_table(config: ReviserConfig) -> Rotation:
     """Rotations (most positions, head_dim) of places in a text (RoPE, 2104.09864); both texts count from 0."""
-    pairs = config.head_dim // 2
     place = torch.arange(max(config.prompt_positions, config.written_positions), dtype=torch.float32)
-    angles = place[:, None] * _BASE ** (-torch.arange(pairs, dtype=torch.float32) / pairs)
-    return Rotation(torch.cat([angles.cos(), angles.cos()], dim=-1), torch.cat([-angles.sin(), angles.sin()], dim=-1))
+    return rotation_of(angles(place, config.head_dim // 2, _BASE))
 
 
 class Reviser(nn.Module):
-    """`logits` trains, `write` serves."""
+    """`states` trains, `write` serves."""
 
     def __init__(self, config: ReviserConfig) -> None:
         super().__init__()
@@ -44,6 +42,7 @@ class Reviser(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=1e-6, bias=False)
         nn.init.normal_(self.table.weight, std=0.02)
+        self._rotations: dict[torch.device, Rotation] = {}
 
     def states(self, prompt: Tensor, lengths: Tensor, written: Tensor) -> Tensor:
         """What follows each written id, normalised: (b, w, dim).
@@ -55,40 +54,62 @@ class Reviser(nn.Module):
         if p > config.prompt_positions or w > config.written_positions:
             most = f"{config.prompt_positions} and {config.written_positions}"
             raise ValueError(f"prompt, written: {p} and {w} ids, and at most {most} are read")
-        x = F.layer_norm(self.table(torch.cat([prompt, written], dim=1)), (config.dim,), eps=1e-6)
-        x = x + torch.cat([self.parts[0].expand(p, -1), self.parts[1].expand(w, -1)])
-        table = rotations(config)
-        rotation = Rotation(*(torch.cat([part[:p], part[:w]]).to(x.device) for part in table))
+        x = torch.cat([self._embed(prompt, 0), self._embed(written, 1)], dim=1)
+        table = self._table(x.device)
+        rotation = Rotation(*(torch.cat([part[:p], part[:w]]) for part in table))
         place = torch.arange(p + w, device=x.device)
-        exists = (place < lengths[:, None]) | (place >= p)  # (b, p + w)
-        sees = (place < p) | (place[:, None] >= place)  # the prompt, and what was written until then
-        mask = (sees & exists[:, None, :]).unsqueeze(1)
-        mask = mask & ~((place[:, None] < p) & (place >= p))  # the prompt does not see what is written
-        for block in cast("list[Block]", list(self.blocks)):
-            x = through(block, x, rotation, mask)
+        sees = torch.where(place[:, None] < p, place < p, place <= place[:, None])  # (query, key)
+        exists = (place < lengths[:, None]) | (place >= p)  # (b, key)
+        x, _ = self._through(x, rotation, (sees & exists[:, None]).unsqueeze(1))
         out: Tensor = self.norm(x[:, p:])
         return out
 
-    def logits(self, prompt: Tensor, lengths: Tensor, written: Tensor) -> Tensor:
-        """(b, w, text_vocab) float32: of the id after each written one. Shapes as in `states`."""
-        return F.linear(self.states(prompt, lengths, written), self.table.weight).float()
+    def logits(self, states: Tensor) -> Tensor:
+        """(..., dim) -> (..., text_vocab) float32 of the next id; the table is shared with the input."""
+        return F.linear(states, self.table.weight).float()
 
     @torch.inference_mode()
     def write(self, prompt: Sequence[int], bos: int, eot: int) -> list[int] | None:
         """The likeliest ids, one after another, with <bos> and <eot>; None where they do not end in time.
 
-        prompt: ids with <bos> and <eot>. Of one that is too long the beginning is read. Always the same for a prompt.
+        prompt: ids with <bos> and <eot>; where it is too long, its beginning is read. Always the same for a prompt. The
+        prompt is read once, and what is written one id at a time.
         """
-        config, device = self.config, self.table.weight.device
-        most = config.prompt_positions
+        config, device, most = self.config, self.table.weight.device, self.config.prompt_positions
         ids = list(prompt) if len(prompt) <= most else [*prompt[: most - 1], eot]
-        read = torch.tensor([ids], device=device)
-        lengths = torch.tensor([len(ids)], device=device)
+        table = self._table(device)
+        everything = torch.ones(1, 1, len(ids), len(ids), dtype=torch.bool, device=device)
+        rotation = Rotation(table.cos[: len(ids)], table.sin[: len(ids)])
+        _, past = self._through(self._embed(torch.tensor([ids], device=device), 0), rotation, everything)
         written = [bos]
         while len(written) < config.written_positions:
-            so_far = torch.tensor([written], device=device)
-            found = int(self.logits(read, lengths, so_far)[0, -1].argmax())
-            written.append(found)
-            if found == eot:
+            at = len(written) - 1
+            x = self._embed(torch.tensor([written[at:]], device=device), 1)
+            seen = torch.ones(1, 1, 1, len(ids) + at + 1, dtype=torch.bool, device=device)
+            x, past = self._through(x, Rotation(table.cos[at : at + 1], table.sin[at : at + 1]), seen, past)
+            written.append(int(self.logits(self.norm(x[0, -1])).argmax()))
+            if written[-1] == eot:
                 return written
         return None
+
+    def _table(self, device: torch.device) -> Rotation:
+        if device not in self._rotations:
+            with torch.inference_mode(False):  # a model that has served can still be trained
+                table = rotation_table(self.config)
+                self._rotations[device] = Rotation(table.cos.to(device), table.sin.to(device))
+        return self._rotations[device]
+
+    def _embed(self, ids: Tensor, part: int) -> Tensor:
+        """ids (b, n) of the prompt (part 0) or of what is written (1) -> (b, n, dim)."""
+        return F.layer_norm(self.table(ids), (self.config.dim,), eps=1e-6) + self.parts[part]
+
+    def _through(
+        self, x: Tensor, rotation: Rotation, mask: Tensor, past: TextState | None = None
+    ) -> tuple[Tensor, TextState]:
+        """All blocks over x (b, n, dim), with the keys and values of what was read before; see `Attention.forward`."""
+        state: TextState = []
+        for i, block in enumerate(cast("list[Block]", list(self.blocks))):
+            found, k, v = block.attention(block.norm1(x), rotation, mask, past[i] if past else None)
+            state.append((k, v))
+            x = block.feed_forward(x + found)
+        return x, state

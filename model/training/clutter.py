@@ -146,7 +146,7 @@ def _ordinary(random: np.random.Generator) -> str:
     return first if random.random() < 0.3 else f"{first} {pick(_JOINTS, random)} {second}".replace(" ,", ",")
 
 
-def _unknown(random: np.random.Generator) -> str:
+def unknown(random: np.random.Generator) -> str:
     """A text that names nothing: ordinary words or some that nobody knows, bare or with clutter around, or clutter."""
     word = _spliced if random.random() < 0.6 else _invented
     kind = random.random()
@@ -163,14 +163,14 @@ def _unknown(random: np.random.Generator) -> str:
 def _evoked(concept: str, random: np.random.Generator) -> str | None:
     """A text without a thing that brings this concept to mind; None where there is none."""
     if concept == UNKNOWN and random.random() < 0.8:
-        return _unknown(random)
+        return unknown(random)
     texts = evocations().get(concept)
     return pick(texts, random) if texts else None
 
 
 def texts() -> Iterator[str]:
     """The words that `clutter` may put into a caption, but for invented ones, for a tokenizer to learn."""
-    yield from (*_OPENINGS, *_ADJECTIVES, *_ENDINGS, *_JOINTS, *_LINKS, *_ideas())
+    yield from (*_OPENINGS, *_ADJECTIVES, *_ENDINGS, *_BEFORE, *_COLOURS, *_JOINTS, *_LINKS, *_ideas())
     yield from (kind.full for of_one in kinds().values() for kind in of_one)
     yield from (text for section in ("nouns", "adjectives", "doings", "clauses") for text in ordinary(section))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from model.training.clutter import UNKNOWN, clutter, described, pick
+from model.training.clutter import UNKNOWN, clutter, described, pick, unknown
 from model.training.corpus.captions import NUMBERS, plural
 from model.training.corpus.concepts import Name, article, everyday, evocations, kinds
 from model.training.data import sample_caption
@@ -39,6 +39,7 @@ SHADES = {
     "white": "beige cream ivory off-white light plain clean blank transparent simple snow-white bright neutral",
 }
 _SHADES = {colour: tuple(shade.replace("-", " ") for shade in shades.split()) for colour, shades in SHADES.items()}
+_LONGEST_FIRST = tuple(sorted(_SHADES, key=len, reverse=True))  # "light blue" before "blue"
 _TINTS = tuple(shade for colour in _SHADES for shade in (colour, *_SHADES[colour][:3]))  # that a thing is asked in
 
 MANY = {
@@ -51,22 +52,12 @@ MANY = {
     ),
 }  # fmt: skip
 _JOINED = {
-    " and ": (
-        " & ",
-        " with ",
-        " plus ",
-        ", ",
-        " along with ",
-        " together with ",
-        " near ",
-        " and also ",
-        " alongside ",
-    ),
     " next to ": (" close to ", " standing next to ", " sitting beside ", " side by side with "),
     " to the left of ": (" on the left of ", " on the left side of ", " left from "),
     " to the right of ": (" on the right of ", " on the right side of ", " right from "),
     " above ": (" over ", " floating above ", " hovering over ", " stacked on "),
     " below ": (" beneath ", " underneath ", " placed under "),
+    " and ": (" & ", " with ", " plus ", ", ", " along with ", " together with ", " near ", " alongside "),
 }
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -127,6 +118,7 @@ class Prompts:
     lines: Sequence[Line]
     shares: Sequence[float]
     unknown: float = 0.08  # share of the prompts that nobody knows, where there is a drawing for these
+    long: float = 0.03  # share of the prompts that go on for several sentences that name nothing
     by_kind: float = 0.35  # share of the prompts that are drawn by their words: each kind and each idea as often
 
     @cached_property
@@ -154,18 +146,24 @@ class Prompts:
 
     def draw(self, random: np.random.Generator) -> tuple[str, str]:
         """(prompt, caption)."""
+        prompt, line = self._prompt(random)
+        prompt = _typed(prompt, random)
+        if random.random() < self.long:
+            more = (unknown(random) for _ in range(int(random.integers(2, 16))))
+            prompt = ". ".join([prompt, *more])
+        return prompt, str(line["captions"][0][1])
+
+    def _prompt(self, random: np.random.Generator) -> tuple[str, Line]:
+        """A text, and a picture that it may ask for."""
         kind = random.random()
         if kind < self.unknown and UNKNOWN in self._singles:
             line = self._singles[UNKNOWN]
-            return _typed(clutter(line["captions"][0][1], random, UNKNOWN), random), str(line["captions"][0][1])
+            return clutter(line["captions"][0][1], random, UNKNOWN), line
         if kind < self.unknown + self.by_kind and self._words:
             slug, text = self._words[int(random.integers(len(self._words)))]
-            text = text if random.random() < 0.5 else clutter(text, random)
-            return _typed(text, random), str(self._singles[slug]["captions"][0][1])
-        row = min(int(np.searchsorted(self._edges, random.random())), len(self.lines) - 1)
-        line = self.lines[row]
-        prompt = self._asked(line, sample_caption(line["captions"], random), random)
-        return _typed(prompt, random), str(line["captions"][0][1])
+            return text if random.random() < 0.5 else clutter(text, random), self._singles[slug]
+        line = self.lines[min(int(np.searchsorted(self._edges, random.random())), len(self.lines) - 1)]
+        return self._asked(line, sample_caption(line["captions"], random), random), line
 
     def _asked(self, line: Line, caption: str, random: np.random.Generator) -> str:
         """A caption of this picture, changed; one in five stays as it is."""
@@ -204,16 +202,19 @@ class Prompts:
 
     def _shaded(self, caption: str, random: np.random.Generator) -> str:
         """The ground's colour by another name."""
-        for colour in sorted(_SHADES, key=len, reverse=True):  # "light blue" before "blue"
+        for colour in _LONGEST_FIRST:
             ground = rf"(an? )?\b{colour}(?= background$|$)"
             if re.search(ground, caption):
                 shade = pick(_SHADES[colour], random)
                 return re.sub(ground, lambda found: f"{article(shade)} {shade}" if found[1] else shade, caption)  # noqa: B023
         return caption
 
+    @cached_property
+    def _others(self) -> list[Name]:
+        return [everyday()[slug].names[0] for slug in sorted(self._counted & set(everyday()))] or [Name("thing", "a")]
+
     def _other(self, random: np.random.Generator) -> Name:
-        slugs = sorted(self._counted & set(everyday()))
-        return everyday()[slugs[int(random.integers(len(slugs)))]].names[0] if slugs else Name("thing", "a")
+        return self._others[int(random.integers(len(self._others)))]
 
     def _beyond(self, concept: str, random: np.random.Generator) -> str | None:
         """More than is taught of this thing: a colour, a plain ground, or some of what is not counted. None: not so."""
@@ -223,13 +224,15 @@ class Prompts:
         name = thing.names[int(random.integers(len(thing.names)))]
         kind = random.random()
         if kind < 0.25:
-            return f"{name.full} on a {pick(_SHADES['white'], random)} background"
+            shade = pick(_SHADES["white"], random)
+            return f"{name.full} on {article(shade)} {shade} background"
         if concept not in self._counted and kind < 0.6:
             if kind < 0.4:
                 return f"{name.full} and {self._other(random).full}"
-            return f"{pick(tuple(NUMBERS[n] for n in range(2, 6)), random)} {plural(name.text)}"
+            number = pick(tuple(NUMBERS[n] for n in range(2, 6)), random)
+            return f"{number} {plural(name.text) if name.article else name.text}"
         tint = pick(_TINTS, random)
-        tinted = f"a {tint} {name.text}" if name.article in ("a", "an") else f"{tint} {name.text}"
+        tinted = f"{article(tint)} {tint} {name.text}" if name.article in ("a", "an") else f"{tint} {name.text}"
         if thing.group in ("symbol", "flag") or tinted in self._said or any(c in name.text for c in _SHADES):
             return None
         return tinted

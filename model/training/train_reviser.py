@@ -21,6 +21,7 @@ from model.reviser import Reviser
 from model.tokenizer import Tokenizer
 from model.training.ahead import moved
 from model.training.filters import RULES, Rules
+from model.training.lanes import digest
 from model.training.loop import LoopOptions, Losses, Run, find_place, first_goes_first, read_average, write_config
 from model.training.loop import train as run_loop
 from model.training.optimizers import muon_and_adamw
@@ -29,7 +30,7 @@ from model.training.revision import Prompts
 from model.training.selection import Selection, choose
 
 TOGETHER = 16  # prompts of about one length that are read together: among 128 the longest has four times the mean
-MEASURED = 512  # prompts that no step has shown, which a run looks at
+MEASURED = 512  # prompts that a run looks at
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Batches:
         return self.of([self.prompts.draw(self._random(step, place)) for place in range(first, end)])
 
     def held_out(self, number: int) -> list[tuple[str, str]]:
-        """Pairs of prompts that no step draws."""
+        """Pairs drawn by a generator that no step uses; shorter prompts among them are learnt from too."""
         return [self.prompts.draw(self._random(-1, place)) for place in range(number)]
 
     def _random(self, step: int, place: int) -> np.random.Generator:
@@ -98,7 +99,7 @@ def losses(model: nn.Module, batch: Batch, pad: int = Tokenizer.pad) -> Losses:
         part = slice(first, first + TOGETHER)
         longest = int(batch.lengths[part].max())
         states.append(model.states(batch.prompt[part, :longest], batch.lengths[part], batch.written[part, :-1]))
-    logits = F.linear(torch.cat(states)[told], model.table.weight).float()
+    logits = model.logits(torch.cat(states)[told])
     return {
         "loss": F.cross_entropy(logits, wanted[told]),
         "accuracy": (logits.argmax(-1) == wanted[told]).float().mean(),
@@ -115,7 +116,7 @@ def written_right(
     for first in range(0, len(pairs), batch):
         part = cast(Batch, moved(batches.of(pairs[first : first + batch]), device))
         wanted = part.written[:, 1:]
-        found = model.logits(part.prompt, part.lengths, part.written[:, :-1]).argmax(-1)
+        found = model.logits(model.states(part.prompt, part.lengths, part.written[:, :-1])).argmax(-1)
         right += int(((found == wanted) | (wanted == Tokenizer.pad)).all(1).sum())
     return {"val_exact": right / len(pairs)} if pairs else {}
 
@@ -137,6 +138,7 @@ def train(options: ReviserOptions, tokenizer: Tokenizer) -> Reviser:
         prepared = prepare(options.data, options.cache, options.rules)
     rows, shares = choose(prepared, options.selection)
     prompts = Prompts([prepared.lines[row] for row in rows], shares.tolist())
+    pictures = digest([line["captions"][0][1] for line in prompts.lines], rows.tolist())
     config = reviser_config(options.preset, text_vocab=tokenizer.vocab_size)
     torch.manual_seed(options.loop.seed)
     model = Reviser(config)
@@ -155,6 +157,7 @@ def train(options: ReviserOptions, tokenizer: Tokenizer) -> Reviser:
         batch_at=batches,
         losses=losses,
         evaluate=lambda average: written_right(cast(Reviser, average), batches, measured),
+        position=lambda _: {"pictures": pictures},
     )
     run_loop(run, "reviser")
     return cast(Reviser, run.average)

@@ -75,7 +75,7 @@ def test_the_openai_dialect_tells_it_as_that_api_does(revising: Live, weights: P
     assert "revised_prompt" not in ask(prompt=CIRCLE)["data"][0]
 
 
-def test_a_stream_tells_it_early_and_with_every_picture(revising: Live) -> None:
+def test_a_stream_tells_it_with_every_picture(revising: Live) -> None:
     body = {"prompt": KITTEN, "seed": 2, "n": 2, "stream": True}
     lines = revising.client.post(GENERATIONS, json=body).text.splitlines()
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
@@ -86,10 +86,11 @@ def test_a_stream_tells_it_early_and_with_every_picture(revising: Live) -> None:
 
 
 def test_a_completed_text_is_painted_as_it_is_unless_both_are_asked_for(revising: Live, weights: Path) -> None:
-    (completed,) = model.load(weights, "cpu").complete(KITTEN, seed=2)
-    answer = revising.generate(text=KITTEN, seed=2, complete=True)
+    (completed,) = model.load(weights, "cpu").complete("a red", seed=2)
+    assert model.load(weights, "cpu").revise(completed) != completed != "a red"
+    answer = revising.generate(text="a red", seed=2, complete=True)
     assert unquote(answer.headers["x-revised-prompt"]) == completed
-    both = revising.generate(text=KITTEN, seed=2, complete=True, revise=True)
+    both = revising.generate(text="a red", seed=2, complete=True, revise=True)
     assert unquote(both.headers["x-revised-prompt"]) == model.load(weights, "cpu").revise(completed)
 
 
@@ -118,6 +119,39 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as stop:
         cli.main()
     return stop.value.code if isinstance(stop.value.code, int) else 0
+
+
+def test_a_picture_is_painted_on_by_the_revised_text(revising: Live) -> None:
+    (whole,) = revising.pictures(text=CIRCLE, seed=1)
+    file = {"image": ("picture.png", base64.b64decode(whole), "image/png")}
+
+    def on(**fields: str) -> Any:
+        answer = revising.client.post("/generate", data={"seed": "2", "keep_rows": "4", **fields}, files=file)
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    assert unquote(on(text=KITTEN).headers["x-revised-prompt"]) == CAT
+    assert on(text=KITTEN, embed_prompt="true").json() == on(text=CAT, revise="false", embed_prompt="true").json()
+    fields = {"prompt": KITTEN, "seed": "2", "keep_rows": "4"}
+    edited = revising.client.post("/v1/images/edits", data=fields, files=file).json()["data"][0]
+    assert edited["revised_prompt"] == CAT
+    assert edited["b64_json"] == on(text=KITTEN).json()[0]
+
+
+def test_a_request_that_comes_twice_is_told_the_same(revising: Live) -> None:
+    fields = {"text": KITTEN, "seed": 3, "num_images": 3}
+    both = [revising.client.post("/generate", json=fields, headers={"Idempotency-Key": "kittens"}) for _ in range(2)]
+    assert both[1].headers["idempotent-replayed"] == "true"
+    assert {unquote(answer.headers["x-revised-prompt"]) for answer in both} == {CAT}
+    assert both[0].json() == both[1].json()
+
+
+def test_long_texts_are_read_to_their_end(revising: Live) -> None:
+    long = f"{KITTEN} " + "and so on " * 60
+    assert revising.generate(text=long, seed=1).status_code in (200, 422)  # by its number of tokens
+    answer = revising.generate(text=long, seed=1, truncate=True)
+    assert answer.status_code == 200
+    assert "x-text-truncated" in answer.headers
 
 
 def test_the_command_line_paints_it_and_paints_it_again(

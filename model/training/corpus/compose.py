@@ -88,7 +88,7 @@ def on_grounds(rng: Random, drawing: Drawing, number: int) -> Iterator[Picture]:
 
     Also flags and symbols, which `background` leaves out: people ask for a heart on black.
     """
-    if drawing.colour:
+    if drawing.colour or drawing.concept.group == "portrait":
         return
     for colour in rng.sample(_BACKGROUNDS, min(number, len(_BACKGROUNDS))):
         yield replace(
