@@ -19,7 +19,7 @@ from model.checkpoints import Checkpoint
 from model.errors import DalleError, InvalidRequest
 from model.inference.sampling import TEXT, RowParams, sample, uniforms
 from model.inference.sequence import Completion, SamplingParams
-from model.reviser import Reviser
+from model.reviser import Reviser, plain
 
 
 class Writer:
@@ -85,6 +85,8 @@ class Writer:
         reviser, tokenizer = self.check_revises(), self._tokenizer
         if len(text_ids) <= len(tokenizer.null):
             return None
-        written = reviser.write(text_ids, tokenizer.bos, tokenizer.eot)
+        text = tokenizer.decode(text_ids)
+        read = tokenizer.encode(plain(text.rstrip("\ufffd")), truncate=True)
+        written = reviser.write(read, tokenizer.bos, tokenizer.eot)
         said = tokenizer.decode(written).strip() if written else ""
-        return None if "\ufffd" in said or said == tokenizer.decode(text_ids) else said or None
+        return said if said and "\ufffd" not in said and said != text else None

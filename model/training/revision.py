@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from model.reviser import plain
 from model.training.clutter import UNKNOWN, clutter, described, pick, unknown
 from model.training.corpus.captions import NUMBERS, plural
 from model.training.corpus.concepts import Name, article, everyday, evocations, kinds
@@ -98,17 +99,13 @@ def _slip(text: str, random: np.random.Generator) -> str:
 
 
 def _typed(text: str, random: np.random.Generator) -> str:
-    """As it comes from a keyboard: capitals, a full stop, no article, a slip."""
-    bare, capital, stop, slip = random.random(4)
+    """As it comes from a keyboard: no article, a slip, a full stop. Capitals are nothing to learn: see `plain`."""
+    bare, slip, stop = random.random(3)
     if bare < 0.08:
         text = re.sub(r"^(a|an|the) ", "", text)
     if slip < 0.1:
         text = _slip(text, random)
-    if stop < 0.1:
-        text += pick((".", "!", "?", "...", " please", ".", "!"), random, strip=False)
-    if capital < 0.12:
-        return text[:1].upper() + text[1:]
-    return text.title() if capital < 0.14 else text.upper() if capital < 0.15 else text
+    return text + pick((".", "!", "?", "...", " please"), random, strip=False) if stop < 0.1 else text
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ class Prompts:
         if random.random() < self.long:
             more = (unknown(random) for _ in range(int(random.integers(2, 16))))
             prompt = ". ".join([prompt, *more])
-        return prompt, str(line["captions"][0][1])
+        return plain(prompt), str(line["captions"][0][1])
 
     def _prompt(self, random: np.random.Generator) -> tuple[str, Line]:
         """A text, and a picture that it may ask for."""

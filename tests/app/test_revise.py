@@ -50,6 +50,8 @@ def test_the_revised_text_is_painted_and_told(revising: Live) -> None:
     assert answer.json() == written_out.json()
     assert "x-revised-prompt" not in written_out.headers
     assert "x-revised-prompt" not in revising.generate(text=CIRCLE, seed=2).headers
+    shouted = revising.generate(text=f" {CIRCLE.upper()} ", seed=2)
+    assert unquote(shouted.headers["x-revised-prompt"]) == CIRCLE
     as_it_is = revising.generate(text=KITTEN, num_images=2, seed=2, embed_prompt=True, revise=False)
     assert chunks(as_it_is.json()[0])["Prompt"] == KITTEN
     assert as_it_is.json() != answer.json()
