@@ -118,6 +118,7 @@ def sampling_params(asked: Sampling, defaults: SamplingDefaults) -> SamplingPara
         top_k=defaults.top_k if asked.top_k is None else asked.top_k,
         top_p=defaults.top_p if asked.top_p is None else asked.top_p,
         guidance=defaults.guidance if asked.guidance is None else asked.guidance,
+        opening=defaults.opening if asked.temperature is None else 0.0,
     )
 
 

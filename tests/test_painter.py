@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import subprocess
@@ -199,3 +200,16 @@ def test_a_model_that_gives_nan_is_an_error_and_no_picture(tiny_checkpoint: Path
 def test_missing_weights_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere: no such folder"):
         model.load(tmp_path / "nowhere")
+
+
+def test_an_opening_is_the_checkpoints_where_no_temperature_is_named(tiny_checkpoint: Path) -> None:
+    checkpoint = model.load(tiny_checkpoint, "cpu").checkpoint
+    defaults = dataclasses.replace(checkpoint.config.sampling, opening=1.5)
+    painter = model.Painter(
+        dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, sampling=defaults))
+    )
+    assert painter.sampling().opening == 1.5
+    assert painter.sampling(temperature=0.3).opening == 0.0
+    assert painter.sampling(temperature=0.3, opening=0.7).opening == 0.7
+    with pytest.raises(InvalidRequest, match="^opening: 6.0, and it must be from 0.0 to 5.0"):
+        painter.sampling(opening=6.0)

@@ -22,6 +22,10 @@ def export(
     top_k: Annotated[int, Option(min=0, help="Sampling default.")] = 0,
     top_p: Annotated[float, Option(min=0.0, max=1.0, help="Sampling default.")] = 1.0,
     guidance: Annotated[float, Option(min=0.0, max=20.0, help="Sampling default.")] = 3.0,
+    opening: Annotated[
+        float,
+        Option(min=0.0, max=5.0, help="Sampling default: at least the temperature until something is drawn; 0: off."),
+    ] = 0.0,
     clip: Annotated[
         Path | None, Option(help="Folder of the `train clip` run, or of a checkpoint with one.", show_default="none")
     ] = None,
@@ -42,7 +46,7 @@ def export(
     from model.config import SamplingDefaults
     from model.training import export as exporting
 
-    sampling = SamplingDefaults(temperature, top_k, top_p, guidance)
+    sampling = SamplingDefaults(temperature, top_k, top_p, guidance, opening)
     options = exporting.ExportOptions(
         checkpoint.name, checkpoint.licence, checkpoint.data_note, sampling, tuple(document or ())
     )

@@ -8,6 +8,7 @@ first step the model that a run starts from draws some prompts itself, and a sha
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def draw(checkpoint: Checkpoint, prompts: Sequence[str], device: torch.device, s
     Raises PromptTooLong, and DalleError if the model's output is not finite.
     """
     default = checkpoint.config.sampling
-    params = SamplingParams(seed, default.temperature, default.top_k, default.top_p, default.guidance)
+    params = SamplingParams(seed, **dataclasses.asdict(default))
     engine = Engine(copy.deepcopy(checkpoint), device=device)
     for at, prompt in enumerate(prompts):
         engine.add(GenerationRequest(str(at), tuple(engine.tokenizer.encode(prompt)), 1, params))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from model.inference.sequence import (
 )
 from tests.inference.conftest import CELLS, GRID, SIZE, STEPS
 
+SAMPLING = ("seed", "temperature", "top_k", "top_p", "guidance", "opening")
 MakeRequest = Callable[..., GenerationRequest]
 Pictures = dict[tuple[str, int], Painted]
 
@@ -42,7 +44,7 @@ def make(small: Checkpoint) -> MakeRequest:
     """make("id", "prompt", images=1, first_index=0, forced=..., seed=..., guidance=..., ...) -> GenerationRequest."""
 
     def request(name: str, prompt: str = "a red apple", images: int = 1, **more: object) -> GenerationRequest:
-        sampling = {k: more.pop(k) for k in ("seed", "temperature", "top_k", "top_p", "guidance") if k in more}
+        sampling = {k: more.pop(k) for k in SAMPLING if k in more}
         params = SamplingParams(**{"seed": 1, "guidance": 3.0, **sampling})  # type: ignore[arg-type]
         text_ids = tuple(small.tokenizer.encode(prompt))
         return GenerationRequest(name, text_ids, images, params, **more)  # type: ignore[arg-type]
@@ -81,6 +83,7 @@ def crowd(make: MakeRequest) -> list[GenerationRequest]:
         make("cold", "two green apples above a blue square", temperature=0.3, top_p=0.5, seed=9),
         make("narrow", "", top_k=5, guidance=1.5),
         make("wild", "x" * 20, temperature=5.0, guidance=20.0, top_k=400, top_p=0.99),
+        make("opening", "a red square", temperature=0.2, opening=1.5, seed=4),
         make("three", "a small cat", images=3, guidance=1.0, seed=5),
     ]
 
@@ -90,9 +93,9 @@ def test_the_engine_draws_from_the_uncached_logits(
 ) -> None:
     seen: list[Tensor] = []
 
-    def spy(logits: Tensor, rows: RowParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def spy(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
         seen.append(logits.clone())
-        return sample(logits, rows, uniform)
+        return sample(logits, *others)
 
     monkeypatch.setattr(decoder_module, "sample", spy)
     request = make("a", guidance=2.5)
@@ -109,7 +112,10 @@ def test_the_engine_draws_from_the_uncached_logits(
     torch.testing.assert_close(cached, guide(uncached[0], uncached[1], params), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("params", [{"guidance": 3.0}, {"guidance": 1.0}, {"top_k": 50, "top_p": 0.8}], ids=str)
+PARAMS = ({"guidance": 3.0}, {"guidance": 1.0}, {"top_k": 50, "top_p": 0.8}, {"temperature": 0.3, "opening": 1.0})
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=str)
 def test_a_picture_is_the_same_alone_and_in_a_crowd(
     small: Checkpoint, make: MakeRequest, params: dict[str, float]
 ) -> None:
@@ -121,6 +127,32 @@ def test_a_picture_is_the_same_alone_and_in_a_crowd(
         assert same(painted(run(engine, [*others[:at], mine, *others[at:]]))["mine", 0], alone)
     again = painted(run(engine, [mine]))["mine", 0]  # in slots that others have used
     assert same(again, alone)
+
+
+def test_an_opening_ends_where_something_is_drawn(small: Checkpoint, make: MakeRequest) -> None:
+    """A sheet is forced blank up to a cell in the middle, which is another token: from there on it is as without."""
+    inked = 3 * GRID + 4  # row 3, column 4: away from the edges
+    forced = [7] * inked + [9] + [-1] * (CELLS - inked - 1)
+    given = {"forced": struct.pack(f"<{CELLS}h", *forced), "temperature": 0.3}
+    engine = Engine(small, slots=4)
+    without, drawn = (painted(run(engine, [make("a", **given, opening=heat)]))["a", 0] for heat in (0.0, 5.0))
+    assert drawn.tokens == without.tokens
+    blank = struct.pack(f"<{CELLS}h", *[7] * inked, *[-1] * (CELLS - inked))
+    cold, hot = (
+        painted(run(engine, [make("a", **{**given, "forced": blank}, opening=heat)]))["a", 0] for heat in (0.0, 5.0)
+    )
+    assert cold.tokens != hot.tokens
+    greedy = [painted(run(engine, [make("a", temperature=0.0, opening=heat)]))["a", 0].tokens for heat in (0.0, 5.0)]
+    assert greedy[0] == greedy[1]
+
+
+def test_the_grounds_own_tokens_at_the_edges_are_nothing_drawn(small: Checkpoint, make: MakeRequest) -> None:
+    edges = [7 if 2 <= i // GRID < GRID - 2 and 2 <= i % GRID < GRID - 2 else i % 5 for i in range(CELLS)]
+    engine = Engine(small, slots=2)
+    engine.add(make("a", guidance=1.0, opening=2.0, forced=struct.pack(f"<{CELLS}h", *edges)))
+    for _ in range(STEPS - 1):
+        engine.step()
+    assert not bool(engine.decoder.state.begun[0])
 
 
 def test_late_joiners_disturb_nobody_and_are_not_disturbed(small: Checkpoint, make: MakeRequest) -> None:
@@ -167,7 +199,7 @@ def test_a_request_without_agreeing_widths_is_computed_row_by_row(small: Checkpo
 
 def test_outside_strict_mode_pictures_still_come(small: Checkpoint, make: MakeRequest) -> None:
     events = run(Engine(small, slots=6, strict=False), crowd(make))
-    assert len(painted(events)) == 7
+    assert len(painted(events)) == 8
 
 
 def test_events_come_in_order(small: Checkpoint, make: MakeRequest) -> None:

@@ -127,6 +127,20 @@ def test_temperature_zero_takes_the_likeliest_and_a_tiny_one_does_not_overflow()
     assert sample(logits[:1], only, noise(1))[0].tolist() == [1]
 
 
+def test_an_opening_is_at_least_the_temperature_until_something_is_drawn() -> None:
+    logits = torch.linspace(0, 4, 12).expand(4000, 12)
+    rows = prepare([params(temperature=0.3, opening=1.0)] * 4000, 12)
+    blank, inked = torch.zeros(4000, dtype=torch.bool), torch.ones(4000, dtype=torch.bool)
+    for begun, heat in ((blank, 1.0), (inked, 0.3), (None, 0.3)):
+        expected_tokens, _ = sample(logits, prepare([params(temperature=heat)] * 4000, 12), noise(4000))
+        found, _ = sample(logits, rows, noise(4000), begun)
+        assert torch.equal(found, expected_tokens)
+    warm = prepare([params(temperature=2.0, opening=1.0)], 12)
+    assert not warm.any_opening
+    assert warm.opening.item() == 2.0
+    assert not prepare([params(temperature=0.5)], 12).any_opening
+
+
 def test_a_row_does_not_feel_its_neighbours() -> None:
     vocab = 1003  # odd, so that rows are not aligned
     hows = [
