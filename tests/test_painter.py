@@ -54,6 +54,8 @@ def test_the_surface() -> None:
         "index",
         "forced",
         "best_of",
+        "revise",
+        "opening",
     ]
     with pytest.raises(AttributeError, match="has no attribute 'paint'"):
         model.paint  # noqa: B018  # type: ignore[attr-defined]
