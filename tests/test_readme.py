@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from app.cli import app
+from tests.revising import with_reviser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,7 +26,7 @@ def blocks(language: str) -> list[str]:
 def test_the_python_runs(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "default").symlink_to(tiny_checkpoint)
+    with_reviser(tiny_checkpoint, tmp_path / "weights" / "default")
     seen: dict[str, Any] = {}
     for block in blocks("python"):
         exec(block, seen)

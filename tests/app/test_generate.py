@@ -54,7 +54,8 @@ def test_the_png_tells_how_it_was_painted_but_not_the_prompt(live: Live) -> None
     (picture,) = live.pictures(text="a yellow star", seed=5, temperature=0.5, top_k=4, top_p=0.9, guidance=1)
     texts = opened(picture).text  # type: ignore[attr-defined]
     assert (texts["Seed"], texts["Index"], texts["Model"]) == ("5", "0", "quick")
-    assert json.loads(texts["Parameters"]) == {"temperature": 0.5, "top_k": 4, "top_p": 0.9, "guidance": 1.0}
+    parameters = {"temperature": 0.5, "top_k": 4, "top_p": 0.9, "guidance": 1.0, "opening": 0.0}
+    assert json.loads(texts["Parameters"]) == parameters
     assert texts["Prompt-SHA256"] == hashlib.sha256(b"a yellow star").hexdigest()
     assert texts["Software"].startswith("dalle-server ")
     assert b"yellow" not in base64.b64decode(picture)

@@ -44,7 +44,7 @@ def test_the_last_line_is_json_and_the_second_run_paints_nothing(
     assert found["n"]["counts"] == 2
     assert found["reasons"]["concept_top1"] == "this part was not run"
     assert found["model"] == "tiny"
-    assert found["sampling"] == {"temperature": 0.9, "top_k": 200, "top_p": 1.0, "guidance": 2.0}
+    assert found["sampling"] == {"temperature": 0.9, "top_k": 200, "top_p": 1.0, "guidance": 2.0, "opening": 0.0}
     home = Path("runs/evaluation")
     assert json.loads((home / "report.json").read_text()) == found
     assert "| counts | 2 |" in (home / "report.md").read_text()
