@@ -24,15 +24,16 @@ from model.tokenizer import Tokenizer
 from model.training.ahead import moved
 from model.training.contrast import falsify, may_fit, told, words
 from model.training.data import sample_caption
-from model.training.examples import Example, Examples, Ids, find_examples
+from model.training.examples import Example, Examples, Ids, find_examples, padded
 from model.training.filters import RULES, Rules
 from model.training.loop import LoopOptions, Losses, Run, find_place, read_average, write_config
 from model.training.loop import train as run_loop
-from model.training.optimizers import muon_and_adamw
+from model.training.optimizers import matrices_and_rest, muon_and_adamw
 from model.training.selection import Selection
 from model.training.tearing import tear
 from model.vae import VAE
 
+TABLES = ("text.table", "text.places", "image.places")
 MEASURED = 512  # held-out pictures that a run looks at
 
 
@@ -119,12 +120,9 @@ class Batches:
         texts = [(i, sample.caption) for i, sample in enumerate(samples)]
         texts += [(i, sample.false) for i, sample in enumerate(samples) if sample.false is not None]
         ids = [self.tokenizer.encode(text, truncate=True) for _, text in texts]
-        padded = np.full((len(ids), max(map(len, ids))), self.tokenizer.pad, dtype=np.int64)
-        for row, found in zip(padded, ids, strict=True):
-            row[: len(found)] = found
         arrays = (
             np.stack([sample.image for sample in samples] + [s.torn for s in samples if s.torn is not None]),
-            padded,
+            padded(ids),
             np.array([len(found) for found in ids]),
             _left_out([sample.example for sample in samples], texts),
         )
@@ -206,14 +204,6 @@ def retrieval(model: Clip, batches: Batches, examples: Sequence[Example], batch:
     return figures
 
 
-def parameter_groups(model: Clip) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Hidden matrices, for Muon; and the rest: tables, places, kernels, gains and biases."""
-    others = ("text.table", "text.places", "image.places")
-    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and not name.startswith(others)]
-    chosen = {id(p) for p in hidden}
-    return hidden, [p for p in model.parameters() if id(p) not in chosen]
-
-
 def train(options: ClipOptions, vae: VAE, tokenizer: Tokenizer) -> Clip:
     """Train, or go on training, in `options.loop.out`; returns the averaged model.
 
@@ -233,7 +223,7 @@ def train(options: ClipOptions, vae: VAE, tokenizer: Tokenizer) -> Clip:
     run = Run(
         model=model,
         optimizers=muon_and_adamw(
-            *parameter_groups(model), options.muon_lr, options.adam_lr, options.weight_decay, place.autocast
+            *matrices_and_rest(model, TABLES), options.muon_lr, options.adam_lr, options.weight_decay, place.autocast
         ),
         options=options.loop,
         place=place,

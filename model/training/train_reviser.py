@@ -20,15 +20,17 @@ from model.config import ReviserConfig, reviser_config
 from model.reviser import Reviser
 from model.tokenizer import Tokenizer
 from model.training.ahead import moved
+from model.training.examples import padded
 from model.training.filters import RULES, Rules
 from model.training.lanes import digest
 from model.training.loop import LoopOptions, Losses, Run, find_place, first_goes_first, read_average, write_config
 from model.training.loop import train as run_loop
-from model.training.optimizers import muon_and_adamw
+from model.training.optimizers import matrices_and_rest, muon_and_adamw
 from model.training.prepare import prepare
 from model.training.revision import Prompts
 from model.training.selection import Selection, choose
 
+TABLES = ("table", "parts")
 TOGETHER = 16  # prompts of about one length that are read together: among 128 the longest has four times the mean
 MEASURED = 512  # prompts that a run looks at
 
@@ -75,25 +77,22 @@ class Batches:
 
     def of(self, pairs: Sequence[tuple[str, str]]) -> Batch:
         """These pairs, by the lengths of their prompts; what is longer than the reviser reads is cut."""
-        pairs = sorted(pairs, key=lambda pair: len(self.tokenizer.encode(pair[0], truncate=True)))
-        prompts = [self._ids(prompt, self.config.prompt_positions) for prompt, _ in pairs]
-        written = [self._ids(caption, self.config.written_positions) for _, caption in pairs]
-        return Batch(self._padded(prompts), torch.tensor(list(map(len, prompts))), self._padded(written))
+        most, longest = self.config.prompt_positions, self.config.written_positions
+        ids = [(self._ids(prompt, most), self._ids(caption, longest)) for prompt, caption in pairs]
+        prompts, written = zip(*sorted(ids, key=lambda pair: len(pair[0])), strict=True)
+        lengths = torch.tensor(list(map(len, prompts)))
+        return Batch(torch.from_numpy(padded(prompts)), lengths, torch.from_numpy(padded(written)))
 
     def _ids(self, text: str, most: int) -> list[int]:
         ids = self.tokenizer.encode(text, truncate=True)
         return ids if len(ids) <= most else [*ids[: most - 1], self.tokenizer.eot]
 
-    def _padded(self, rows: list[list[int]]) -> Tensor:
-        longest, pad = max(map(len, rows)), self.tokenizer.pad
-        return torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
 
-
-def losses(model: nn.Module, batch: Batch, pad: int = Tokenizer.pad) -> Losses:
+def losses(model: nn.Module, batch: Batch) -> Losses:
     """Cross-entropy in nats a written token, and how many of these are the likeliest ones."""
     assert isinstance(model, Reviser)
     wanted = batch.written[:, 1:]
-    told = wanted != pad
+    told = wanted != Tokenizer.pad
     states = []
     for first in range(0, len(wanted), TOGETHER):
         part = slice(first, first + TOGETHER)
@@ -121,13 +120,6 @@ def written_right(
     return {"val_exact": right / len(pairs)} if pairs else {}
 
 
-def parameter_groups(model: Reviser) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Hidden matrices, for Muon; and the rest: the table, gains and which text a position belongs to."""
-    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and not name.startswith(("table", "parts"))]
-    chosen = {id(p) for p in hidden}
-    return hidden, [p for p in model.parameters() if id(p) not in chosen]
-
-
 def train(options: ReviserOptions, tokenizer: Tokenizer) -> Reviser:
     """Train, or go on training, in `options.loop.out`; returns the averaged model.
 
@@ -150,7 +142,7 @@ def train(options: ReviserOptions, tokenizer: Tokenizer) -> Reviser:
     run = Run(
         model=model,
         optimizers=muon_and_adamw(
-            *parameter_groups(model), options.muon_lr, options.adam_lr, options.weight_decay, place.autocast
+            *matrices_and_rest(model, TABLES), options.muon_lr, options.adam_lr, options.weight_decay, place.autocast
         ),
         options=options.loop,
         place=place,

@@ -36,7 +36,7 @@ from model.training.clutter import UNKNOWN, clutter
 from model.training.clutter import texts as clutter_texts
 from model.training.cross_entropy import linear_cross_entropy
 from model.training.data import sample_caption
-from model.training.examples import Examples, Ids, find_examples
+from model.training.examples import Examples, Ids, find_examples, padded
 from model.training.filters import RULES, Rules
 from model.training.loop import (
     LoopOptions,
@@ -48,7 +48,7 @@ from model.training.loop import (
     write_config,
 )
 from model.training.loop import train as run_loop
-from model.training.optimizers import muon_and_adamw
+from model.training.optimizers import matrices_and_rest, muon_and_adamw
 from model.training.preserve import PreservingExamples, draw_once
 from model.training.selection import Selection
 from model.transformer import Transformer
@@ -57,6 +57,7 @@ from model.vae import VAE
 
 log = logging.getLogger(__name__)
 
+TABLES = ("text_table", "local.codes", "places")  # that are no hidden matrices
 IMAGE_WEIGHT = 7.0  # to 1 for the text: 2102.12092, section 2.2
 GLIMPSED = 8  # groups of a picture that a glimpse asks for
 EDGE = 2  # tokens at a picture's edges on which hardly anything is drawn
@@ -227,10 +228,7 @@ class Batches:
 
     def _tensors(self, texts: list[list[int]], *columns: Sequence[Any]) -> list[Tensor]:
         """Texts (b, longest), padded on the right; their lengths (b,); and each further column, stacked."""
-        padded = np.full((len(texts), max(map(len, texts))), self.tokenizer.pad, dtype=np.int64)
-        for i, text in enumerate(texts):
-            padded[i, : len(text)] = text
-        arrays = (padded, np.array(list(map(len, texts))), *map(np.stack, columns))
+        arrays = (padded(texts), np.array(list(map(len, texts))), *map(np.stack, columns))
         return list(map(torch.from_numpy, arrays))
 
     def _collate(self, samples: list[Sample]) -> Batch:
@@ -287,14 +285,6 @@ def held_out(model: Transformer, batches: Batches, batch: int = 8) -> dict[str, 
         part = samples[first : first + batch]
         total += float(losses(model, moved(batches._collate(part), device))["image_bits"]) * len(part)
     return {"val_image_bits": total / len(samples)} if samples else {}
-
-
-def parameter_groups(model: Transformer) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Hidden matrices, for Muon; and the rest: tables, biases, gains, positions."""
-    tables = ("text_table", "local.codes", "places")
-    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and not name.startswith(tables)]
-    chosen = {id(p) for p in hidden}
-    return hidden, [p for p in model.parameters() if id(p) not in chosen]
 
 
 def sample_sheet(checkpoint: Checkpoint, prompts: Sequence[str]) -> Image.Image:
@@ -359,7 +349,7 @@ def train(
         examples = PreservingExamples(examples, drawn, options.preserve_share)
 
     batches = Batches(examples, words, options, model.config)
-    hidden, rest = parameter_groups(model)
+    hidden, rest = matrices_and_rest(model, TABLES)
     fused = options.fused if options.fused is not None else place.device.type == "cuda"
     if fused and (fault := why_not_compiled(place.device)):
         if options.fused:
