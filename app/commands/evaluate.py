@@ -33,6 +33,9 @@ Guidance = Annotated[float | None, Option(min=0, max=20, help="1: off.", show_de
 Temperature = Annotated[float | None, Option(min=0, max=5, show_default="the checkpoint's")]
 TopK = Annotated[int | None, Option(min=0, help="0: all.", show_default="the checkpoint's")]
 TopP = Annotated[float | None, Option(min=0, max=1, help="1: all.", show_default="the checkpoint's")]
+Revise = Annotated[
+    bool, Option("--revise/--no-revise", help="Prompts in the captions' words, where the checkpoint has a reviser.")
+]
 
 
 def evaluate(
@@ -55,6 +58,7 @@ def evaluate(
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
+    revise: Revise = True,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
@@ -70,7 +74,7 @@ def evaluate(
         raise typer.BadParameter(f"{', '.join(unknown)}: the parts are {PART_NAMES}", param_hint="--parts")
     if not names:
         raise typer.BadParameter(f"names no part of {PART_NAMES}", param_hint="--parts")
-    changes = {"concepts": concepts, "compositions": compositions, "seed": seed, "guidance": guidance}
+    changes = {"concepts": concepts, "compositions": compositions, "seed": seed, "guidance": guidance, "revise": revise}
     options = _options(quick, **changes, temperature=temperature, top_k=top_k, top_p=top_p)
     console = Console(stderr=True)
     painter = _load(weights, device, console)
@@ -112,6 +116,7 @@ def sweep(
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
+    revise: Revise = True,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
@@ -119,7 +124,7 @@ def sweep(
     from model.evaluate import sweep as search
 
     wanted = _grid(grid) if grid else search.GRID
-    changes = {"various": things, "seeds": pictures, "seed": seed, "guidance": guidance}
+    changes = {"various": things, "seeds": pictures, "seed": seed, "guidance": guidance, "revise": revise}
     options = _options(quick, **changes, temperature=temperature, top_k=top_k, top_p=top_p)
     console = Console(stderr=True)
     painter = _load(weights, device, console)

@@ -1,6 +1,6 @@
 """Pictures painted for an evaluation, kept on disk: what was painted once is not painted again.
 
-A picture is named by the weights, the prompt, the seed, the index and the sampling parameters, so an evaluation that
+A picture is named by the weights, the prompt, the seed, the index and how it is sampled, so an evaluation that
 was stopped goes on where it was, and parts that ask for the same picture share it.
 """
 
@@ -46,16 +46,20 @@ class Painting:
 class Album:
     """The pictures of one checkpoint, seed and choice of sampling parameters, in a folder."""
 
-    def __init__(self, painter: Painter, folder: Path, seed: int, params: SamplingParams) -> None:
-        """params: their own seed is not used; each prompt has one made from `seed`."""
+    def __init__(
+        self, painter: Painter, folder: Path, seed: int, params: SamplingParams, *, revise: bool = True
+    ) -> None:
+        """params: their own seed is not used; each prompt has one made from `seed`. revise: where it has a reviser."""
         self._painter, self._seed, self._params = painter, seed, params
+        self._revise = revise and painter.revises
         self._folder = folder / weights_digest(painter.checkpoint.path)
 
     def params(self, prompt: str) -> SamplingParams:
         return dataclasses.replace(self._params, seed=seed_of(self._seed, prompt))
 
     def _path(self, prompt: str, index: int) -> Path:
-        how = json.dumps([prompt, *dataclasses.astuple(self.params(prompt))])
+        unrevised = self._painter.revises and not self._revise
+        how = json.dumps([prompt, *dataclasses.astuple(self.params(prompt)), *(["as it is"] if unrevised else [])])
         return self._folder / f"{hashlib.blake2b(how.encode(), digest_size=10).hexdigest()}-{index}.png"
 
     def paint(
@@ -77,7 +81,7 @@ class Album:
         return [[self._read(prompt, index) for index in range(n)] for prompt in prompts]
 
     def _paint(self, missing: Sequence[tuple[str, int]]) -> None:
-        encode, revise = self._painter.tokenizer.encode, self._painter.revises
+        encode, revise = self._painter.tokenizer.encode, self._revise
         requests = [
             GenerationRequest(str(at), tuple(encode(prompt)), 1, self.params(prompt), index, score=True, revise=revise)
             for at, (prompt, index) in enumerate(missing)

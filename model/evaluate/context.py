@@ -39,6 +39,7 @@ class Options:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    revise: bool = True  # prompts are revised where the checkpoint has a reviser
 
 
 QUICK = Options(concepts=30, compositions=12, pictures=24, codes=100, seeds=2, various=6)
@@ -71,7 +72,7 @@ class Context:
     def album(self) -> Album:
         o = self.options
         params = self.painter.sampling(0, o.temperature, o.top_k, o.top_p, o.guidance)
-        return Album(self.painter, self.out / "pictures", o.seed, params)
+        return Album(self.painter, self.out / "pictures", o.seed, params, revise=o.revise)
 
     @cached_property
     def judge(self) -> Judge:

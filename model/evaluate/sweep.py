@@ -110,8 +110,9 @@ def _with(params: SamplingParams, name: str, value: float) -> SamplingParams:
 
 
 def _measure(context: Context, params: SamplingParams) -> Trial:
-    n, things = context.options.seeds, context.tested[: context.options.various]
-    album = Album(context.painter, context.out / "pictures", context.options.seed, params)
+    o = context.options
+    n, things = o.seeds, context.tested[: o.various]
+    album = Album(context.painter, context.out / "pictures", o.seed, params, revise=o.revise)
     what = f"guidance {params.guidance:g}, temperature {params.temperature:g}, k {params.top_k}, p {params.top_p:g}"
     painted = album.paint([thing.name.full for thing in things], n, lambda done, of: context.progress(what, done, of))
     features = context.see([painting.image for row in painted for painting in row])

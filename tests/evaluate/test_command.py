@@ -14,6 +14,7 @@ import model
 from app import cli
 from model.evaluate.album import Album
 from model.evaluate.report import KEYS
+from tests.revising import PAIRS, with_reviser
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,7 @@ def test_the_last_line_is_json_and_the_second_run_paints_nothing(
     assert found["n"]["counts"] == 2
     assert found["reasons"]["concept_top1"] == "this part was not run"
     assert found["model"] == "tiny"
+    assert found["options"]["revise"] is True
     assert found["sampling"] == {"temperature": 0.9, "top_k": 200, "top_p": 1.0, "guidance": 2.0, "opening": 0.0}
     home = Path("runs/evaluation")
     assert json.loads((home / "report.json").read_text()) == found
@@ -69,6 +71,22 @@ def test_kept_pictures_are_those_that_the_painter_paints(tiny_checkpoint: Path, 
     assert sorted(tmp_path.rglob("*.png")) == kept
     seeds = {Album(painter, tmp_path, seed, params).params(text).seed for seed in (3, 4) for text in ("a cat", "a dog")}
     assert len(seeds) == 4
+
+
+def test_pictures_of_revised_prompts_and_of_prompts_as_they_are_are_kept_apart(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painter = model.load(with_reviser(tiny_checkpoint, tmp_path / "revising"), "cpu")
+    params = painter.sampling(0, temperature=0.5)
+    ((revised,),) = Album(painter, tmp_path, 3, params).paint([PAIRS[0][0]])
+    ((plain,),) = Album(painter, tmp_path, 3, params, revise=False).paint([PAIRS[0][0]])
+    assert revised.image != plain.image
+    seed = Album(painter, tmp_path, 3, params).params(PAIRS[0][0]).seed
+    for kept, revise in ((revised, True), (plain, False)):
+        (alone,) = painter.generate(PAIRS[0][0], seed=seed, temperature=0.5, revise=revise)
+        assert kept.image.tobytes() == alone.tobytes()
+    monkeypatch.setattr(Album, "_paint", lambda *_: pytest.fail("painted again"))
+    assert Album(painter, tmp_path, 3, params, revise=False).paint([PAIRS[0][0]]) == [[plain]]
 
 
 @pytest.mark.parametrize(
