@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from model.config import to_dict
 from model.errors import DataError
+from model.tokenizer import Tokenizer
 from model.training.ahead import batches_ahead, workers_for
 from model.training.events import Events
 from model.training.optimizers import schedule
@@ -172,6 +173,14 @@ def write_config(folder: Path, config: Any) -> None:
     if path.exists() and path.read_text() != text:
         raise DataError(f"{path}: this folder holds a run of another model; name another folder or remove it")
     path.write_text(text)
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Keep in the run's folder what its model reads. Raises DataError when the folder holds a run of another one."""
+    path = folder / "tokenizer.json"
+    if path.exists() and Tokenizer.load(path).to_bytes() != tokenizer.to_bytes():
+        raise DataError(f"{path}: this folder holds a run with another tokenizer; name another folder or remove it")
+    tokenizer.save(path)
 
 
 def read_average(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, float]]]:

@@ -23,7 +23,16 @@ from model.training.ahead import moved
 from model.training.examples import padded
 from model.training.filters import RULES, Rules
 from model.training.lanes import digest
-from model.training.loop import LoopOptions, Losses, Run, find_place, first_goes_first, read_average, write_config
+from model.training.loop import (
+    LoopOptions,
+    Losses,
+    Run,
+    find_place,
+    first_goes_first,
+    read_average,
+    write_config,
+    write_tokenizer,
+)
 from model.training.loop import train as run_loop
 from model.training.optimizers import matrices_and_rest, muon_and_adamw
 from model.training.prepare import prepare
@@ -136,7 +145,7 @@ def train(options: ReviserOptions, tokenizer: Tokenizer) -> Reviser:
     model = Reviser(config)
     if place.first:
         write_config(options.loop.out, config)
-        tokenizer.save(options.loop.out / "tokenizer.json")
+        write_tokenizer(options.loop.out, tokenizer)
     batches = Batches(prompts, tokenizer, config, options.loop.seed)
     measured = batches.held_out(MEASURED)
     run = Run(

@@ -46,6 +46,7 @@ from model.training.loop import (
     first_goes_first,
     read_average,
     write_config,
+    write_tokenizer,
 )
 from model.training.loop import train as run_loop
 from model.training.optimizers import matrices_and_rest, muon_and_adamw
@@ -329,7 +330,7 @@ def train(
             else Tokenizer.train(_all_texts(examples, options), options.vocabulary)
         )
         if place.first:
-            words.save(saved)
+            write_tokenizer(folder, words)
     torch.manual_seed(options.loop.seed)
     changes = {"text_vocab": options.vocabulary, **options.changes}
     model = start or Transformer(transformer_config(options.preset, **changes))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from model.config import reviser_config
+from model.errors import DataError
 from model.tokenizer import Tokenizer
 from model.training import train_reviser
 from model.training.clutter import UNKNOWN
@@ -145,5 +146,7 @@ def test_a_run_learns_and_goes_on_to_the_bit(tiny_checkpoint: Path, tmp_path: Pa
     assert "zorb" in tokenizer.decode(written)
     train_reviser.train(options("halves", 1), tokenizer)  # stops after its first step
     train_reviser.train(options("halves", 40), tokenizer)
+    with pytest.raises(DataError, match=r"halves/tokenizer\.json: this folder holds a run with another tokenizer"):
+        train_reviser.train(options("halves", 40), Tokenizer.train(kinds(), tokenizer.vocab_size))
     again = train_reviser.load(tmp_path / "halves").state_dict()
     assert all(bool((tensor == again[name]).all()) for name, tensor in whole.state_dict().items())
