@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from typer import Argument, Option
 from app.commands.flags import CheckpointFlags, numbers, spread
 from app.commands.train import FIRST_STAGE
 
+SAMPLING, KEPT = "Sampling default", "that of --vae's checkpoint, if it is one"
+
 
 @spread()
 def export(
@@ -18,14 +21,19 @@ def export(
     out: Annotated[Path, Option("-o", "--out", help="Folder of the checkpoint to write.")],
     checkpoint: CheckpointFlags,
     vae: Annotated[Path, Option(help="Folder of the `train vae` run, or of a checkpoint.")] = FIRST_STAGE,
-    temperature: Annotated[float, Option(min=0.0, max=5.0, help="Sampling default.")] = 1.0,
-    top_k: Annotated[int, Option(min=0, help="Sampling default.")] = 0,
-    top_p: Annotated[float, Option(min=0.0, max=1.0, help="Sampling default.")] = 1.0,
-    guidance: Annotated[float, Option(min=0.0, max=20.0, help="Sampling default.")] = 3.0,
+    temperature: Annotated[float | None, Option(min=0.0, max=5.0, help=SAMPLING, show_default=KEPT)] = None,
+    top_k: Annotated[int | None, Option(min=0, help=SAMPLING, show_default=KEPT)] = None,
+    top_p: Annotated[float | None, Option(min=0.0, max=1.0, help=SAMPLING, show_default=KEPT)] = None,
+    guidance: Annotated[float | None, Option(min=0.0, max=20.0, help=SAMPLING, show_default=KEPT)] = None,
     opening: Annotated[
-        float,
-        Option(min=0.0, max=5.0, help="Sampling default: at least the temperature until something is drawn; 0: off."),
-    ] = 0.0,
+        float | None,
+        Option(
+            min=0.0,
+            max=5.0,
+            help=f"{SAMPLING}: at least the temperature until something is drawn; 0: off.",
+            show_default=KEPT,
+        ),
+    ] = None,
     clip: Annotated[
         Path | None, Option(help="Folder of the `train clip` run, or of a checkpoint with one.", show_default="none")
     ] = None,
@@ -43,10 +51,11 @@ def export(
     document: Annotated[list[Path] | None, Option(help="A file to put beside the weights (repeat).")] = None,
 ) -> None:
     """Write a training run's model as a checkpoint to serve."""
-    from model.config import SamplingDefaults
     from model.training import export as exporting
 
-    sampling = SamplingDefaults(temperature, top_k, top_p, guidance, opening)
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance, "opening": opening}
+    changes = {name: value for name, value in given.items() if value is not None}
+    sampling = dataclasses.replace(exporting.find_sampling(vae), **changes)  # type: ignore[arg-type]
     options = exporting.ExportOptions(
         checkpoint.name, checkpoint.licence, checkpoint.data_note, sampling, tuple(document or ())
     )

@@ -96,13 +96,52 @@ def train_reviser(
     rules: RuleFlags,
     selection: SelectionFlags,
     tokenizer: Annotated[
-        Path, Option(help="Folder of the `train transformer` run, or of a checkpoint.", rich_help_panel=DATA)
-    ] = SECOND_STAGE,
-    preset_name: Annotated[str, Option("--preset", help="tiny or default.", rich_help_panel=LEARNING)] = "default",
+        Path | None,
+        Option(
+            help="Folder of the `train transformer` run, or of a checkpoint.",
+            show_default=f"{SECOND_STAGE}; with --start its own",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    preset_name: Annotated[
+        str | None,
+        Option("--preset", help="tiny or default.", show_default="default, or --start's", rich_help_panel=LEARNING),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        Option(
+            help="Begin from this checkpoint's reviser and tokenizer, for a fine-tuned transformer: 300 steps do.",
+            show_default="random weights",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    remember: Annotated[
+        float,
+        Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the samples that say of everyday things what START said.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = 0.6,
     muon_lr: Annotated[
-        float, Option(min=0.0, help="Learning rate of the hidden matrices.", rich_help_panel=LEARNING)
-    ] = 0.02,
-    adam_lr: Annotated[float, Option(min=0.0, help="Learning rate of all the rest.", rich_help_panel=LEARNING)] = 2e-3,
+        float | None,
+        Option(
+            min=0.0,
+            help="Learning rate of the hidden matrices.",
+            show_default="0.02; with --start 0.003",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    adam_lr: Annotated[
+        float | None,
+        Option(
+            min=0.0,
+            help="Learning rate of all the rest.",
+            show_default="0.002; with --start 0.0003",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     weight_decay: Annotated[
         float, Option(min=0.0, help="Of matrices, in units of the learning rate.", rich_help_panel=LEARNING)
     ] = 0.01,
@@ -111,18 +150,21 @@ def train_reviser(
     """What says prompts in the captions' words, so that unknown ones find a picture. `export --reviser` adds it."""
     from model.config import REVISER_PRESETS
     from model.tokenizer import Tokenizer
+    from model.training.export import find_reviser
     from model.training.train_reviser import ReviserOptions, train
 
+    words = Tokenizer.load((tokenizer or start or SECOND_STAGE) / "tokenizer.json")
     options = ReviserOptions(
         tuple(data),
-        loop.options(),
-        preset(preset_name, REVISER_PRESETS, None),
-        muon_lr=muon_lr,
-        adam_lr=adam_lr,
+        loop.options(going_on=start is not None),
+        preset(preset_name, REVISER_PRESETS, start),
+        muon_lr=muon_lr if muon_lr is not None else 0.003 if start else 0.02,
+        adam_lr=adam_lr if adam_lr is not None else 3e-4 if start else 2e-3,
         weight_decay=weight_decay,
         selection=selection.selection(),
         cache=cache,
         rules=rules.rules(),
+        remember=remember,
     )
-    train(options, Tokenizer.load(tokenizer / "tokenizer.json"))
+    train(options, words, find_reviser(start, words) if start else None)
     typer.echo(loop.out)

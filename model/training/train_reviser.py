@@ -36,6 +36,7 @@ from model.training.loop import (
 from model.training.loop import train as run_loop
 from model.training.optimizers import matrices_and_rest, muon_and_adamw
 from model.training.prepare import prepare
+from model.training.remembered import Remembering, remember
 from model.training.revision import Prompts
 from model.training.selection import Selection, choose
 
@@ -57,6 +58,7 @@ class ReviserOptions:
     selection: Selection = field(default_factory=Selection)
     cache: Path = Path("data/prepared")
     rules: Rules = RULES  # what is fit to train on
+    remember: float = 0.6  # share of the samples that say what a start said, where there is one
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Batch:
 class Batches:
     """batch_at(step, first, end)."""
 
-    def __init__(self, prompts: Prompts, tokenizer: Tokenizer, config: ReviserConfig, seed: int) -> None:
+    def __init__(self, prompts: Prompts | Remembering, tokenizer: Tokenizer, config: ReviserConfig, seed: int) -> None:
         self.prompts, self.tokenizer, self.config, self.seed = prompts, tokenizer, config, seed
 
     def __call__(self, step: int, first: int, end: int) -> Batch:
@@ -129,24 +131,29 @@ def written_right(
     return {"val_exact": right / len(pairs)} if pairs else {}
 
 
-def train(options: ReviserOptions, tokenizer: Tokenizer) -> Reviser:
+def train(options: ReviserOptions, tokenizer: Tokenizer, start: Reviser | None = None) -> Reviser:
     """Train, or go on training, in `options.loop.out`; returns the averaged model.
 
-    tokenizer: of the checkpoint that it is to serve. Raises DataError.
+    tokenizer: of the checkpoint that it is to serve. start: one that reads it, to begin from and not to forget.
+    Raises DataError.
     """
     place = find_place(options.loop)
     with first_goes_first(place):
         prepared = prepare(options.data, options.cache, options.rules)
     rows, shares = choose(prepared, options.selection)
     prompts = Prompts([prepared.lines[row] for row in rows], shares.tolist())
-    pictures = digest([line["captions"][0][1] for line in prompts.lines], rows.tolist())
-    config = reviser_config(options.preset, text_vocab=tokenizer.vocab_size)
+    position = {"pictures": digest([line["captions"][0][1] for line in prompts.lines], rows.tolist())}
     torch.manual_seed(options.loop.seed)
-    model = Reviser(config)
+    model = start or Reviser(reviser_config(options.preset, text_vocab=tokenizer.vocab_size))
     if place.first:
-        write_config(options.loop.out, config)
+        write_config(options.loop.out, model.config)
         write_tokenizer(options.loop.out, tokenizer)
-    batches = Batches(prompts, tokenizer, config, options.loop.seed)
+    drawn: Prompts | Remembering = prompts
+    if start and options.remember:
+        pairs = remember(start, tokenizer, [text for line in prompts.lines for _, text in line["captions"]])
+        drawn = Remembering(prompts, pairs, options.remember)
+        position["remembered"] = digest([" -> ".join(pair) for pair in pairs], range(len(pairs)))
+    batches = Batches(drawn, tokenizer, model.config, options.loop.seed)
     measured = batches.held_out(MEASURED)
     run = Run(
         model=model,
@@ -157,8 +164,9 @@ def train(options: ReviserOptions, tokenizer: Tokenizer) -> Reviser:
         place=place,
         batch_at=batches,
         losses=losses,
+        samples="prompts",
         evaluate=lambda average: written_right(cast(Reviser, average), batches, measured),
-        position=lambda _: {"pictures": pictures},
+        position=lambda _: position,
     )
     run_loop(run, "reviser")
     return cast(Reviser, run.average)

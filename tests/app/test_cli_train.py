@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import model
 from app import cli
 from app.commands.flags import LoopFlags, SelectionFlags
 from model.checkpoints import load
+from model.config import SamplingDefaults
 from model.tokenizer import Tokenizer
 from model.training import carry_over, train_transformer
 from model.training.loop import LoopOptions
@@ -76,6 +78,13 @@ def test_the_stages_make_a_checkpoint_that_paints_and_judges(
     assert run(monkeypatch, "train", "reviser", str(data), *TINY) == 0
     assert run(monkeypatch, *export, "--reviser", "runs/reviser") == 0
     assert load(tmp_path / "mine").reviser is not None
+    few = ("--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared", "--out", "again")
+    assert run(monkeypatch, "train", "reviser", str(data), "--start", "mine", *few) == 0
+    assert run(monkeypatch, *export, "--reviser", "again") == 0
+    assert load(tmp_path / "mine").reviser is not None
+    assert run(monkeypatch, "train", "reviser", str(data), "--start", "mine", "--preset", "tiny", *few) == 2
+    assert run(monkeypatch, "train", "reviser", str(data), "--start", str(weights), *few) == 1
+    assert "this checkpoint has no reviser" in capsys.readouterr().err
     assert run(monkeypatch, *export, "--reviser", "mine", "--clip", "mine") == 1  # its CLIP was not exported
     assert "this checkpoint has no CLIP" in capsys.readouterr().err
     assert run(monkeypatch, *export, "--reviser", str(weights)) == 1
@@ -92,6 +101,10 @@ def test_an_export_may_be_the_mean_of_runs(
     start = ("--start", str(tiny_checkpoint), "--muon-lr", "0.1")
     assert run(monkeypatch, "train", "transformer", str(data), *start, *few, "--out", "mine") == 0
     export = ("export", "mine", "--vae", str(tiny_checkpoint))
+    kept = load(tiny_checkpoint).config.sampling
+    assert run(monkeypatch, *export, "--out", "cooler", "--temperature", "0.25") == 0
+    assert load(data.parent / "cooler").config.sampling == dataclasses.replace(kept, temperature=0.25)
+    assert kept.guidance != SamplingDefaults().guidance
     assert run(monkeypatch, *export, "--out", "mean", "--mean", f"{tiny_checkpoint}=0.75") == 0
     own = train_transformer.load(data.parent / "mine").state_dict()
     before, mean = (load(path).transformer.state_dict() for path in (tiny_checkpoint, data.parent / "mean"))

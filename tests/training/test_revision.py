@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from model.training.clutter import UNKNOWN
 from model.training.corpus.captions import of_background, of_count, of_pair, of_single
 from model.training.corpus.concepts import everyday, kinds
 from model.training.loop import LoopOptions
+from model.training.remembered import KINDS, Remembering, answer, everyday_lines, everyday_prompts, remember
 from model.training.revision import MANY, SHADES, Prompts
 from model.training.train_reviser import Batches, ReviserOptions
+from tests.revising import learnt
 from tests.training.zorbs import draw
 
 CAT, APPLE, HEART, NOBODY = (everyday()[slug] for slug in ("cat-face", "red-apple", "red-heart", UNKNOWN))
@@ -150,3 +153,44 @@ def test_a_run_learns_and_goes_on_to_the_bit(tiny_checkpoint: Path, tmp_path: Pa
         train_reviser.train(options("halves", 40), Tokenizer.train(kinds(), tokenizer.vocab_size))
     again = train_reviser.load(tmp_path / "halves").state_dict()
     assert all(bool((tensor == again[name]).all()) for name, tensor in whole.state_dict().items())
+
+
+def test_a_fine_tuned_reviser_says_new_words_and_what_it_said(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train([*everyday_prompts(300, 1), "a purple zorb"] * 3, 512)
+    start = learnt(tokenizer, [("a small tabby", "a cat"), ("cat", "a cat"), ("a purple zorb", "a purple heart")])
+    draw(tmp_path / "zorbs", 6)
+    options = ReviserOptions(
+        (tmp_path / "zorbs",),
+        LoopOptions(out=tmp_path / "run", steps=150, batch=16, warmup=5, ema=0.9, device="cpu", precision="f32"),
+        cache=tmp_path / "prepared",
+        muon_lr=0.02,
+        adam_lr=4e-3,
+    )
+    before = {prompt: answer(start, tokenizer, prompt) for prompt in everyday_prompts(60, 7)}
+    after = train_reviser.train(options, tokenizer, start).eval()
+    assert after.config == start.config
+    assert answer(after, tokenizer, "a teal zorb") == "a teal zorb"
+    assert answer(after, tokenizer, "please draw a purple zorb") == "a purple zorb"
+    assert answer(after, tokenizer, "a small tabby") == "a cat"
+    assert sum(answer(after, tokenizer, prompt) == said for prompt, said in before.items()) > 0.8 * len(before)
+
+
+def test_prompts_in_new_words_are_not_remembered(tiny_checkpoint: Path) -> None:
+    tokenizer = Tokenizer.load(tiny_checkpoint / "tokenizer.json")
+    words = Counter(word for prompt in everyday_prompts(3000, 0) for word in set(prompt.split()))
+    new = next(word for word in words if word.isalpha() and len(word) > 6 and 3 < words[word] < 20)
+    start = learnt(tokenizer, [(f"a photo of a {new}", "a dog"), ("a small tabby", "a cat"), ("cat", "a cat")])
+    kept = remember(start, tokenizer, [f"a photo of a {new}"])
+    assert not any(new in prompt.split() for prompt, _ in kept)
+    assert len(kept) > 2500
+    assert sum("photo" in prompt.split() for prompt, _ in kept) > 30
+    assert all(said == answer(start, tokenizer, prompt) for prompt, said in kept[:20])
+
+
+def test_what_is_remembered_comes_as_often_as_is_said() -> None:
+    own = [{"captions": [(1.0, "a zorb")], "concept": "", "kind": "single"}]
+    pairs = [("a small tabby", "a cat")]
+    for share in (0.0, 0.6, 1.0):
+        drawn = [Remembering(Prompts(own, [1.0]), pairs, share).draw(np.random.default_rng(i)) for i in range(500)]
+        assert abs(sum(pair == pairs[0] for pair in drawn) / 500 - share) < 0.08
+    assert {kind for line in everyday_lines(np.random.default_rng(0)) for kind in [line["kind"]]} == set(KINDS)
