@@ -12,13 +12,14 @@ import pytest
 
 from model.config import reviser_config
 from model.errors import DataError
+from model.inference.writing import say
 from model.tokenizer import Tokenizer
 from model.training import train_reviser
 from model.training.clutter import UNKNOWN
 from model.training.corpus.captions import of_background, of_count, of_pair, of_single
 from model.training.corpus.concepts import everyday, kinds
 from model.training.loop import LoopOptions
-from model.training.remembered import KINDS, Remembering, answer, everyday_lines, everyday_prompts, remember
+from model.training.remembered import KINDS, Remembering, everyday_lines, everyday_prompts, remember
 from model.training.revision import MANY, SHADES, Prompts
 from model.training.train_reviser import Batches, ReviserOptions
 from tests.revising import learnt
@@ -166,13 +167,13 @@ def test_a_fine_tuned_reviser_says_new_words_and_what_it_said(tmp_path: Path) ->
         muon_lr=0.02,
         adam_lr=4e-3,
     )
-    before = {prompt: answer(start, tokenizer, prompt) for prompt in everyday_prompts(60, 7)}
+    before = {prompt: say(start, tokenizer, prompt) for prompt in everyday_prompts(60, 7)}
     after = train_reviser.train(options, tokenizer, start).eval()
     assert after.config == start.config
-    assert answer(after, tokenizer, "a teal zorb") == "a teal zorb"
-    assert answer(after, tokenizer, "please draw a purple zorb") == "a purple zorb"
-    assert answer(after, tokenizer, "a small tabby") == "a cat"
-    assert sum(answer(after, tokenizer, prompt) == said for prompt, said in before.items()) > 0.8 * len(before)
+    assert say(after, tokenizer, "a teal zorb") == "a teal zorb"
+    assert say(after, tokenizer, "please draw a purple zorb") == "a purple zorb"
+    assert say(after, tokenizer, "a small tabby") == "a cat"
+    assert sum(say(after, tokenizer, prompt) == said for prompt, said in before.items()) > 0.8 * len(before)
 
 
 def test_prompts_in_new_words_are_not_remembered(tiny_checkpoint: Path) -> None:
@@ -184,7 +185,7 @@ def test_prompts_in_new_words_are_not_remembered(tiny_checkpoint: Path) -> None:
     assert not any(new in prompt.split() for prompt, _ in kept)
     assert len(kept) > 2500
     assert sum("photo" in prompt.split() for prompt, _ in kept) > 30
-    assert all(said == answer(start, tokenizer, prompt) for prompt, said in kept[:20])
+    assert all(said == say(start, tokenizer, prompt) for prompt, said in kept[:20])
 
 
 def test_what_is_remembered_comes_as_often_as_is_said() -> None:
