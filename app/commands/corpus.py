@@ -44,6 +44,7 @@ def build(
     ] = None,
     paired: Annotated[Path | None, Option(help="With --pairs: only a file's things are counted and paired.")] = None,
     one_each: Annotated[bool, Option(help="One drawing a thing: by the first --source that has it.")] = False,
+    say_style: Annotated[bool, Option(help="Captions of a thing alone always tell its style: a 3d cat.")] = False,
     kind: Annotated[list[str] | None, Option(help="Only this kind of picture (repeat).", show_default="all")] = None,
     processes: Annotated[int | None, Option(min=1, help="Processes.", show_default="one a processor")] = None,
 ) -> None:
@@ -74,6 +75,7 @@ def build(
             concepts=read_concepts(concepts) if concepts else None,
             paired=read_concepts(paired) if paired else None,
             one_each=one_each,
+            say_style=say_style,
             kinds=kind or (),
             processes=processes,
             progress=progress,

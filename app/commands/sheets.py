@@ -23,7 +23,7 @@ COMMON = (
 )  # fmt: skip
 HARD = (
     "a red cat", "a purple banana", "three rainbows", "a cat, a dog and a tree", "seven apples", "the word hello",
-    "a photograph of a street at night", "a man running", "an astronaut riding a horse", "a map of the world",
+    "a photograph of a street at night", "a man and his dog", "an astronaut riding a horse", "a map of the world",
     "two dogs on a blue background", "the inside of a kitchen",
 )  # fmt: skip
 SENTENCES = (
@@ -43,6 +43,10 @@ PAIRS = (
     "a car and a bus", "an owl to the right of a mushroom", "a fish below a star", "a bicycle and a guitar",
     "a turtle and a panda", "a butterfly above a rose",
 )  # fmt: skip
+STYLED = (
+    "a cat", "a rocket", "a red apple", "a house", "a robot", "a burger", "an owl", "a castle",
+    "a dog", "a car", "a fox", "a rose", "a snowman", "a guitar", "a butterfly", "a crown",
+)  # fmt: skip
 NUMBERS = ("two", "three", "four", "five")
 PROMPTS = {
     "common": COMMON,
@@ -55,9 +59,10 @@ PROMPTS = {
         for colour in ("blue", "green", "pink", "black")
     ),
     "styles": tuple(
-        f"{thing}, {style}"
-        for thing in ("a cat", "a rocket", "a red apple", "a house")
-        for style in ("flat", "emoji", "3D render", "hand-drawn", "line icon", "pixel art", "silhouette", "clip art")
+        text
+        for first in range(0, len(STYLED), 8)
+        for style in ("{}", "a 3d render of {}")
+        for text in map(style.format, STYLED[first : first + 8])
     ),
     "colours": tuple(
         f"{colour} {shape}"

@@ -24,7 +24,7 @@ _OPENINGS = _phrases("""
     give me|a picture of|a photo of|a photograph of|an image of|a painting of|an oil painting of|a watercolour of
     a sketch of|a beautiful picture of|a detailed illustration of|a cute drawing of|a portrait of|a poster of
     a logo of|a sticker of|a cartoon of|a digital painting of|concept art of|a children's book illustration of
-    a close up of|a 3d render of|a 3d model of|an icon of|a drawing of|generate an image of|a stock photo of
+    a close up of|an icon of|a drawing of|generate an image of|a stock photo of
     something nice for a card, maybe|a vintage photo of|a minimalist drawing of|a realistic photo of
     once upon a time there was|my friend has|look at|this is|here is|we all love|imagine|what about
     hello, please paint|a dream of|a story about|the story of|a card with

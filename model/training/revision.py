@@ -41,7 +41,7 @@ SHADES = {
 }
 _SHADES = {colour: tuple(shade.replace("-", " ") for shade in shades.split()) for colour, shades in SHADES.items()}
 _LONGEST_FIRST = tuple(sorted(_SHADES, key=len, reverse=True))  # "light blue" before "blue"
-_TINTS = tuple(shade for colour in _SHADES for shade in (colour, *_SHADES[colour][:3]))  # that a thing is asked in
+_TINTS = tuple(shade for colour in _SHADES for shade in (colour, *_SHADES[colour][:3]))  # that something is asked in
 
 MANY = {
     "two": ("a pair of", "a couple of", "2", "both", "twin", "exactly two", "a few"),
@@ -60,6 +60,16 @@ _JOINED = {
     " below ": (" beneath ", " underneath ", " placed under "),
     " and ": (" & ", " with ", " plus ", ", ", " along with ", " together with ", " near ", " alongside "),
 }
+_STYLED = {  # a style's first caption begins so; {a} is the thing with its article, {n} without
+    "a 3d render of ": (
+        "a 3d model of {a}", "3d {n}", "{a} in 3d style", "{a} rendered in 3d", "a three dimensional {n}",
+        "{a}, 3d art", "{a}, octane render", "{a}, blender render", "{a} rendered in blender", "a 3d icon of {a}",
+        "3d render {n}", "a 3d illustration of {a}", "a 3d picture of {a}", "a realistic 3d {n}", "{a}, 3d", "{n} 3d",
+        "a cute 3d {n}", "{a} as a 3d model", "{a} like in a 3d movie", "a 3d cartoon of {a}", "a clay model of {a}",
+        "a 3d print of {a}", "a 3d rendering of {a}", "a computer generated 3d image of {a}", "a 3-d {n}",
+        "a toy {n} in 3d",
+    ),
+}  # fmt: skip
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -85,6 +95,17 @@ def _placed(caption: str, random: np.random.Generator) -> str:
         f"{thing} with {ground} ground", f"{thing}, the background is {colour}", f"{thing} against {colour}",
     )  # fmt: skip
     return pick(forms, random)
+
+
+def _styled(caption: str, random: np.random.Generator) -> str:
+    """A thing in a style by other words, now and then on a ground or in a number that this style does not have."""
+    for beginning, forms in _STYLED.items():
+        if caption.startswith(beginning):
+            thing = caption.removeprefix(beginning)
+            said = pick(forms, random).format(a=thing, n=re.sub(r"^(an?|the) ", "", thing))
+            shade = pick(_TINTS, random)
+            return f"{said} on {article(shade)} {shade} background" if random.random() < 0.15 else said
+    return caption
 
 
 def _slip(text: str, random: np.random.Generator) -> str:
@@ -171,6 +192,8 @@ class Prompts:
             if changed and random.random() < 0.3 and (found := self._beyond(concept, random)):
                 caption = found
             return clutter(caption, random, concept)
+        if kind == "styled" and changed:
+            caption = _styled(line["captions"][0][1], random)
         if kind == "background" and changed:
             caption = _placed(self._shaded(caption, random) if random.random() < 0.6 else caption, random)
         if kind == "count" and changed:

@@ -62,7 +62,7 @@ TABLES = ("text_table", "local.codes", "places")  # that are no hidden matrices
 IMAGE_WEIGHT = 7.0  # to 1 for the text: 2102.12092, section 2.2
 GLIMPSED = 8  # groups of a picture that a glimpse asks for
 EDGE = 2  # tokens at a picture's edges on which hardly anything is drawn
-WHOLE = ("single", "background", "recolour")  # kinds whose later part the earlier one tells
+WHOLE = ("single", "styled", "background", "recolour")  # kinds whose later part the earlier one tells
 
 
 PROMPTS = (

@@ -493,6 +493,19 @@ def test_a_number_is_always_named_but_for_two() -> None:
     assert not [text for _, text in captions.of_single(everyday()["grapes"], "flat") if text.startswith("one ")]
 
 
+def test_where_the_style_is_said_no_caption_asks_for_the_thing_alone() -> None:
+    """So "a cat" stays free for another drawing."""
+    drawing = replace(thing("cat-face"), style="3d")
+    plain, styled = compose.single(drawing), compose.single(drawing, say_style=True)
+    assert (plain.kind, styled.kind) == ("single", "styled")
+    assert styled.captions[0][1] == "a 3d render of a cat"
+    texts = {text for _, text in styled.captions}
+    assert {"a 3d cat", "a cat in 3d", "a kitten, 3d render", "a 3d cat face"} <= texts
+    assert all("3d" in text.lower() for text in texts)
+    assert "a cat" in {text for _, text in plain.captions}
+    assert sum(weight for weight, _ in styled.captions) == pytest.approx(1, abs=0.01)
+
+
 def test_compositions_call_a_thing_by_all_its_names_and_mostly_by_the_first() -> None:
     """ "two apples" is as good a prompt as "two red apples": both name the drawing."""
     apple, car = thing("red-apple"), thing("automobile")

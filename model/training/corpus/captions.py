@@ -16,7 +16,14 @@ NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 
 # {a} is the name with its article, {n} without.
 STYLES: dict[str, tuple[str, ...]] = {
-    "3d": ("a 3d render of {a}", "a 3D render of {a}", "{a}, 3d render", "a 3d emoji of {a}"),
+    "3d": (
+        "a 3d render of {a}",
+        "a 3D render of {a}",
+        "{a}, 3d render",
+        "a 3d emoji of {a}",
+        "a 3d {n}",
+        "{a} in 3d",
+    ),
     "flat": ("a flat drawing of {a}", "a flat illustration of {a}", "an emoji of {a}", "{a}, flat design"),
     "emoji": ("an emoji of {a}", "a drawing of {a}", "{n} emoji", "an illustration of {a}"),
     "cartoon": ("a cartoon of {a}", "an emoji of {a}", "a drawing of {a}", "{n} emoji"),
@@ -42,9 +49,19 @@ def weighted(groups: Iterable[tuple[float, Sequence[str]]]) -> Captions:
     return [(round(weight / total, 4), text) for text, weight in found.items()]
 
 
-def of_single(concept: Concept, style: str, keywords: Sequence[str] = ()) -> Captions:
-    """One thing on white: its names (55 %), style and name (25 %), the background, synonyms, keywords."""
+def of_single(concept: Concept, style: str, keywords: Sequence[str] = (), say_style: bool = False) -> Captions:
+    """One thing on white: its names (55 %), style and name (25 %), the background, synonyms, keywords.
+
+    say_style: the style and any name, and nothing else, where another style is what a thing is drawn in unless asked.
+    """
     first = concept.names[0]
+    if say_style:
+        templates = STYLES[style]
+        return weighted(
+            (weight, [template.format(a=name.full, n=name.text) for template in templates])
+            for weight, names in ((0.8, concept.names), (0.2, concept.synonyms))
+            for name in names
+        )
     groups: list[tuple[float, Sequence[str]]] = [
         (0.15, [first.full]),
         (0.30, [name.full for name in concept.names]),

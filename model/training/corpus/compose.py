@@ -45,15 +45,18 @@ class Picture:
     split: str = "train"
 
 
-def single(drawing: Drawing) -> Picture:
-    """A drawing alone, large, in the middle of a white canvas."""
+def single(drawing: Drawing, say_style: bool = False) -> Picture:
+    """A drawing alone, large, in the middle of a white canvas.
+
+    say_style: each of its captions says how it is drawn, and its kind is "styled": no other text asks for it.
+    """
     concept = drawing.concept
     texts = (
         captions.of_recoloured(concept.names[0], drawing.style, drawing.colour)
         if drawing.colour
-        else captions.of_single(concept, drawing.style, drawing.keywords)
+        else captions.of_single(concept, drawing.style, drawing.keywords, say_style)
     )
-    kind = "recolour" if drawing.colour else "single"
+    kind = "recolour" if drawing.colour else "styled" if say_style else "single"
     return Picture(
         drawing.key, kind, concept.slug, texts, drawing, ((drawing.key, _WHOLE),), WHITE, concept.mirror, contrast=0.02
     )
