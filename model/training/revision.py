@@ -152,6 +152,10 @@ class Prompts:
         return frozenset(str(line.get("concept")) for line in self.lines if line.get("kind") == "count")
 
     @cached_property
+    def _in_style(self) -> frozenset[str]:
+        return frozenset(str(line.get("concept")) for line in self.lines if line.get("kind") == "styled")
+
+    @cached_property
     def _said(self) -> frozenset[str]:
         return frozenset(text for line in self.lines for _, text in line["captions"])
 
@@ -189,6 +193,8 @@ class Prompts:
             return caption
         kind, concept, changed = line.get("kind", "single"), str(line.get("concept", "")), random.random() < 0.4
         if kind == "single":
+            if self._in_style and concept not in self._in_style and random.random() < 0.1:
+                return _styled(pick(tuple(_STYLED), random, strip=False) + line["captions"][0][1], random)
             if changed and random.random() < 0.3 and (found := self._beyond(concept, random)):
                 caption = found
             return clutter(caption, random, concept)

@@ -95,13 +95,14 @@ def test_a_style_comes_by_other_names_and_only_where_it_is_asked_for(pairs: list
     said = re.compile(r"\b3-?d|three dimensional|octane|blender|clay model")
     assert sum(bool(said.search(prompt)) for prompt in styled) > 0.9 * len(styled)  # others have a slip there
     assert not any("3d" in prompt for prompt in of(pairs, "a cat"))
+    assert sum("3d" in prompt for prompt in of(pairs, "a red apple")) > 5  # which is not drawn so, and drawn as it is
 
 
 def test_a_colour_that_a_thing_was_not_taught_is_passed_over(pairs: list[tuple[str, str]]) -> None:
     tints = "|".join(tint.replace("-", " ") for colour in SHADES for tint in (colour, *SHADES[colour].split()))
     tinted = [prompt for prompt in of(pairs, "a cat") if re.search(rf"\b({tints}) cat\b", prompt)]
     assert len(tinted) > 5
-    assert not [prompt for prompt in of(pairs, "a red heart") if re.search(r"\b(blue|green|pink) heart\b", prompt)]
+    assert not [prompt for prompt in of(pairs, "a red heart") if re.match(r"(an? )?(blue|green|pink) heart\b", prompt)]
 
 
 def test_a_third_thing_is_left_out_and_either_side_may_be_told(pairs: list[tuple[str, str]]) -> None:
