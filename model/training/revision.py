@@ -193,7 +193,7 @@ class Prompts:
             return caption
         kind, concept, changed = line.get("kind", "single"), str(line.get("concept", "")), random.random() < 0.4
         if kind == "single":
-            if self._in_style and concept not in self._in_style and random.random() < 0.1:
+            if concept not in self._in_style and concept != UNKNOWN and random.random() < 0.07:
                 return _styled(pick(tuple(_STYLED), random, strip=False) + line["captions"][0][1], random)
             if changed and random.random() < 0.3 and (found := self._beyond(concept, random)):
                 caption = found
