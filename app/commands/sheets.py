@@ -59,10 +59,7 @@ PROMPTS = {
         for colour in ("blue", "green", "pink", "black")
     ),
     "styles": tuple(
-        text
-        for first in range(0, len(STYLED), 8)
-        for style in ("{}", "a 3d render of {}")
-        for text in map(style.format, STYLED[first : first + 8])
+        f"{style}{thing}" for row in (STYLED[:8], STYLED[8:]) for style in ("", "a 3d render of ") for thing in row
     ),
     "colours": tuple(
         f"{colour} {shape}"

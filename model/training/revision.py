@@ -17,7 +17,7 @@ import numpy as np
 
 from model.reviser import plain
 from model.training.clutter import UNKNOWN, clutter, described, pick, unknown
-from model.training.corpus.captions import NUMBERS, plural
+from model.training.corpus.captions import NUMBERS, STYLES, plural
 from model.training.corpus.concepts import Name, article, everyday, evocations, kinds
 from model.training.data import sample_caption
 
@@ -60,16 +60,15 @@ _JOINED = {
     " below ": (" beneath ", " underneath ", " placed under "),
     " and ": (" & ", " with ", " plus ", ", ", " along with ", " together with ", " near ", " alongside "),
 }
-_STYLED = {  # a style's first caption begins so; {a} is the thing with its article, {n} without
-    "a 3d render of ": (
-        "a 3d model of {a}", "3d {n}", "{a} in 3d style", "{a} rendered in 3d", "a three dimensional {n}",
-        "{a}, 3d art", "{a}, octane render", "{a}, blender render", "{a} rendered in blender", "a 3d icon of {a}",
-        "3d render {n}", "a 3d illustration of {a}", "a 3d picture of {a}", "a realistic 3d {n}", "{a}, 3d", "{n} 3d",
-        "a cute 3d {n}", "{a} as a 3d model", "{a} like in a 3d movie", "a 3d cartoon of {a}", "a clay model of {a}",
-        "a 3d print of {a}", "a 3d rendering of {a}", "a computer generated 3d image of {a}", "a 3-d {n}",
-        "a toy {n} in 3d",
-    ),
-}  # fmt: skip
+_IN_3D = (  # {a} is the thing with its article, {n} without
+    "a 3d model of {a}", "3d {n}", "{a} in 3d style", "{a} rendered in 3d", "a three dimensional {n}",
+    "{a}, 3d art", "{a}, octane render", "{a}, blender render", "{a} rendered in blender", "a 3d icon of {a}",
+    "3d render {n}", "a 3d illustration of {a}", "a 3d picture of {a}", "a realistic 3d {n}", "{a}, 3d", "{n} 3d",
+    "a cute 3d {n}", "{a} as a 3d model", "{a} like in a 3d movie", "a 3d cartoon of {a}", "a clay model of {a}",
+    "a 3d print of {a}", "a 3d rendering of {a}", "a computer generated 3d image of {a}", "a 3-d {n}",
+    "a toy {n} in 3d",
+)  # fmt: skip
+_RENDER = STYLES["3d"][0].format(a="", n="")  # how the first caption of a thing in 3d begins
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -97,15 +96,11 @@ def _placed(caption: str, random: np.random.Generator) -> str:
     return pick(forms, random)
 
 
-def _styled(caption: str, random: np.random.Generator) -> str:
-    """A thing in a style by other words, now and then on a ground or in a number that this style does not have."""
-    for beginning, forms in _STYLED.items():
-        if caption.startswith(beginning):
-            thing = caption.removeprefix(beginning)
-            said = pick(forms, random).format(a=thing, n=re.sub(r"^(an?|the) ", "", thing))
-            shade = pick(_TINTS, random)
-            return f"{said} on {article(shade)} {shade} background" if random.random() < 0.15 else said
-    return caption
+def _in_3d(thing: str, random: np.random.Generator) -> str:
+    """A thing in 3d by other words, now and then on a ground, which this style does not have."""
+    said = pick(_IN_3D, random).format(a=thing, n=re.sub(r"^(an?|the) ", "", thing))
+    shade = pick(_TINTS, random)
+    return f"{said} on {article(shade)} {shade} background" if random.random() < 0.15 else said
 
 
 def _slip(text: str, random: np.random.Generator) -> str:
@@ -194,12 +189,12 @@ class Prompts:
         kind, concept, changed = line.get("kind", "single"), str(line.get("concept", "")), random.random() < 0.4
         if kind == "single":
             if concept not in self._in_style and concept != UNKNOWN and random.random() < 0.07:
-                return _styled(pick(tuple(_STYLED), random, strip=False) + line["captions"][0][1], random)
+                return _in_3d(line["captions"][0][1], random)
             if changed and random.random() < 0.3 and (found := self._beyond(concept, random)):
                 caption = found
             return clutter(caption, random, concept)
-        if kind == "styled" and changed:
-            caption = _styled(line["captions"][0][1], random)
+        if kind == "styled" and changed and (first := line["captions"][0][1]).startswith(_RENDER):
+            caption = _in_3d(first.removeprefix(_RENDER), random)
         if kind == "background" and changed:
             caption = _placed(self._shaded(caption, random) if random.random() < 0.6 else caption, random)
         if kind == "count" and changed:

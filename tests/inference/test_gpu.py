@@ -9,8 +9,9 @@ import torch
 
 from model.checkpoints import Checkpoint
 from model.inference.engine import Engine
-from model.inference.sequence import Event, Failed, GenerationRequest, Painted, SamplingParams
+from model.inference.sequence import GenerationRequest, SamplingParams
 from tests.inference.conftest import CELLS, SIZE
+from tests.inference.test_engine import painted, run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 TYPES = (torch.float32, torch.bfloat16)
@@ -29,16 +30,6 @@ def request(checkpoint: Checkpoint, name: str, prompt: str, images: int = 1, **p
     return GenerationRequest(name, tuple(checkpoint.tokenizer.encode(prompt)), images, sampling)
 
 
-def painted(engine: Engine, requests: list[GenerationRequest]) -> dict[tuple[str, int], Painted]:
-    for one in requests:
-        engine.add(one)
-    events: list[Event] = []
-    while engine.has_work:
-        events += engine.step()
-    assert not [event for event in events if isinstance(event, Failed)]
-    return {(event.request_id, event.index): event for event in events if isinstance(event, Painted)}
-
-
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_a_picture_is_the_same_alone_and_in_a_crowd(small_there: Checkpoint, dtype: torch.dtype) -> None:
     engine = Engine(small_there, slots=12, device="cuda", dtype=dtype)
@@ -49,18 +40,19 @@ def test_a_picture_is_the_same_alone_and_in_a_crowd(small_there: Checkpoint, dty
         request(small_there, "three", "two green apples", images=3),
         request(small_there, "opening", "", opening=1.5),
     ]
-    alone = painted(engine, [mine])["mine", 0]
+    alone = painted(run(engine, [mine]))["mine", 0]
     assert len(alone.rgb) == SIZE * SIZE * 3
     for at in (0, 1, 3):
-        together = painted(engine, [*others[:at], mine, *others[at:]])["mine", 0]
-        assert (together.tokens, together.rgb) == (alone.tokens, alone.rgb)
+        pictures = painted(run(engine, [*others[:at], mine, *others[at:]]))
+        assert len(pictures) == 6
+        assert (pictures["mine", 0].tokens, pictures["mine", 0].rgb) == (alone.tokens, alone.rgb)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_outside_strict_mode_every_picture_comes(small_there: Checkpoint, dtype: torch.dtype) -> None:
     engine = Engine(small_there, slots=12, device="cuda", dtype=dtype, strict=False)
     engine.warm_up()
-    pictures = painted(engine, [request(small_there, "many", "a red apple", images=9)])
+    pictures = painted(run(engine, [request(small_there, "many", "a red apple", images=9)]))
     assert len(pictures) == 9
     assert all(len(picture.tokens) == 2 * CELLS for picture in pictures.values())
 

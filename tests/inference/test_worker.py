@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from model.checkpoints import Checkpoint, save
 from model.inference import worker
@@ -179,7 +180,7 @@ def test_damaged_weights_are_told_in_one_line(folder: Path, options: WorkerOptio
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"device": "cuda:77"}, "device: 'cuda:77', and this machine has "),
+        ({"device": "cuda:77"}, f"device: 'cuda:77', and this machine has {torch.cuda.device_count()}"),
         ({"device": "abacus"}, "device: 'abacus' is none of auto, cpu"),
         ({"device": "mps"}, "device: 'mps' is none of"),
         ({"dtype": "int3"}, "dtype: 'int3' is none of auto, float32, bfloat16"),

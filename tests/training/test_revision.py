@@ -16,7 +16,7 @@ from model.inference.writing import say
 from model.tokenizer import Tokenizer
 from model.training import train_reviser
 from model.training.clutter import UNKNOWN
-from model.training.corpus.captions import of_background, of_count, of_pair, of_single
+from model.training.corpus.captions import of_background, of_count, of_pair, of_single, of_styled
 from model.training.corpus.concepts import everyday, kinds
 from model.training.loop import LoopOptions
 from model.training.remembered import KINDS, Remembering, everyday_lines, everyday_prompts, remember
@@ -34,7 +34,7 @@ def line(kind: str, concept: str, captions: list[tuple[float, str]]) -> dict[str
 
 LINES = [
     *(line("single", thing.slug, of_single(thing, "flat")) for thing in (CAT, APPLE, HEART, NOBODY)),
-    line("styled", CAT.slug, of_single(CAT, "3d", say_style=True)),
+    line("styled", CAT.slug, of_styled(CAT, "3d")),
     line("background", CAT.slug, of_background(CAT.names[0], "blue")),
     line("count", CAT.slug, of_count(CAT.names[0], 3)),
     line("count", APPLE.slug, of_count(APPLE.names[0], 5)),

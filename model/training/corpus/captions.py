@@ -49,19 +49,18 @@ def weighted(groups: Iterable[tuple[float, Sequence[str]]]) -> Captions:
     return [(round(weight / total, 4), text) for text, weight in found.items()]
 
 
-def of_single(concept: Concept, style: str, keywords: Sequence[str] = (), say_style: bool = False) -> Captions:
-    """One thing on white: its names (55 %), style and name (25 %), the background, synonyms, keywords.
+def of_styled(concept: Concept, style: str) -> Captions:
+    """The style and any name, and nothing else: a thing that is drawn in another style unless this one is asked for."""
+    return weighted(
+        (weight, [template.format(a=name.full, n=name.text) for template in STYLES[style]])
+        for weight, names in ((0.8, concept.names), (0.2, concept.synonyms))
+        for name in names
+    )
 
-    say_style: the style and any name, and nothing else, where another style is what a thing is drawn in unless asked.
-    """
+
+def of_single(concept: Concept, style: str, keywords: Sequence[str] = ()) -> Captions:
+    """One thing on white: its names (55 %), style and name (25 %), the background, synonyms, keywords."""
     first = concept.names[0]
-    if say_style:
-        templates = STYLES[style]
-        return weighted(
-            (weight, [template.format(a=name.full, n=name.text) for template in templates])
-            for weight, names in ((0.8, concept.names), (0.2, concept.synonyms))
-            for name in names
-        )
     groups: list[tuple[float, Sequence[str]]] = [
         (0.15, [first.full]),
         (0.30, [name.full for name in concept.names]),

@@ -51,12 +51,12 @@ def single(drawing: Drawing, say_style: bool = False) -> Picture:
     say_style: each of its captions says how it is drawn, and its kind is "styled": no other text asks for it.
     """
     concept = drawing.concept
-    texts = (
-        captions.of_recoloured(concept.names[0], drawing.style, drawing.colour)
-        if drawing.colour
-        else captions.of_single(concept, drawing.style, drawing.keywords, say_style)
-    )
-    kind = "recolour" if drawing.colour else "styled" if say_style else "single"
+    if drawing.colour:
+        kind, texts = "recolour", captions.of_recoloured(concept.names[0], drawing.style, drawing.colour)
+    elif say_style:
+        kind, texts = "styled", captions.of_styled(concept, drawing.style)
+    else:
+        kind, texts = "single", captions.of_single(concept, drawing.style, drawing.keywords)
     return Picture(
         drawing.key, kind, concept.slug, texts, drawing, ((drawing.key, _WHOLE),), WHITE, concept.mirror, contrast=0.02
     )
