@@ -191,7 +191,7 @@ def train_transformer(
         Option(
             min=0.0,
             help="Learning rate of the hidden matrices.",
-            show_default="0.02; with --start 0.01",
+            show_default="0.02; with --start 0.003",
             rich_help_panel=LEARNING,
         ),
     ] = None,
@@ -284,7 +284,16 @@ def train_transformer(
     ] = None,
     preserve_share: Annotated[
         float, Option(min=0.0, max=1.0, help="Share of the samples for them.", rich_help_panel=LEARNING)
-    ] = 0.3,
+    ] = 0.4,
+    compose: Annotated[
+        bool,
+        Option(
+            "--compose",
+            help="Cut out what stands alone on a plain ground, and learn it also on other colours, several times, and "
+            "beside what is preserved: of a folder of at most 2000 pictures.",
+            rich_help_panel=DATA,
+        ),
+    ] = False,
     prompt: Annotated[
         list[str] | None,
         Option(help="Of the sample sheets (repeat).", show_default="24 common things", rich_help_panel=RUN),
@@ -312,12 +321,14 @@ def train_transformer(
         raise typer.BadParameter(f"{vocabulary}, and --start brings its own tokenizer", param_hint="--vocabulary")
     if preserve is not None and start is None:
         raise typer.BadParameter("needs --start: a new model has nothing to preserve", param_hint="--preserve")
+    if compose and stream:
+        raise typer.BadParameter("reads a whole folder, which --stream does not", param_hint="--compose")
     begun = find_start(start) if start else None
     options = TransformerOptions(
         tuple(data),
         loop.options(going_on=start is not None),
         preset(preset_name, TRANSFORMER_PRESETS, start),
-        muon_lr=muon_lr if muon_lr is not None else 0.01 if start else 0.02,
+        muon_lr=muon_lr if muon_lr is not None else 0.003 if start else 0.02,
         adam_lr=adam_lr if adam_lr is not None else 1.5e-3 if start else 3e-3,
         weight_decay=weight_decay,
         null_captions=null_captions,
@@ -334,6 +345,7 @@ def train_transformer(
         sampling=begun.sampling if begun else SamplingDefaults(),
         preserve=read_prompts(preserve) if preserve else (),
         preserve_share=preserve_share,
+        compose=compose,
         fused=fused,
         cache=cache,
         rules=rules.rules(),

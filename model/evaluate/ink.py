@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from model.training.corpus.drawing import PAD, SIZE
+from model.training.corpus.pieces import Mask, at_edges, pieces
 from model.training.corpus.shapes import COLOURS
 
 FRAME = 4  # pixels along the edges that are looked at for the ground
@@ -21,7 +22,6 @@ SPECK = 0.15  # a piece smaller than this share of the largest one is a detail o
 LEAST = 0.002  # of the picture's pixels: smaller pieces are never counted
 
 Colour = tuple[int, int, int]
-Mask = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[Any]
 
 
@@ -64,38 +64,6 @@ def ink(image: Image.Image) -> Mask:
     return mask
 
 
-def pieces(mask: Mask) -> npt.NDArray[np.int32]:
-    """(h, w) True or False -> (h, w): 0 where False, 1, 2, ... for each connected piece (8 neighbours).
-
-    Runs of each row are joined to the runs they touch in the row above (Rosenfeld and Pfaltz 1966, on runs).
-    """
-    parent: list[int] = [0]
-
-    def root(label: int) -> int:
-        while parent[label] != label:
-            parent[label] = parent[parent[label]]
-            label = parent[label]
-        return label
-
-    labels = np.zeros(mask.shape, dtype=np.int32)
-    above: list[tuple[int, int, int]] = []
-    for y, row in enumerate(mask):
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], row.view(np.int8), [0]))))
-        here = []
-        for start, end in edges.reshape(-1, 2).tolist():
-            touching = [root(label) for first, last, label in above if first <= end and last >= start]
-            label = min(touching, default=len(parent))
-            if not touching:
-                parent.append(label)
-            for other in touching:
-                parent[other] = label
-            labels[y, start:end] = label
-            here.append((start, end, label))
-        above = here
-    roots = np.array([root(label) for label in range(len(parent))])
-    return np.unique(roots, return_inverse=True)[1].astype(np.int32)[labels]
-
-
 def count(image: Image.Image) -> int:
     """How many pieces stand on the ground, details and dirt left out."""
     sizes = np.bincount(pieces(ink(image)).ravel())[1:]
@@ -122,7 +90,7 @@ def cut_out(image: Image.Image) -> Image.Image | None:
     if found is None:
         return None
     labels = pieces(~mask)
-    outside = np.unique(np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1])))
+    outside = at_edges(labels)
     pixels = np.array(image.convert("RGB"))
     pixels[np.isin(labels, outside[outside > 0])] = 255
     thing = Image.fromarray(pixels).crop(found)

@@ -21,7 +21,9 @@ from model.checkpoints import Checkpoint
 from model.errors import DalleError, DataError
 from model.inference.engine import Engine
 from model.inference.sequence import Failed, GenerationRequest, Painted, SamplingParams
+from model.training.data import Pixels
 from model.training.examples import MEASURED, Example, Examples
+from model.vae import VAE
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,18 @@ def draw_once(
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, prompts=np.array(prompts), tokens=np.stack([e.image for e in found]).astype(np.uint16))
     partial.replace(path)
+    return found
+
+
+@torch.no_grad()
+def pictures_of(drawn: Sequence[Example], vae: VAE) -> list[tuple[str, Pixels]]:
+    """Each of these drawings, with what it was drawn for: (256, 256, 3) RGB."""
+    grid, device = vae.config.grid, next(vae.parameters()).device
+    found: list[tuple[str, Pixels]] = []
+    for example in drawn:
+        pixels = vae.decode(torch.from_numpy(example.image).view(1, grid, grid).to(device))[0]
+        array = (pixels.permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy()
+        found.append((example.captions[0][1], array))
     return found
 
 

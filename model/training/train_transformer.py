@@ -34,9 +34,10 @@ from model.tokenizer import Tokenizer
 from model.training.ahead import moved
 from model.training.clutter import UNKNOWN, clutter
 from model.training.clutter import texts as clutter_texts
+from model.training.corpus.own import check, compose_once
 from model.training.cross_entropy import linear_cross_entropy
 from model.training.data import sample_caption
-from model.training.examples import Examples, Ids, find_examples, padded
+from model.training.examples import Example, Examples, Ids, find_examples, padded
 from model.training.filters import RULES, Rules
 from model.training.loop import (
     LoopOptions,
@@ -50,7 +51,7 @@ from model.training.loop import (
 )
 from model.training.loop import train as run_loop
 from model.training.optimizers import matrices_and_rest, muon_and_adamw
-from model.training.preserve import PreservingExamples, draw_once
+from model.training.preserve import PreservingExamples, draw_once, pictures_of
 from model.training.selection import Selection
 from model.transformer import Transformer
 from model.transformer.transformer import through
@@ -97,7 +98,8 @@ class TransformerOptions:
     prompts: tuple[str, ...] = PROMPTS  # of the sample sheets
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)  # of the sheets, and of what is preserved
     preserve: tuple[str, ...] = ()  # prompts that the start draws itself, so as not to forget them
-    preserve_share: float = 0.3  # of the samples: these drawings
+    preserve_share: float = 0.4  # of the samples: these drawings
+    compose: bool = False  # what stands alone on a plain ground also on colours, several times, and beside other things
     fused: bool | None = None  # compile the blocks and the image loss; None for on a GPU, where that is possible
     cache: Path = Path("data/prepared")
     rules: Rules = RULES  # what is fit to train on
@@ -310,18 +312,41 @@ def _all_texts(examples: Examples, options: TransformerOptions) -> Iterator[str]
         yield from clutter_texts()
 
 
+def _whole(options: TransformerOptions, vae: VAE, words: Tokenizer, transformer: Transformer) -> Checkpoint:
+    """With what it takes to paint."""
+    config = CheckpointConfig("training", "", vae.config, transformer.config, options.sampling)
+    return Checkpoint(config, words, vae, transformer, Path())
+
+
 def train(
     options: TransformerOptions, vae: VAE, tokenizer: Tokenizer | None = None, start: Transformer | None = None
 ) -> tuple[Transformer, Tokenizer]:
     """Train, or go on training, in `options.loop.out`; returns the averaged transformer and the tokenizer.
 
     tokenizer: one is trained on the captions when not given. start: weights to begin from, for fine-tuning.
-    Raises DataError, and PromptTooLong for a prompt to preserve.
+    preserve needs both. Raises DataError, and PromptTooLong for a prompt to preserve.
     """
-    place = find_place(options.loop)
-    examples = find_examples(options, vae, place)
-    folder = options.loop.out
+    place, folder = find_place(options.loop), options.loop.out
     folder.mkdir(parents=True, exist_ok=True)
+    if options.compose:
+        check(options.data)
+    examples = None if options.compose else find_examples(options, vae, place)
+    drawn: list[Example] = []
+    if options.preserve:
+        if start is None or tokenizer is None:
+            raise DataError("preserve: prompts, and no start; a new model has nothing to preserve")
+        begun = _whole(options, vae, tokenizer, start)
+        with first_goes_first(place):
+            path = folder / "preserved.npz"
+            drawn = draw_once(begun, options.preserve, place.device, options.loop.seed, path)
+    if examples is None:
+        beside = partial(pictures_of, drawn, vae)
+        with first_goes_first(place):
+            made = compose_once(options.data, folder / "composed", beside, options.rules, options.loop.seed)
+        options = replace(options, data=(made,), rules=replace(options.rules, near=False))
+        examples = find_examples(options, vae, place)
+    if drawn:
+        examples = PreservingExamples(examples, drawn, options.preserve_share)
     saved = folder / "tokenizer.json"
     with first_goes_first(place):
         words = tokenizer or (
@@ -337,18 +362,6 @@ def train(
     if place.first:
         write_config(folder, model.config)
 
-    def whole(transformer: Transformer) -> Checkpoint:
-        config = CheckpointConfig("training", "", vae.config, transformer.config, options.sampling)
-        return Checkpoint(config, words, vae, transformer, Path())
-
-    if options.preserve:
-        if start is None:
-            raise DataError("preserve: prompts, and no start; a new model has nothing to preserve")
-        with first_goes_first(place):
-            path = folder / "preserved.npz"
-            drawn = draw_once(whole(start), options.preserve, place.device, options.loop.seed, path)
-        examples = PreservingExamples(examples, drawn, options.preserve_share)
-
     batches = Batches(examples, words, options, model.config)
     hidden, rest = matrices_and_rest(model, TABLES)
     fused = options.fused if options.fused is not None else place.device.type == "cuda"
@@ -361,7 +374,7 @@ def train(
     def sample(average: nn.Module, path: Path) -> None:
         assert isinstance(average, Transformer)
         if options.prompts:
-            sample_sheet(whole(average), options.prompts).save(path)
+            sample_sheet(_whole(options, vae, words, average), options.prompts).save(path)
 
     run = Run(
         model=model,

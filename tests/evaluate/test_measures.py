@@ -13,6 +13,7 @@ from model.evaluate import ink
 from model.evaluate.estimates import mean, proportion
 from model.evaluate.fidelity import CodeCounts, psnr, ssim
 from model.training.corpus.drawing import PAD, SIZE
+from model.training.corpus.pieces import pieces
 from model.training.corpus.shapes import COLOURS
 
 
@@ -142,15 +143,15 @@ def test_details_and_dirt_are_not_counted() -> None:
 def test_pieces_that_touch_by_a_corner_are_one_and_a_spiral_too() -> None:
     corner = np.zeros((6, 6), dtype=bool)
     corner[:3, :3] = corner[3:, 3:] = True
-    assert ink.pieces(corner).max() == 1
+    assert pieces(corner).max() == 1
     u = np.zeros((9, 9), dtype=bool)
     u[:, 0] = u[:, 8] = u[:, 4] = True  # three columns, joined at the bottom
-    assert ink.pieces(u).max() == 3
+    assert pieces(u).max() == 3
     u[8] = True
-    assert ink.pieces(u).max() == 1
+    assert pieces(u).max() == 1
     spiral = np.zeros((9, 9), dtype=bool)
     spiral[0] = spiral[:, 8] = spiral[8] = spiral[2:, 0] = spiral[2, :7] = spiral[2:7, 6] = True
-    assert ink.pieces(spiral).max() == 1
+    assert pieces(spiral).max() == 1
 
 
 def flood(mask: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> int:
@@ -172,7 +173,7 @@ def test_pieces_are_those_found_by_walking() -> None:
     random = np.random.default_rng(5)
     for density in (0.2, 0.35, 0.5, 0.7):
         mask = random.random((30, 40)) < density
-        labels = ink.pieces(mask)
+        labels = pieces(mask)
         assert len(np.unique(labels[mask])) == flood(mask) == labels.max()
         assert not labels[~mask].any()
 

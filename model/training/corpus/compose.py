@@ -17,7 +17,7 @@ from .drawing import PAD, WHITE, Box, Colour
 from .shapes import COLOURS, SHAPES, far_apart, shape_svg
 from .source import Drawing
 
-_WHOLE: Box = (PAD, PAD, 1 - PAD, 1 - PAD)
+WHOLE: Box = (PAD, PAD, 1 - PAD, 1 - PAD)  # where a thing stands that is alone
 # Things that stand together without looking odd, and are told apart when there are several.
 _THINGS = frozenset(
     {"animal", "building", "clothes", "food", "music", "nature", "object", "plant", "sport", "travel", "vehicle"}
@@ -58,7 +58,7 @@ def single(drawing: Drawing, say_style: bool = False) -> Picture:
     else:
         kind, texts = "single", captions.of_single(concept, drawing.style, drawing.keywords)
     return Picture(
-        drawing.key, kind, concept.slug, texts, drawing, ((drawing.key, _WHOLE),), WHITE, concept.mirror, contrast=0.02
+        drawing.key, kind, concept.slug, texts, drawing, ((drawing.key, WHOLE),), WHITE, concept.mirror, contrast=0.02
     )
 
 

@@ -50,7 +50,8 @@ def _visible_box(image: Image.Image) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _crop(image: Image.Image) -> Image.Image:
+def crop(image: Image.Image) -> Image.Image:
+    """To what is visible, its longer side 256. Raises RenderError."""
     left, top, right, bottom = _visible_box(image)
     return fit(image.crop((int(left), int(top), int(right), int(bottom))), SIZE, SIZE)
 
@@ -62,14 +63,14 @@ def ink_of_svg(svg: str) -> Image.Image:
     longer = max(right - left, bottom - top)
     if longer < 0.8 * SIZE:  # a small thing on a large page: draw it again, larger
         image = _png(svg, min(_LARGEST, int(_RENDERED * SIZE / longer)))
-    return _crop(image)
+    return crop(image)
 
 
 def ink_of_file(path: Path) -> Image.Image:
     """A raster file with transparency -> ink. Raises RenderError."""
     try:
         with Image.open(path) as image:
-            return _crop(image.convert("RGBA"))
+            return crop(image.convert("RGBA"))
     except OSError as error:
         raise RenderError("not decoded") from error
 

@@ -1,0 +1,257 @@
+"""Somebody's own pictures: things are cut out of plain grounds, and put together with others."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+from typer.testing import CliRunner
+
+from app.cli import app
+from model.errors import DataError
+from model.evaluate.ink import count as count_things
+from model.training.corpus import own
+from model.training.corpus.concepts import Name
+from model.training.corpus.cutout import cut_out, ground_of
+from model.training.corpus.drawing import RenderError, paint
+from model.training.corpus.naming import thing_in
+from tests.training.zorbs import BODIES, draw, zorb
+
+Made = dict[str, tuple[npt.NDArray[np.uint8], dict[str, Any]]]
+PINK, BLUE = (255, 205, 222), (30, 60, 160)
+INSET = (0.08, 0.08, 0.92, 0.92)
+
+
+def on(ground: tuple[int, int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
+    return np.asarray(zorb(BODIES["teal"], ground, np.random.default_rng(seed)))
+
+
+def read(folder: Path) -> Made:
+    """Key -> picture, and what its .json says."""
+    found: dict[str, dict[str, bytes]] = {}
+    for shard in sorted(folder.glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                key, _, ending = member.name.partition(".")
+                file = tar.extractfile(member)
+                assert file is not None
+                found.setdefault(key, {})[ending] = file.read()
+    return {
+        key: (np.asarray(Image.open(BytesIO(parts["webp"])).convert("RGB")), json.loads(parts["json"]))
+        for key, parts in found.items()
+    }
+
+
+@pytest.fixture
+def zorbs(tmp_path: Path) -> Path:
+    draw(tmp_path / "zorbs", 6)
+    return tmp_path / "zorbs"
+
+
+def test_a_thing_that_was_cut_out_looks_as_if_it_had_been_drawn_on_the_other_ground() -> None:
+    moved = np.asarray(paint(BLUE, [(cut_out(on(PINK)), INSET)])).astype(int)
+    drawn = np.asarray(paint(BLUE, [(cut_out(on(BLUE)), INSET)])).astype(int)
+    apart = np.abs(moved - drawn).max(2)
+    assert apart.mean() < 1
+    assert (apart > 60).mean() < 0.002  # no rim of pink
+    assert (drawn[100:160, 100:160] == 255).all(2).sum() > 100  # the eye is white, and was not taken for a ground
+
+
+def drawn(ground: Any, *parts: tuple[str, tuple[int, int, int, int], dict[str, Any]]) -> Image.Image:
+    """Ellipses, rectangles and lines on a plain ground, drawn four times as large and shrunk."""
+    image = Image.new("RGB", (1024, 1024), ground)
+    canvas = ImageDraw.Draw(image)
+    for kind, box, how in parts:
+        getattr(canvas, kind)([4 * value for value in box], **how)
+    return image.resize((256, 256), Image.Resampling.LANCZOS)
+
+
+def test_only_what_stands_on_a_plain_ground_is_cut_out() -> None:
+    assert ground_of(on(PINK)) == PINK
+    ball = ("ellipse", (60, 60, 190, 190), {"fill": "red"})
+    shadow = drawn("white", ("ellipse", (50, 170, 210, 215), {"fill": "gray"})).filter(ImageFilter.GaussianBlur(8))
+    ImageDraw.Draw(shadow).ellipse((60, 60, 190, 190), fill="red")
+    faults = {
+        "on no plain ground": [
+            Image.radial_gradient("L").convert("RGB"),
+            drawn("white", ("rectangle", (2, 2, 253, 253), {"fill": "gray"})),
+        ],
+        "blank": [drawn("white"), drawn("white", ("ellipse", (120, 120, 130, 130), {"fill": "red"}))],
+        "small": [drawn("white", ("rectangle", (100, 100, 150, 150), {"fill": "red"}))],
+        "in several pieces": [
+            drawn("white", *(("ellipse", (x, 60, x + 90, 150), {"fill": "red"}) for x in (20, 140))),
+        ],
+        "a shadow, or hardly another": [
+            shadow,
+            drawn("white", ("rectangle", (60, 60, 190, 190), {"fill": (246, 246, 246)}),
+                  ("rectangle", (60, 100, 190, 150), {"fill": "red"})),
+        ],
+    }  # fmt: skip
+    for fault, pictures in faults.items():
+        for picture in pictures:
+            with pytest.raises(RenderError, match=fault):
+                cut_out(np.asarray(picture))
+    specked = drawn("white", ball, ("rectangle", (4, 4, 12, 12), {"fill": "black"}))
+    assert cut_out(np.asarray(specked)).size == cut_out(np.asarray(drawn("white", ball))).size
+
+
+def test_holes_and_outlines() -> None:
+    ring = drawn(PINK, ("ellipse", (60, 60, 200, 200), {"outline": (40, 80, 200), "width": 120}))
+    assert paint(BLUE, [(cut_out(np.asarray(ring)), INSET)]).getpixel((128, 128)) == BLUE
+    for ground in ("white", PINK, (200, 200, 200)):
+        card = drawn(ground, ("rectangle", (60, 70, 190, 170), {"fill": "white", "outline": (30, 30, 30), "width": 8}))
+        pasted = np.asarray(paint(PINK, [(cut_out(np.asarray(card)), INSET)])).astype(int)
+        dark = (pasted.max(2) < 120).any(1)
+        assert dark[:128].any() and dark[128:].any(), ground  # noqa: PT018 - above and below
+        assert (pasted[128, 100:150] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("caption", "name"),
+    [
+        ("a zorb", Name("zorb", "a")),
+        ("An orange zorb on a light blue background.", Name("orange zorb", "an")),
+        ("zorb, pink background", Name("zorb", "a")),
+        ("A photo of a red mug", Name("red mug", "a")),
+        ("the Eiffel tower", Name("Eiffel tower", "the")),
+        ("my dog", Name("my dog")),
+        ("grapes", Name("grapes")),
+        ("two zorbs", None),
+        ("a zorb and a cat", None),
+        ("a zorb, a cat", None),
+        ("a zorb that is looking out of the window", None),
+        ("a", None),
+        ("a teal zorb on white background", Name("teal zorb", "a")),
+        ("a mug isolated on a plain, white background", Name("mug", "a")),
+        ("a zorb on pink", Name("zorb", "a")),
+        ("One zorb", Name("zorb", "a")),
+        ("Red mug.", Name("red mug", "a")),
+        ("Rex", Name("Rex")),
+        ("Dave's dog", Name("Dave's dog")),
+        ("a small zorb in the corner", None),
+        ("a cat sitting", None),
+        ("a few zorbs", None),
+        ("a zorb & a cat", None),
+    ],
+)
+def test_the_thing_in_a_caption(caption: str, name: Name | None) -> None:
+    assert thing_in(caption) == name
+
+
+def test_what_is_made_of_a_folder(zorbs: Path, tmp_path: Path) -> None:
+    Image.radial_gradient("L").save(zorbs / "glow.png")
+    (zorbs / "glow.txt").write_text("a glow")
+    zorb(BODIES["teal"], (255, 255, 255), np.random.default_rng(9)).save(zorbs / "many.png")
+    (zorbs / "many.txt").write_text("two teal zorbs and a lamp")
+    cat = np.asarray(zorb((90, 60, 30), (255, 255, 255), np.random.default_rng(5)))
+    beside = [("a cat", cat), ("two cats", cat), ("a cat on a blue background", cat), ("a fog", np.full_like(cat, 255))]
+    summary = own.compose([zorbs], tmp_path / "out", grounds=2, numbers=4, pairs=3, beside=beside)
+    made = read(tmp_path / "out")
+
+    # eight pictures, one of them held out; a thing on five of the other seven
+    assert summary.whole == {"on no plain ground": 1, "the caption names no single thing": 1}
+    assert summary.things == ["a purple zorb", "a teal zorb", "an orange zorb"]
+    assert sorted(summary.shards) == sorted(path.name for path in (tmp_path / "out").glob("*.tar"))
+    captions = {key: [text for _, text in meta["captions"]] for key, (_, meta) in made.items()}
+    held = [key for key, (_, meta) in made.items() if meta["split"] == "val"]
+    assert [captions[key] for key in held] == [["an orange zorb on a pink background"]]
+    kinds = {kind: [key for key in made if made[key][1]["kind"] == kind] for kind in summary.kinds}
+    assert {kind: len(keys) for kind, keys in kinds.items()} == summary.kinds
+    assert {kind: len(kinds[kind]) for kind in ("single", "background", "count")} == {
+        "single": 8, "background": 10, "count": 20
+    }  # fmt: skip
+
+    for key in kinds["count"]:
+        asked = next(number for number in range(2, 6) if f"times-{number}" in key)
+        assert count_things(Image.fromarray(made[key][0])) == asked, key
+        assert ("two", "three", "four", "five")[asked - 2] in captions[key][0]
+    for key in kinds["background"]:
+        colour = " ".join(captions[key][0].removesuffix(" background").split(" on a")[1].split()[-1:])
+        assert colour in key
+        assert (made[key][0][0, 0] != 255).any(), key
+    texts = {text for key in kinds["pair"] for text in captions[key]}
+    assert any("a cat" in text for text in texts)
+    assert not any("fog" in text or "cats" in text or "lamp" in text for text in texts)
+    alone = made["own-000000" if "own-000000" in held else kinds["single"][1]][0]
+    rows = np.flatnonzero((np.abs(alone.astype(int) - alone[0, 0]) > 40).any((1, 2)))
+    assert abs((rows[0] + rows[-1]) / 2 - 127.5) < 3  # in the middle, wherever it was
+
+
+def test_the_same_seed_makes_the_same_and_nothing_is_overwritten(zorbs: Path, tmp_path: Path) -> None:
+    for out in ("a", "b"):
+        own.compose([zorbs], tmp_path / out, seed=4)
+    own.compose([zorbs], tmp_path / "c", seed=5)
+    shards = {out: (tmp_path / out / "train-000000.tar").read_bytes() for out in "abc"}
+    assert shards["a"] == shards["b"] != shards["c"]
+    with pytest.raises(DataError, match="holds shards already"):
+        own.compose([zorbs], tmp_path / "a")
+
+
+def test_what_cannot_be_composed(zorbs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in zorbs.glob("*.txt"):
+        text.unlink()
+    with pytest.raises(DataError, match=r"zorbs: no picture is fit to train on: 6 pictures read.*'no caption': 6"):
+        own.compose([zorbs], tmp_path / "out")
+    monkeypatch.setattr(own, "_MOST", 5)
+    with pytest.raises(DataError, match="zorbs: 6 pictures; 5 at most"):
+        own.compose([zorbs], tmp_path / "out")
+
+
+def test_what_was_told_of_the_pictures_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    leaf = ("ellipse", (90, 60, 160, 190), {"fill": (30, 150, 40)})
+    told: list[tuple[str, list[Any], Any]] = [
+        ("val", [[0.3, "green stuff, a leaf"], [0.7, "a leaf"]], "white"),
+        ("train", ["a leaf"], "white"),
+        ("train", ["a leaf on the left"], "white"),
+        ("train", ["a snowball"], BLUE),
+    ]
+    for at, (split, captions, ground) in enumerate(told):
+        ball = ("ellipse", (60, 60, 190, 190), {"fill": (252, 252, 252)})
+        picture = drawn(ground, ball if ground != "white" else leaf)
+        moved = Image.new("RGB", picture.size, ground)
+        moved.paste(picture, (10 * at, 0))
+        moved.save(folder / f"{at}.png")
+        (folder / f"{at}.json").write_text(json.dumps({"captions": captions, "split": split, "concept": f"c{at}"}))
+    summary = own.compose([folder], tmp_path / "out", pairs=2, numbers=2)
+    made = read(tmp_path / "out")
+    assert summary.whole == {"the caption names no single thing": 1, "the same thing as another's": 1}
+    kept = {key: meta for key, (_, meta) in made.items() if meta["kind"] == "single"}
+    assert [meta["split"] for meta in kept.values()].count("val") == 1
+    assert {meta["concept"] for meta in kept.values()} == {"c0", "c1", "c2", "c3"}
+    others = [meta for _, meta in made.values() if meta["kind"] != "single"]
+    assert {meta["concept"] for meta in others} == {"c3"}  # one leaf is held out, the other is the same in the middle
+    assert {meta["kind"] for meta in others} == {"background"}  # a white thing is not put on white
+
+
+def test_training_on_it(zorbs: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red apple\na cat\n")
+    out = tmp_path / "mine"
+    command = ["train", "transformer", str(zorbs), "--compose", "--start", str(tiny_checkpoint),
+               "--preserve", str(tmp_path / "prompts.txt"), "--cache", str(tmp_path / "prepared"), "--out", str(out),
+               "--batch", "4", "--warmup", "1", "--report-every", "1", "--prompt", "a zorb"]  # fmt: skip
+    made = []
+    for steps in ("1", "2"):
+        done = CliRunner().invoke(app, [*command, "--steps", steps], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        made.append((out / "composed" / "train-000000.tar").stat().st_mtime_ns)
+    assert made[0] == made[1]  # composed once
+    prepared = next((tmp_path / "prepared").glob("*/captions.jsonl"))
+    lines = [json.loads(line) for line in prepared.read_text().splitlines()]
+    assert {line["kind"] for line in lines} == {"single", "background", "count", "pair"}
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2
+    (zorbs / "zorb01.txt").write_text("a yellow zorb")
+    changed = CliRunner().invoke(app, [*command, "--steps", "3"])
+    assert changed.exit_code != 0
+    assert "made of other pictures" in changed.output + str(changed.exception)
+    refused = CliRunner().invoke(app, [*command, "--stream"])
+    assert refused.exit_code == 2
+    assert "reads a whole folder" in refused.output
