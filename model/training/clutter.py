@@ -38,6 +38,11 @@ _ADJECTIVES = _phrases(
     quiet dirty clean new single simple detailed colourful bright dark soft round favourite
 """.replace(" ", "|")
 )
+_SUPERLATIVES = _phrases("""
+    cutest|prettiest|funniest|happiest|saddest|biggest|smallest|best|worst|coolest|loveliest|strangest|oldest|sweetest
+    laziest|scariest|silliest|most beautiful|most famous|most expensive|most amazing
+""")
+_OF_ALL = ("", "", " ever", " ever seen", " in the world", " of all", " you can think of", " in town", " i know")
 _ENDINGS = _phrases("""
     in the park|in the garden|in the forest|in the city|in the kitchen|on a table|on the beach|on the street
     at night|in space|in the sky|under the sea|in the mountains|in the desert|in the snow|in the rain|in the morning
@@ -51,6 +56,9 @@ _ENDINGS = _phrases("""
     made of paper|high quality|highly detailed|4k|8k resolution|masterpiece|trending on artstation|studio lighting
     soft light|cinematic|photorealistic|black and white photograph|vector art|and nothing else|please|thank you
     as fast as possible|that everybody likes|which nobody has seen before|, digital art|from above|from far away
+    by candlelight|in a storm|in the mist|lost at sea|that got lost|that lost a shoe|on the way home
+    heading for the coast|leaving for france tomorrow|going uphill|sliding down a hill
+    stuck in the mud|on holiday in rome|back from the moon
     in the distance|, very simple|, no text|in the middle of nowhere|, 1990s
 """)
 _JOINTS = _phrases("and|but|because|while|when|although|so|until|after|before|even if|, and then")  # of two clauses
@@ -80,9 +88,11 @@ def _invented(random: np.random.Generator) -> str:
 
 
 def described(caption: str, random: np.random.Generator) -> str:
-    """ "a cat" -> "a lonely cat", now and then "an orbivu cat"."""
-    adjective = _invented(random) if random.random() < 0.2 else pick(_ADJECTIVES, random)
-    first, _, rest = caption.partition(" ")
+    """ "a cat" -> "a lonely cat", now and then "an orbivu cat" or "the cutest cat ever"."""
+    kind, (first, _, rest) = random.random(), caption.partition(" ")
+    if 0.2 <= kind < 0.28 and first in ("a", "an") and rest and " on " not in rest:
+        return f"the {pick(_SUPERLATIVES, random)} {rest}{pick(_OF_ALL, random, strip=False)}"
+    adjective = _invented(random) if kind < 0.2 else pick(_ADJECTIVES, random)
     if first in ("a", "an") and rest:
         return f"{article(adjective)} {adjective} {rest}"
     return caption if first == "the" else f"{adjective} {caption}"
@@ -170,7 +180,8 @@ def _evoked(concept: str, random: np.random.Generator) -> str | None:
 
 def texts() -> Iterator[str]:
     """The words that `clutter` may put into a caption, but for invented ones, for a tokenizer to learn."""
-    yield from (*_OPENINGS, *_ADJECTIVES, *_ENDINGS, *_BEFORE, *_COLOURS, *_JOINTS, *_LINKS, *_ideas())
+    yield from (*_OPENINGS, *_ADJECTIVES, *_SUPERLATIVES, *_OF_ALL, *_ENDINGS)
+    yield from (*_BEFORE, *_COLOURS, *_JOINTS, *_LINKS, *_ideas())
     yield from (kind.full for of_one in kinds().values() for kind in of_one)
     yield from (text for section in ("nouns", "adjectives", "doings", "clauses") for text in ordinary(section))
 
