@@ -22,6 +22,14 @@ CALM: dict[str, Any] = {"reduced_motion": "reduce"}
 expect.set_options(timeout=1000 * SECONDS)
 
 
+LISTEN = """() => {
+    window.said = [];
+    const text = (change) => Array.from(change.addedNodes, (node) => node.textContent);
+    const hear = (changes) => said.push(...changes.flatMap(text));
+    new MutationObserver(hear).observe(document.getElementById("told"), { childList: true });
+}"""
+
+
 def ask(page: Page, prompt: str, n: int = 1) -> None:
     page.get_by_label("Prompt").fill(prompt)
     page.get_by_role("slider", name="Pictures").fill(str(n))
@@ -114,9 +122,10 @@ PIXELS = """async (image) => {
 
 def test_what_is_painted_is_told_where_it_is_another_text(open_page: Open, revising: Live) -> None:
     page = open_page(revising)
+    page.evaluate(LISTEN)  # it may be told for a moment only
     ask(page, KITTEN, n=3)
-    expect(page.locator("#told")).to_contain_text("Painting “a small orange cat”")
     stage(page, "done")
+    assert "Painting “a small orange cat”" in page.evaluate("said")
     expect(page.locator("#told")).to_have_text(re.compile(r"^3 pictures of “a small orange cat” in [\d.]+\ss$"))
     page.locator("#tiles .frame").first.click()
     expect(page.locator("#viewer-prompt")).to_have_text(KITTEN)
