@@ -17,7 +17,7 @@ from model.evaluate.drawings import Drawings, Line
 from model.evaluate.estimates import Estimate, mean
 from model.evaluate.fidelity import CodeCounts, psnr, ssim
 from model.evaluate.findings import Findings, NotMeasured, Section
-from model.training.prepare import to_tensor, vae_digest
+from model.training.prepare import to_bytes, to_tensor, vae_digest
 
 AT_ONCE = 8
 SHOWN = 10  # pictures of each set on the sheet
@@ -30,7 +30,7 @@ def tensor_of(pictures: Sequence[Image.Image], device: torch.device) -> Tensor:
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """(n, 3, h, w) in [0, 1] -> RGB pictures."""
-    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = to_bytes(images)
     return [Image.fromarray(picture) for picture in pixels]
 
 

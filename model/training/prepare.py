@@ -118,6 +118,11 @@ def home_of(data: Sequence[Path], rules: Rules) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:12]
 
 
+def held_out(pictures: int) -> int:
+    """How many of so many are held out, the last ones, where none names a split: 2 %, and at least one of several."""
+    return max(1, pictures // 50) if pictures > 1 else 0
+
+
 def prepare(data: Sequence[Path], folder: Path, rules: Rules = RULES) -> Prepared:
     """Read every picture of `data` once into `folder`, or take what an earlier call left there of the same files.
 
@@ -132,8 +137,7 @@ def prepare(data: Sequence[Path], folder: Path, rules: Rules = RULES) -> Prepare
         lines = [json.loads(line) for line in texts]
     images = np.memmap(home / "images.raw", dtype=np.uint8, mode="r").reshape(len(lines), 256, 256, 3)
     if not any("split" in line for line in lines):
-        held_out = max(1, len(lines) // 50)
-        for line in lines[-held_out:] if len(lines) > 1 else []:
+        for line in lines[len(lines) - held_out(len(lines)) :]:
             line["split"] = "val"
     return Prepared(home, images, lines)
 
@@ -146,6 +150,12 @@ def to_tensor(pictures: Bytes, device: torch.device | str = "cpu") -> Tensor:
 def to_floats(pictures: Tensor) -> Tensor:
     """The same of a tensor, on its device."""
     return pictures.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def to_bytes(pictures: Tensor) -> Bytes:
+    """The way back: (n, 3, h, w) floats in [0, 1] -> (n, h, w, 3) uint8, on the CPU."""
+    pixels: Bytes = (pictures * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
 
 
 def vae_digest(vae: VAE) -> str:

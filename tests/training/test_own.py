@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from model.training.corpus.concepts import Name
 from model.training.corpus.cutout import cut_out, ground_of
 from model.training.corpus.drawing import RenderError, paint
 from model.training.corpus.naming import thing_in
+from model.training.data import iterate
 from tests.training.zorbs import BODIES, draw, zorb
 
 Made = dict[str, tuple[npt.NDArray[np.uint8], dict[str, Any]]]
@@ -35,18 +34,7 @@ def on(ground: tuple[int, int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
 
 def read(folder: Path) -> Made:
     """Key -> picture, and what its .json says."""
-    found: dict[str, dict[str, bytes]] = {}
-    for shard in sorted(folder.glob("*.tar")):
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                key, _, ending = member.name.partition(".")
-                file = tar.extractfile(member)
-                assert file is not None
-                found.setdefault(key, {})[ending] = file.read()
-    return {
-        key: (np.asarray(Image.open(BytesIO(parts["webp"])).convert("RGB")), json.loads(parts["json"]))
-        for key, parts in found.items()
-    }
+    return {s.key: (s.image, {**s.meta, "captions": s.captions}) for s in iterate([folder])}
 
 
 @pytest.fixture

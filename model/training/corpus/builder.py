@@ -79,16 +79,22 @@ def _render(job: tuple[Drawing, Path]) -> tuple[str, str, str]:
         return "", "", str(fault)
 
 
+def painted(picture: Picture, inks: Mapping[str, Image.Image]) -> bytes:
+    """A picture as WebP; b"" when one of its drawings would not stand out from its background."""
+    placed = [(inks[key], box) for key, box in picture.placed]
+    if any(visible_share(ink, picture.background) < picture.contrast for ink, _ in placed):
+        return b""
+    return encode(paint(picture.background, placed))
+
+
 def _paint(job: tuple[Picture, dict[str, str]]) -> bytes:
-    """A picture as WebP; b"" when its ink would not stand out from its background."""
+    """`painted`, from the inks' files."""
     picture, inks = job
     loaded = {}
     for key, path in inks.items():
         with Image.open(path) as ink:
             loaded[key] = ink.convert("RGBA")
-    if any(visible_share(ink, picture.background) < picture.contrast for ink in loaded.values()):
-        return b""
-    return encode(paint(picture.background, [(loaded[key], box) for key, box in picture.placed]))
+    return painted(picture, loaded)
 
 
 class _Workers:
