@@ -43,6 +43,8 @@ def build(
         Path | None, Option(help="Only drawings of a file's things, one a line, as train transformer takes it.")
     ] = None,
     paired: Annotated[Path | None, Option(help="With --pairs: only a file's things are counted and paired.")] = None,
+    in_colours: Annotated[int, Option(min=0, max=10, help="Every drawing with one main colour in so many others.")] = 0,
+    dyed: Annotated[Path | None, Option(help="With --in-colours: only a file's things.")] = None,
     one_each: Annotated[bool, Option(help="One drawing a thing: by the first --source that has it.")] = False,
     say_style: Annotated[bool, Option(help="Captions of a thing alone always tell its style: a 3d cat.")] = False,
     kind: Annotated[list[str] | None, Option(help="Only this kind of picture (repeat).", show_default="all")] = None,
@@ -74,6 +76,8 @@ def build(
             pairs=pairs,
             concepts=read_concepts(concepts) if concepts else None,
             paired=read_concepts(paired) if paired else None,
+            in_colours=in_colours,
+            dyed=read_concepts(dyed) if dyed else None,
             one_each=one_each,
             say_style=say_style,
             kinds=kind or (),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GPU_SLOTS = 128  # a guided picture takes two: on a GPU many at once cost little more than few
 SECONDS_A_LINE = 60.0  # where stderr is no terminal, which shows no bar
-PART_NAMES = "vae, loss, concepts, background, counts, pairs, best_of, diversity, nearest"
+PART_NAMES = "vae, loss, concepts, background, counts, pairs, colours, best_of, diversity, nearest"
 
 Data = Annotated[list[Path] | None, Argument(metavar="DATA...", help="The corpus.", show_default="data/corpus")]
 Quick = Annotated[bool, Option("--quick", help="A few of everything: to see that it runs, not to compare.")]

@@ -22,7 +22,7 @@ COMMON = (
     "an owl", "a watermelon",
 )  # fmt: skip
 HARD = (
-    "a red cat", "a purple banana", "three rainbows", "a cat, a dog and a tree", "seven apples", "the word hello",
+    "a red cat and a blue dog", "three green apples", "three rainbows", "a cat, a dog and a tree", "seven apples", "the word hello",
     "a photograph of a street at night", "a man and his dog", "an astronaut riding a horse", "a map of the world",
     "two dogs on a blue background", "the inside of a kitchen",
 )  # fmt: skip
@@ -62,8 +62,8 @@ PROMPTS = {
         f"{style}{thing}" for row in (STYLED[:8], STYLED[8:]) for style in ("", "a 3d render of ") for thing in row
     ),
     "colours": tuple(
-        f"{colour} {shape}"
-        for shape in ("circle", "square", "heart", "star")
+        f"{colour} {thing}"
+        for thing in ("circle", "heart", "cat", "car", "umbrella", "dragon", "hat", "flower", "chair", "fish")
         for colour in ("a red", "an orange", "a yellow", "a green", "a blue", "a purple", "a pink", "a black")
     ),
     "counts": tuple(

@@ -51,7 +51,7 @@ class Paired:
     seen: bool | None = None
 
 
-def _split(findings: Findings, name: str, shown: Sequence[bool | None], hits: Sequence[bool]) -> None:
+def split(findings: Findings, name: str, shown: Sequence[bool | None], hits: Sequence[bool]) -> None:
     """The trials of what training saw and of what it did not, to be pooled."""
     for key, seen in ((f"seen_{name}", True), (f"unseen_{name}", False)):
         trials = [hit for was_shown, hit in zip(shown, hits, strict=True) if was_shown is seen]
@@ -110,8 +110,8 @@ def _grounded(context: Context, line: Line) -> tuple[int, str] | None:
     return next(((number, colour) for colour in GROUNDS if _on(name, colour) == line.caption), None)
 
 
-def _present(context: Context) -> int:
-    """At which place a thing must stand at least."""
+def present(context: Context) -> int:
+    """At which place a thing must stand at least to be there."""
     return max(1, len(context.things) // PRESENT)
 
 
@@ -121,7 +121,7 @@ def on_ground(
     """Of each picture of a task: the colour is right; the colour is right and the thing among the nearest."""
     right = [ink.background(picture) == task.colour for picture, task in zip(pictures, tasks, strict=True)]
     ranks = context.ranks(pictures, [task.thing for task in tasks])
-    return right, [hit and rank <= _present(context) for hit, rank in zip(right, ranks.tolist(), strict=True)]
+    return right, [hit and rank <= present(context) for hit, rank in zip(right, ranks.tolist(), strict=True)]
 
 
 def background(context: Context) -> Findings:
@@ -132,7 +132,7 @@ def background(context: Context) -> Findings:
     pictures = [row[0] for row in context.paint([task.prompt for task in tasks])]
     right, both = on_ground(context, pictures, tasks)
     findings = Findings(figures={"background": proportion(right), "background_both": proportion(both)})
-    _split(findings, "backgrounds", [task.seen for task in tasks], both)
+    split(findings, "backgrounds", [task.seen for task in tasks], both)
     others = [tasks[i] for i in context.others("backgrounds", len(tasks))]
     right_by_chance, both_by_chance = on_ground(context, pictures, others)
     findings.baseline(SHUFFLED, background=proportion(right_by_chance), background_both=proportion(both_by_chance))
@@ -147,11 +147,12 @@ def background(context: Context) -> Findings:
         f"{task.prompt}: {'right' if hit else ink.background(picture) or 'no plain ground'}"
         for task, hit, picture in zip(tasks, right, pictures, strict=True)
     ]
-    findings.sections.append(_section(context, "Backgrounds: the colour of the frame", pictures, captions))
+    findings.sections.append(section(context, "Backgrounds: the colour of the frame", pictures, captions))
     return findings
 
 
-def _section(context: Context, title: str, pictures: Sequence[Image.Image], captions: Sequence[str]) -> Section:
+def section(context: Context, title: str, pictures: Sequence[Image.Image], captions: Sequence[str]) -> Section:
+    """Some of the pictures, to look at."""
     shown = context.sample(title, list(zip(pictures, captions, strict=True)), SHOWN)
     return Section(title, [picture for picture, _ in shown], [caption for _, caption in shown])
 
@@ -203,7 +204,7 @@ def counts(context: Context) -> Findings:
     if real:
         findings.baseline(REAL, counts=proportion([ink.count(line.picture()) == n for line, n in real]))
     captions = [f"{prompt}: {seen}" for prompt, seen in zip(prompts, found, strict=True)]
-    findings.sections.append(_section(context, "Counts: pieces on the ground", pictures, captions))
+    findings.sections.append(section(context, "Counts: pieces on the ground", pictures, captions))
     return findings
 
 
@@ -283,7 +284,7 @@ def _see_pairs(context: Context, pictures: Sequence[Image.Image], tasks: Sequenc
                     int((similar[half] > similar[half, thing]).sum()) + 1
                     for half, thing in ((first, task.first), (second, task.second))
                 ]
-                seen = _Seen(max(ranks) <= _present(context), "above" if above else "left", in_order)
+                seen = _Seen(max(ranks) <= present(context), "above" if above else "left", in_order)
                 readings[at] = (score, seen)
     return [seen for _, seen in readings]
 
@@ -313,12 +314,12 @@ def pairs(context: Context) -> Findings:
             findings.reasons[name] = (
                 f"no picture of {sum(task.relation == relation for task in tasks)} shows both things"
             )
-    _split(findings, "objects", [task.seen for task in tasks], both)
+    split(findings, "objects", [task.seen for task in tasks], both)
     by_chance = _see_pairs(context, pictures, [tasks[i] for i in context.others("pairs", len(tasks))])
     findings.baseline(SHUFFLED, both_objects=proportion([found.both for found in by_chance]))
     _real_pairs(context, findings)
     captions = [f"{task.prompt}: {'both' if hit else 'not both'}" for task, hit in zip(tasks, both, strict=True)]
-    findings.sections.append(_section(context, "Pairs: the judge on each half", pictures, captions))
+    findings.sections.append(section(context, "Pairs: the judge on each half", pictures, captions))
     return findings
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from model.evaluate.album import weights_digest
 from model.evaluate.best_of import best_of
+from model.evaluate.colours import colours
 from model.evaluate.compositions import background, counts, pairs
 from model.evaluate.concepts import concepts
 from model.evaluate.context import Context, Options, Progress
@@ -31,6 +32,7 @@ PARTS: dict[str, Callable[[Context], Findings]] = {
     "background": background,
     "counts": counts,
     "pairs": pairs,
+    "colours": colours,
     "best_of": best_of,
     "diversity": diversity,
     "nearest": nearest,
@@ -42,6 +44,7 @@ FIGURES = {  # what a part would have measured
     "background": ("background",),
     "counts": ("counts",),
     "pairs": ("both_objects", "left_right", "unseen_pairs"),
+    "colours": ("coloured",),
     "best_of": ("best_of_4_top1",),
     "diversity": ("diversity",),
     "nearest": ("nearest_train",),

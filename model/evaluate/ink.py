@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from model.training.corpus.drawing import PAD, SIZE
+from model.training.corpus.dye import SHADES, nearest_shades
 from model.training.corpus.pieces import Mask, at_edges, pieces
 from model.training.corpus.shapes import COLOURS
 
@@ -62,6 +63,15 @@ def ink(image: Image.Image) -> Mask:
     """(h, w): True where the picture differs from its ground."""
     mask: Mask = _distance(_pixels(image), ground(image)[0]) >= NEAR
     return mask
+
+
+def main_colour(image: Image.Image) -> str | None:
+    """The colour that most of the ink has, as the corpus names the colours that it dyes things in; None when blank."""
+    inked = _pixels(image)[ink(image)]
+    if not len(inked):
+        return None
+    nearest, _ = nearest_shades(inked)
+    return list(SHADES)[np.bincount(nearest).argmax()]
 
 
 def count(image: Image.Image) -> int:

@@ -136,12 +136,18 @@ class Filter:
     A caption that breaks a rule is taken from its sample; a sample with no caption left is refused for the rule that
     took the last. captions=False is for training on pictures alone (the VAE): no caption is looked at. A picture that
     was made smaller or square on its way must pass with its first size too, where "original_width" and
-    "original_height" (of img2dataset) tell it.
+    "original_height" (of img2dataset) tell it. refused: told of each sample that is, and why.
     """
 
-    def __init__(self, captions: bool = True, rules: Rules = RULES) -> None:
+    def __init__(
+        self,
+        captions: bool = True,
+        rules: Rules = RULES,
+        refused: Callable[[Sample, str], None] = lambda _sample, _reason: None,
+    ) -> None:
         self.captions = captions
         self.rules = rules
+        self._refused = refused
         self.counts: Counter[str] = Counter()
         self._seen = Seen(rules.near)
 
@@ -149,6 +155,8 @@ class Filter:
         """The sample with the captions that pass, or None."""
         kept, reason = self._judge(sample)
         self.counts[reason or "passed"] += 1
+        if reason:
+            self._refused(sample, reason)
         return kept
 
     def _judge(self, sample: Sample) -> tuple[Sample | None, str]:

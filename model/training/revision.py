@@ -19,6 +19,7 @@ from model.reviser import plain
 from model.training.clutter import UNKNOWN, clutter, described, pick, unknown
 from model.training.corpus.captions import NUMBERS, STYLES, plural
 from model.training.corpus.concepts import Name, article, everyday, evocations, kinds
+from model.training.corpus.dye import SHADES as DYES
 from model.training.data import sample_caption
 
 Line = dict[str, Any]  # of a prepared picture: captions, concept, kind
@@ -41,6 +42,7 @@ SHADES = {
 }
 _SHADES = {colour: tuple(shade.replace("-", " ") for shade in shades.split()) for colour, shades in SHADES.items()}
 _LONGEST_FIRST = tuple(sorted(_SHADES, key=len, reverse=True))  # "light blue" before "blue"
+_NEAREST = {"turquoise": "blue", "light blue": "blue"}  # of a thing: grounds have more colours than things are given
 _TINTS = tuple(shade for colour in _SHADES for shade in (colour, *_SHADES[colour][:3]))  # that something is asked in
 
 MANY = {
@@ -69,6 +71,11 @@ _IN_3D = (  # {a} is the thing with its article, {n} without
     "a toy {n} in 3d",
 )  # fmt: skip
 _RENDER = STYLES["3d"][0].format(a="", n="")  # how the first caption of a thing in 3d begins
+_COLOURED = (  # {a} is the thing with its article, {n} without, {c} the colour
+    "{a} that is {c}", "{a}, {c}", "{a} in {c}", "a {c} coloured {n}", "a bright {c} {n}", "a dark {c} {n}", "{n} {c}",
+    "{a}, coloured {c}", "{a} painted {c}", "a completely {c} {n}", "{a} of {c} colour", "a {c}-colored {n}",
+    "a {c} colored {n}", "a really {c} {n}", "a pale {c} {n}",
+)  # fmt: skip
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -101,6 +108,31 @@ def _in_3d(thing: str, random: np.random.Generator) -> str:
     said = pick(_IN_3D, random).format(a=thing, n=re.sub(r"^(an?|the) ", "", thing))
     shade = pick(_TINTS, random)
     return f"{said} on {article(shade)} {shade} background" if random.random() < 0.15 else said
+
+
+def _tinted(text: str, random: np.random.Generator) -> str:
+    """ "a cat" -> "a scarlet cat"; what has a colour, or no place for one, stays as it is."""
+    first, _, rest = text.partition(" ")
+    if first in ("the", "some") or (rest if first in ("a", "an") else text).startswith(_LONGEST_FIRST):
+        return text
+    tint = pick(_TINTS, random)
+    return f"{article(tint)} {tint} {rest}" if first in ("a", "an") else f"{tint} {text}"
+
+
+def _in_colour(caption: str, random: np.random.Generator) -> str:
+    """ "a red cat on a blue background" with the cat's colour in other words: "a cat that is crimson on a ..."."""
+    found = re.match(rf"((an?) )?({'|'.join(DYES)}) (.+?)(?= on an? |$)", caption)
+    if found is None:
+        return caption
+    _, counted, colour, thing = found.groups()
+    others = _SHADES[colour][: 3 if colour == "white" else None]  # a "plain" ground is white, a plain cat is not
+    near = [other for other, nearest in _NEAREST.items() if nearest == colour]
+    shade = pick((colour, *others, *near, *(shade for other in near for shade in _SHADES[other])), random)
+    if counted and random.random() < 0.3:
+        said = pick(_COLOURED, random).format(a=f"{article(thing)} {thing}", n=thing, c=shade)
+    else:
+        said = f"{article(shade)} {shade} {thing}" if counted else f"{shade} {thing}"
+    return said + caption[found.end() :]
 
 
 def _slip(text: str, random: np.random.Generator) -> str:
@@ -151,6 +183,10 @@ class Prompts:
         return frozenset(str(line.get("concept")) for line in self.lines if line.get("kind") == "styled")
 
     @cached_property
+    def _dyed(self) -> frozenset[str]:
+        return frozenset(str(line.get("concept")) for line in self.lines if line.get("kind") == "dyed")
+
+    @cached_property
     def _said(self) -> frozenset[str]:
         return frozenset(text for line in self.lines for _, text in line["captions"])
 
@@ -195,6 +231,10 @@ class Prompts:
             return clutter(caption, random, concept)
         if kind == "styled" and changed and (first := line["captions"][0][1]).startswith(_RENDER):
             caption = _in_3d(first.removeprefix(_RENDER), random)
+        if kind == "dyed" and changed:
+            caption = _in_colour(caption, random)
+            if random.random() < 0.5:
+                caption = _placed(self._shaded(caption, random) if random.random() < 0.5 else caption, random)
         if kind == "background" and changed:
             caption = _placed(self._shaded(caption, random) if random.random() < 0.6 else caption, random)
         if kind == "count" and changed:
@@ -207,19 +247,24 @@ class Prompts:
                 joint = pick((" and ", ", ", ", and ", " and also "), random, strip=False)
                 caption += f"{joint}{self._other(random).full}"
         if random.random() < 0.4:
-            return self._inside(caption, kind, random)
+            return self._inside(caption, kind, concept in self._dyed, random)
         return clutter(caption, random) if random.random() < 0.6 else caption
 
-    def _inside(self, caption: str, kind: str, random: np.random.Generator) -> str:
-        """With an adjective between its words: "two tired cats", "a cat and a brave dog"."""
+    def _inside(self, caption: str, kind: str, dyed: bool, random: np.random.Generator) -> str:
+        """With an adjective between its words: "two tired cats", "a cat and a brave dog"; or in a colour, if untaught.
+
+        dyed: in colours it was taught alone and on grounds, but neither counted nor beside something.
+        """
         first, _, rest = caption.partition(" ")
+        untaught = kind in ("count", "pair") or (kind == "background" and not dyed)
+        describe = _tinted if untaught and random.random() < 0.25 else described
         if kind == "count" and first in (*MANY, "2", "3", "4", "5") and rest:
-            return f"{first} {described(rest, random)}"
+            return f"{first} {describe(rest, random)}"
         found = list(re.finditer(r"(?<= )an? ", caption))
         if kind == "pair" and found:
             at = found[int(random.integers(len(found)))].start()
-            return caption[:at] + described(caption[at:], random)
-        return described(caption, random)
+            return caption[:at] + describe(caption[at:], random)
+        return describe(caption, random)
 
     def _shaded(self, caption: str, random: np.random.Generator) -> str:
         """The ground's colour by another name."""
@@ -254,6 +299,10 @@ class Prompts:
             return f"{number} {plural(name.text) if name.article else name.text}"
         tint = pick(_TINTS, random)
         tinted = f"{article(tint)} {tint} {name.text}" if name.article in ("a", "an") else f"{tint} {name.text}"
-        if thing.group in ("symbol", "flag") or tinted in self._said or any(c in name.text for c in _SHADES):
+        if thing.group in ("symbol", "flag") or any(c in name.text for c in _SHADES):
+            return None
+        colour = next(colour for colour in _SHADES if tint in (colour, *_SHADES[colour]))
+        said = f"{_NEAREST.get(colour, colour)} {name.text}"
+        if {tinted, f"{article(said)} {said}", said} & self._said:  # it was taught in this colour
             return None
         return tinted

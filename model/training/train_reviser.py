@@ -139,7 +139,7 @@ def train(options: ReviserOptions, tokenizer: Tokenizer, start: Reviser | None =
     """
     place = find_place(options.loop)
     with first_goes_first(place):
-        prepared = prepare(options.data, options.cache, options.rules)
+        prepared = prepare(options.data, options.cache, options.rules).with_alike()
     rows, shares = choose(prepared, options.selection)
     prompts = Prompts([prepared.lines[row] for row in rows], shares.tolist())
     position = {"pictures": digest([line["captions"][0][1] for line in prompts.lines], rows.tolist())}

@@ -11,10 +11,12 @@ from PIL import Image
 
 from model.checkpoints import load
 from model.training.corpus import captions, compose
+from model.training.corpus.concepts import Name, article
 from model.training.corpus.drawing import WHITE, encode, paint
 from model.training.corpus.shapes import COLOURS
 from model.training.shards import ShardWriter
 from tests.evaluate.figures import (
+    DYED,
     FIGURES,
     GROUNDS,
     LEFT,
@@ -47,7 +49,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with ShardWriter(folder, "train") as shard:
 
         def add(key: str, kind: str, concept: str, texts: captions.Captions, vendor: str, picture: Image.Image) -> None:
-            split = "val" if "star-two" in key else "train"
+            split = "val" if "star-two" in key or key.endswith(DYED[2:]) else "train"
             meta = {"captions": texts, "concept": concept, "source": vendor, "kind": kind, "split": split}
             shard.add(key, encode(picture), meta)
 
@@ -71,6 +73,11 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     vendor,
                     paint(WHITE, [(inks[name], b) for b in boxes]),
                 )
+        for name in FIGURES:
+            for colour in DYED:
+                texts = captions.of_dyed(Name(f"{colour} {name}", article(colour)))
+                picture = paint(WHITE, [(figure(name, colour, 3), WHOLE)])
+                add(f"{name}-in-{colour}", "dyed", name, texts, "one", picture)
         inks = {name: figure(name, "red", 0) for name in FIGURES}
         for at, (a, b) in enumerate(list(combinations(FIGURES, 2))[::2]):
             above = at % 2 == 1

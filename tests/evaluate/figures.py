@@ -16,6 +16,12 @@ from model.training.corpus.shapes import COLOURS, SHAPES
 
 FIGURES = ("star", "heart", "cross", "ring", "triangle", "square")
 VENDORS = {"one": ("red", 0), "two": ("blue", 14), "three": ("green", -9)}  # the colour and the tilt of its drawings
+DYED = (
+    "orange",
+    "pink",
+    "green",
+    "brown",
+)  # given to figures: two that training is shown, two that it is not
 GROUNDS = ("yellow", "pink", "black")
 
 
@@ -68,6 +74,8 @@ def draw(prompt: str) -> Image.Image:
         if joint in prompt:
             a, b = prompt.split(joint)
             return drawn([(singular(a), first), (singular(b), second)])
+    if found := re.fullmatch(rf"an? ({'|'.join(DYED)}) (.*)", prompt):
+        return drawn([(singular(found[2]), WHOLE)], colour=found[1])
     return drawn([(singular(prompt), WHOLE)])
 
 

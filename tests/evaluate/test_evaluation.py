@@ -44,7 +44,7 @@ from tests.evaluate.figures import (
     name_of,
 )
 
-OPTIONS = Options(concepts=6, compositions=6, pictures=4, codes=8, seeds=2, various=3)
+OPTIONS = Options(concepts=6, compositions=6, pictures=40, codes=8, seeds=2, various=3)
 Make = Callable[[Drawing], Draughtsman]
 
 
@@ -82,9 +82,13 @@ def test_a_painter_who_draws_what_is_asked_scores_high(
     assert found["real_background"] == found["real_counts"] == found["real_both_objects"] == 1.0
     assert found["left_right"] == found["above_below"] == found["real_left_right"] == 1.0
     assert found["seen_pairs"] == found["unseen_pairs"] == 1.0
-    assert found["n"]["seen_pairs"] == found["n"]["unseen_pairs"] == 6
+    assert found["n"]["seen_pairs"] == found["n"]["unseen_pairs"] == 9
+    assert found["coloured"] == found["real_coloured"] == 1.0
+    assert found["coloured_both"] >= 5 / 6
+    assert found["n"]["seen_colours"] == found["n"]["unseen_colours"] == 3
     assert found["shuffled_top1"] <= 2 / 6
     assert max(found["shuffled_background"], found["shuffled_counts"], found["shuffled_both_objects"]) <= 0.5
+    assert found["shuffled_coloured"] <= 0.5
     assert found["best_of_4_top1"] is None
     assert "best_of_2_top1" in found["reasons"]["best_of_4_top1"]
     assert found["diversity"] == pytest.approx(0, abs=1e-3)  # it draws the same every time
@@ -111,8 +115,9 @@ def test_a_painter_who_does_not_listen_scores_by_chance(
 ) -> None:
     remember(out, tmp_path)
     deaf = draughtsman(lambda _prompt, _params, _index: (draw("a star"), 0.0))
-    found = measure(deaf, figures, tmp_path, parts=["concepts", "background", "counts", "pairs"])
+    found = measure(deaf, figures, tmp_path, parts=["concepts", "background", "counts", "pairs", "colours"])
     assert found["concept_top1"] == pytest.approx(1 / 6, abs=1e-4)
+    assert found["coloured"] == 0.0
     assert found["background"] == 0.0
     assert found["counts"] == pytest.approx(2 / 6, abs=1e-4)  # those of one
     assert found["both_objects"] == 0.0
@@ -182,7 +187,7 @@ def test_both_stages_of_a_real_checkpoint(tiny_checkpoint: Path, figures: Path, 
             logits = painter.transformer.logits(torch.tensor([text]), grid[None])[0, len(text) - 1 : -1]
         told = logits[:, painter.transformer.config.text_vocab :].log_softmax(-1)[torch.arange(len(grid)), grid]
         bits.append(-float(told.mean()) / math.log(2))
-    assert found["n"]["image_bits"] == 3
+    assert found["n"]["image_bits"] == len(lines) == 15
     assert found["image_bits"] == pytest.approx(sum(bits) / 3, rel=1e-3)
     low, high = found["intervals"]["image_bits"]
     assert low < found["image_bits"] < high

@@ -41,3 +41,14 @@ def test_pictures_without_a_fit_caption_are_refused_with_the_reason(tmp_path: Pa
     with pytest.raises(DataError, match=r"none of 3 pictures has a caption .*no caption 2.*--any-language") as refused:
         choose(prepared, Selection())
     assert "caption not English 1" in str(refused.value)
+
+
+def test_pictures_that_look_alike_are_learnt_once_and_their_texts_are_read_by_who_reads_texts(tmp_path: Path) -> None:
+    for name, seed, caption in (("a", 1, "a red cat"), ("b", 1, "two red cats"), ("c", 2, "a dog")):
+        put(tmp_path, name, seed, caption)
+    prepared = prepare([tmp_path], tmp_path / "cache")
+    said = [line["captions"] for line in prepared.lines]
+    assert said == [[[1.0, "a red cat"]], [[1.0, "a dog"]]]
+    again = prepare([tmp_path], tmp_path / "cache").with_alike()
+    assert [line["captions"] for line in again.lines] == [*said, [[1.0, "two red cats"]]]
+    assert choose(again, Selection())[0].tolist() == [0, 2]  # the last picture is held out

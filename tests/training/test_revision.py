@@ -16,8 +16,8 @@ from model.inference.writing import say
 from model.tokenizer import Tokenizer
 from model.training import train_reviser
 from model.training.clutter import UNKNOWN
-from model.training.corpus.captions import of_background, of_count, of_pair, of_single, of_styled
-from model.training.corpus.concepts import everyday, kinds
+from model.training.corpus.captions import of_background, of_count, of_dyed, of_pair, of_single, of_styled
+from model.training.corpus.concepts import Name, everyday, kinds
 from model.training.loop import LoopOptions
 from model.training.remembered import KINDS, Remembering, everyday_lines, everyday_prompts, remember
 from model.training.revision import MANY, SHADES, Prompts
@@ -103,6 +103,32 @@ def test_a_colour_that_a_thing_was_not_taught_is_passed_over(pairs: list[tuple[s
     tinted = [prompt for prompt in of(pairs, "a cat") if re.search(rf"\b({tints}) cat\b", prompt)]
     assert len(tinted) > 5
     assert not [prompt for prompt in of(pairs, "a red heart") if re.match(r"(an? )?(blue|green|pink) heart\b", prompt)]
+
+
+def test_a_colour_that_was_taught_comes_by_other_names_and_is_kept() -> None:
+    blue = Name("blue cat", "a")
+    lines = [
+        *LINES,
+        line("dyed", CAT.slug, of_dyed(blue)),
+        line("dyed", CAT.slug, of_background(blue, "red")),
+        line("background", CAT.slug, of_background(CAT.names[0], "pink")),
+    ]
+    prompts = Prompts(lines, [1 / len(lines)] * len(lines))
+    drawn = [prompts.draw(np.random.default_rng((2, i))) for i in range(8000)]
+    cats = " | ".join(of(drawn, "a blue cat"))
+    shades = [shade.replace("-", " ") for name in ("blue", "light blue", "turquoise") for shade in SHADES[name].split()]
+    assert sum(f"{shade} cat" in cats for shade in shades) > 8
+    assert any(f"cat that is {shade}" in cats for shade in ("blue", *shades))
+    assert not re.search(r"\ba an?\b|\ban a\b", cats)
+    on_red = of(drawn, "a blue cat on a red background")
+    assert any("navy cat" in prompt for prompt in on_red)
+    assert any("crimson" in prompt for prompt in on_red)
+    asked = re.compile(r"\b(blue|navy|azure|turquoise|cobalt|sky blue) cat\b")
+    assert not [prompt for prompt in of(drawn, "a cat") if asked.search(prompt)]
+    assert any(re.search(r"\b(scarlet|crimson|violet) cat\b", prompt) for prompt in of(drawn, "a cat"))  # not taught
+    # Counted and beside something, things have the colours that they have.
+    assert any(re.search(r"\b(blue|teal|crimson|violet) cats\b", prompt) for prompt in of(drawn, "three cats"))
+    assert not any(re.search(r"\b(blue|crimson) cat\b", prompt) for prompt in of(drawn, "a cat on a pink background"))
 
 
 def test_a_third_thing_is_left_out_and_either_side_may_be_told(pairs: list[tuple[str, str]]) -> None:

@@ -28,7 +28,7 @@ from model.training.selection import Selection
 from model.training.shards import LIMIT, ShardWriter
 
 from . import clipart, emoji, faces, icons, manifest
-from .compose import SHARES, Picture, compositions, hold_out, on_grounds, plain_shapes, shapes, single, together
+from .compose import SHARES, Picture, compositions, dyes, hold_out, on_grounds, plain_shapes, shapes, single, together
 from .drawing import WHITE, RenderError, encode, ink_of_file, ink_of_svg, paint, visible_share
 from .manifest import Summary
 from .packages import Fetched, FetchError, fetch
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 SOURCES: tuple[Source, ...] = (*emoji.SOURCES, *icons.SOURCES, *clipart.SOURCES, *faces.SOURCES)
 SELECTIONS = ("common", "full", "eval")
+DYED_GROUNDS = 2  # on so many a thing in another colour is shown: its colour and the ground are known from elsewhere
 _RENDERER = "1"  # part of every ink's name: raise it when `drawing` renders otherwise
 
 Progress = Callable[[str, int, int], None]  # what is being done, done, of how many
@@ -186,6 +187,20 @@ def _with_own_names(drawings: Sequence[Drawing]) -> list[Drawing]:
     return found
 
 
+def _dyed(
+    drawings: Sequence[Drawing], chosen: Mapping[str, float], number: int, grounds: int, seed: int
+) -> list[Picture]:
+    """These things in other colours."""
+    if not number:
+        return []
+    taken = {name.text for drawing in drawings for name in drawing.concept.names}
+    return [
+        one
+        for drawing in _of_concepts(drawings, chosen)
+        for one in dyes(Random(f"{seed} {drawing.key} dyes"), drawing, number, min(grounds, DYED_GROUNDS), taken)
+    ]
+
+
 def _plan(
     drawings: Sequence[Drawing],
     plain: Sequence[Drawing],
@@ -196,6 +211,7 @@ def _plan(
     paired: Mapping[str, float],
     one_each: bool,
     say_style: bool,
+    dyed: Sequence[Picture] = (),
 ) -> list[Picture]:
     """Every picture to be made, in the order of the shards."""
     pictures = [single(drawing, say_style) for drawing in drawings]
@@ -209,6 +225,7 @@ def _plan(
     )
     for drawing in drawings:
         pictures += on_grounds(Random(f"{seed} {drawing.key}"), drawing, grounds)
+    pictures += dyed
     pictures = hold_out(Random(f"{seed} val"), pictures)
     Random(f"{seed} order").shuffle(pictures)
     return pictures
@@ -225,6 +242,8 @@ def build(
     pairs: int = 0,
     concepts: Mapping[str, float] | None = None,
     paired: Mapping[str, float] | None = None,
+    in_colours: int = 0,
+    dyed: Mapping[str, float] | None = None,
     one_each: bool = False,
     say_style: bool = False,
     kinds: Collection[str] = (),
@@ -240,6 +259,8 @@ def build(
     grounds: every drawing also on so many of the named colours, in its place.
     pairs: every drawing of a thing in up to so many pairs, and two to five times; 0 leaves a few of both to chance.
     concepts: only drawings of these, as in `Selection`; paired: of them, those that are counted and put into pairs.
+    in_colours: every drawing that has a main colour also in so many others, and each of these on up to two grounds;
+    dyed: of these things only.
     one_each: of every name the first drawing only, an emoji's red circle before our own; and every name for one thing.
     say_style: a thing alone is always told with its style ("a 3d cat"), so that "a cat" may be drawn in another.
     kinds: only pictures of these, as the samples name their kind.
@@ -262,16 +283,21 @@ def build(
         listed = _with_own_names(_first_of_each(listed))
         named = {name.text for drawing in listed for name in drawing.concept.names}
         plain = [drawing for drawing in plain if drawing.concept.names[0].text not in named]
+    coloured = _dyed(listed, dyed or {}, in_colours, grounds, seed)
     if missing := sorted(name for name in concepts or () if not _of_concepts([*listed, *plain], {name: 1.0})):
         logger.warning("no source that was asked has a drawing of %s", ", ".join(missing))
         summary.left_out |= dict.fromkeys(missing, "no source that was asked has a drawing of it")
     with _Workers(processes or os.cpu_count() or 1) as workers:
-        inks = _inks([*listed, *plain], cache / "ink", workers, summary, report)
+        others = {picture.drawing.key: picture.drawing for picture in coloured}
+        inks = _inks([*listed, *plain, *others.values()], cache / "ink", workers, summary, report)
         drawings = [drawing for drawing in listed if drawing.key in inks]
         if not drawings and not plain:
             raise DataError(f"none of {len(listed)} drawings can be rendered: {dict(summary.dropped)}")
         shapes_left = [drawing for drawing in plain if drawing.key in inks]
-        pictures = _plan(drawings, shapes_left, selection, seed, grounds, pairs, paired or {}, one_each, say_style)
+        coloured = [picture for picture in coloured if picture.drawing.key in inks]
+        pictures = _plan(
+            drawings, shapes_left, selection, seed, grounds, pairs, paired or {}, one_each, say_style, coloured
+        )
         if unknown := set(kinds) - (made := {picture.kind for picture in pictures}):
             raise DataError(f"no picture is of kind {', '.join(sorted(unknown))}; there are {', '.join(sorted(made))}")
         pictures = [picture for picture in pictures if not kinds or picture.kind in kinds]

@@ -7,13 +7,15 @@ painted here; a `Picture` says what goes where, and `drawing.paint` does it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from . import captions
 from .captions import Captions
+from .concepts import Name, article
 from .drawing import PAD, WHITE, Box, Colour
+from .dye import SHADES, dye, has_black, main_family, named
 from .shapes import COLOURS, SHAPES, far_apart, shape_svg
 from .source import Drawing
 
@@ -190,6 +192,44 @@ def place(rng: Random, drawing: Drawing, key: str) -> Picture:
     )
 
 
+def dyes(rng: Random, drawing: Drawing, number: int, grounds: int, taken: Collection[str] = ()) -> Iterator[Picture]:
+    """A drawing in `number` other colours, exactly where `single` puts it: on white, and on some grounds.
+
+    Every caption says the colour. taken: names of things; what would be called so is left out. Nothing where a drawing
+    has no main colour.
+    """
+    names, art = _to_dye(drawing), drawing.art
+    family = main_family(art) if names and isinstance(art, str) and not drawing.colour else None
+    if family is None or not isinstance(art, str):
+        return
+    faceless = {"black"} if drawing.concept.group == "animal" and has_black(art, family) else set()  # eyes would go
+    others = [name for name in SHADES if name not in {named(family), *faceless}]
+    for colour in rng.sample(others, min(number, len(others))):
+        coloured = [Name(f"{colour} {name.text}", article(colour) if name.article else "") for name in names]
+        if {name.text for name in coloured} & set(taken):
+            continue
+        other = replace(drawing, key=f"{drawing.key}-in-{colour}", art=dye(art, family, colour))
+        alone = replace(single(other), kind="dyed", captions=captions.by_names(coloured, captions.of_dyed))
+        yield alone
+        for ground in rng.sample([name for name in _BACKGROUNDS if name != colour], grounds):
+            yield replace(
+                alone,
+                key=f"{other.key}-on-{ground.replace(' ', '-')}",
+                captions=captions.by_names(coloured, lambda name: captions.of_background(name, ground)),  # noqa: B023
+                background=COLOURS[ground],
+                contrast=0.75,
+            )
+
+
+def _to_dye(drawing: Drawing) -> list[Name]:
+    """A thing's names that say no colour and no second thing, its synonyms too where it has no other."""
+    concept = drawing.concept
+    for names in (concept.names, concept.synonyms):
+        if plain := [n for n in names if not {"and", "with", "face", *SHADES} & set(n.text.lower().split())]:
+            return plain
+    return []
+
+
 def shapes(rng: Random, plain: Sequence[Drawing], *, whole: bool = False) -> Iterator[Picture]:
     """The plain shapes in every colour, at their full size and small, on white and on other colours.
 
@@ -220,7 +260,7 @@ def shapes(rng: Random, plain: Sequence[Drawing], *, whole: bool = False) -> Ite
 
 def plain_shapes() -> list[Drawing]:
     """Our own drawings: every shape in every named colour."""
-    from .concepts import Concept, Name, slugify  # names of shapes are plain: no guessing
+    from .concepts import Concept, slugify  # names of shapes are plain: no guessing
 
     return [
         Drawing(
