@@ -22,9 +22,9 @@ COMMON = (
     "an owl", "a watermelon",
 )  # fmt: skip
 HARD = (
-    "a red cat and a blue dog", "three green apples", "three rainbows", "a cat, a dog and a tree", "seven apples", "the word hello",
-    "a photograph of a street at night", "a man and his dog", "an astronaut riding a horse", "a map of the world",
-    "two dogs on a blue background", "the inside of a kitchen",
+    "a red cat and a blue dog", "three green apples", "three rainbows", "a cat, a dog and a tree", "seven apples",
+    "the word hello", "a photograph of a street at night", "a man and his dog", "an astronaut riding a horse",
+    "a map of the world", "two dogs on a blue background", "the inside of a kitchen",
 )  # fmt: skip
 SENTENCES = (
     "could somebody draw an owl for my little sister", "a majestic lion, award winning illustration",

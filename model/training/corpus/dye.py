@@ -34,7 +34,7 @@ SHADES: dict[str, tuple[Colour, Colour, Colour]] = {
     "white": ((150, 164, 176), (228, 233, 238), (250, 251, 252)),
 }
 _HEX = re.compile(r"#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b")
-_PAINTED_OTHERWISE = re.compile(r"Gradient|<image|rgba?\(|hsla?\(|<style|fill-opacity|opacity")
+_PAINTED_OTHERWISE = re.compile(r"Gradient|<image|rgba?\(|hsla?\(|<style|opacity")
 _PIXELS = 96  # of the side: enough to tell which colour has the largest area
 _HUES = 24 / 360  # shades of one colour differ in hue by at most so much
 _GREYISH = 0.24  # saturation below which a shade has no hue of its own
@@ -118,6 +118,7 @@ def _areas(svg: str) -> Iterator[tuple[str, float]]:
 
 
 def _akin(first: Colour, second: Colour) -> bool:
+    """Both are shades of one colour: near in hue, or both without one and both dark or both not."""
     (h, s, v), (other_h, other_s, other_v) = (colorsys.rgb_to_hsv(*(x / 255 for x in c)) for c in (first, second))
     if min(s, other_s) < _GREYISH or min(v, other_v) < _DARK / 2:
         return max(s, other_s) < _GREYISH + 0.1 and (v < _DARK) == (other_v < _DARK)
