@@ -160,6 +160,7 @@ def test_load_and_time_are_told_by_the_packages_classes_and_a_late_job_is_not_se
 
 
 def test_a_full_queue_is_503_with_a_time_to_come_back(busy: Live) -> None:
+    busy.wait(lambda: busy.in_flight() == 0, "what was refused for its deadline still has its place")
     with contextlib.ExitStack() as streams:
         for address, n in (("127.0.0.2", 10), ("127.0.0.3", 6)):
             transport = httpx.HTTPTransport(local_address=address)
