@@ -6,28 +6,15 @@ holds out of those that it dyed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from PIL import Image
+from functools import partial
 
 from model.evaluate import ink
-from model.evaluate.compositions import present, section, split
+from model.evaluate.compositions import Grounded, on_ground, section, split
 from model.evaluate.context import Context
 from model.evaluate.drawings import Line
 from model.evaluate.estimates import proportion
 from model.evaluate.findings import REAL, SHUFFLED, Findings, NotMeasured
 from model.training.corpus.dye import SHADES
-
-
-@dataclass(frozen=True)
-class Coloured:
-    """A thing, by number, in a named colour. seen: training was shown it in this colour."""
-
-    prompt: str
-    thing: int
-    colour: str
-    seen: bool
 
 
 def _coloured(context: Context, line: Line) -> tuple[int, str] | None:
@@ -39,24 +26,15 @@ def _coloured(context: Context, line: Line) -> tuple[int, str] | None:
     return next(((number, colour) for colour in SHADES if colour in words), None)
 
 
-def _tasks(context: Context) -> list[tuple[Coloured, Line]]:
+def _tasks(context: Context) -> list[tuple[Grounded, Line]]:
     """Prompts with the corpus's own pictures of them."""
     number, tasks = context.options.compositions, []
     for seen in (True, False):
         lines = context.drawings.shown("dyed") if seen else context.drawings.of("dyed", "val")
-        found = [(Coloured(line.caption, *task, seen), line) for line in lines if (task := _coloured(context, line))]
+        found = [(Grounded(line.caption, *task, seen), line) for line in lines if (task := _coloured(context, line))]
         context.random(f"colours {seen}").shuffle(found)
         tasks += found[: number // 2]
     return tasks
-
-
-def _right(
-    context: Context, pictures: Sequence[Image.Image], tasks: Sequence[Coloured]
-) -> tuple[list[bool], list[bool]]:
-    """Of each picture of a task: most of it has the colour; and the thing is among the nearest."""
-    right = [ink.main_colour(picture) == task.colour for picture, task in zip(pictures, tasks, strict=True)]
-    ranks = context.ranks(pictures, [task.thing for task in tasks])
-    return right, [hit and rank <= present(context) for hit, rank in zip(right, ranks.tolist(), strict=True)]
 
 
 def colours(context: Context) -> Findings:
@@ -66,12 +44,13 @@ def colours(context: Context) -> Findings:
         raise NotMeasured("the corpus shows no thing in other colours: corpus build --in-colours")
     tasks = [task for task, _ in found]
     pictures = [row[0] for row in context.paint([task.prompt for task in tasks])]
-    right, both = _right(context, pictures, tasks)
+    in_colour = partial(on_ground, context, colour_of=ink.main_colour)
+    right, both = in_colour(pictures, tasks)
     findings = Findings(figures={"coloured": proportion(right), "coloured_both": proportion(both)})
     split(findings, "colours", [task.seen for task in tasks], both)
-    chance = _right(context, pictures, [tasks[i] for i in context.others("colours", len(tasks))])
+    chance = in_colour(pictures, [tasks[i] for i in context.others("colours", len(tasks))])
     findings.baseline(SHUFFLED, coloured=proportion(chance[0]), coloured_both=proportion(chance[1]))
-    real = _right(context, [line.picture() for _, line in found], tasks)
+    real = in_colour([line.picture() for _, line in found], tasks)
     findings.baseline(REAL, coloured=proportion(real[0]), coloured_both=proportion(real[1]))
     captions = [
         f"{task.prompt}: {'right' if hit else ink.main_colour(picture) or 'blank'}"

@@ -6,7 +6,7 @@ training was shown of colours and pairs is known, so prompts are half of such as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from random import Random
@@ -32,7 +32,7 @@ SHOWN = 40
 
 @dataclass(frozen=True)
 class Grounded:
-    """A thing, by number, on a named colour. seen: training was shown this thing on this colour; None: not known."""
+    """A thing, by number, on or in a named colour. seen: training was shown this thing so; None: not known."""
 
     prompt: str
     thing: int
@@ -110,18 +110,21 @@ def _grounded(context: Context, line: Line) -> tuple[int, str] | None:
     return next(((number, colour) for colour in GROUNDS if _on(name, colour) == line.caption), None)
 
 
-def present(context: Context) -> int:
+def _present(context: Context) -> int:
     """At which place a thing must stand at least to be there."""
     return max(1, len(context.things) // PRESENT)
 
 
 def on_ground(
-    context: Context, pictures: Sequence[Image.Image], tasks: Sequence[Grounded]
+    context: Context,
+    pictures: Sequence[Image.Image],
+    tasks: Sequence[Grounded],
+    colour_of: Callable[[Image.Image], str | None] = ink.background,
 ) -> tuple[list[bool], list[bool]]:
     """Of each picture of a task: the colour is right; the colour is right and the thing among the nearest."""
-    right = [ink.background(picture) == task.colour for picture, task in zip(pictures, tasks, strict=True)]
+    right = [colour_of(picture) == task.colour for picture, task in zip(pictures, tasks, strict=True)]
     ranks = context.ranks(pictures, [task.thing for task in tasks])
-    return right, [hit and rank <= present(context) for hit, rank in zip(right, ranks.tolist(), strict=True)]
+    return right, [hit and rank <= _present(context) for hit, rank in zip(right, ranks.tolist(), strict=True)]
 
 
 def background(context: Context) -> Findings:
@@ -284,7 +287,7 @@ def _see_pairs(context: Context, pictures: Sequence[Image.Image], tasks: Sequenc
                     int((similar[half] > similar[half, thing]).sum()) + 1
                     for half, thing in ((first, task.first), (second, task.second))
                 ]
-                seen = _Seen(max(ranks) <= present(context), "above" if above else "left", in_order)
+                seen = _Seen(max(ranks) <= _present(context), "above" if above else "left", in_order)
                 readings[at] = (score, seen)
     return [seen for _, seen in readings]
 
