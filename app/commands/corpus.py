@@ -66,24 +66,20 @@ def build(
         def progress(what: str, done: int, total: int) -> None:
             bars.update(task, description=what, completed=done, total=total)
 
-        summary = corpus.build(
-            out,
-            selection,
-            cache=cache,
-            sources=source,
+        plan = corpus.Plan(
+            selection=selection,
             seed=seed,
             grounds=grounds,
             pairs=pairs,
-            concepts=read_concepts(concepts) if concepts else None,
-            paired=read_concepts(paired) if paired else None,
+            concepts=read_concepts(concepts) if concepts else {},
+            paired=read_concepts(paired) if paired else {},
             in_colours=in_colours,
-            dyed=read_concepts(dyed) if dyed else None,
+            dyed=read_concepts(dyed) if dyed else {},
             one_each=one_each,
             say_style=say_style,
             kinds=kind or (),
-            processes=processes,
-            progress=progress,
         )
+        summary = corpus.build(out, plan, cache=cache, sources=source, processes=processes, progress=progress)
     table = Table(box=None, show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")

@@ -18,7 +18,7 @@ import numpy as np
 from model.reviser import plain
 from model.training.clutter import UNKNOWN, clutter, described, pick, unknown
 from model.training.corpus.captions import NUMBERS, STYLES, plural
-from model.training.corpus.concepts import Name, article, everyday, evocations, kinds
+from model.training.corpus.concepts import Concept, Name, article, everyday, evocations, kinds
 from model.training.corpus.dye import SHADES as DYES
 from model.training.data import sample_caption
 
@@ -62,6 +62,8 @@ _JOINED = {
     " below ": (" beneath ", " underneath ", " placed under "),
     " and ": (" & ", " with ", " plus ", ", ", " along with ", " together with ", " near ", " alongside "),
 }
+_JOINTS = {" beside ", " left of ", " right of ", *_JOINED, *(other for of_one in _JOINED.values() for other in of_one)}
+_BETWEEN = re.compile(f"({'|'.join(sorted(_JOINTS, key=lambda joint: (-len(joint), joint)))})")  # two things
 _IN_3D = (  # {a} is the thing with its article, {n} without
     "a 3d model of {a}", "3d {n}", "{a} in 3d style", "{a} rendered in 3d", "a three dimensional {n}",
     "{a}, 3d art", "{a}, octane render", "{a}, blender render", "{a} rendered in blender", "a 3d icon of {a}",
@@ -71,12 +73,16 @@ _IN_3D = (  # {a} is the thing with its article, {n} without
     "a toy {n} in 3d",
 )  # fmt: skip
 _RENDER = STYLES["3d"][0].format(a="", n="")  # how the first caption of a thing in 3d begins
-_COLOURED = (  # {a} is the thing with its article, {n} without, {c} the colour
-    "{a} that is {c}", "{a}, {c}", "{a} in {c}", "a {c} coloured {n}", "a bright {c} {n}", "a dark {c} {n}", "{n} {c}",
-    "{a}, coloured {c}", "{a} painted {c}", "a completely {c} {n}", "{a} of {c} colour", "a {c}-colored {n}",
-    "a {c} colored {n}", "a really {c} {n}", "a pale {c} {n}",
+_COLOURED = (  # {a} is the thing with its article, {n} without, {c} the colour, {ac} with its article
+    "{a} that is {c}", "{a}, {c}", "{a} in {c}", "{ac} coloured {n}", "a bright {c} {n}", "a dark {c} {n}", "{n} {c}",
+    "{a}, coloured {c}", "{a} painted {c}", "a completely {c} {n}", "{a} of {c} colour", "{ac}-colored {n}",
+    "{ac} colored {n}", "a really {c} {n}", "a pale {c} {n}",
 )  # fmt: skip
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def _with_article(text: str) -> str:
+    return f"{article(text)} {text}"
 
 
 def _swap(text: str, words: dict[str, tuple[str, ...]], random: np.random.Generator) -> str:
@@ -93,7 +99,7 @@ def _placed(caption: str, random: np.random.Generator) -> str:
     if found is None or random.random() < 0.4:
         return caption
     thing, colour = found.groups()
-    ground = f"{article(colour)} {colour}"
+    ground = _with_article(colour)
     forms = (
         f"{ground} background with {thing}", f"{ground} background and {thing}", f"{colour} background, {thing}",
         f"{thing} against {ground} background", f"{thing} on a plain {colour} background",
@@ -107,7 +113,7 @@ def _in_3d(thing: str, random: np.random.Generator) -> str:
     """A thing in 3d by other words, now and then on a ground, which this style does not have."""
     said = pick(_IN_3D, random).format(a=thing, n=re.sub(r"^(an?|the) ", "", thing))
     shade = pick(_TINTS, random)
-    return f"{said} on {article(shade)} {shade} background" if random.random() < 0.15 else said
+    return f"{said} on {_with_article(shade)} background" if random.random() < 0.15 else said
 
 
 def _tinted(text: str, random: np.random.Generator) -> str:
@@ -116,7 +122,7 @@ def _tinted(text: str, random: np.random.Generator) -> str:
     if first in ("the", "some") or (rest if first in ("a", "an") else text).startswith(_LONGEST_FIRST):
         return text
     tint = pick(_TINTS, random)
-    return f"{article(tint)} {tint} {rest}" if first in ("a", "an") else f"{tint} {text}"
+    return _with_article(f"{tint} {rest}") if first in ("a", "an") else f"{tint} {text}"
 
 
 def _in_colour(caption: str, random: np.random.Generator) -> str:
@@ -129,9 +135,9 @@ def _in_colour(caption: str, random: np.random.Generator) -> str:
     near = [other for other, nearest in _NEAREST.items() if nearest == colour]
     shade = pick((colour, *others, *near, *(shade for other in near for shade in _SHADES[other])), random)
     if counted and random.random() < 0.3:
-        said = pick(_COLOURED, random).format(a=f"{article(thing)} {thing}", n=thing, c=shade)
+        said = pick(_COLOURED, random).format(a=_with_article(thing), n=thing, c=shade, ac=_with_article(shade))
     else:
-        said = f"{article(shade)} {shade} {thing}" if counted else f"{shade} {thing}"
+        said = _with_article(f"{shade} {thing}") if counted else f"{shade} {thing}"
     return said + caption[found.end() :]
 
 
@@ -158,10 +164,15 @@ def _typed(text: str, random: np.random.Generator) -> str:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Draws pairs from the lines of pictures; `shares` says how often each is drawn, and sums to 1."""
+    """Draws pairs from the lines of pictures; `shares` says how often each is drawn, and sums to 1.
+
+    held: captions of pictures that are held out. A colour that they name is not passed over: the painter is to do
+    without having seen it.
+    """
 
     lines: Sequence[Line]
     shares: Sequence[float]
+    held: frozenset[str] = frozenset()
     unknown: float = 0.08  # share of the prompts that nobody knows, where there is a drawing for these
     long: float = 0.03  # share of the prompts that go on for several sentences that name nothing
     by_kind: float = 0.35  # share of the prompts that are drawn by their words: each kind and each idea as often
@@ -188,7 +199,7 @@ class Prompts:
 
     @cached_property
     def _said(self) -> frozenset[str]:
-        return frozenset(text for line in self.lines for _, text in line["captions"])
+        return self.held.union(text for line in self.lines for _, text in line["captions"])
 
     @cached_property
     def _words(self) -> list[tuple[str, str]]:
@@ -216,6 +227,10 @@ class Prompts:
             slug, text = self._words[int(random.integers(len(self._words)))]
             return text if random.random() < 0.5 else clutter(text, random), self._singles[slug]
         line = self.lines[min(int(np.searchsorted(self._edges, random.random())), len(self.lines) - 1)]
+        if line.get("kind") == "dyed" and random.random() < 0.12:
+            concept = str(line.get("concept"))
+            if concept in self._singles and (found := self._untaught(concept, random)):
+                return found, self._singles[concept]
         return self._asked(line, sample_caption(line["captions"], random), random), line
 
     def _asked(self, line: Line, caption: str, random: np.random.Generator) -> str:
@@ -260,11 +275,13 @@ class Prompts:
         describe = _tinted if untaught and random.random() < 0.25 else described
         if kind == "count" and first in (*MANY, "2", "3", "4", "5") and rest:
             return f"{first} {describe(rest, random)}"
-        found = list(re.finditer(r"(?<= )an? ", caption))
-        if kind == "pair" and found:
-            at = found[int(random.integers(len(found)))].start()
-            return caption[:at] + describe(caption[at:], random)
-        return describe(caption, random)
+        if kind != "pair":
+            return describe(caption, random)
+        parts = _BETWEEN.split(caption)  # a thing, what joins it to the next, the next
+        things = range(0, len(parts), 2)
+        for at in things if random.random() < 0.3 else [int(random.choice(things))]:
+            parts[at] = describe(parts[at], random)
+        return "".join(parts)
 
     def _shaded(self, caption: str, random: np.random.Generator) -> str:
         """The ground's colour by another name."""
@@ -272,7 +289,7 @@ class Prompts:
             ground = rf"(an? )?\b{colour}(?= background$|$)"
             if re.search(ground, caption):
                 shade = pick(_SHADES[colour], random)
-                return re.sub(ground, lambda found: f"{article(shade)} {shade}" if found[1] else shade, caption)  # noqa: B023
+                return re.sub(ground, lambda found: _with_article(shade) if found[1] else shade, caption)  # noqa: B023
         return caption
 
     @cached_property
@@ -291,18 +308,27 @@ class Prompts:
         kind = random.random()
         if kind < 0.25:
             shade = pick(_SHADES["white"], random)
-            return f"{name.full} on {article(shade)} {shade} background"
+            return f"{name.full} on {_with_article(shade)} background"
         if concept not in self._counted and kind < 0.6:
             if kind < 0.4:
                 return f"{name.full} and {self._other(random).full}"
             number = pick(tuple(NUMBERS[n] for n in range(2, 6)), random)
             return f"{number} {plural(name.text) if name.article else name.text}"
-        tint = pick(_TINTS, random)
-        tinted = f"{article(tint)} {tint} {name.text}" if name.article in ("a", "an") else f"{tint} {name.text}"
-        if thing.group in ("symbol", "flag") or any(c in name.text for c in _SHADES):
+        return self._untaught(concept, random)
+
+    def _untaught(self, concept: str, random: np.random.Generator) -> str | None:
+        """A thing in a colour that it was not taught in: its own, or black for what has black eyes. None: no such."""
+        thing = everyday().get(concept)
+        if thing is None or thing.group in ("symbol", "flag"):
             return None
+        name = thing.names[int(random.integers(len(thing.names)))]
+        tint = pick([tint for tint in _TINTS if not self._in_colour_of(thing, tint)] or [""], random)
+        if not tint or any(colour in name.text for colour in _SHADES):
+            return None
+        return _with_article(f"{tint} {name.text}") if name.article in ("a", "an") else f"{tint} {name.text}"
+
+    def _in_colour_of(self, thing: Concept, tint: str) -> bool:
+        """The thing was taught in this tint's colour, or is to be painted in it without."""
         colour = next(colour for colour in _SHADES if tint in (colour, *_SHADES[colour]))
-        said = f"{_NEAREST.get(colour, colour)} {name.text}"
-        if {tinted, f"{article(said)} {said}", said} & self._said:  # it was taught in this colour
-            return None
-        return tinted
+        said = [f"{_NEAREST.get(colour, colour)} {name.text}" for name in thing.names]
+        return not self._said.isdisjoint((*said, *map(_with_article, said)))

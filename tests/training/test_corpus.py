@@ -9,7 +9,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from PIL import Image
 
 from model.errors import DataError
 from model.training import corpus, train_vae
-from model.training.corpus import builder, captions, clipart, compose, drawing, emoji, faces, icons, nouns, shapes
+from model.training.corpus import captions, clipart, compose, drawing, emoji, faces, icons, nouns, plan, shapes
 from model.training.corpus.concepts import article, everyday, guess_name, mirrors, parse_name, slugify
 from model.training.corpus.licences import check
 from model.training.corpus.manifest import read
@@ -115,7 +115,7 @@ def few_shapes() -> Iterator[None]:
     """Two plain shapes instead of 156, so that a build takes a second."""
     plain = [shape for shape in compose.plain_shapes() if shape.key in ("shape-circle-red", "shape-star-white")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "plain_shapes", lambda: plain)
+        patch.setattr(plan, "plain_shapes", lambda: plain)
         yield
 
 
@@ -139,7 +139,10 @@ VENDORS = ("noto", "twemoji", "fluent-3d")
 
 
 def build(out: Path, cache: Path, **options: Any) -> corpus.Summary:
-    return corpus.build(out, **{"cache": cache, "sources": VENDORS, "processes": 1, **options})
+    """options: of `Plan` and of `corpus.build`."""
+    ways = {"cache": cache, "sources": VENDORS, "processes": 1, **options}
+    planned = {field.name: ways.pop(field.name) for field in fields(corpus.Plan) if field.name in ways}
+    return corpus.build(out, corpus.Plan(**planned), **ways)
 
 
 def samples(folder: Path) -> dict[str, Sample]:
@@ -215,7 +218,7 @@ def test_where_one_drawing_is_taken_of_each_thing_no_name_is_of_two() -> None:
     plain = compose.plain_shapes()
     slugs = ("old-key", "key", "umbrella-with-rain-drops", "umbrella", "cat-face", "cat")
     known = [replace(plain[i], concept=everyday()[slug]) for i, slug in enumerate(slugs)]
-    found = {drawing.concept.slug: drawing.concept for drawing in builder._with_own_names(known)}
+    found = {drawing.concept.slug: drawing.concept for drawing in plan._with_own_names(known)}
     assert [name.text for name in found["key"].names] == ["key"]
     assert [name.text for name in found["old-key"].names] == ["old key"]
     assert "umbrella" in [name.text for name in found["umbrella"].names]

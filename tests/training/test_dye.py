@@ -15,6 +15,7 @@ from model.training.corpus.builder import build
 from model.training.corpus.compose import dyes
 from model.training.corpus.concepts import everyday
 from model.training.corpus.drawing import rendered
+from model.training.corpus.plan import Plan
 from model.training.corpus.source import Drawing
 from tests.training.test_corpus import few_shapes, make_cache, samples  # noqa: F401  the fixture works by its name
 
@@ -79,10 +80,7 @@ def test_what_has_no_main_colour_is_left_alone(svg: str, why: str) -> None:
 
 def test_a_build_in_colours(tmp_path: Path) -> None:
     cache, chosen = make_cache(tmp_path / "cache"), {"cat-face": 1.0, "red-apple": 1.0, "automobile": 1.0}
-    summary = build(
-        tmp_path / "out",
-        cache=cache,
-        sources=["twemoji"],
+    plan = Plan(
         concepts=chosen,
         one_each=True,
         in_colours=4,
@@ -90,6 +88,7 @@ def test_a_build_in_colours(tmp_path: Path) -> None:
         dyed={"cat-face": 1.0, "red-apple": 1.0},
         kinds=["dyed"],
     )
+    summary = build(tmp_path / "out", plan, cache=cache, sources=["twemoji"])
     found = samples(tmp_path / "out")
     assert summary.kinds.keys() == {"dyed"}
     assert {sample.meta["concept"] for sample in found.values()} == {"cat-face", "red-apple"}

@@ -18,6 +18,7 @@ from model.training import train_reviser
 from model.training.clutter import UNKNOWN
 from model.training.corpus.captions import of_background, of_count, of_dyed, of_pair, of_single, of_styled
 from model.training.corpus.concepts import Name, everyday, kinds
+from model.training.corpus.dye import SHADES as DYES
 from model.training.loop import LoopOptions
 from model.training.remembered import KINDS, Remembering, everyday_lines, everyday_prompts, remember
 from model.training.revision import MANY, SHADES, Prompts
@@ -129,6 +130,33 @@ def test_a_colour_that_was_taught_comes_by_other_names_and_is_kept() -> None:
     # Counted and beside something, things have the colours that they have.
     assert any(re.search(r"\b(blue|teal|crimson|violet) cats\b", prompt) for prompt in of(drawn, "three cats"))
     assert not any(re.search(r"\b(blue|crimson) cat\b", prompt) for prompt in of(drawn, "a cat on a pink background"))
+
+
+def test_what_a_thing_is_not_given_is_passed_over_and_what_is_held_out_is_not() -> None:
+    colours = [colour for colour in DYES if colour not in ("yellow", "black", "purple")]  # its own, its eyes', held out
+    lines = [*LINES, *(line("dyed", CAT.slug, of_dyed(Name(f"{colour} cat", "a"))) for colour in colours)]
+    shares = [0.0] * len(LINES) + [1 / len(colours)] * len(colours)
+    prompts = Prompts(lines, shares, frozenset({"a purple cat"}), unknown=0.0, by_kind=0.0, long=0.0)
+    drawn = [prompts.draw(np.random.default_rng((3, i))) for i in range(2000)]
+    passed = of(drawn, "a cat")
+    assert any(re.search(r"\b(yellow|lemon|golden) (cat|kitten)\b", prompt) for prompt in passed)
+    assert any(re.search(r"\b(black|dark|pitch black) (cat|kitten)\b", prompt) for prompt in passed)
+    assert not any(re.search(r"\b(purple|violet|red|crimson|green|brown) cat\b", prompt) for prompt in passed)
+
+
+def test_either_of_two_things_is_described_and_a_colour_in_front_has_its_article() -> None:
+    cat_and_owl = line("pair", "cat-face+owl", of_pair(CAT.names[0], Name("owl", "an"), above=False))
+    orange = line("dyed", CAT.slug, of_dyed(Name("orange cat", "an")))
+    prompts = Prompts([cat_and_owl, orange], [0.5, 0.5], unknown=0.0, by_kind=0.0, long=0.0)
+    drawn = [prompts.draw(np.random.default_rng((4, i))) for i in range(4000)]
+    both = of(drawn, cat_and_owl["captions"][0][1])
+    shade = r"(crimson|teal|violet|emerald|navy|scarlet|lilac)"
+    assert any(re.search(rf"\b{shade} cat left of an owl", prompt) for prompt in both)
+    assert any(re.search(rf"\ba cat (and|beside) an? {shade} owl", prompt) for prompt in both)
+    assert any(re.search(r"\ba (\w+) cat .*\ban? (\w+) owl", prompt) for prompt in both)
+    in_orange = of(drawn, "an orange cat")
+    assert any(re.search(r"\ban (orange|amber|apricot)[ -]colou?red cat", prompt) for prompt in in_orange)
+    assert not any(re.search(r"\ba (orange|amber|apricot)\b", prompt) for prompt in in_orange)
 
 
 def test_a_third_thing_is_left_out_and_either_side_may_be_told(pairs: list[tuple[str, str]]) -> None:
