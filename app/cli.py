@@ -7,6 +7,7 @@ An error that a person can mend is one line on stderr and exit status 1; a wrong
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -79,4 +80,9 @@ def main() -> None:
         app()
     except DalleError as error:
         typer.echo(f"dalle-server: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        typer.echo(f"dalle-server: {error.filename or 'a file'}: no space is left on its disk", err=True)
         sys.exit(1)

@@ -141,17 +141,35 @@ def _pair(found: Found, report: Report, listed: Mapping[tuple[str, str], list[An
     report.unused = +report.unused
 
 
+def readable(name: str) -> str:
+    """A file's name that may not be UTF-8, as text that can be written."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _zeros_from(path: Path, offset: int) -> bool:
+    """The file goes on at `offset`, and with nothing but zeros: where a tar ends, and tarfile stops without a word."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        rest = file.read(1 << 16)
+        ends = bool(rest)
+        while rest and not rest.strip(b"\0"):
+            rest = file.read(1 << 16)
+        return ends and not rest
+
+
 def _in_tar(path: Path, report: Report) -> Iterator[Entry]:
     found: Found = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                folder, _, name = member.name.rpartition("/")
+                folder, _, name = readable(member.name).rpartition("/")
                 if member.isfile() and not name.startswith(_FORKS):
                     key, _, suffix = name.partition(".")  # WebDataset: the key ends at the first dot
                     place = found.setdefault((folder, key), {})
                     place[f".{suffix.lower()}"] = Piece(path, member.offset_data, member.size)
-    except (tarfile.ReadError, OSError) as error:
+            if not _zeros_from(path, tar.offset):
+                raise tarfile.ReadError(f"byte {tar.offset} is neither a file's header nor the archive's end")
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:  # damaged numbers, too
         report.note("end of a shard" if found else "shard", f"{path.name} ({error})")
     yield from _pair(found, report, {})
 
@@ -188,7 +206,11 @@ def index(paths: Sequence[Path], report: Report | None = None) -> list[Entry]:
             raise DataError(f"{path}: no pictures in it ({', '.join(PICTURES)}, or tars of them)")
         entries += here
     if not entries:
-        why = f"{paths[0]}: no shard can be read: {', '.join(report.names)}" if paths else "name a folder or a tar"
+        why = (
+            f"{paths[0]}: no shard can be read: {', '.join(report.names)}"
+            if paths
+            else "no folder or tar of pictures is named"
+        )
         raise DataError(why)
     return entries
 
@@ -219,6 +241,10 @@ def parse_text(raw: bytes, suffix: str) -> tuple[Captions, dict[str, Any]]:
     fields = json.loads(text)
     if not isinstance(fields, dict):
         raise ValueError("the .json of a sample is an object")
+    if not isinstance(split := fields.get("split", ""), str):
+        raise ValueError(f'"split" is a name, not {split!r}')
+    if "\\u" in text:
+        json.dumps(fields, ensure_ascii=False).encode()  # half a character, "\\ud800", could not be written again
     named = [name for name in ("captions", "caption", "text") if fields.get(name) is not None]
     captions = _weighted(fields.pop(named[0])) if named else []
     return captions, fields
@@ -269,7 +295,7 @@ def load(entry: Entry, position: int = 0, split: str | None = None) -> Sample | 
         raise Corrupt("picture", "no picture of a kind that can be read") from error
     except Exception as error:  # damage makes Pillow's readers stumble over anything: struct.error, EOFError, KeyError
         raise Corrupt("picture", error) from error
-    return Sample(entry.key, pixels, captions, meta, size, position)
+    return Sample(readable(entry.key), pixels, captions, meta, size, position)
 
 
 def order(count: int, seed: int | None, epoch: int = 0, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:

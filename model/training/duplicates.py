@@ -54,32 +54,35 @@ class Seen:
         self._table = np.full((_BANDS << _BAND_BITS, ways), -1, dtype=np.int32)
         self._count = 0
 
-    def __call__(self, image: Image) -> str:
-        """Why this picture (h, w, 3) is not new, or "". A new one is remembered."""
-        return self.judge(fingerprint(image), look(image) if self._near else None)
+    def __call__(self, image: Image, *, remember: bool = True) -> str:
+        """Why this picture (h, w, 3) is not new, or "". A new one is remembered, if it is to be."""
+        return self.judge(fingerprint(image), look(image) if self._near else None, remember=remember)
 
-    def judge(self, print_: bytes, look_: Image | None) -> str:
+    def judge(self, print_: bytes, look_: Image | None, *, remember: bool = True) -> str:
         """The same of a picture's fingerprint and look."""
-        if self._met(int.from_bytes(print_[:8], "little") or 1):
+        if self._met(int.from_bytes(print_[:8], "little") or 1, remember):
             return "duplicate picture"
-        if self._near and look_ is not None and self._met_alike(look_):
+        if self._near and look_ is not None and self._met_alike(look_, remember):
             return "near-duplicate picture"
         return ""
 
-    def _met(self, digest: int) -> bool:
+    def _met(self, digest: int, remember: bool) -> bool:
         bucket = self._exact[digest % len(self._exact)]
         if (bucket == np.uint64(digest)).any():
             return True
-        bucket[1:] = bucket[:-1].copy()
-        bucket[0] = digest
+        if remember:
+            bucket[1:] = bucket[:-1].copy()
+            bucket[0] = digest
         return False
 
-    def _met_alike(self, seen: Image) -> bool:
+    def _met_alike(self, seen: Image, remember: bool) -> bool:
         places = _bands(seen)
         known = self._table[places]
         candidates = self._looks[np.unique(known[known >= 0])].astype(np.int16)
         if len(candidates) and (np.abs(candidates - seen).max(axis=(1, 2, 3)) <= ALIKE).any():
             return True
+        if not remember:
+            return False
         at = self._count % len(self._looks)
         self._looks[at] = seen
         self._table[places, 1:] = self._table[places, :-1]

@@ -134,7 +134,8 @@ class Filter:
     """Judges samples one after another; counts how many each rule refused. A duplicate is refused from its second on.
 
     A caption that breaks a rule is taken from its sample; a sample with no caption left is refused for the rule that
-    took the last. captions=False is for training on pictures alone (the VAE): no caption is looked at. A picture that
+    took the last. captions=False is for training on pictures alone (the VAE): a sample keeps all captions and may have
+    none, but what has a fit one is a duplicate only of what has one too, so that no caption is lost. A picture that
     was made smaller or square on its way must pass with its first size too, where "original_width" and
     "original_height" (of img2dataset) tell it. refused: told of each sample that is, and why.
     """
@@ -150,6 +151,7 @@ class Filter:
         self._refused = refused
         self.counts: Counter[str] = Counter()
         self._seen = Seen(rules.near)
+        self._bare = Seen(rules.near)  # without a caption that is fit
 
     def __call__(self, sample: Sample) -> Sample | None:
         """The sample with the captions that pass, or None."""
@@ -162,16 +164,14 @@ class Filter:
     def _judge(self, sample: Sample) -> tuple[Sample | None, str]:
         if reason := fit_size(sample, self.rules):
             return None, reason
-        captions = sample.captions
-        if self.captions:
-            captions, reason = fit_captions(captions, self.rules)
-            if reason:
-                return None, reason
+        captions, without = fit_captions(sample.captions, self.rules)
+        if self.captions and without:
+            return None, without
         if not not_blank(sample.image):
             return None, "blank picture"
-        if reason := self._seen(sample.image):
+        if reason := self._seen(sample.image, remember=not without) or (self._bare(sample.image) if without else ""):
             return None, reason
-        return replace(sample, captions=captions), ""
+        return replace(sample, captions=captions) if self.captions else sample, ""
 
     def report(self) -> dict[str, int]:
         """How many passed, and how many each rule refused, most first."""
@@ -183,5 +183,5 @@ class Filter:
 def fit_size(sample: Sample, rules: Rules = RULES) -> str:
     """Why the picture's size is refused, or "": its own, or the one it had before it was made smaller or square."""
     first = sample.meta.get("original_width"), sample.meta.get("original_height")
-    width, height = (side if isinstance(side, int) else 0 for side in first)
+    width, height = (side if isinstance(side, int) and side < 1 << 32 else 0 for side in first)
     return (rules.size(width, height) if width > 0 and height > 0 else "") or rules.size(*sample.size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,38 @@ def test_a_shard_cut_short_gives_what_is_whole(tmp_path: Path, caplog: pytest.Lo
     assert found == [f"key-{at:03d}" for at in range(len(found))]
     assert len(found) < 4
     assert caplog.text
+
+
+def test_a_shard_that_ends_too_early_or_is_damaged_is_told(tmp_path: Path) -> None:
+    shard = shards(tmp_path, 4, 1 << 20) / "train-000000.tar"
+    whole = shard.read_bytes()
+    with tarfile.open(shard) as tar:
+        third = tar.getmember("key-002.webp").offset
+    padded, cut = whole + bytes(1 << 17), whole[:third]
+    broken = whole[:third] + b"?" * 512 + whole[third + 512 :]
+    emptied = whole[:third] + bytes(1024) + whole[third + 1024 :]
+    for content, left, told in ((padded, 4, {}), *((bad, 2, {"end of a shard": 1}) for bad in (cut, broken, emptied))):
+        shard.write_bytes(content)
+        report = Report()
+        assert len(keys([shard], report=report)) == left
+        assert report.corrupt == told
+
+
+def test_names_and_texts_that_cannot_be_written_again(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", encoding="utf-8", errors="surrogateescape") as tar:
+        for name, text in (("caf\udce9", '{"caption": "a cat"}'), ("half", r'{"caption": "a \ud800 cat"}'),
+                           ("meta", r'{"caption": "a cat", "by": "\ud800"}'), ("whole", r'{"text": "a \ud83d\ude00"}'),
+                           ("split", '{"caption": "a cat", "split": ["train"]}')):  # fmt: skip
+            for suffix, content in ((".webp", picture(len(name))), (".json", text.encode())):
+                member = tarfile.TarInfo(name + suffix)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    report = Report()
+    samples = list(iterate([tmp_path], split="train", report=report))
+    assert [sample.key for sample in samples] == ["caf\ufffd", "whole"]
+    assert samples[1].captions == [(1.0, "a \U0001f600")]
+    assert report.corrupt == {"text": 3}
+    assert any("a.tar:split" in name and "['train']" in name for name in report.names)
 
 
 def test_splits_part_the_whole(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from model.errors import DataError
+from model.training.count import count
+from model.training.filters import RULES
 from model.training.prepare import prepare
 from model.training.selection import Selection, choose
 from tests.training.test_data import picture
@@ -52,3 +54,13 @@ def test_pictures_that_look_alike_are_learnt_once_and_their_texts_are_read_by_wh
     again = prepare([tmp_path], tmp_path / "cache").with_alike()
     assert [line["captions"] for line in again.lines] == [*said, [[1.0, "two red cats"]]]
     assert choose(again, Selection())[0].tolist() == [0, 2]  # the last picture is held out
+
+
+def test_a_picture_without_a_caption_takes_none_from_an_equal_one(tmp_path: Path) -> None:
+    for name, seed, caption in (("a", 1, ""), ("b", 1, "a red cat"), ("c", 1, ""), ("d", 2, "x"), ("e", 2, "a dog"),
+                                ("f", 3, "a tree"), ("g", 3, "")):  # fmt: skip
+        put(tmp_path, name, seed, caption)
+    prepared = prepare([tmp_path], tmp_path / "cache")
+    said = [[text for _, text in line["captions"]] for line in prepared.lines]
+    assert said == [[], ["a red cat"], [], ["a dog"], ["a tree"]]
+    assert len([texts for texts in said if texts]) == count([tmp_path], RULES).passed

@@ -18,7 +18,7 @@ from PIL import Image
 from model.errors import DataError
 from model.training.count import Counts, count
 from model.training.data import Sample
-from model.training.filters import RULES, Rules
+from model.training.filters import RULES, Rules, fit_size
 from model.training.published.layouts import WIT_COLUMNS, Row, layout_of, read
 from model.training.published.rows import LONGEST, RowReport, rows, split
 from model.training.published.store import CaptionStore, normal, parted
@@ -226,3 +226,14 @@ def test_pictures_and_index_files_are_told_apart(tmp_path: Path) -> None:
     assert parted(paths) == (paths[:3], paths[3:])
     with pytest.raises(DataError, match="nowhere: no such file or folder"):
         parted([tmp_path / "nowhere"])
+
+
+def test_a_size_that_no_picture_has_is_none(tmp_path: Path) -> None:
+    sound = made.wit(1, size=(640, 480))
+    (tmp_path / "wit.tsv").write_bytes(b"\n".join([sound.replace(b"640", b"9" * 5000), sound, b""]))
+    assert [row.size for row in read(tmp_path / "wit.tsv", "wit", RowReport())] == [None, (640, 480)]
+
+
+def test_a_side_beyond_all_numbers_is_passed_over() -> None:
+    found = Sample("a", np.zeros((256, 256, 3), np.uint8), [], {"original_width": 10**400, "original_height": 10**399})
+    assert fit_size(found) == ""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,25 @@ def test_pictures_of_stage_one_are_decoded_as_they_come_and_unfit_ones_replaced(
 def pixels(number: int) -> np.ndarray[Any, Any]:
     with Image.open(io.BytesIO(picture(number))) as file:
         return np.array(file)
+
+
+def test_runs_of_unfit_pictures_stop_nothing_and_are_stood_in_for_by_many(tmp_path: Path) -> None:
+    small = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(small, "PNG")
+    with ShardWriter(tmp_path, "a") as writer:
+        for number in range(120):
+            data = small.getvalue() if 20 <= number < 90 else picture(number)
+            writer.add(f"{number:04d}", data, {"captions": []}, "png")
+    with ShardWriter(tmp_path, "b") as writer:
+        writer.add("0", small.getvalue(), {"captions": []}, "png")
+    pictures = StreamedPictures((tmp_path,), tmp_path, RULES, 4, 0, HERE)
+    steps = 30  # the first tar about once, the second sixty times
+    shown = Counter(
+        image.tobytes() for step in range(steps) for image in pictures.draw(step, 0, [np.random.default_rng(0)] * 4)
+    )
+    assert shown.total() == 4 * steps
+    assert max(shown.values()) < 12
+    assert len(shown) > 30
 
 
 def test_nothing_but_unfit_pictures_is_an_error(tmp_path: Path) -> None:
