@@ -190,7 +190,8 @@ def plot(found: Sweep, path: Path) -> None:
         other.plot(places, [trial.diversity.value for trial in trials], "s--", color="tab:orange", label="diversity")
         if at == 0:
             axes.set_ylabel("mean reciprocal rank")
-            axes.legend(handles=[*axes.get_legend_handles_labels()[0], *other.get_lines()], fontsize=8)
+            shown = [*axes.get_legend_handles_labels()[0], *other.get_lines()]
+            figure.legend(handles=shown, fontsize=8, ncols=len(shown), loc="outside upper center")
         if at == len(found.tried) - 1:
             other.set_ylabel("diversity")
     path.parent.mkdir(parents=True, exist_ok=True)
