@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import resource
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -237,3 +240,30 @@ def test_a_size_that_no_picture_has_is_none(tmp_path: Path) -> None:
 def test_a_side_beyond_all_numbers_is_passed_over() -> None:
     found = Sample("a", np.zeros((256, 256, 3), np.uint8), [], {"original_width": 10**400, "original_height": 10**399})
     assert fit_size(found) == ""
+
+
+def limited() -> None:
+    """No file may grow beyond this, which to a writer is like a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def test_a_full_disk_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    made.write(tmp_path / "cc3m.tsv", "cc3m")
+    command = [
+        sys.executable,
+        "-c",
+        "from app.cli import main; main()",
+        "corpus",
+        "index",
+        str(tmp_path / "cc3m.tsv"),
+        "--any-language",
+    ]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], preexec_fn=limited, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "captions cannot be kept there" in done.stderr
+    assert "Traceback" not in done.stderr
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "no space is left on its disk" in done.stderr
+    assert "Traceback" not in done.stderr
