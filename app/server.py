@@ -23,12 +23,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app import logs
 from app.checkpoint import ServedCheckpoint
-from app.errors import Answer, render
-from app.main import create_app
-from app.middleware import HEADERS
-from app.pool import Pool
+from app.http.errors import Answer, render
+from app.http.main import create_app
+from app.http.middleware import HEADERS
+from app.pool.port import Pool
+from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
-from app.worker_pool import WorkerPool
 from model.errors import DalleError
 
 KEEP_ALIVE = 75  # seconds that an idle connection is kept; above the usual 60 of proxies, so that they close first

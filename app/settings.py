@@ -15,10 +15,11 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.schemas import MAX_IMAGES, describe
+from app.wording import describe
 from model.errors import DalleError
 
 PREFIX = "DALLE_"
+MAX_IMAGES = 10  # pictures of one request
 # What Kubernetes sets in every container beside a service of the name dalle-something: no settings, nobody's mistake.
 SERVICE_LINK = re.compile(r"DALLE_\w+_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP)\w*)?)")
 

@@ -16,6 +16,8 @@ CORE = ("model.config", "model.errors")
 PARTS = ("model.tokenizer", "model.vae", "model.transformer", "model.clip", "model.reviser", *CORE)
 LEAVES = ("model.training", "model.evaluate", "model.benchmark")  # nobody imports these but the commands that run them
 
+APP = ("app.checkpoint", "app.logs", "app.settings", "app.wording")
+
 # A package of ours -> what of ours it may import, at any level. The longest prefix of a module's name rules.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "model": ("model.painter",),
@@ -42,7 +44,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *PARTS,
     ),
     "model.benchmark": ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS),
-    "app": ("app", "model.inference", "model.checkpoints", "model.tokenizer", *CORE),
+    "app": (),
+    "app.logs": (),
+    "app.wording": (),
+    "app.settings": ("app.wording", *CORE),
+    "app.checkpoint": ("model.tokenizer", *CORE),
+    "app.pictures": ("model.inference", *CORE),
+    "app.pool": ("app.checkpoint", "app.logs", "app.settings", "model.inference", *CORE),
+    "app.http": ("app.pool", "app.pictures", *APP, "model.inference", *CORE),
+    "app.server": ("app.http", "app.pool", *APP, *CORE),
     "app.cli": ("app", "model"),
     "app.commands": ("app", "model"),
 }

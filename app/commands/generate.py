@@ -15,8 +15,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from typer import Argument, Option
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, check_out, save_image
-from app.images import enlarge
-from app.provenance import Provenance, prompt_hash
+from app.pictures.encode import enlarge
+from app.pictures.provenance import Provenance, prompt_hash
 from model.errors import DataError, InvalidRequest
 
 if TYPE_CHECKING:

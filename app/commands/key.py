@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from app.keys import key_hash, make_key
+from app.http.keys import key_hash, make_key
 
 
 def key() -> None:

@@ -10,8 +10,8 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 from typer import Option
 
-from app.schemas import allowed
 from app.settings import FlagError, Settings, load_settings, shown, variables
+from app.wording import allowed
 
 KINDS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "path": "PATH"}
 

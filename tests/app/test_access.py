@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from app import cli
 from app.checkpoint import ServedCheckpoint
-from app.keys import OPEN, is_open, key_hash, make_key, read_hashes
-from app.main import create_app
-from app.middleware import HEADERS
+from app.http.keys import OPEN, is_open, key_hash, make_key, read_hashes
+from app.http.main import create_app
+from app.http.middleware import HEADERS
+from app.pool.worker_pool import WorkerPool
 from app.settings import Settings, SettingsError
-from app.worker_pool import WorkerPool
 from tests.app.live import Live
 
 KEYS = (make_key(), make_key())

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import model
-from app.job import Job, Order
+from app.pool.job import Job, Order
 from model.checkpoints import sums
 from model.inference.sequence import Completion, Revised, SamplingParams
 from tests.app.live import Live, ledger

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.forecast import rows_until_done
-from app.job import Job, Order
+from app.pool.forecast import rows_until_done
+from app.pool.job import Job, Order
 from model.inference.sequence import SamplingParams
 
 GRID = 32

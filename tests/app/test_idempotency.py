@@ -16,9 +16,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.errors import IdempotencyConflict
-from app.idempotency import Idempotency, fingerprint
-from app.job import Job, Order, Outcome
+from app.http.errors import IdempotencyConflict
+from app.http.idempotency import Idempotency, fingerprint
+from app.pool.job import Job, Order, Outcome
 from model.errors import DalleError, Overloaded, RequestCancelled
 from model.inference.sequence import Painted, SamplingParams
 from tests.app.live import Live, ledger

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.images import Finish, Format, Threads, encode_png
+from app.pictures.encode import Finish, Format, Threads, encode_png
 
 
 def decoded(png: bytes) -> Image.Image:

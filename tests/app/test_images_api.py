@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from app.commands.generate import read_provenance
-from app.images import enlarge
+from app.pictures.encode import enlarge
 from tests.app.live import Live, ledger
 from tests.app.quick import SIZE
 from tests.app.test_uploads import png

@@ -25,13 +25,13 @@ BREAKS_ENCODER = f"{PROMPT} !"
 PAINT, EDIT = "/v1/images/generations", "/v1/images/edits"
 # The server, whose encoder of PNG files fails at one prompt with words that repeat it.
 BROKEN = f"""
-import app.images
-encode = app.images.encode_png
+import app.pictures.encode
+encode = app.pictures.encode.encode_png
 def broken(rgb, width, height, texts=None):
     if "!" in (texts or {{}}).get("Prompt", ""):
         raise RuntimeError(f"cannot write {{texts}}") from ValueError(texts["Prompt"])
     return encode(rgb, width, height, texts)
-app.images.encode_png = broken
+app.pictures.encode.encode_png = broken
 {COMMAND}"""
 Line = dict[str, Any]
 
@@ -173,7 +173,7 @@ def test_a_fault_of_ours_is_told_by_its_kind_and_places(lines: list[Line]) -> No
         assert fault["level"] == "error"
         first, last = fault["traceback"].split("\nafter\n")
         assert first.endswith("builtins.RuntimeError")
-        assert "app/images.py:" in first
+        assert "app/pictures/encode.py:" in first
         assert last == "builtins.ValueError"
 
 

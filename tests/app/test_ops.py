@@ -12,11 +12,11 @@ import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from app.checkpoint import ServedCheckpoint
-from app.keys import Guard
-from app.main import create_app
-from app.middleware import Frontier
+from app.http.keys import Guard
+from app.http.main import create_app
+from app.http.middleware import Frontier
+from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
-from app.worker_pool import WorkerPool
 from tests.app.live import Live, ledger
 
 

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from app.cli import main
 from app.commands.generate import read_provenance
-from app.provenance import Provenance, forced_tokens, prompt_hash
+from app.pictures.provenance import Provenance, forced_tokens, prompt_hash
 from model.errors import DataError
 from model.inference.sequence import SamplingParams
 from tests.app.live import Live

@@ -12,8 +12,8 @@ import typer.main
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.schemas import allowed
 from app.settings import Settings, SettingsError, load_settings, shown, variables
+from app.wording import allowed
 
 
 @pytest.fixture(autouse=True)

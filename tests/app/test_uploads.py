@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.uploads import Upload, read_upload
+from app.pictures.decode import Upload, read_upload
 from model.errors import InvalidRequest
 
 SIDE, GRID = 16, 4

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from app.checkpoint import ServedCheckpoint
-from app.errors import PaintingFailed
-from app.job import Job, Order
+from app.pool.job import Job, Order
+from app.pool.supervisor import ENDED, WorkerProcess
+from app.pool.worker_pool import DEATHS, WorkerPool
 from app.settings import Settings
-from app.supervisor import ENDED, WorkerProcess
-from app.worker_pool import DEATHS, WorkerPool
 from model.errors import (
     DalleError,
     DeadlineExceeded,
     Draining,
     InvalidRequest,
     Overloaded,
+    PaintingFailed,
     PromptTooLong,
     RequestCancelled,
     WorkerFailed,

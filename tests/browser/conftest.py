@@ -14,7 +14,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from app.keys import key_hash
+from app.http.keys import key_hash
 from model.checkpoints import save
 from model.config import CheckpointConfig, SamplingDefaults, transformer_config, vae_config
 from model.tokenizer import Tokenizer

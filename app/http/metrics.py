@@ -13,8 +13,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 import model
-from app.errors import CODES
-from app.pool import Pool
+from app.http.errors import CODES
+from app.pool.port import Pool
 
 METHODS = frozenset({"GET", "HEAD", "POST"})
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -68,7 +68,7 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def error(self, code: str) -> None:
-        """Count an error by its code, one of app.errors.CODES."""
+        """Count an error by its code, one of app.http.errors.CODES."""
         self._errors.labels(code if code in CODES else "internal_error").inc()
 
     def text(self) -> bytes:

@@ -5,7 +5,7 @@
     pool.leave(reader)                          # always, at the end
 
 The ledger of every pool holds at every moment: accepted = completed + failed + cancelled + expired + in flight.
-`app.worker_pool` is the pool over processes of this machine.
+`app.pool.worker_pool` is the pool over processes of this machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.checkpoint import ServedCheckpoint
-from app.job import Job, Order, Reader
+from app.pool.job import Job, Order, Reader
 
 
 @dataclass(frozen=True)

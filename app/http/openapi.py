@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.errors import OPENAI
-from app.headers import TIMEOUT
-from app.keys import is_open
+from app.http.errors import OPENAI
+from app.http.headers import TIMEOUT
+from app.http.keys import is_open
 
 SCHEME = {
     "type": "http",

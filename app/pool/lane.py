@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from app.job import Job
-from app.supervisor import WorkerProcess
+from app.pool.job import Job
+from app.pool.supervisor import WorkerProcess
 from model.inference.messages import Ready, WorkerOptions
 from model.inference.sequence import EngineStats
 

@@ -15,9 +15,10 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import Request
 
-from app.errors import BadBody, BodyTooLarge, BodyTooSlow, ClientGone, WrongContentType
-from app.schemas import from_strings, read, shorten
+from app.http.errors import BadBody, BodyTooLarge, BodyTooSlow, ClientGone, WrongContentType
+from app.http.schemas import from_strings, read
 from app.settings import Settings
+from app.wording import shorten
 from model.errors import InvalidRequest
 
 JSON, URLENCODED, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"

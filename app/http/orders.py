@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 from fastapi import Request
 
-from app.body import Body
-from app.headers import idempotency_key, timeout
-from app.idempotency import fingerprint
-from app.job import Job, Order, Reader
+from app.http.body import Body
+from app.http.headers import idempotency_key, timeout
+from app.http.idempotency import fingerprint
+from app.http.painting import Painting, Service
+from app.http.schemas import Sampling
 from app.logs import prompt_fields
-from app.painting import Painting, Service
-from app.schemas import Sampling
-from app.uploads import Upload, read_upload
+from app.pictures.decode import Upload, read_upload
+from app.pool.job import Job, Order, Reader
 from model.config import SamplingDefaults
 from model.errors import InvalidRequest
 from model.inference.sequence import Completion, SamplingParams

@@ -7,8 +7,8 @@ from typing import Any
 
 from starlette.requests import Request
 
-from app.errors import BadHeader
-from app.schemas import shorten
+from app.http.errors import BadHeader
+from app.wording import shorten
 
 TIMEOUT = "X-Request-Timeout"
 IDEMPOTENCY = "Idempotency-Key"

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from app.errors import IdempotencyConflict
-from app.headers import IDEMPOTENCY
-from app.job import Job, Outcome, Reader
+from app.http.errors import IdempotencyConflict
+from app.http.headers import IDEMPOTENCY
+from app.pool.job import Job, Outcome, Reader
 
 SECONDS = 600.0  # that a result is kept
 RESULTS = 1000  # that are kept

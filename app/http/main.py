@@ -16,23 +16,23 @@ from starlette.exceptions import HTTPException
 
 import model
 from app.checkpoint import ServedCheckpoint
-from app.cors import Cors
-from app.errors import answer, render
-from app.idempotency import Idempotency
-from app.images import Threads
-from app.keys import Guard, read_hashes
-from app.metrics import Metrics
-from app.middleware import Frontier
-from app.openapi import Application
-from app.painting import Service
-from app.pool import Pool
-from app.routes import generate, images, ops
-from app.schemas import shorten
+from app.http.cors import Cors
+from app.http.errors import answer, render
+from app.http.idempotency import Idempotency
+from app.http.keys import Guard, read_hashes
+from app.http.metrics import Metrics
+from app.http.middleware import Frontier
+from app.http.openapi import Application
+from app.http.painting import Service
+from app.http.routes import generate, images, ops
+from app.pictures.encode import Threads
+from app.pool.port import Pool
+from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
-from app.worker_pool import WorkerPool
+from app.wording import shorten
 from model.errors import DalleError
 
-DEMO = Path(__file__).parent / "demo"
+DEMO = Path(__file__).parents[1] / "demo"
 DESCRIPTION = "Text to image with the DALL-E family's method: a prompt in, pictures of 256 x 256 pixels out."
 
 

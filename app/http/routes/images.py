@@ -9,13 +9,11 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from app import body
-from app.errors import NoSuchModel
-from app.headers import PARAMETERS
-from app.idempotency import joined_headers
-from app.images import Finish
-from app.job import Order
-from app.openai_schemas import (
+from app.http import body
+from app.http.errors import NoSuchModel
+from app.http.headers import PARAMETERS
+from app.http.idempotency import joined_headers
+from app.http.openai_schemas import (
     EditsRequest,
     Image,
     ImagesRequest,
@@ -25,10 +23,13 @@ from app.openai_schemas import (
     OpenAIError,
     Usage,
 )
-from app.orders import decode, log_painting, make_order, painting_on, submit, text_headers, top_rows
-from app.painting import Service, Wanted, paint
-from app.schemas import form_schema, shorten
-from app.streaming import PictureStream
+from app.http.orders import decode, log_painting, make_order, painting_on, submit, text_headers, top_rows
+from app.http.painting import Service, Wanted, paint
+from app.http.schemas import form_schema
+from app.http.streaming import PictureStream
+from app.pictures.encode import Finish
+from app.pool.job import Order
+from app.wording import shorten
 from model.errors import InvalidRequest, PromptTooLong
 
 router = APIRouter(prefix="/v1")

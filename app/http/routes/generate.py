@@ -7,11 +7,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app import body
-from app.headers import PARAMETERS
-from app.idempotency import joined_headers
-from app.job import Order, Reader
-from app.orders import (
+from app.http import body
+from app.http.headers import PARAMETERS
+from app.http.idempotency import joined_headers
+from app.http.orders import (
     decode,
     log_painting,
     make_order,
@@ -22,8 +21,9 @@ from app.orders import (
     text_headers,
     top_rows,
 )
-from app.painting import Painting, Service, Wanted, paint
-from app.schemas import ErrorBody, GenerateRequest, Pictures, form_schema
+from app.http.painting import Painting, Service, Wanted, paint
+from app.http.schemas import ErrorBody, GenerateRequest, Pictures, form_schema
+from app.pool.job import Order, Reader
 from model.errors import InvalidRequest
 
 router = APIRouter()

@@ -9,7 +9,6 @@
     ├── NotAuthorised           401: no API key, or none that is known
     ├── NoSuchModel             404: a model that this server does not serve
     ├── IdempotencyConflict     409: another request had this Idempotency-Key
-    ├── PaintingFailed          500: the engine gave the request up
     ├── ClientGone              no answer: nobody is there to read it (499 in the log)
     └── ReaderTooSlow           the client stopped reading its stream, which is cut (499 in the log)
 
@@ -52,14 +51,6 @@ class BodyTooSlow(DalleError):
     """The body did not arrive in time."""
 
 
-class PaintingFailed(DalleError):
-    """The engine gave this request up; the worker lives. code: of `model.inference.sequence`."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 class NotAuthorised(DalleError):
     """A request without an API key, or with one that is not known. given: whether there was one."""
 
@@ -99,7 +90,7 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (ClientGone, 499, "client_gone"),
     (errors.RequestCancelled, 499, "client_gone"),
     (ReaderTooSlow, 499, "reader_too_slow"),
-    (PaintingFailed, 500, "painting_failed"),
+    (errors.PaintingFailed, 500, "painting_failed"),
     (errors.Overloaded, 503, "overloaded"),
     (errors.Draining, 503, "draining"),
     (errors.WorkerFailed, 503, "worker_failed"),

@@ -20,19 +20,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from app.checkpoint import ServedCheckpoint
-from app.errors import PaintingFailed
-from app.forecast import Work, rows_until_done
-from app.job import Job, Order, Outcome, Reader, late
-from app.lane import Held, Lane
-from app.pool import PoolStats
+from app.pool.forecast import Work, rows_until_done
+from app.pool.job import Job, Order, Outcome, Reader, late
+from app.pool.lane import Held, Lane
+from app.pool.port import PoolStats
+from app.pool.supervisor import WorkerProcess
 from app.settings import Settings
-from app.supervisor import WorkerProcess
 from model.errors import (
     DalleError,
     DeadlineExceeded,
     Draining,
     InvalidRequest,
     Overloaded,
+    PaintingFailed,
     RequestCancelled,
     WorkerFailed,
 )

@@ -23,12 +23,12 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_error
-from app.idempotency import joined_headers
-from app.job import Reader
-from app.openai_schemas import Usage
-from app.orders import text_headers
-from app.painting import Service, Wanted, finish, gone, observe, text_tokens, written_tokens
+from app.http.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_error
+from app.http.idempotency import joined_headers
+from app.http.openai_schemas import Usage
+from app.http.orders import text_headers
+from app.http.painting import Service, Wanted, finish, gone, observe, text_tokens, written_tokens
+from app.pool.job import Reader
 from model.errors import DalleError
 from model.inference.sequence import Event, Painted, Partial
 

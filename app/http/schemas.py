@@ -1,29 +1,24 @@
 """What a client may send and gets back: the wire models, with every limit declared in its field.
 
 `read(Model, values)` checks strictly ("3" is no integer, and neither is true) and says what is wrong in one line that
-names the field, the value found and what is allowed; the wording is made from the model's own JSON schema.
+names the field, the value found and what is allowed; the wording is that of `app.wording`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
-from pydantic_core import ErrorDetails
 
+from app.settings import MAX_IMAGES
+from app.wording import NOT_BLANK, alternatives, describe, properties
 from model.errors import InvalidRequest
 from model.inference.sequence import MAX_INDEX
 
-MAX_IMAGES = 10  # pictures of one request
 MAX_SAMPLES = 16  # pictures of which the best are chosen
 MAX_CHARACTERS = 32_000  # of a prompt; the tokenizer's limit is much lower, and needs the text to be counted
-NOT_BLANK = r"\S"
-SHOWN = 80  # characters of a refused value that a message repeats
-FILES = frozenset({"image", "mask"})  # fields that are files
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=NOT_BLANK)]
 KeepRows = Annotated[int, Field(ge=1)] | None  # the grid, which is the checkpoint's, bounds it
@@ -112,7 +107,7 @@ def from_strings(model: type[BaseModel], strings: Mapping[str, str]) -> dict[str
     """The fields of a form, numbers and booleans read exactly; what is none stays a string, for `read` to refuse."""
     values: dict[str, Any] = {}
     for name, string in strings.items():
-        kinds = {part.get("type") for part in _alternatives(_properties(model).get(name, {}))}
+        kinds = {part.get("type") for part in alternatives(properties(model).get(name, {}))}
         if "integer" in kinds and re.fullmatch(r"[+-]?[0-9]{1,40}", string):
             values[name] = int(string)
         elif "number" in kinds and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", string):
@@ -127,85 +122,8 @@ def from_strings(model: type[BaseModel], strings: Mapping[str, str]) -> dict[str
 def form_schema(model: type[BaseModel], **files: dict[str, Any]) -> dict[str, Any]:
     """The JSON schema of a form. files: of its files, by name. A form has no null: a field is given or left out."""
     fields: dict[str, Any] = {}
-    for name, field in _properties(model).items():
-        kinds = [kind for kind in _alternatives(field) if kind.get("type") != "null"]
+    for name, field in properties(model).items():
+        kinds = [kind for kind in alternatives(field) if kind.get("type") != "null"]
         if kinds:
             fields[name] = {**kinds[0], **{key: of for key, of in field.items() if key != "anyOf" and of is not None}}
     return {**model.model_json_schema(), "properties": fields | files}
-
-
-def describe(model: type[BaseModel], fault: ErrorDetails, name: str = "") -> str:
-    """One line on one fault of a `model`. name: what the caller calls the field, where it is not the field's name."""
-    field = str(fault["loc"][0]) if fault["loc"] else "body"
-    name = name or field
-    properties = _properties(model)
-    if fault["type"] == "extra_forbidden":
-        if field in FILES:
-            return f"{name}: it must be a file of a multipart/form-data body"
-        return f"{shorten(name)}: no such field; known are {', '.join(properties)}"
-    value = fault["input"]
-    if fault["type"] == "missing":
-        shown = "missing"
-    elif fault["type"] == "string_too_long":
-        shown = f"{len(value)} characters"
-    elif fault["type"] == "string_unicode":
-        shown = f"{shorten(value)} holds a lone surrogate"
-    elif isinstance(value, str) and not value.strip():
-        shown = "blank" if value else "empty"
-    else:
-        shown = shorten(value)
-    return f"{name}: {shown}, and it must be {allowed(properties.get(field, {}))}"
-
-
-def shorten(value: Any) -> str:
-    """`value` as JSON, of SHOWN characters at most, for a message or a log line."""
-    try:
-        text = json.dumps(value) if not isinstance(value, str) or not value.isidentifier() else value
-    except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
-
-
-def allowed(schema: Mapping[str, Any]) -> str:
-    """What a JSON schema of a scalar allows, in words."""
-    parts = [part for part in _alternatives(schema) if part.get("type") != "null"]
-    if not parts:
-        return "left out: this server cannot honour it"
-    part = parts[0]
-    if "const" in part:
-        return str(part["const"])
-    if "enum" in part:
-        return "one of " + ", ".join(map(str, part["enum"]))
-    match part.get("type"):
-        case "integer":
-            return f"an integer{_range(part)}"
-        case "number":
-            return f"a number{_range(part)}"
-        case "boolean":
-            return "true or false"
-        case _ if part.get("pattern", NOT_BLANK) != NOT_BLANK:
-            return str(schema.get("description", "of another form"))
-        case _:
-            lengths = f" of {part.get('minLength', 0)} to {part['maxLength']} characters" if "maxLength" in part else ""
-            return f"a text{lengths}, not blank" if "pattern" in part else f"a text{lengths}"
-
-
-def _range(part: Mapping[str, Any]) -> str:
-    low, high = part.get("minimum"), part.get("maximum")
-    if low is None and "exclusiveMinimum" in part:
-        return f" above {part['exclusiveMinimum']}" + (f", up to {high}" if high is not None else "")
-    if high is None and "exclusiveMaximum" in part:
-        high = part["exclusiveMaximum"] - 1  # integers only
-    if low is not None and high is None:
-        return f" of {low} or more"
-    return f" from {low} to {high}" if low is not None and high is not None else ""
-
-
-def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(schema.get("anyOf", [schema]))
-
-
-@cache
-def _properties(model: type[BaseModel]) -> dict[str, Any]:
-    properties: dict[str, Any] = model.model_json_schema(by_alias=False)["properties"]
-    return properties

@@ -15,9 +15,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.cors import Cors
-from app.errors import answer, render
-from app.metrics import Metrics
+from app.http.cors import Cors
+from app.http.errors import answer, render
+from app.http.metrics import Metrics
 from model.errors import DalleError, Draining
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")  # what we take over from a client; anything else gets a fresh one
@@ -40,7 +40,7 @@ log = logging.getLogger("dalle.http")
 
 class Frontier:
     """The outermost layer. In the state it leaves `request_id`, `began` (monotonic seconds), `log` (fields for the log
-    line) and an empty `key`, which `app.keys` fills."""
+    line) and an empty `key`, which `app.http.keys` fills."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, cors: Cors) -> None:
         self._app = app

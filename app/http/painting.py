@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from starlette.types import Receive
 
-from app.errors import ClientGone
-from app.idempotency import Idempotency
-from app.images import PNG, Finish, Threads
-from app.job import Job, Reader
-from app.metrics import Metrics
-from app.pool import Pool
-from app.provenance import Provenance, forced_tokens, prompt_hash
+from app.http.errors import ClientGone
+from app.http.idempotency import Idempotency
+from app.http.metrics import Metrics
+from app.pictures.encode import PNG, Finish, Threads
+from app.pictures.provenance import Provenance, forced_tokens, prompt_hash
+from app.pool.job import Job, Reader
+from app.pool.port import Pool
 from app.settings import Settings
 from model.config import CheckpointConfig
 from model.inference.sequence import Painted

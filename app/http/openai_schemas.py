@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas import MAX_IMAGES, KeepRows, Sampling, Text
+from app.http.schemas import KeepRows, Sampling, Text
+from app.settings import MAX_IMAGES
 
 MAX_PARTIALS = 3  # unfinished pictures that the API can ask for
 Label = Annotated[str, Field(max_length=512)] | None

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from app.errors import Answer, render
-from app.metrics import CONTENT_TYPE
-from app.painting import Service
-from app.schemas import ErrorBody
+from app.http.errors import Answer, render
+from app.http.metrics import CONTENT_TYPE
+from app.http.painting import Service
+from app.http.schemas import ErrorBody
 
 router = APIRouter()
 

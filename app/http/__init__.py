@@ -1,0 +1,1 @@
+"""The HTTP side: routes, what they read and answer, and what stands around every request."""

@@ -1,0 +1,1 @@
+"""Where accepted requests wait for, and are given to, the worker processes."""
