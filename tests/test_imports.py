@@ -62,7 +62,8 @@ TORCH_FREE = [
     "model.errors",
     "model.tokenizer",
     "model.inference",
-    "model.inference.sequence",
+    "model.inference.events",
+    "model.inference.requests",
     "model.inference.messages",
     "model.inference.scheduler",
 ]

@@ -16,7 +16,7 @@ from PIL import Image
 
 import model
 from model.errors import CheckpointError, DalleError, InvalidRequest, PromptTooLong
-from model.inference.sequence import GenerationRequest
+from model.inference.requests import GenerationRequest
 
 PROMPT, SEED = "a red apple", 7
 

@@ -27,19 +27,18 @@ from model.errors import (
     RequestCancelled,
     WorkerFailed,
 )
-from model.inference.messages import Cancel, Ready, StartFailed, Submit
-from model.inference.sequence import (
+from model.inference.events import (
     Cancelled,
     Event,
     Failed,
     Finished,
-    GenerationRequest,
     Painted,
     Partial,
     Progress,
-    SamplingParams,
     Started,
 )
+from model.inference.messages import Cancel, Ready, StartFailed, Submit
+from model.inference.requests import GenerationRequest, SamplingParams
 
 READY = Ready(
     model="quick", device="cpu", dtype="float32", strict=True, slots=4, threads=1, widths=(4,), parameters=1,

@@ -16,8 +16,7 @@ from model.checkpoints import Checkpoint
 from model.errors import InvalidRequest
 from model.inference import decoder as decoder_module
 from model.inference.engine import Engine
-from model.inference.sampling import RowParams, guide, sample
-from model.inference.sequence import (
+from model.inference.events import (
     DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
     NUMERICAL_ERROR,
@@ -25,13 +24,13 @@ from model.inference.sequence import (
     Event,
     Failed,
     Finished,
-    GenerationRequest,
     Painted,
     Partial,
     Progress,
-    SamplingParams,
     Started,
 )
+from model.inference.requests import GenerationRequest, SamplingParams
+from model.inference.sampling import RowParams, guide, sample
 from tests.inference.conftest import CELLS, GRID, SIZE, STEPS
 
 SAMPLING = ("seed", "temperature", "top_k", "top_p", "guidance", "opening")
@@ -184,7 +183,7 @@ def test_more_images_than_slots_start_as_slots_become_free(small: Checkpoint, ma
     assert [type(e) for e in events if e.request_id == "next"][-2:] == [Painted, Finished]
     stats = engine.stats()
     assert (stats.accepted, stats.completed, stats.images, stats.in_flight) == (2, 2, 8, 0)
-    assert stats.rows_busy == stats.waiting == stats.running == stats.steps_left == 0
+    assert stats.slots_busy == stats.waiting == stats.running == stats.steps_left == 0
     assert stats.tokens == 8 * CELLS
 
 
@@ -290,7 +289,7 @@ def test_cancel_frees_the_slots_at_once_and_neighbours_stay_the_same(small: Chec
     assert engine.cancel("leaves")
     assert engine.cancel("goes too")
     assert not engine.cancel("leaves")
-    assert engine.stats().rows_busy == 2
+    assert engine.stats().slots_busy == 2
     step = engine.step()
     assert [e.request_id for e in step if isinstance(e, Cancelled)] == ["leaves", "goes too"]
     assert [e.request_id for e in step if isinstance(e, Started)] == ["waits"]
@@ -313,7 +312,7 @@ def test_a_deadline_ends_a_request_and_no_other(small: Checkpoint, make: MakeReq
     engine.step()
     engine.scheduler.entry("too slow").deadline = 0.0
     assert [type(e) for e in engine.step()] == [Failed]
-    assert engine.stats().rows_busy == 0
+    assert engine.stats().slots_busy == 0
     assert engine.stats().expired == 2
 
 
@@ -348,14 +347,14 @@ def test_a_prompt_that_breaks_prefill_fails_alone(
 ) -> None:
     engine = Engine(small, slots=4)
     bad = make("bad", "a blue circle")
-    start = engine.decoder.start
+    prefill = engine.decoder.prefill
 
     def breaks(sequences: list[object], forced: Tensor | None) -> None:
         if sequences[0].request.id == "bad":  # type: ignore[attr-defined]
             raise RuntimeError("no")
-        start(sequences, forced)  # type: ignore[arg-type]
+        prefill(sequences, forced)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine.decoder, "start", breaks)
+    monkeypatch.setattr(engine.decoder, "prefill", breaks)
     events = run(engine, [make("mine"), bad])
     assert [(e.request_id, e.code) for e in events if isinstance(e, Failed)] == [("bad", INTERNAL_ERROR)]
     assert painted(events).keys() == {("mine", 0)}
@@ -409,7 +408,7 @@ def test_warm_up_measures_and_leaves_no_trace(small: Checkpoint, make: MakeReque
     warm.warm_up()
     stats = warm.stats()
     assert stats.seconds_per_step > 0.0
-    assert stats.accepted == stats.steps == stats.cancelled == stats.rows_busy == 0
+    assert stats.accepted == stats.steps == stats.cancelled == stats.slots_busy == 0
     assert not warm.has_work
     assert same(painted(run(warm, [make("a")]))["a", 0], painted(run(cold, [make("a")]))["a", 0])
 

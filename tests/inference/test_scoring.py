@@ -14,8 +14,9 @@ from model.clip import Clip
 from model.config import clip_config
 from model.errors import CheckpointError, InvalidRequest
 from model.inference.engine import Engine
+from model.inference.events import Painted
+from model.inference.requests import GenerationRequest, SamplingParams
 from model.inference.scoring import Scorer
-from model.inference.sequence import GenerationRequest, Painted, SamplingParams
 from model.painter import Painter
 from tests.conftest import randomise
 from tests.inference.conftest import CELLS, GRID, LEVELS, SIZE

@@ -26,16 +26,15 @@ from model.checkpoints import Checkpoint, save
 from model.inference import worker
 from model.inference.cores import usable_cores
 from model.inference.engine import Engine
-from model.inference.messages import Cancel, Drain, Heartbeat, Ready, StartFailed, Stop, Submit, WorkerOptions
-from model.inference.sequence import (
+from model.inference.events import (
     Cancelled,
     Event,
     Failed,
     Finished,
-    GenerationRequest,
     Painted,
-    SamplingParams,
 )
+from model.inference.messages import Cancel, Drain, Heartbeat, Ready, StartFailed, Stop, Submit, WorkerOptions
+from model.inference.requests import GenerationRequest, SamplingParams
 
 LIMIT = 300.0  # seconds for anything that must come
 
