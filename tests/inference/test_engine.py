@@ -366,22 +366,26 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("field", "change", "message"),
     [
-        ("seed", {"seed": -1}, "seed: -1, and it must be from 0"),
-        ("seed", {"seed": 2**63}, "seed: 9223372036854775808"),
-        ("temperature", {"temperature": 5.1}, "temperature: 5.1, and it must be from 0.0 to 5.0"),
-        ("temperature", {"temperature": NAN}, "temperature: nan"),
-        ("top_k", {"top_k": 513}, "top_k: 513, and it must be from 0 to 512"),
-        ("top_p", {"top_p": 0.0}, "top_p: 0.0, and it must be above 0"),
-        ("guidance", {"guidance": 20.5}, "guidance: 20.5, and it must be from 0.0 to 20.0"),
-        ("num_images", {"images": 0}, "num_images: 0, and it must be from 1 to 64"),
-        ("first_index", {"first_index": -1}, "first_index: -1"),
-        ("partial_rows", {"partial_rows": (3, 2)}, "partial_rows: \\[3, 2\\], and it must be ascending"),
+        ("seed", {"seed": -1}, "seed must be an integer from 0 to 9223372036854775807, got -1"),
+        ("seed", {"seed": 2**63}, "got 9223372036854775808"),
+        ("temperature", {"temperature": 5.1}, "temperature must be a number from 0 to 5, got 5.1"),
+        ("temperature", {"temperature": NAN}, "temperature must be .*, got nan"),
+        ("top_k", {"top_k": 513}, "top_k must be an integer from 0 to 512, got 513"),
+        ("top_p", {"top_p": 0.0}, "top_p must be above 0 and up to 1, got 0.0"),
+        ("guidance", {"guidance": 20.5}, "guidance must be a number from 0 to 20, got 20.5"),
+        ("num_images", {"images": 0}, "num_images must be an integer from 1 to 64, got 0"),
+        ("first_index", {"first_index": -1}, "first_index must be .*, got -1"),
+        (
+            "partial_rows",
+            {"partial_rows": (3, 2)},
+            "partial_rows must be ascending numbers from 1 to 7, got \\[3, 2\\]",
+        ),
         ("partial_rows", {"partial_rows": (8,)}, "from 1 to 7"),
-        ("forced", {"forced": b"12"}, "forced: 2 bytes, and it must be 128 bytes"),
-        ("forced", {"forced": struct.pack("<64h", *[512] * 64)}, "forced: tokens from 512 to 512"),
-        ("forced", {"forced": bytes(128), "keep": bytes(64)}, "cannot both be given"),
-        ("image", {"keep": bytes(64)}, "image: nothing, and it must be 12288 bytes"),
-        ("keep", {"image": bytes(12288)}, "keep: nothing, and it must be 64 bytes"),
+        ("forced", {"forced": b"12"}, "forced must be 128 bytes, got 2 bytes"),
+        ("forced", {"forced": struct.pack("<64h", *[512] * 64)}, "forced must be tokens from -1 to 511, got"),
+        ("forced", {"forced": bytes(128), "keep": bytes(64)}, "forced must be left out where"),
+        ("image", {"keep": bytes(64)}, "image must be 12288 bytes, got nothing"),
+        ("keep", {"image": bytes(12288)}, "keep must be 64 bytes, got nothing"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(
@@ -398,7 +402,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
 @pytest.mark.parametrize("text_ids", [(), (0,), (0, 300, 1), (0, -1, 1), (0,) * 50 + (1,), (1, 0), (0, 5)])
 def test_text_that_the_model_cannot_read_is_refused(small: Checkpoint, text_ids: tuple[int, ...]) -> None:
     engine = Engine(small, slots=4, strict=False)
-    with pytest.raises(InvalidRequest, match="text_ids: .*, and") as error:
+    with pytest.raises(InvalidRequest, match="text_ids must .*, got") as error:
         engine.add(GenerationRequest("a", text_ids, 1, SamplingParams(seed=1)))
     assert error.value.field == "text_ids"
 
@@ -414,5 +418,5 @@ def test_warm_up_measures_and_leaves_no_trace(small: Checkpoint, make: MakeReque
 
 
 def test_too_few_slots_are_refused(small: Checkpoint) -> None:
-    with pytest.raises(InvalidRequest, match="slots: 1, and it must be 2 or more"):
+    with pytest.raises(InvalidRequest, match="slots must be 2 or more"):
         Engine(small, slots=1)

@@ -106,11 +106,13 @@ def test_only_text_is_drawn_and_it_is_sound_unicode(small: Checkpoint, monkeypat
 
 def test_a_model_without_a_text_head_says_so(small: Checkpoint) -> None:
     mute = dataclasses.replace(small, config=dataclasses.replace(small.config, completes=False))
-    with pytest.raises(InvalidRequest, match="^complete: the model small was not trained to continue texts") as caught:
+    with pytest.raises(
+        InvalidRequest, match="^complete must be left out: small was not trained to continue texts"
+    ) as caught:
         PromptRewriter(mute, CPU).complete(small.tokenizer.null, Completion(), seed=1)
     assert caught.value.field == "complete"
     engine = Engine(mute, slots=2)
-    with pytest.raises(InvalidRequest, match="^complete: "):
+    with pytest.raises(InvalidRequest, match="^complete must "):
         engine.add(request(small, "a"))
     assert not engine.has_work
 
@@ -176,5 +178,5 @@ def test_a_completion_that_fails_ends_its_own_request_only(small: Checkpoint, mo
 def test_a_completion_out_of_range_is_named(small: Checkpoint) -> None:
     engine = Engine(small, slots=2)
     for values, field in (({"temperature": -1.0}, "temperature"), ({"top_k": 301}, "top_k"), ({"tokens": 0}, "tokens")):
-        with pytest.raises(InvalidRequest, match=f"^{field}: "):
+        with pytest.raises(InvalidRequest, match=f"^{field} must "):
             engine.add(request(small, "a", complete=Completion(**values)))

@@ -73,11 +73,11 @@ def test_a_guided_or_scored_image_takes_two_slots() -> None:
 
 def test_a_request_that_can_never_start_is_refused() -> None:
     scheduler = Scheduler(1)
-    with pytest.raises(InvalidRequest, match="takes 2 slots, and this engine has 1") as error:
+    with pytest.raises(InvalidRequest, match="takes 2 slots, and the engine has 1") as error:
         scheduler.add(request("a", guidance=2.0))
     assert error.value.field == "guidance"
     scheduler.add(request("b"))
-    with pytest.raises(InvalidRequest, match="'b' is in flight"):
+    with pytest.raises(InvalidRequest, match="id must be of no request in flight, got 'b'"):
         scheduler.add(request("b"))
     assert scheduler.counts.accepted == 1
     check(scheduler)
