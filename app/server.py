@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import logs
 from app.checkpoint import ServedCheckpoint
-from app.http.connections import Crowd, Door, connection_limit, raise_descriptor_limit
+from app.http.connections import Acceptor, ConnectionLimiter, connection_limit, raise_descriptor_limit
 from app.http.keys import Keys, read_hashes
 from app.http.main import create_app
 from app.http.painting import Service
@@ -49,7 +49,7 @@ class ServerFailed(DalleError):
 class Server(uvicorn.Server):
     """uvicorn that drains the pool before it closes its sockets, and ends when the pool has given up.
 
-    It takes connections from `listener` into `crowd`. reload: what SIGHUP does; None: it drains, as SIGTERM does.
+    It takes connections from `listener` into `limiter`. reload: what SIGHUP does; None: it drains, as SIGTERM does.
     """
 
     def __init__(
@@ -58,26 +58,28 @@ class Server(uvicorn.Server):
         pool: Pool,
         drain_seconds: float,
         listener: socket.socket,
-        crowd: Crowd,
+        limiter: ConnectionLimiter,
         reload: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(config)
         self._pool = pool
         self._drain_seconds = drain_seconds
-        self._door = Door(listener, lambda: Protocol(config, self.server_state, self.lifespan.state, crowd), crowd)
+        self._acceptor = Acceptor(
+            listener, lambda: Protocol(config, self.server_state, self.lifespan.state, limiter), limiter
+        )
         self._reload = reload
         self._reloading: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Task[None] | None = None
         self._asked: float | None = None  # when SIGTERM or SIGINT came, monotonic
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002, they are the door's
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002, they are the acceptor's
         """Start the application, then accept."""
         await super().startup([])  # or uvicorn would have asyncio accept, without a limit
-        self._door.open()
+        self._acceptor.open()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, and let the connections end."""
-        self._door.close()
+        self._acceptor.close()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -223,8 +225,8 @@ def _serve(settings: Settings) -> None:
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, settings.weights)
     try:
-        crowd = Crowd(limit, service.metrics.error)
-        Server(config, pool, settings.drain, listener, crowd, reloader(settings, app.state.keys)).run([listener])
+        limiter = ConnectionLimiter(limit, service.metrics.error)
+        Server(config, pool, settings.drain, listener, limiter, reloader(settings, app.state.keys)).run([listener])
     finally:
         logs.tell_repeated(at_once=True)
         pool.kill()

@@ -1,8 +1,8 @@
 """All connections together: how many there may be, which of them give way to new ones, and how new ones are taken in.
 
-    crowd = Crowd(connection_limit(raise_descriptor_limit(), workers=1), count)
-    door = Door(listener, lambda: Protocol(..., crowd), crowd)
-    door.open()
+    limiter = ConnectionLimiter(connection_limit(raise_descriptor_limit(), workers=1), count)
+    acceptor = Acceptor(listener, lambda: Protocol(..., limiter), limiter)
+    acceptor.open()
 
 A connection costs a client nothing, and the server a descriptor. So the number of connections stays below the limit of
 descriptors, and there is always one for the pipe of a new worker.
@@ -52,7 +52,7 @@ def connection_limit(descriptors: int, workers: int) -> int:
     return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, (descriptors - RESERVE - WORKER_RESERVE * workers) // 2))
 
 
-class Crowd:
+class ConnectionLimiter:
     """The connections that are not in the middle of a request, the longest waiting first.
 
     limit: connections at most, beside those that leave. count: told the code of every answer that no route gave.
@@ -94,17 +94,19 @@ class Crowd:
         self._leaving.pop(connection, None)
 
 
-class Door:
+class Acceptor:
     """Takes connections in from `listener`, a listening socket that does not block. make: the protocol of a new one.
 
     asyncio's own way, when descriptors are short, tries again once for every connection that might be waiting, and each
     try begets as many: a line in the log each time, and a processor kept busy.
     """
 
-    def __init__(self, listener: socket.socket, make: Callable[[], asyncio.BaseProtocol], crowd: Crowd) -> None:
+    def __init__(
+        self, listener: socket.socket, make: Callable[[], asyncio.BaseProtocol], limiter: ConnectionLimiter
+    ) -> None:
         self._listener = listener
         self._make = make
-        self._crowd = crowd
+        self._limiter = limiter
         self._pause: asyncio.TimerHandle | None = None
         self._welcoming: set[asyncio.Task[None]] = set()
 
@@ -131,7 +133,7 @@ class Door:
                 if error.errno == errno.ECONNABORTED:  # by its client, and it is off the queue
                     continue
                 if error.errno in SHORTAGE:
-                    self._crowd.make_room()
+                    self._limiter.make_room()
                 loop.remove_reader(self._listener)
                 self._pause = loop.call_later(PAUSE, self.open)
                 return

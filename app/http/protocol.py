@@ -23,7 +23,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from app.http.connections import Crowd
+from app.http.connections import ConnectionLimiter
 from app.http.errors import Answer, render
 from app.http.framing import StrictConnection
 from app.http.middleware import HEADERS
@@ -31,21 +31,21 @@ from app.http.middleware import HEADERS
 HEAD_SECONDS = 10.0
 LEAVE_SECONDS = 2.0  # for the client to read an answer after which the connection is closed
 HEAD_TOO_SLOW = "head_too_slow"
-CROWDED = Answer(503, "too_many_connections", "too many connections are open", {"Retry-After": "5"})
+TOO_MANY = Answer(503, "too_many_connections", "too many connections are open", {"Retry-After": "5"})
 log = logging.getLogger("dalle.http")
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 on one connection of `crowd`. app_state: uvicorn's, of the application's lifespan."""
+    """HTTP/1.1 on one connection of `limiter`. app_state: uvicorn's, of the application's lifespan."""
 
     conn: StrictConnection
 
     def __init__(
-        self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any], crowd: Crowd
+        self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any], limiter: ConnectionLimiter
     ) -> None:
         super().__init__(config, server_state, app_state)
         self.conn = StrictConnection()
-        self._crowd = crowd
+        self._limiter = limiter
         self._clock: asyncio.TimerHandle | None = None
         self._leaving = False
 
@@ -57,9 +57,9 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Take the connection in, at the cost of another one if there are too many, or refuse it."""
         super().connection_made(transport)
-        if self._crowd.too_many(len(self.connections)) and not self._crowd.make_room():
+        if self._limiter.too_many(len(self.connections)) and not self._limiter.make_room():
             log.warning("a connection was refused: all that are open have requests", extra={"seldom": True})
-            self._hang_up(CROWDED)
+            self._hang_up(TOO_MANY)
         else:
             self._settle()
 
@@ -86,7 +86,7 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
         self._stop_clock()
         self._unset_keepalive_if_required()
-        self._crowd.forget(self)
+        self._limiter.forget(self)
 
     def shutdown(self) -> None:
         """The server ends: close the connection, after the answer if there is one to come."""
@@ -97,7 +97,7 @@ class Protocol(H11Protocol):
 
     def give_way(self) -> None:
         """Close the connection, which is not in the middle of a request."""
-        self._crowd.forget(self)
+        self._limiter.forget(self)
         if self._leaving:
             self.transport.abort()
         else:
@@ -118,10 +118,10 @@ class Protocol(H11Protocol):
         if self._leaving or self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            self._crowd.forget(self)
+            self._limiter.forget(self)
             self._stop_clock()
             return
-        self._crowd.waits(self)
+        self._limiter.waits(self)
         if self.cycle is None or self.conn.unread:
             self._unset_keepalive_if_required()
             if self._clock is None:
@@ -165,7 +165,7 @@ class Protocol(H11Protocol):
         Closed at once, with bytes of the client unread, the kernel would tell it of a broken connection, and the client
         might never see the answer.
         """
-        self._crowd.count(said.code)
+        self._limiter.count(said.code)
         answer = render(said, path)
         phrase = http.HTTPStatus(answer.status_code).phrase
         headers = [*self.server_state.default_headers, *answer.raw_headers, *HEADERS]
@@ -183,4 +183,4 @@ class Protocol(H11Protocol):
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
         self._clock = self.loop.call_later(LEAVE_SECONDS, self.transport.abort)
-        self._crowd.leaves(self)
+        self._limiter.leaves(self)
