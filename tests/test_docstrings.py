@@ -20,8 +20,10 @@ FOREIGN = frozenset({"extra_body", "Health", "anyOf", "tensorboard", "with"})
 def docstrings() -> Iterator[tuple[str, str]]:
     for path, tree in TREES.items():
         for node in ast.walk(tree):
-            documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            if documented and (text := ast.get_docstring(node)):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            text = ast.get_docstring(node)
+            if text:
                 yield f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'module')}", text
 
 
