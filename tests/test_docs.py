@@ -1,4 +1,4 @@
-"""The README's code runs, its commands parse, and what it names is there."""
+"""What README and docs/ say holds: their code runs, their commands parse, and what they name is there."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from app.cli import app
 from tests.revising import with_reviser
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in (
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))
+)}  # fmt: skip
+ALL = "\n".join(PAGES.values())
 
 
 def blocks(language: str) -> list[str]:
-    found: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", ALL, re.DOTALL)
     return found
 
 
@@ -39,9 +42,10 @@ def test_the_commands_parse() -> None:
         line.partition("dalle-server ")[2]
         for block in blocks("bash")
         for line in block.replace("\\\n", "").splitlines()
+        if re.match(r"(torchrun .* )?dalle-server ", line)
     ]
-    commands = [shlex.split(line, comments=True) for line in lines if line and not line.startswith("&&")]
-    assert len(commands) >= 8
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert len(commands) >= 20
     for arguments in commands:
         command: Any = typer.main.get_command(app)
         while hasattr(command, "commands"):
@@ -49,8 +53,28 @@ def test_the_commands_parse() -> None:
         command.make_context("dalle-server", arguments)
 
 
+def test_links_lead_somewhere() -> None:
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\((?!https?:)([^)]*)\)", text):
+            path, _, anchor = target.partition("#")
+            file = (ROOT / page).parent / path if path else ROOT / page
+            assert file.exists(), f"{page}: {target}"
+            if anchor:
+                heads = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+                anchors = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+                assert anchor in anchors, f"{page}: {target}"
+
+
+def test_the_readme_is_short_and_its_pictures_are_small() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 150
+    assert len(re.findall(r"!\[", PAGES["README.md"])) == 2
+    sheets = list((ROOT / "docs" / "sheets").iterdir())
+    assert len(sheets) >= 10
+    assert [sheet.name for sheet in sheets if sheet.suffix != ".webp" or sheet.stat().st_size > 200_000] == []
+
+
 def test_the_tree_is_there() -> None:
-    (tree,) = blocks("text")
+    (tree,) = re.findall(r"```text\n(.*?)```", PAGES["README.md"], re.DOTALL)
     folder = ""
     for line in tree.splitlines():
         names = re.split(r" {2,}", line.strip())[0].split(", ")
@@ -65,10 +89,10 @@ def test_make_targets_and_dependencies_are_all_named() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"\.PHONY: (.*)", makefile)
     assert phony is not None
-    assert set(re.findall(r"`make (\w+)` \|", README)) == set(phony[1].split())
+    assert set(re.findall(r"`make (\w+)` \|", PAGES["docs/operations.md"])) == set(phony[1].split())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [line for extra in project["optional-dependencies"].values() for line in extra]
-    table = README.partition("## Dependencies")[2]
+    table = PAGES["CONTRIBUTING.md"].partition("## Dependencies")[2]
     for line in (*project["dependencies"], *extras):
         name = re.split(r"[\[<>=]", line)[0]
         assert name == project["name"] or re.search(rf"\b{re.escape(name)}\b", table), name
