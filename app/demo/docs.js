@@ -32,7 +32,7 @@ function curl(path, kind, schema, closed) {
   const isFile = (name) => (schema.properties[name] || {}).format === "binary";
   const needed = (schema.required || []).map((name) => [name, isFile(name) ? "picture.png" : "a red apple"]);
   const [example = Object.fromEntries(needed)] = schema.examples || [];
-  const start = `curl -s ${location.origin}${path}${closed ? " -H 'Authorization: Bearer KEY'" : ""}`;
+  const start = `curl -s ${new URL(path.slice(1), document.baseURI)}${closed ? " -H 'Authorization: Bearer KEY'" : ""}`;
   if (kind === "application/json") return `${start} -H 'Content-Type: ${kind}' -d '${JSON.stringify(example)}'`;
   return [start, ...Object.entries(example).map(([name, value]) => `-F ${name}='${isFile(name) ? "@" : ""}${value}'`)].join(" ");
 }
@@ -61,7 +61,7 @@ function section(api, path, method, route) {
   return make("section", "card", {}, ...parts);
 }
 
-fetch("/openapi.json").then((answer) => answer.json()).then((api) => {
+fetch("openapi.json").then((answer) => answer.json()).then((api) => {
   const sections = Object.entries(api.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, route]) => section(api, path, method, route)));
   routes.replaceChildren(make("p", "", {}, api.info.description), ...sections);

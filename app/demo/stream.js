@@ -10,7 +10,7 @@
 // order: {prompt, n, seed, index, temperature?, top_k?, top_p?, guidance?, base?: Blob, keep?: rows to keep, rows?: of base}.
 // position: 0 for the picture at order.index. Throws Refused, and AbortError when the signal aborts.
 
-const OFTEN = 4; // pictures, up to which every second row is shown; of more, every fourth: each costs the server a decoding
+const EVERY_ROWS = 4; // rows between two unfinished pictures: each one costs the server a run of its decoder
 
 export class Refused extends Error {
   // status: of HTTP; 0 when nothing answered, 200 when it went wrong in the middle.
@@ -39,7 +39,7 @@ function send(order, key, signal) {
     prompt, n, seed, index, temperature, top_k, top_p, guidance,
     keep_rows: base && keep,
     stream: true,
-    every_rows: n > OFTEN ? 4 : 2,
+    every_rows: EVERY_ROWS,
     embed_prompt: true,
   };
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
@@ -52,7 +52,7 @@ function send(order, key, signal) {
     body = JSON.stringify(fields);
     headers["Content-Type"] = "application/json";
   }
-  return fetch(base ? "/v1/images/edits" : "/v1/images/generations", { method: "POST", headers, body, signal })
+  return fetch(base ? "v1/images/edits" : "v1/images/generations", { method: "POST", headers, body, signal })
     .catch((error) => { throw named(error, "The server cannot be reached."); });
 }
 

@@ -97,13 +97,14 @@ export class Tile {
 
   finish(record) {
     this.record = record;
+    this.frame.style.setProperty("--pace", "400ms");
     this.show(url(record), 1);
     this.frame.disabled = false;
     this.state("done", "open");
     const save = make("a", "icon", { href: url(record), download: fileName(record) }, icon("download"));
     const further = make("button", "icon", { type: "button" }, icon("brush"));
     further.addEventListener("click", () => on.paintOn(record));
-    this.element.append(make("div", "tools", {}, labelled(save, "Download"), labelled(further, "Paint on")));
+    this.element.append(make("div", "tools", {}, labelled(save, "Download"), labelled(further, "Keep the top, repaint the rest")));
   }
 
   stop() {
