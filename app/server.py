@@ -26,6 +26,7 @@ from app.checkpoint import ServedCheckpoint
 from app.http.errors import Answer, render
 from app.http.main import create_app
 from app.http.middleware import HEADERS
+from app.pictures.decoders import Decoders
 from app.pool.port import Pool
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
@@ -45,9 +46,10 @@ class ServerFailed(DalleError):
 class Server(uvicorn.Server):
     """uvicorn that drains the pool before it closes its sockets, and ends when the pool has given up."""
 
-    def __init__(self, config: uvicorn.Config, pool: Pool, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, pool: Pool, decoders: Decoders, drain_seconds: float) -> None:
         super().__init__(config)
         self._pool = pool
+        self._decoders = decoders
         self._drain_seconds = drain_seconds
         self._draining: asyncio.Task[None] | None = None
         self._asked = 0.0
@@ -82,7 +84,8 @@ class Server(uvicorn.Server):
             self._draining = asyncio.create_task(self._drain(0))
 
     async def _drain(self, seconds: float) -> None:
-        await self._pool.drain(seconds)
+        # What is still being decoded is no accepted request yet: the pool would refuse it.
+        await asyncio.gather(self._pool.drain(seconds), self._decoders.close())
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
@@ -153,8 +156,9 @@ def serve(settings: Settings) -> None:
 
 def _serve(settings: Settings) -> None:
     pool = WorkerPool(settings, ServedCheckpoint.read(settings.weights))
+    app = create_app(settings, pool)
     config = uvicorn.Config(
-        abortable(create_app(settings, pool)),
+        abortable(app),
         loop="asyncio",
         http=Protocol,
         ws="none",
@@ -169,7 +173,7 @@ def _serve(settings: Settings) -> None:
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, settings.weights)
     try:
-        Server(config, pool, settings.drain).run(sockets=[listener])
+        Server(config, pool, app.state.service.decoders, settings.drain).run(sockets=[listener])
     finally:
         pool.kill()
         gc.freeze()  # or the interpreter, on its way out, searches all that was imported for garbage: 0.2 s
