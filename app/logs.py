@@ -2,6 +2,9 @@
 
 `extra={"fields": {...}}` of a log call are further fields of its line. Of an exception the kind and the places in the
 code are told, not the words: of one that nobody foresaw, these may repeat what a client sent.
+
+Lines that a client can cause in any number are marked `extra={"seldom": True}`: of those alike one is written in
+SELDOM seconds, and the next one tells in `times` how many it stands for. So are warnings and errors of SELDOM_LOGGERS.
 """
 
 from __future__ import annotations
@@ -10,13 +13,18 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import secrets
 import sys
 import threading
 import time
 import traceback
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TextIO
 
+SELDOM = 10.0  # seconds
+SELDOM_LOGGERS = frozenset({"uvicorn.error", "asyncio"})
 log = logging.getLogger("dalle")
 _salt = secrets.token_bytes(16)  # of this process: equal prompts can be seen to be equal, and nothing more
 
@@ -26,7 +34,7 @@ def configure(form: Literal["plain", "json"], level: str) -> None:
 
     Warnings, and what ends a thread, are logged as well.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Handler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else PlainLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -35,6 +43,13 @@ def configure(form: Literal["plain", "json"], level: str) -> None:
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of every form that a client got wrong
     logging.captureWarnings(True)
     threading.excepthook = _thread_ended
+
+
+def tell_repeated(at_once: bool = False) -> None:
+    """Write the lines that were held back for SELDOM seconds, or all of them. To be called every now and then."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Handler):
+            handler.tell_repeated(at_once)
 
 
 def on_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -47,7 +62,7 @@ def _thread_ended(ended: threading.ExceptHookArgs) -> None:
 
 
 def _unforeseen(where: str, error: BaseException | None) -> None:
-    log.error("a fault of ours %s", where, exc_info=error)
+    log.error("a fault of ours %s", where, exc_info=error, extra={"seldom": True})
 
 
 def places(error: BaseException | None) -> str:
@@ -74,6 +89,57 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 def _time(record: logging.LogRecord) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+
+
+@dataclass
+class _Repeated:
+    """Lines alike. until: monotonic seconds before which no more is written. times, last: of those held back."""
+
+    until: float
+    times: int = 0
+    last: logging.LogRecord | None = None
+
+
+class Handler(logging.StreamHandler[TextIO]):
+    """Writes lines to a stream, and of many that are alike only some. clock: monotonic seconds."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream)
+        self._clock = clock
+        self._repeated: dict[object, _Repeated] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, or count it."""
+        if not getattr(record, "seldom", record.name in SELDOM_LOGGERS and record.levelno >= logging.WARNING):
+            super().emit(record)
+            return
+        where = places(record.exc_info[1]) if record.exc_info else ""
+        alike = (record.name, record.levelno, str(record.msg), where)  # not the arguments: they may be a client's
+        found = self._repeated.setdefault(alike, _Repeated(-math.inf))
+        found.times += 1
+        found.last = record
+        self._tell(found, self._clock())
+
+    def tell_repeated(self, at_once: bool = False) -> None:
+        """Write the lines that were held back for SELDOM seconds, or all of them."""
+        now = self._clock()
+        self.acquire()
+        try:
+            for alike, found in list(self._repeated.items()):
+                if found.last is not None:
+                    self._tell(found, math.inf if at_once else now)
+                elif now >= found.until:
+                    del self._repeated[alike]
+        finally:
+            self.release()
+
+    def _tell(self, found: _Repeated, now: float) -> None:
+        if found.last is None or now < found.until:
+            return
+        if found.times > 1:
+            found.last.fields = {**_fields(found.last), "times": found.times}
+        super().emit(found.last)
+        found.until, found.times, found.last = self._clock() + SELDOM, 0, None
 
 
 class PlainLines(logging.Formatter):

@@ -2,6 +2,9 @@
 
 SIGTERM or SIGINT: not ready at once, accepted work is finished within the drain limit while new requests are told 503,
 then the workers end and `serve` returns. A second signal fails what is left at once.
+
+SIGHUP: the file of API keys is read again. Without such a file the server drains and ends, unless it was started with
+SIGHUP ignored, as `nohup` does. SIGHUP never fails accepted work before its time.
 """
 
 from __future__ import annotations
@@ -15,21 +18,22 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app import logs
 from app.checkpoint import ServedCheckpoint
-from app.http.errors import Answer, render
+from app.http.connections import Acceptor, ConnectionLimiter, connection_limit, raise_descriptor_limit
+from app.http.keys import Keys, read_hashes
 from app.http.main import create_app
-from app.http.middleware import HEADERS
+from app.http.painting import Service
+from app.http.protocol import Protocol
 from app.pictures.decoders import Decoders
 from app.pool.port import Pool
 from app.pool.worker_pool import WorkerPool
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from model.errors import DalleError
 
 KEEP_ALIVE = 75  # seconds that an idle connection is kept; above the usual 60 of proxies, so that they close first
@@ -44,15 +48,42 @@ class ServerFailed(DalleError):
 
 
 class Server(uvicorn.Server):
-    """uvicorn that drains the pool before it closes its sockets, and ends when the pool has given up."""
+    """uvicorn that drains the pool before it closes its sockets, and ends when the pool has given up.
 
-    def __init__(self, config: uvicorn.Config, pool: Pool, decoders: Decoders, drain_seconds: float) -> None:
+    It takes connections from `listener` into `limiter`. reload: what SIGHUP does; None: it drains, as SIGTERM does.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        pool: Pool,
+        decoders: Decoders,
+        drain_seconds: float,
+        listener: socket.socket,
+        limiter: ConnectionLimiter,
+        reload: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__(config)
         self._pool = pool
         self._decoders = decoders
         self._drain_seconds = drain_seconds
+        self._acceptor = Acceptor(
+            listener, lambda: Protocol(config, self.server_state, self.lifespan.state, limiter), limiter
+        )
+        self._reload = reload
+        self._reloading: set[asyncio.Task[None]] = set()
         self._draining: asyncio.Task[None] | None = None
-        self._asked = 0.0
+        self._asked: float | None = None  # when SIGTERM or SIGINT came, monotonic
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002, they are the acceptor's
+        """Start the application, then accept."""
+        await super().startup([])  # or uvicorn would have asyncio accept, without a limit
+        self._acceptor.open()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, and let the connections end."""
+        self._acceptor.close()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -62,12 +93,15 @@ class Server(uvicorn.Server):
             return
         loop = asyncio.get_running_loop()
         logs.on_loop(loop)
-        for number in SIGNALS:
-            loop.add_signal_handler(number, self.begin_shutdown)
+        handlers = dict.fromkeys(SIGNALS, self.begin_shutdown)
+        if self._reload is not None or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            handlers[signal.SIGHUP] = self.hang_up
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            for number in SIGNALS:
+            for number in handlers:
                 loop.remove_signal_handler(number)
 
     def begin_shutdown(self) -> None:
@@ -76,12 +110,25 @@ class Server(uvicorn.Server):
         A signal to a whole process group comes twice where a parent, GNU make for one, passes on what it gets.
         """
         now = time.monotonic()
-        if self._draining is None:
+        if self._asked is None:
             self._asked = now
-            self._draining = asyncio.create_task(self._drain(self._drain_seconds))
-        elif now - self._asked > SAME_SIGNAL:
+            self._begin_draining()
+        elif now - self._asked > SAME_SIGNAL and self._draining is not None:
             self._draining.cancel()
             self._draining = asyncio.create_task(self._drain(0))
+
+    def hang_up(self) -> None:
+        """SIGHUP: reload, or drain. Never a second signal, which would cut short what still runs."""
+        if self._reload is None:
+            self._begin_draining()
+            return
+        task = asyncio.ensure_future(self._reload())
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+
+    def _begin_draining(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(self._drain_seconds))
 
     async def _drain(self, seconds: float) -> None:
         # What is still being decoded is no accepted request yet: the pool would refuse it.
@@ -90,20 +137,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Every 0.1 s."""
+        logs.tell_repeated()
         return bool(self._pool.fatal) or await super().on_tick(counter)
-
-
-class Protocol(H11Protocol):
-    """HTTP/1.1, whose answer to what is none has the form and the headers of all other answers."""
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002, uvicorn's name for it
-        """Answer, and close the connection."""
-        if self.cycle is None or not self.cycle.response_started:  # else the answer is under way, and is cut short
-            said = render(Answer(400, "bad_request", "the request is not HTTP/1.1 that can be read"))
-            headers = [*said.raw_headers, *HEADERS, (b"cache-control", b"no-store"), (b"connection", b"close")]
-            lines = [b"HTTP/1.1 400 Bad Request", *(b"%b: %b" % header for header in headers), b"", bytes(said.body)]
-            self.transport.write(b"\r\n".join(lines))
-        self.transport.close()
 
 
 def abortable(app: ASGIApp) -> ASGIApp:
@@ -119,6 +154,25 @@ def abortable(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send)
 
     return outermost
+
+
+def reloader(settings: Settings, keys: Keys) -> Callable[[], Awaitable[None]] | None:
+    """What reads the file of API keys into `keys` again; None where there is no such file."""
+    if settings.api_keys_file is None:
+        return None
+    one = asyncio.Lock()  # so that what was read last is what holds
+
+    async def reload() -> None:
+        async with one:
+            try:
+                hashes = await asyncio.to_thread(read_hashes, settings)
+            except SettingsError as error:
+                log.error("SIGHUP: the API keys stay as they were: %s", error)
+            else:
+                keys.replace(hashes)
+                log.info("SIGHUP: the API keys were read again, %d of them", len(hashes))
+
+    return reload
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -155,8 +209,10 @@ def serve(settings: Settings) -> None:
 
 
 def _serve(settings: Settings) -> None:
+    limit = connection_limit(raise_descriptor_limit(), len(settings.devices))
     pool = WorkerPool(settings, ServedCheckpoint.read(settings.weights))
     app = create_app(settings, pool)
+    service: Service = app.state.service
     config = uvicorn.Config(
         abortable(app),
         loop="asyncio",
@@ -173,8 +229,11 @@ def _serve(settings: Settings) -> None:
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, settings.weights)
     try:
-        Server(config, pool, app.state.service.decoders, settings.drain).run(sockets=[listener])
+        limiter = ConnectionLimiter(limit, service.metrics.error)
+        reload = reloader(settings, app.state.keys)
+        Server(config, pool, service.decoders, settings.drain, listener, limiter, reload).run([listener])
     finally:
+        logs.tell_repeated(at_once=True)
         pool.kill()
         gc.freeze()  # or the interpreter, on its way out, searches all that was imported for garbage: 0.2 s
     if pool.fatal:

@@ -126,7 +126,9 @@ class Settings(BaseSettings):
         repr=False,
     )
     api_keys_file: Path | None = _setting(
-        "Who may ask", None, "file with such hashes, one a line, of which # begins a comment; read at the start"
+        "Who may ask",
+        None,
+        "file with such hashes, one a line, of which # begins a comment; read at the start, and again at SIGHUP",
     )
     cors_origins: str = _setting(
         "Who may ask",

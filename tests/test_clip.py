@@ -75,7 +75,7 @@ def test_only_the_first_words_of_a_long_text_are_read(clip: Clip) -> None:
 
 
 def test_a_picture_of_another_size_is_refused_with_both_shapes(clip: Clip) -> None:
-    with pytest.raises(ValueError, match=r"ids: \(1, 8, 8\) found, and \(batch, 32, 32\) or \(batch, 1024\) is read"):
+    with pytest.raises(ValueError, match=r"ids must be \(batch, 32, 32\) or \(batch, 1024\), got \(1, 8, 8\)"):
         clip.encode_image(torch.zeros(1, 8, 8, dtype=torch.int64))
 
 

@@ -74,7 +74,8 @@ TORCH_FREE = [
     "model.upright",
     "model.tokenizer",
     "model.inference",
-    "model.inference.sequence",
+    "model.inference.events",
+    "model.inference.requests",
     "model.inference.messages",
     "model.inference.scheduler",
 ]

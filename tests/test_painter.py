@@ -16,7 +16,7 @@ from PIL import Image
 
 import model
 from model.errors import CheckpointError, DalleError, InvalidRequest, PromptTooLong
-from model.inference.sequence import GenerationRequest
+from model.inference.requests import GenerationRequest
 
 PROMPT, SEED = "a red apple", 7
 
@@ -134,7 +134,7 @@ def test_progress_ends_at_the_total(progress: list[tuple[int, int]]) -> None:
     ],
 )
 def test_an_argument_out_of_range_is_named(painter: model.Painter, arguments: dict[str, float], field: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"^{field}: ") as caught:
+    with pytest.raises(InvalidRequest, match=f"^{field} must ") as caught:
         painter.generate("a cat", **arguments)  # type: ignore[arg-type]
     assert caught.value.field == field
 
@@ -154,7 +154,7 @@ def test_texts_are_completed_the_same_way_by_the_same_seed(painter: model.Painte
     assert len(set(painter.complete("a red", n=3, seed=1, temperature=0.0))) == 1
     assert painter.complete("", seed=1) != [""]
     for name, value in (("n", 0), ("temperature", 6.0), ("top_k", -1), ("tokens", 0), ("tokens", 257), ("seed", -1)):
-        with pytest.raises(InvalidRequest, match=f"^{name}: {value}"):
+        with pytest.raises(InvalidRequest, match=f"^{name} must .*, got {value}"):
             painter.complete("a red", **{name: value})  # type: ignore[arg-type]
     with pytest.raises(PromptTooLong):
         painter.complete("a cat " * 300)
@@ -213,5 +213,5 @@ def test_an_opening_is_the_checkpoints_where_no_temperature_is_named(tiny_checkp
     assert painter.sampling().opening == 1.5
     assert painter.sampling(temperature=0.3).opening == 0.0
     assert painter.sampling(temperature=0.3, opening=0.7).opening == 0.7
-    with pytest.raises(InvalidRequest, match="^opening: 6.0, and it must be from 0.0 to 5.0"):
+    with pytest.raises(InvalidRequest, match="^opening must be a number from 0 to 5, got 6.0"):
         painter.sampling(opening=6.0)

@@ -62,7 +62,7 @@ def test_the_whole_prompt_is_seen_from_each_of_its_places(reviser: Reviser) -> N
 
 
 def test_more_positions_than_it_has_are_refused_with_both_numbers(reviser: Reviser) -> None:
-    with pytest.raises(ValueError, match="prompt, written: 259 and 1 ids, and at most 258 and 48 are read"):
+    with pytest.raises(ValueError, match="prompt and written must have at most 258 and 48 ids, got 259 and 1"):
         reviser.states(torch.zeros(1, 259).long(), torch.tensor([259]), torch.zeros(1, 1).long())
     with pytest.raises(ValueError, match="preset: 'huge' is none of tiny, default"):
         reviser_config("huge")
@@ -153,7 +153,7 @@ def test_a_painter_paints_the_revised_text(revised: Path, tiny_checkpoint: Path)
         same.tobytes(),
     ]
     without = model.load(tiny_checkpoint, "cpu")
-    with pytest.raises(InvalidRequest, match="^revise: the model tiny has no reviser"):
+    with pytest.raises(InvalidRequest, match="^revise must be left out: tiny has no reviser"):
         without.generate(CIRCLE, revise=True)
-    with pytest.raises(InvalidRequest, match="^revise: "):
+    with pytest.raises(InvalidRequest, match="^revise must "):
         without.revise(CIRCLE)

@@ -76,7 +76,7 @@ def test_a_word_is_the_same_token_wherever_it_stands() -> None:
 def test_a_prompt_that_is_too_long_is_refused_with_both_numbers() -> None:
     assert TOKENIZER.count("apple" + " apple" * 255) == 256
     assert len(TOKENIZER.encode("apple" + " apple" * 255)) == 258
-    with pytest.raises(PromptTooLong, match="257 text tokens, and the model reads at most 256") as caught:
+    with pytest.raises(PromptTooLong, match="text must have at most 256 text tokens, got 257") as caught:
         TOKENIZER.encode("apple" + " apple" * 256)
     assert (caught.value.tokens, caught.value.limit, caught.value.field) == (257, 256, "text")
 

@@ -86,7 +86,7 @@ def each(painter: Painter, texts: Sequence[str], how: dict[str, Any], progress: 
 def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
     """Eight pictures; below, their upper halves painted on with the next seed: by the same text, and by another."""
     from app.http.orders import top_rows
-    from model.inference.sequence import GenerationRequest
+    from model.inference.requests import GenerationRequest
 
     pictures = painter.generate_each(SUBJECTS, **how)
     grid = painter.vae.config.grid

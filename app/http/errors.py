@@ -105,6 +105,7 @@ NO_RETRY = frozenset({409, 500, 504})
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 CODES = tuple(dict.fromkeys(
     [code for _, _, code in TABLE]
+    + ["bad_request", "head_too_slow", "too_many_connections"]  # of what is no request: see app.http.protocol
     + ["missing_api_key", "client_over_share", "poison_request", "internal_error", "http_error", *HTTP_CODES.values()]
 ))  # fmt: skip
 

@@ -71,15 +71,31 @@ def is_open(path: str) -> bool:
     return path in OPEN or path.startswith(OPEN_FOLDER)
 
 
+class Keys:
+    """The keys that are let in, by their hashes. They may be replaced while the server runs."""
+
+    def __init__(self, hashes: Collection[str]) -> None:
+        self.replace(hashes)
+
+    def replace(self, hashes: Collection[str]) -> None:
+        """From the next request on let these keys in, and no others."""
+        self._hashes = [known.encode() for known in hashes]
+
+    def known(self, digest: str) -> bool:
+        """Whether this is the hash of a key that is let in. Takes the same time for every answer."""
+        same = [hmac.compare_digest(digest.encode(), known) for known in self._hashes]  # all of them, whichever fits
+        return any(same)
+
+
 class Guard:
     """ASGI: lets a request with a known key on, its hash as `key` in the state, and others to open paths only.
 
     Raises NotAuthorised.
     """
 
-    def __init__(self, app: ASGIApp, hashes: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self._app = app
-        self._hashes = [known.encode() for known in hashes]
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the key, where one is needed."""
@@ -96,9 +112,6 @@ class Guard:
         scheme, _, key = given[0].partition(b" ")
         if scheme.lower() == b"bearer" and len(given) == 1:
             digest = hashlib.sha256(key.strip()).hexdigest()
-            same = [
-                hmac.compare_digest(digest.encode(), known) for known in self._hashes
-            ]  # all of them, whichever fits
-            if any(same):
+            if self._keys.known(digest):
                 return digest
         raise NotAuthorised("the header Authorization holds no API key that is known here, as Bearer KEY", True)

@@ -19,7 +19,7 @@ from app.checkpoint import ServedCheckpoint
 from app.http.cors import Cors
 from app.http.errors import answer, render
 from app.http.idempotency import Idempotency
-from app.http.keys import Guard, read_hashes
+from app.http.keys import Guard, Keys, read_hashes
 from app.http.metrics import Metrics
 from app.http.middleware import Frontier
 from app.http.openapi import Application
@@ -43,7 +43,7 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read, and SettingsError if the API
     keys cannot.
     """
-    hashes = read_hashes(settings)
+    keys = Keys(hashes := read_hashes(settings))
     pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
     repeated = Idempotency(settings.replay_bytes)
     vae = pool.checkpoint.config.vae
@@ -70,6 +70,7 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.state.keys = keys
     app.deadline = settings.deadline
     app.include_router(generate.router)
     app.include_router(images.router)
@@ -81,7 +82,7 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse)
     if hashes:
         app.keyed = True
-        app.add_middleware(Guard, hashes=hashes)
+        app.add_middleware(Guard, keys=keys)
     app.add_middleware(Frontier, metrics=service.metrics, cors=Cors(settings.origins))  # the last one is the outermost
     return app
 

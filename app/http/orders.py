@@ -23,7 +23,7 @@ from app.pictures.decode import Upload
 from app.pool.job import Job, Order, Reader, late
 from model.config import SamplingDefaults
 from model.errors import InvalidRequest
-from model.inference.sequence import Completion, SamplingParams
+from model.inference.requests import Completion, SamplingParams
 
 SEED_BITS = 32  # of a seed that we choose: short enough to be copied, and exact in JavaScript
 

@@ -18,7 +18,7 @@ from app.pool.job import Job, Reader
 from app.pool.port import Pool
 from app.settings import Settings
 from model.config import CheckpointConfig
-from model.inference.sequence import Painted
+from model.inference.events import Painted
 
 SPECIALS = 2  # <bos> and <eot> around the text
 

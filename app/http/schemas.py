@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 from app.settings import MAX_IMAGES
 from app.wording import NOT_BLANK, alternatives, describe, properties
 from model.errors import InvalidRequest
-from model.inference.sequence import MAX_INDEX
+from model.inference.requests import MAX_INDEX
 
 MAX_SAMPLES = 16  # pictures of which the best are chosen
 MAX_CHARACTERS = 32_000  # of a prompt; the tokenizer's limit is much lower, and needs the text to be counted

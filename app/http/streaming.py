@@ -30,7 +30,7 @@ from app.http.orders import text_headers
 from app.http.painting import Service, Wanted, finish, gone, observe, text_tokens, written_tokens
 from app.pool.job import Reader
 from model.errors import DalleError
-from model.inference.sequence import Event, Painted, Partial
+from model.inference.events import Event, Painted, Partial
 
 TICK = 0.5  # seconds between two looks at the queue, and at least between two comments about progress
 log = logging.getLogger("dalle.http")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from model import __version__
 from model.errors import DataError
-from model.inference.sequence import SamplingParams
+from model.inference.requests import SamplingParams
 
 FREE = -1  # a token that the model draws
 

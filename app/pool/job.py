@@ -20,17 +20,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from model.errors import DalleError, DeadlineExceeded
-from model.inference.sequence import (
-    Completion,
+from model.inference.events import (
     Event,
-    GenerationRequest,
     Painted,
     Partial,
     Progress,
     Revised,
-    SamplingParams,
     Started,
 )
+from model.inference.requests import Completion, GenerationRequest, SamplingParams
 
 
 class Outcome(StrEnum):
@@ -77,7 +75,7 @@ class Order:
     @property
     def rows_each(self) -> int:
         """Rows of the cache that a picture takes."""
-        return self.request("", (), self.first_index, self.num_images).rows
+        return self.request("", (), self.first_index, self.num_images).slots_per_image
 
     @property
     def rows_done(self) -> list[int]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from app.pool.job import Job
 from app.pool.supervisor import WorkerProcess
+from model.inference.events import EngineStats
 from model.inference.messages import Ready, WorkerOptions
-from model.inference.sequence import EngineStats
 
 LOOKAHEAD = 2  # times its slots that a worker is given in rows, so that no slot waits for the pipe
 

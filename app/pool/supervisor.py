@@ -31,10 +31,20 @@ def run_worker(connection: Connection, options: WorkerOptions, log: Literal["pla
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logs.configure(log, log_level)
     from model.inference import worker
 
     worker.run(connection, options)
+
+
+def _start(process: BaseProcess) -> None:
+    """Start a process, in a thread. It inherits the thread's mask: SIGHUP cannot end it before it is ignored there."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerProcess:
@@ -86,7 +96,7 @@ class WorkerProcess:
             name=f"worker-{self.options.device}",
             daemon=True,
         )
-        starting = asyncio.create_task(asyncio.to_thread(self._process.start))
+        starting = asyncio.create_task(asyncio.to_thread(_start, self._process))
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:  # the server ends while the thread is at it

@@ -36,9 +36,9 @@ from model.errors import (
     RequestCancelled,
     WorkerFailed,
 )
-from model.inference import sequence
+from model.inference import events
+from model.inference.events import Event
 from model.inference.messages import Cancel, Heartbeat, Ready, Submit, WorkerOptions
-from model.inference.sequence import Event
 
 DEATHS = 5  # workers that may die within DEATH_WINDOW before the server gives up
 DEATH_WINDOW = 60.0  # seconds
@@ -184,7 +184,7 @@ class WorkerPool:
             workers_ready=len(ready),
             worker_deaths=self._death_count,
             slots=sum(lane.ready.slots for lane in ready if lane.ready),
-            slots_busy=sum(stats.rows_busy for stats in known),
+            slots_busy=sum(stats.slots_busy for stats in known),
             heartbeat_age=max((lane.worker.age for lane in ready if lane.worker), default=None),
             draining=self._draining,
         )
@@ -267,7 +267,7 @@ class WorkerPool:
             self._expire(job)
             return
         request = job.request()
-        lane.held[job.id] = Held(job, request.first_index, request.rows, request.num_images)
+        lane.held[job.id] = Held(job, request.first_index, request.slots_per_image, request.num_images)
         lane.worker.send(Submit(request, job.deadline))
 
     # --- the end of a job
@@ -374,21 +374,21 @@ class WorkerPool:
             return
         job = held.job
         match event:
-            case sequence.Finished():
+            case events.Finished():
                 del lane.held[job.id]
                 self._end(job, Outcome.COMPLETED)
-            case sequence.Cancelled():
+            case events.Cancelled():
                 del lane.held[job.id]
                 self._end(job, Outcome.CANCELLED, RequestCancelled("the request was cancelled"))
-            case sequence.Failed():
+            case events.Failed():
                 del lane.held[job.id]
-                outcome = Outcome.EXPIRED if event.code == sequence.DEADLINE_EXCEEDED else Outcome.FAILED
+                outcome = Outcome.EXPIRED if event.code == events.DEADLINE_EXCEEDED else Outcome.FAILED
                 self._end(job, outcome, _error(event))
-            case sequence.Started():
+            case events.Started():
                 held.started = True
                 job.post(event, held.first_index)
                 return
-            case sequence.Painted():
+            case events.Painted():
                 held.pictures -= 1
                 self._pictures += 1
                 job.post(event, held.first_index)
@@ -398,9 +398,9 @@ class WorkerPool:
         self._dispatch()
 
 
-def _error(event: sequence.Failed) -> DalleError:
-    if event.code == sequence.DEADLINE_EXCEEDED:
+def _error(event: events.Failed) -> DalleError:
+    if event.code == events.DEADLINE_EXCEEDED:
         return DeadlineExceeded(event.message)
-    if event.code == sequence.INVALID_REQUEST:
+    if event.code == events.INVALID_REQUEST:
         return InvalidRequest(event.field or "body", event.message)
     return PaintingFailed(event.code, event.message)

@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from model.checkpoints import sums
-from model.inference.sequence import GenerationRequest, SamplingParams
+from model.inference.requests import GenerationRequest, SamplingParams
 from model.painter import Painter
 
 ROUNDS = 4  # fillings of the engine's slots between two visits to the disk

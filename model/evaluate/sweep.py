@@ -24,7 +24,7 @@ from model.evaluate.album import Album
 from model.evaluate.context import Context, Options, Progress
 from model.evaluate.estimates import Estimate, mean, proportion
 from model.evaluate.variety import pairwise
-from model.inference.sequence import SamplingParams
+from model.inference.requests import SamplingParams
 from model.painter import Painter
 
 GRID: dict[str, tuple[float, ...]] = {

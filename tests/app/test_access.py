@@ -322,7 +322,6 @@ def test_every_answer_has_the_security_headers_and_an_id(guarded: Live, routes: 
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64) + b"\r\n\r\n",  # TLS
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nwalrus\r\n",
-        b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_answered_in_our_way_too(guarded: Live, data: bytes) -> None:

@@ -101,7 +101,7 @@ def test_the_best_pictures_are_kept(run: Run, tiny_checkpoint: Path, tmp_path: P
         best = model.load(tiny_checkpoint, "cpu").generate("a cat", seed=1, best_of=2)[0]
         assert image.convert("RGB").tobytes() == best.tobytes()
         assert image.info["Index"] == str(best.info["index"])
-    assert "best_of: 1, and it must be from 2" in run(*common, "-n", 2, "--best-of", 1).err
+    assert "best_of must be an integer from n, which is 2" in run(*common, "-n", 2, "--best-of", 1).err
     assert run("generate", "--like", "cat.png", "--best-of", 2, "--weights", tiny_checkpoint).status == 2
 
 
@@ -110,7 +110,9 @@ def test_a_text_is_completed_line_by_line(run: Run, tiny_checkpoint: Path, tmp_p
     done = run("caption", "a red", "-n", 2, "--seed", 1, "--tokens", 4, "--temperature", 0, *weights)
     (once,) = model.load(tiny_checkpoint, "cpu").complete("a red", seed=1, tokens=4, temperature=0)
     assert done.out == f"{once}\n{once}\n"
-    assert "top_k: -1, and it must be from 0" in one_line(run("caption", "a red", "--top-k", -1, *weights))
+    assert "top_k must be an integer from 0 to 512, got -1" in one_line(
+        run("caption", "a red", "--top-k", -1, *weights)
+    )
     (text,) = model.load(tiny_checkpoint, "cpu").complete("a red", seed=3)
     assert run("generate", "a red", "--complete", "--seed", 3, "--out", "red.png", *weights).status == 0
     with Image.open(tmp_path / "red.png") as image:
@@ -140,8 +142,11 @@ def test_what_cannot_be_done_is_one_line(run: Run, tiny_checkpoint: Path, tmp_pa
     assert "cat.bmpx ends in none of .png" in one_line(run("generate", "a cat", "-o", "cat.bmpx", *weights))
     (tmp_path / "folder.png").mkdir()
     assert "folder.png is a folder" in run("generate", "a cat", "-o", "folder.png", *weights).err
-    assert "the model reads at most 256" in run("generate", "a cat " * 300, *weights).err
-    assert "temperature: 9.0" in run("generate", "a cat", "--temperature", 9, *weights).err
+    assert "text must have at most 256 text tokens" in run("generate", "a cat " * 300, *weights).err
+    assert (
+        "temperature must be a number from 0 to 5, got 9.0"
+        in run("generate", "a cat", "--temperature", 9, *weights).err
+    )
     assert run("generate", "a cat", "-n", 0, *weights).status == 2
     assert run("generate", "a cat", "-n", "many", *weights).status == 2
     (tmp_path / "text.png").write_text("no picture")

@@ -18,7 +18,8 @@ from PIL import Image
 import model
 from app.pool.job import Job, Order
 from model.checkpoints import sums
-from model.inference.sequence import Completion, Revised, SamplingParams
+from model.inference.events import Revised
+from model.inference.requests import Completion, SamplingParams
 from tests.app.live import Live, ledger
 
 GENERATIONS = "/v1/images/generations"

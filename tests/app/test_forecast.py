@@ -6,7 +6,7 @@ import pytest
 
 from app.pool.forecast import rows_until_done
 from app.pool.job import Job, Order
-from model.inference.sequence import SamplingParams
+from model.inference.requests import SamplingParams
 
 GRID = 32
 

@@ -20,7 +20,8 @@ from app.http.errors import IdempotencyConflict
 from app.http.idempotency import Idempotency, fingerprint
 from app.pool.job import Job, Order, Outcome
 from model.errors import DalleError, Overloaded, RequestCancelled
-from model.inference.sequence import Painted, SamplingParams
+from model.inference.events import Painted
+from model.inference.requests import SamplingParams
 from tests.app.live import Live, ledger
 from tests.app.quick import SIZE
 

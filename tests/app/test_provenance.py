@@ -19,7 +19,7 @@ from app.cli import main
 from app.commands.generate import read_provenance
 from app.pictures.provenance import Provenance, forced_tokens, prompt_hash
 from model.errors import DataError
-from model.inference.sequence import SamplingParams
+from model.inference.requests import SamplingParams
 from tests.app.live import Live
 from tests.app.quick import SIZE
 

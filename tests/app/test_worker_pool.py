@@ -27,19 +27,18 @@ from model.errors import (
     RequestCancelled,
     WorkerFailed,
 )
-from model.inference.messages import Cancel, Ready, StartFailed, Submit
-from model.inference.sequence import (
+from model.inference.events import (
     Cancelled,
     Event,
     Failed,
     Finished,
-    GenerationRequest,
     Painted,
     Partial,
     Progress,
-    SamplingParams,
     Started,
 )
+from model.inference.messages import Cancel, Ready, StartFailed, Submit
+from model.inference.requests import GenerationRequest, SamplingParams
 
 READY = Ready(
     model="quick", device="cpu", dtype="float32", strict=True, slots=4, threads=1, widths=(4,), parameters=1,
@@ -228,7 +227,7 @@ def test_what_cannot_be_painted_is_refused_before_it_is_taken(play: Callable[...
     async def scene(stage: Stage) -> None:
         with pytest.raises(PromptTooLong):
             await stage.pool.submit(Order("🦆" * 100, 1, SamplingParams(1)))
-        with pytest.raises(InvalidRequest, match="top_k: 17"):
+        with pytest.raises(InvalidRequest, match="top_k must be .*, got 17"):
             await stage.pool.submit(Order("a", 1, SamplingParams(1, top_k=17)))
         with pytest.raises(DeadlineExceeded):
             await stage.order(seconds=0.0)
@@ -247,7 +246,7 @@ def test_a_long_text_is_read_elsewhere_and_holds_its_place_meanwhile(play: Calla
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="10 pictures are waiting or painted, of 12 at most"):
             await stage.order(images=3)
-        with pytest.raises(PromptTooLong, match="the model reads at most 256"):
+        with pytest.raises(PromptTooLong, match="at most 256 text tokens"):
             await submitting
         job = await long(truncate=True)
         assert len(job.text_ids) == 258

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
-from model.inference.sequence import GenerationRequest, SamplingParams
+from model.inference.requests import GenerationRequest, SamplingParams
 from model.painter import Painter
 from model.training.corpus import captions, compose
 from model.training.corpus.concepts import Name, article

@@ -25,7 +25,7 @@ from model.evaluate.judge import Judge, Prototypes
 from model.evaluate.report import KEYS
 from model.evaluate.sweep import choose, plot, sweep
 from model.evaluate.sweep import to_json as sweep_json
-from model.inference.sequence import SamplingParams
+from model.inference.requests import SamplingParams
 from model.painter import Painter, load
 from model.training.corpus import captions, compose
 from model.training.corpus.drawing import Box, encode

@@ -16,8 +16,7 @@ from model.checkpoints import Checkpoint
 from model.errors import InvalidRequest
 from model.inference import decoder as decoder_module
 from model.inference.engine import Engine
-from model.inference.sampling import RowParams, guide, sample
-from model.inference.sequence import (
+from model.inference.events import (
     DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
     NUMERICAL_ERROR,
@@ -25,13 +24,13 @@ from model.inference.sequence import (
     Event,
     Failed,
     Finished,
-    GenerationRequest,
     Painted,
     Partial,
     Progress,
-    SamplingParams,
     Started,
 )
+from model.inference.requests import GenerationRequest, SamplingParams
+from model.inference.sampling import RowParams, guide, sample
 from tests.inference.conftest import CELLS, GRID, SIZE, STEPS
 
 SAMPLING = ("seed", "temperature", "top_k", "top_p", "guidance", "opening")
@@ -184,7 +183,7 @@ def test_more_images_than_slots_start_as_slots_become_free(small: Checkpoint, ma
     assert [type(e) for e in events if e.request_id == "next"][-2:] == [Painted, Finished]
     stats = engine.stats()
     assert (stats.accepted, stats.completed, stats.images, stats.in_flight) == (2, 2, 8, 0)
-    assert stats.rows_busy == stats.waiting == stats.running == stats.steps_left == 0
+    assert stats.slots_busy == stats.waiting == stats.running == stats.steps_left == 0
     assert stats.tokens == 8 * CELLS
 
 
@@ -290,7 +289,7 @@ def test_cancel_frees_the_slots_at_once_and_neighbours_stay_the_same(small: Chec
     assert engine.cancel("leaves")
     assert engine.cancel("goes too")
     assert not engine.cancel("leaves")
-    assert engine.stats().rows_busy == 2
+    assert engine.stats().slots_busy == 2
     step = engine.step()
     assert [e.request_id for e in step if isinstance(e, Cancelled)] == ["leaves", "goes too"]
     assert [e.request_id for e in step if isinstance(e, Started)] == ["waits"]
@@ -313,7 +312,7 @@ def test_a_deadline_ends_a_request_and_no_other(small: Checkpoint, make: MakeReq
     engine.step()
     engine.scheduler.entry("too slow").deadline = 0.0
     assert [type(e) for e in engine.step()] == [Failed]
-    assert engine.stats().rows_busy == 0
+    assert engine.stats().slots_busy == 0
     assert engine.stats().expired == 2
 
 
@@ -348,14 +347,14 @@ def test_a_prompt_that_breaks_prefill_fails_alone(
 ) -> None:
     engine = Engine(small, slots=4)
     bad = make("bad", "a blue circle")
-    start = engine.decoder.start
+    prefill = engine.decoder.prefill
 
     def breaks(sequences: list[object], forced: Tensor | None) -> None:
         if sequences[0].request.id == "bad":  # type: ignore[attr-defined]
             raise RuntimeError("no")
-        start(sequences, forced)  # type: ignore[arg-type]
+        prefill(sequences, forced)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine.decoder, "start", breaks)
+    monkeypatch.setattr(engine.decoder, "prefill", breaks)
     events = run(engine, [make("mine"), bad])
     assert [(e.request_id, e.code) for e in events if isinstance(e, Failed)] == [("bad", INTERNAL_ERROR)]
     assert painted(events).keys() == {("mine", 0)}
@@ -367,22 +366,26 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("field", "change", "message"),
     [
-        ("seed", {"seed": -1}, "seed: -1, and it must be from 0"),
-        ("seed", {"seed": 2**63}, "seed: 9223372036854775808"),
-        ("temperature", {"temperature": 5.1}, "temperature: 5.1, and it must be from 0.0 to 5.0"),
-        ("temperature", {"temperature": NAN}, "temperature: nan"),
-        ("top_k", {"top_k": 513}, "top_k: 513, and it must be from 0 to 512"),
-        ("top_p", {"top_p": 0.0}, "top_p: 0.0, and it must be above 0"),
-        ("guidance", {"guidance": 20.5}, "guidance: 20.5, and it must be from 0.0 to 20.0"),
-        ("num_images", {"images": 0}, "num_images: 0, and it must be from 1 to 64"),
-        ("first_index", {"first_index": -1}, "first_index: -1"),
-        ("partial_rows", {"partial_rows": (3, 2)}, "partial_rows: \\[3, 2\\], and it must be ascending"),
+        ("seed", {"seed": -1}, "seed must be an integer from 0 to 9223372036854775807, got -1"),
+        ("seed", {"seed": 2**63}, "got 9223372036854775808"),
+        ("temperature", {"temperature": 5.1}, "temperature must be a number from 0 to 5, got 5.1"),
+        ("temperature", {"temperature": NAN}, "temperature must be .*, got nan"),
+        ("top_k", {"top_k": 513}, "top_k must be an integer from 0 to 512, got 513"),
+        ("top_p", {"top_p": 0.0}, "top_p must be above 0 and up to 1, got 0.0"),
+        ("guidance", {"guidance": 20.5}, "guidance must be a number from 0 to 20, got 20.5"),
+        ("num_images", {"images": 0}, "num_images must be an integer from 1 to 64, got 0"),
+        ("first_index", {"first_index": -1}, "first_index must be .*, got -1"),
+        (
+            "partial_rows",
+            {"partial_rows": (3, 2)},
+            "partial_rows must be ascending numbers from 1 to 7, got \\[3, 2\\]",
+        ),
         ("partial_rows", {"partial_rows": (8,)}, "from 1 to 7"),
-        ("forced", {"forced": b"12"}, "forced: 2 bytes, and it must be 128 bytes"),
-        ("forced", {"forced": struct.pack("<64h", *[512] * 64)}, "forced: tokens from 512 to 512"),
-        ("forced", {"forced": bytes(128), "keep": bytes(64)}, "cannot both be given"),
-        ("image", {"keep": bytes(64)}, "image: nothing, and it must be 12288 bytes"),
-        ("keep", {"image": bytes(12288)}, "keep: nothing, and it must be 64 bytes"),
+        ("forced", {"forced": b"12"}, "forced must be 128 bytes, got 2 bytes"),
+        ("forced", {"forced": struct.pack("<64h", *[512] * 64)}, "forced must be tokens from -1 to 511, got"),
+        ("forced", {"forced": bytes(128), "keep": bytes(64)}, "forced must be left out where"),
+        ("image", {"keep": bytes(64)}, "image must be 12288 bytes, got nothing"),
+        ("keep", {"image": bytes(12288)}, "keep must be 64 bytes, got nothing"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(
@@ -399,7 +402,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
 @pytest.mark.parametrize("text_ids", [(), (0,), (0, 300, 1), (0, -1, 1), (0,) * 50 + (1,), (1, 0), (0, 5)])
 def test_text_that_the_model_cannot_read_is_refused(small: Checkpoint, text_ids: tuple[int, ...]) -> None:
     engine = Engine(small, slots=4, strict=False)
-    with pytest.raises(InvalidRequest, match="text_ids: .*, and") as error:
+    with pytest.raises(InvalidRequest, match="text_ids must .*, got") as error:
         engine.add(GenerationRequest("a", text_ids, 1, SamplingParams(seed=1)))
     assert error.value.field == "text_ids"
 
@@ -409,11 +412,11 @@ def test_warm_up_measures_and_leaves_no_trace(small: Checkpoint, make: MakeReque
     warm.warm_up()
     stats = warm.stats()
     assert stats.seconds_per_step > 0.0
-    assert stats.accepted == stats.steps == stats.cancelled == stats.rows_busy == 0
+    assert stats.accepted == stats.steps == stats.cancelled == stats.slots_busy == 0
     assert not warm.has_work
     assert same(painted(run(warm, [make("a")]))["a", 0], painted(run(cold, [make("a")]))["a", 0])
 
 
 def test_too_few_slots_are_refused(small: Checkpoint) -> None:
-    with pytest.raises(InvalidRequest, match="slots: 1, and it must be 2 or more"):
+    with pytest.raises(InvalidRequest, match="slots must be 2 or more"):
         Engine(small, slots=1)

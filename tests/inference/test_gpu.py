@@ -9,7 +9,7 @@ import torch
 
 from model.checkpoints import Checkpoint
 from model.inference.engine import Engine
-from model.inference.sequence import GenerationRequest, SamplingParams
+from model.inference.requests import GenerationRequest, SamplingParams
 from tests.inference.conftest import CELLS, SIZE
 from tests.inference.test_engine import painted, run
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.inference.requests import SamplingParams
 from model.inference.sampling import RowParams, guide, philox4x32, sample, uniforms
-from model.inference.sequence import SamplingParams
 
 CPU = torch.device("cpu")
 DRAWS = 20_000

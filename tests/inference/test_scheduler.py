@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from model.errors import InvalidRequest
+from model.inference.requests import GenerationRequest, SamplingParams, Sequence
 from model.inference.scheduler import Scheduler
-from model.inference.sequence import GenerationRequest, SamplingParams, Sequence
 
 
 def request(name: str, images: int = 1, guidance: float = 1.0, first_index: int = 0) -> GenerationRequest:
@@ -25,7 +25,7 @@ def check(scheduler: Scheduler) -> None:
     """The invariants of every moment."""
     held = [slot for s in scheduler.running for slot in s.slots]
     assert sorted(held + scheduler.free_slots) == list(range(scheduler.slots))
-    assert all(len(s.slots) == s.request.rows for s in scheduler.running)
+    assert all(len(s.slots) == s.request.slots_per_image for s in scheduler.running)
     c = scheduler.counts
     assert c.accepted == c.completed + c.failed + c.cancelled + c.expired + scheduler.in_flight
     assert scheduler.waiting == sum(entry.waiting for entry in scheduler.entries())
@@ -44,7 +44,7 @@ def test_a_request_may_start_with_fewer_images_than_it_has() -> None:
     scheduler.add(request("a", images=5, first_index=2))
     first = scheduler.admit()
     assert names(first) == [("a", 2), ("a", 3), ("a", 4)]
-    assert [s.position for s in first] == [0, 1, 2]
+    assert [s.offset for s in first] == [0, 1, 2]
     assert scheduler.waiting == 2
     scheduler.drawn(first[1])
     assert names(scheduler.admit()) == [("a", 5)]
@@ -66,18 +66,18 @@ def test_first_come_first_served_also_when_a_smaller_one_would_fit() -> None:
 
 
 def test_a_guided_or_scored_image_takes_two_slots() -> None:
-    assert request("a").rows == 1
-    assert request("a", guidance=0.0).rows == 2
-    assert GenerationRequest("a", (0, 1), 1, SamplingParams(seed=1), score=True).rows == 2
+    assert request("a").slots_per_image == 1
+    assert request("a", guidance=0.0).slots_per_image == 2
+    assert GenerationRequest("a", (0, 1), 1, SamplingParams(seed=1), score=True).slots_per_image == 2
 
 
 def test_a_request_that_can_never_start_is_refused() -> None:
     scheduler = Scheduler(1)
-    with pytest.raises(InvalidRequest, match="takes 2 slots, and this engine has 1") as error:
+    with pytest.raises(InvalidRequest, match="takes 2 slots, and the engine has 1") as error:
         scheduler.add(request("a", guidance=2.0))
     assert error.value.field == "guidance"
     scheduler.add(request("b"))
-    with pytest.raises(InvalidRequest, match="'b' is in flight"):
+    with pytest.raises(InvalidRequest, match="id must be of no request in flight, got 'b'"):
         scheduler.add(request("b"))
     assert scheduler.counts.accepted == 1
     check(scheduler)
@@ -151,7 +151,7 @@ def test_the_ledger_holds_through_a_random_life() -> None:
             scheduler.painted(chance.choice(ready))
         else:
             scheduler.expire(float(turn))
-        begun += [s.request.id for s in scheduler.admit() if s.position == 0]
+        begun += [s.request.id for s in scheduler.admit() if s.offset == 0]
         check(scheduler)
     assert begun == [name for name in order if name in set(begun)]  # nobody overtook
     for entry in list(scheduler.entries()):

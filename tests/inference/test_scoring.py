@@ -14,8 +14,9 @@ from model.clip import Clip
 from model.config import clip_config
 from model.errors import CheckpointError, InvalidRequest
 from model.inference.engine import Engine
+from model.inference.events import Painted
+from model.inference.requests import GenerationRequest, SamplingParams
 from model.inference.scoring import Scorer
-from model.inference.sequence import GenerationRequest, Painted, SamplingParams
 from model.painter import Painter
 from tests.conftest import randomise
 from tests.inference.conftest import CELLS, GRID, LEVELS, SIZE
@@ -97,7 +98,9 @@ def test_without_a_clip_the_best_are_chosen_by_likelihood(small: Checkpoint) -> 
 
 @pytest.mark.parametrize(("n", "best_of"), [(3, 2), (1, 0), (1, 65), (2, -1)])
 def test_a_best_of_that_cannot_be_honoured_is_named(painter: Painter, n: int, best_of: int) -> None:
-    with pytest.raises(InvalidRequest, match=f"^best_of: {best_of}, and it must be from {n}, the pictures to return"):
+    with pytest.raises(
+        InvalidRequest, match=f"^best_of must be an integer from n, which is {n}, to 64, got {best_of}$"
+    ):
         painter.generate(PROMPT, n=n, best_of=best_of)
 
 
@@ -118,9 +121,9 @@ def pixels(picture: Image.Image) -> torch.Tensor:
 
 
 def test_pictures_of_another_size_are_refused(painter: Painter) -> None:
-    with pytest.raises(InvalidRequest, match="^pictures: 32 x 64 pixels, and 64 x 64 are read"):
+    with pytest.raises(InvalidRequest, match="^pictures must have 64 x 64 pixels, got 32 x 64$"):
         painter.clip.score([Image.new("RGB", (32, 64))], PROMPT)
-    with pytest.raises(InvalidRequest, match=r"^pictures: tokens \(1, 1024\), and each picture has 64"):
+    with pytest.raises(InvalidRequest, match=r"^pictures must have 64 tokens each, got \(1, 1024\)$"):
         painter.clip.score(torch.zeros(1, 1024, dtype=torch.int64), PROMPT)
 
 

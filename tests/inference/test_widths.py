@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from model.checkpoints import Checkpoint
 from model.inference.engine import Engine
-from model.inference.sequence import GenerationRequest, SamplingParams
+from model.inference.requests import GenerationRequest, SamplingParams
 from model.inference.widths import candidates, measure_widths, thread_counts
 from model.transformer.linear import Linear, can_pack
 

@@ -12,7 +12,7 @@ import pytest
 
 from model.config import reviser_config
 from model.errors import DataError
-from model.inference.writing import say
+from model.inference.prompt_rewriter import say
 from model.tokenizer import Tokenizer
 from model.training import train_reviser
 from model.training.clutter import UNKNOWN

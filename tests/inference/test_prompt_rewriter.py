@@ -11,19 +11,17 @@ import torch
 from model.checkpoints import Checkpoint
 from model.errors import DalleError, InvalidRequest
 from model.inference.engine import Engine
-from model.inference.sampling import IMAGE, TEXT, uniforms
-from model.inference.sequence import (
+from model.inference.events import (
     Cancelled,
-    Completion,
     Event,
     Failed,
-    GenerationRequest,
     Painted,
     Revised,
-    SamplingParams,
     Started,
 )
-from model.inference.writing import Writer
+from model.inference.prompt_rewriter import PromptRewriter
+from model.inference.requests import Completion, GenerationRequest, SamplingParams
+from model.inference.sampling import IMAGE, TEXT, uniforms
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 
@@ -32,8 +30,8 @@ LONG = Completion(temperature=1.0, top_k=0, tokens=256)
 
 
 @pytest.fixture(scope="module")
-def writer(small: Checkpoint) -> Writer:
-    return Writer(small, CPU)
+def rewriter(small: Checkpoint) -> PromptRewriter:
+    return PromptRewriter(small, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -65,27 +63,27 @@ def test_reading_bit_by_bit_gives_the_logits_of_reading_at_once(small: Checkpoin
 
 
 def test_what_was_learnt_is_completed_and_ended(taught: Checkpoint) -> None:
-    writer = Writer(taught, CPU)
+    rewriter = PromptRewriter(taught, CPU)
     for begun in ("", "a", "a red", "a red apple"):
         ids = taught.tokenizer.encode(begun)
-        assert writer.complete(ids, Completion(temperature=0.0), seed=1) == "a red apple"
-        assert writer.complete(ids, Completion(temperature=0.1, tokens=256), seed=1) == "a red apple"
+        assert rewriter.complete(ids, Completion(temperature=0.0), seed=1) == "a red apple"
+        assert rewriter.complete(ids, Completion(temperature=0.1, tokens=256), seed=1) == "a red apple"
 
 
-def test_a_completion_is_a_function_of_seed_and_index(small: Checkpoint, writer: Writer) -> None:
+def test_a_completion_is_a_function_of_seed_and_index(small: Checkpoint, rewriter: PromptRewriter) -> None:
     ids = small.tokenizer.encode("a red")
-    texts = [writer.complete(ids, Completion(), seed, index) for seed, index in ((1, 0), (1, 1), (2, 0))]
+    texts = [rewriter.complete(ids, Completion(), seed, index) for seed, index in ((1, 0), (1, 1), (2, 0))]
     assert len(set(texts)) == 3
-    assert [writer.complete(ids, Completion(), seed, index) for seed, index in ((1, 0), (1, 1), (2, 0))] == texts
+    assert [rewriter.complete(ids, Completion(), seed, index) for seed, index in ((1, 0), (1, 1), (2, 0))] == texts
     assert all(text.startswith("a red") for text in texts)
     assert not set(uniforms(1, 0, 64, TEXT)) & set(uniforms(1, 0, 64, IMAGE))
 
 
-def test_it_writes_as_many_tokens_as_there_is_room_for(small: Checkpoint, writer: Writer) -> None:
+def test_it_writes_as_many_tokens_as_there_is_room_for(small: Checkpoint, rewriter: PromptRewriter) -> None:
     tokenizer, limit = small.tokenizer, small.config.transformer.text_tokens
     full = tokenizer.encode("é" * limit, truncate=True)
-    assert writer.complete(full, LONG, seed=1) == tokenizer.decode(full)
-    few = [writer.complete(tokenizer.encode("a red"), Completion(tokens=3), seed) for seed in range(8)]
+    assert rewriter.complete(full, LONG, seed=1) == tokenizer.decode(full)
+    few = [rewriter.complete(tokenizer.encode("a red"), Completion(tokens=3), seed) for seed in range(8)]
     assert max(tokenizer.count(text) - tokenizer.count("a red") for text in few) <= 3
 
 
@@ -98,7 +96,7 @@ def test_only_text_is_drawn_and_it_is_sound_unicode(small: Checkpoint, monkeypat
         return read(text_ids, past)  # type: ignore[arg-type]
 
     monkeypatch.setattr(small.transformer, "read_text", spy)
-    texts = [Writer(small, CPU).complete(small.tokenizer.encode("a"), LONG, seed) for seed in range(4)]
+    texts = [PromptRewriter(small, CPU).complete(small.tokenizer.encode("a"), LONG, seed) for seed in range(4)]
     assert len(drawn) > 50
     assert set(drawn) <= set(range(Tokenizer.pad + 1, small.tokenizer.vocab_size))
     for text in texts:
@@ -108,11 +106,13 @@ def test_only_text_is_drawn_and_it_is_sound_unicode(small: Checkpoint, monkeypat
 
 def test_a_model_without_a_text_head_says_so(small: Checkpoint) -> None:
     mute = dataclasses.replace(small, config=dataclasses.replace(small.config, completes=False))
-    with pytest.raises(InvalidRequest, match="^complete: the model small was not trained to continue texts") as caught:
-        Writer(mute, CPU).complete(small.tokenizer.null, Completion(), seed=1)
+    with pytest.raises(
+        InvalidRequest, match="^complete must be left out: small was not trained to continue texts"
+    ) as caught:
+        PromptRewriter(mute, CPU).complete(small.tokenizer.null, Completion(), seed=1)
     assert caught.value.field == "complete"
     engine = Engine(mute, slots=2)
-    with pytest.raises(InvalidRequest, match="^complete: "):
+    with pytest.raises(InvalidRequest, match="^complete must "):
         engine.add(request(small, "a"))
     assert not engine.has_work
 
@@ -121,8 +121,9 @@ def test_nan_is_an_error_and_no_text(small: Checkpoint) -> None:
     broken = Transformer(small.config.transformer)
     with torch.no_grad():
         broken.text_table.weight.fill_(math.nan)
+    checkpoint = dataclasses.replace(small, transformer=broken)
     with pytest.raises(DalleError, match="no finite probabilities"):
-        Writer(dataclasses.replace(small, transformer=broken), CPU).complete(small.tokenizer.null, Completion(), 1)
+        PromptRewriter(checkpoint, CPU).complete(small.tokenizer.null, Completion(), 1)
 
 
 def request(checkpoint: Checkpoint, name: str, prompt: str = "a red", **more: object) -> GenerationRequest:
@@ -145,11 +146,11 @@ def tokens(events: list[Event], name: str) -> list[bytes]:
     return [event.tokens for event in sorted(painted, key=lambda event: event.index)]
 
 
-def test_the_engine_paints_the_completed_prompt_and_tells_it_first(small: Checkpoint, writer: Writer) -> None:
+def test_the_engine_paints_the_completed_prompt_and_tells_it_first(small: Checkpoint, rewriter: PromptRewriter) -> None:
     engine = Engine(small, slots=4)  # fewer than the pictures need: the last one joins later
     events = run(engine, request(small, "a"), request(small, "plain", complete=None))
     (revised,) = [event for event in events if isinstance(event, Revised)]
-    text = writer.complete(small.tokenizer.encode("a red"), Completion(), seed=1)
+    text = rewriter.complete(small.tokenizer.encode("a red"), Completion(), seed=1)
     assert revised == Revised("a", text, small.tokenizer.count(text) - small.tokenizer.count("a red"))
     kinds = [type(event) for event in events if event.request_id == "a"]
     assert kinds.index(Revised) < kinds.index(Started)
@@ -165,7 +166,7 @@ def test_a_completion_that_fails_ends_its_own_request_only(small: Checkpoint, mo
         raise DalleError("no finite probabilities")
 
     engine = Engine(small, slots=4)
-    monkeypatch.setattr(engine.writer, "complete", fail)
+    monkeypatch.setattr(engine.rewriter, "complete", fail)
     events = run(engine, request(small, "a"), request(small, "b", complete=None))
     assert [event.request_id for event in events if isinstance(event, Failed)] == ["a"]
     assert len(tokens(events, "b")) == 3
@@ -177,5 +178,5 @@ def test_a_completion_that_fails_ends_its_own_request_only(small: Checkpoint, mo
 def test_a_completion_out_of_range_is_named(small: Checkpoint) -> None:
     engine = Engine(small, slots=2)
     for values, field in (({"temperature": -1.0}, "temperature"), ({"top_k": 301}, "top_k"), ({"tokens": 0}, "tokens")):
-        with pytest.raises(InvalidRequest, match=f"^{field}: "):
+        with pytest.raises(InvalidRequest, match=f"^{field} must "):
             engine.add(request(small, "a", complete=Completion(**values)))

@@ -1,0 +1,149 @@
+"""All connections together: how many there may be, which of them give way to new ones, and how new ones are taken in.
+
+    limiter = ConnectionLimiter(connection_limit(raise_descriptor_limit(), workers=1), count)
+    acceptor = Acceptor(listener, lambda: Protocol(..., limiter), limiter)
+    acceptor.open()
+
+A connection costs a client nothing, and the server a descriptor. So the number of connections stays below the limit of
+descriptors, and there is always one for the pipe of a new worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import resource
+import socket
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.http.protocol import Protocol
+
+DESCRIPTORS = 16_384  # as many as this process has use for
+MAX_CONNECTIONS = 4096  # of 6 kB each, 22 with a head that is not complete
+MIN_CONNECTIONS = 16
+RESERVE = 128  # descriptors for what is no connection, for those that leave, and for a batch just accepted
+WORKER_RESERVE = 16  # descriptors for a worker's pipes, also while it is replaced
+LEAVING = 32  # connections that were told a last answer and are not closed yet
+BATCH = 32  # connections accepted in one turn of the event loop
+PAUSE = 0.1  # seconds without accepting, after an error
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+log = logging.getLogger("dalle.http")
+
+
+def raise_descriptor_limit() -> int:
+    """How many descriptors this process may have, once its soft limit is the hard one or DESCRIPTORS."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    with contextlib.suppress(OSError, ValueError):  # a system with a limit of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
+
+
+def connection_limit(descriptors: int, workers: int) -> int:
+    """How many connections there may be. Each may need a second descriptor, for the file that it is answered with."""
+    return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, (descriptors - RESERVE - WORKER_RESERVE * workers) // 2))
+
+
+class ConnectionLimiter:
+    """The connections that are not in the middle of a request, the longest waiting first.
+
+    limit: connections at most, beside those that leave. count: told the code of every answer that no route gave.
+    """
+
+    def __init__(self, limit: int, count: Callable[[str], None]) -> None:
+        self.limit = limit
+        self.count = count
+        self._waiting: OrderedDict[Protocol, None] = OrderedDict()
+        self._leaving: OrderedDict[Protocol, None] = OrderedDict()
+
+    def too_many(self, connections: int) -> bool:
+        """Whether `connections`, all that are open, are above the limit."""
+        return connections - len(self._leaving) > self.limit
+
+    def make_room(self) -> bool:
+        """Close the connection that has waited longest. False if none waits."""
+        for longest in self._waiting:
+            if not longest.sending:
+                log.info("a connection without a request gave way to a new one", extra={"seldom": True})
+                longest.give_way()
+                return True
+        return False
+
+    def waits(self, connection: Protocol) -> None:
+        """The connection waits for a request. Its place in the order is kept."""
+        self._waiting.setdefault(connection)
+
+    def leaves(self, connection: Protocol) -> None:
+        """The connection has been told its last answer. Only few may take their time to read it."""
+        self._waiting.pop(connection, None)
+        self._leaving[connection] = None
+        if len(self._leaving) > LEAVING:
+            next(iter(self._leaving)).give_way()
+
+    def forget(self, connection: Protocol) -> None:
+        """The connection waits no longer: it has a request, or is closed."""
+        self._waiting.pop(connection, None)
+        self._leaving.pop(connection, None)
+
+
+class Acceptor:
+    """Takes connections in from `listener`, a listening socket that does not block. make: the protocol of a new one.
+
+    asyncio's own way, when descriptors are short, tries again once for every connection that might be waiting, and each
+    try begets as many: a line in the log each time, and a processor kept busy.
+    """
+
+    def __init__(
+        self, listener: socket.socket, make: Callable[[], asyncio.BaseProtocol], limiter: ConnectionLimiter
+    ) -> None:
+        self._listener = listener
+        self._make = make
+        self._limiter = limiter
+        self._pause: asyncio.TimerHandle | None = None
+        self._welcoming: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Begin to accept. On the event loop only, as all else here."""
+        self._pause = None
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        """Accept no more."""
+        if self._pause is not None:
+            self._pause.cancel()
+        asyncio.get_running_loop().remove_reader(self._listener)
+
+    def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(BATCH):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                log.error("a connection cannot be accepted: %s", error.strerror or error, extra={"seldom": True})
+                if error.errno == errno.ECONNABORTED:  # by its client, and it is off the queue
+                    continue
+                if error.errno in SHORTAGE:
+                    self._limiter.make_room()
+                loop.remove_reader(self._listener)
+                self._pause = loop.call_later(PAUSE, self.open)
+                return
+            connection.setblocking(False)
+            task = loop.create_task(self._welcome(connection))
+            self._welcoming.add(task)
+            task.add_done_callback(self._welcoming.discard)
+
+    async def _welcome(self, connection: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._make, connection)
+        except OSError:  # its client has left
+            connection.close()

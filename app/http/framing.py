@@ -1,0 +1,96 @@
+"""HTTP/1.1 read strictly: where one request ends and the next one begins is never a matter of taste.
+
+h11 refuses most of what is malformed. This refuses, too, what h11 lets through and a proxy in front of the server may
+read in another way (RFC 9112, section 11.2: request smuggling), and brings every target into the form that the routes
+know.
+"""
+
+from __future__ import annotations
+
+import re
+
+import h11
+
+from app.http.errors import Answer
+
+MAX_HEAD = 16 * 1024  # bytes of a request line and its headers
+ABSOLUTE = re.compile(rb"(?i:https?)://(?P<host>[^/?#@]+)(?P<rest>[/?].*)?")  # RFC 9112, section 3.2.2
+CODE = "bad_request"
+UNREADABLE = Answer(400, CODE, "the request is not HTTP/1.1 that can be read")
+HEAD_TOO_LARGE = Answer(431, CODE, f"the request's line and headers must have at most {MAX_HEAD} bytes together")
+WRONG_CODING = Answer(501, CODE, "Transfer-Encoding must be chunked, once, or left out")
+TWO_LENGTHS = Answer(400, CODE, "the request must not have both Content-Length and Transfer-Encoding")
+OLD_CHUNKED = Answer(400, CODE, "a request of HTTP/1.0 must not have Transfer-Encoding")
+WRONG_VERSION = Answer(505, CODE, "the request must be HTTP/1.1 or HTTP/1.0")
+NO_HOST = Answer(400, CODE, "the request must have the header Host")
+NO_PROXY = Answer(501, CODE, "CONNECT is for proxies, and this server is none")
+WRONG_TARGET = Answer(400, CODE, "the request's target must be a path that begins with /, or http://HOST and a path")
+
+
+class Refused(h11.RemoteProtocolError):
+    """A request that h11 reads and this server does not. path: its target, if that is one."""
+
+    def __init__(self, answer: Answer, path: str) -> None:
+        super().__init__(answer.message, answer.status)
+        self.answer = answer
+        self.path = path
+
+
+class StrictConnection(h11.Connection):
+    """The server's side of a connection. refusal: after an h11.RemoteProtocolError, what to answer, and the path of
+    the request where it is known."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, MAX_HEAD)
+        self.refusal = (UNREADABLE, "")
+
+    @property
+    def unread(self) -> bool:
+        """Whether the client has begun something that it has not ended: a head, or a body."""
+        return self.their_state is h11.SEND_BODY or bool(self.trailing_data[0])
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """As of h11, whose requests are checked. Raises h11.RemoteProtocolError."""
+        in_head = self.their_state is h11.IDLE
+        try:
+            event = super().next_event()
+            return checked(event) if isinstance(event, h11.Request) else event
+        except Refused as error:
+            self.refusal = (error.answer, error.path)
+            raise
+        except h11.RemoteProtocolError as error:
+            hints = {431: HEAD_TOO_LARGE, 501: WRONG_CODING}
+            self.refusal = (hints.get(error.error_status_hint, UNREADABLE) if in_head else UNREADABLE, "")
+            raise
+
+
+def checked(request: h11.Request) -> h11.Request:
+    """The request, its target a path or, of OPTIONS, "*". Raises Refused."""
+    path = request.target.decode("ascii") if request.target.startswith(b"/") else ""
+    size = sum(len(name) + len(value) for name, value in request.headers.raw_items())
+    if size + len(request.method) + len(request.target) > MAX_HEAD:  # h11 minds a head only if it comes in parts
+        raise Refused(HEAD_TOO_LARGE, path)
+    names = {name for name, _ in request.headers}
+    if not request.http_version.startswith(b"1."):
+        raise Refused(WRONG_VERSION, path)
+    if b"transfer-encoding" in names and b"content-length" in names:
+        raise Refused(TWO_LENGTHS, path)
+    if b"transfer-encoding" in names and request.http_version == b"1.0":
+        raise Refused(OLD_CHUNKED, path)
+    if b"host" not in names and request.http_version != b"1.0":
+        raise Refused(NO_HOST, path)
+    if request.method == b"CONNECT":
+        raise Refused(NO_PROXY, "")
+    if path or (request.target, request.method) == (b"*", b"OPTIONS"):
+        return request
+    if not (absolute := ABSOLUTE.fullmatch(request.target)):
+        raise Refused(WRONG_TARGET, "")
+    rest = absolute["rest"] or b"/"
+    # The target's host counts, whatever the header says: RFC 9112, section 3.2.2.
+    others = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"host"]
+    return h11.Request(
+        method=request.method,
+        target=rest if rest.startswith(b"/") else b"/" + rest,
+        headers=[(b"Host", absolute["host"]), *others],
+        http_version=request.http_version,
+    )
