@@ -30,6 +30,7 @@ from app.http.keys import Keys, read_hashes
 from app.http.main import create_app
 from app.http.painting import Service
 from app.http.protocol import Protocol
+from app.pictures.decoders import Decoders
 from app.pool.port import Pool
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings, SettingsError
@@ -56,6 +57,7 @@ class Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         pool: Pool,
+        decoders: Decoders,
         drain_seconds: float,
         listener: socket.socket,
         limiter: ConnectionLimiter,
@@ -63,6 +65,7 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._pool = pool
+        self._decoders = decoders
         self._drain_seconds = drain_seconds
         self._acceptor = Acceptor(
             listener, lambda: Protocol(config, self.server_state, self.lifespan.state, limiter), limiter
@@ -128,7 +131,8 @@ class Server(uvicorn.Server):
             self._draining = asyncio.create_task(self._drain(self._drain_seconds))
 
     async def _drain(self, seconds: float) -> None:
-        await self._pool.drain(seconds)
+        # What is still being decoded is no accepted request yet: the pool would refuse it.
+        await asyncio.gather(self._pool.drain(seconds), self._decoders.close())
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
@@ -226,7 +230,8 @@ def _serve(settings: Settings) -> None:
     log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, settings.weights)
     try:
         limiter = ConnectionLimiter(limit, service.metrics.error)
-        Server(config, pool, settings.drain, listener, limiter, reloader(settings, app.state.keys)).run([listener])
+        reload = reloader(settings, app.state.keys)
+        Server(config, pool, service.decoders, settings.drain, listener, limiter, reload).run([listener])
     finally:
         logs.tell_repeated(at_once=True)
         pool.kill()

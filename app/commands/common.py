@@ -49,9 +49,13 @@ def read_image(path: Path, size: int) -> Image.Image:
     """The picture in the file as RGB of size x size: turned upright, on white, its middle square. Raises DataError."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    from model.picture_files import PictureError
+    from model.upright import open_picture
+
     try:
-        with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file).convert("RGBA")
+        upright = open_picture(path.read_bytes())[0].convert("RGBA")
+    except PictureError as error:
+        raise DataError(f"{path} {error}") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: no picture of a known format") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -25,6 +25,7 @@ from app.http.middleware import Frontier
 from app.http.openapi import Application
 from app.http.painting import Service
 from app.http.routes import generate, images, ops
+from app.pictures.decoders import Decoders
 from app.pictures.encode import Threads
 from app.pool.port import Pool
 from app.pool.worker_pool import WorkerPool
@@ -45,7 +46,9 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     keys = Keys(hashes := read_hashes(settings))
     pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
     repeated = Idempotency(settings.replay_bytes)
-    service = Service(settings, pool, Metrics(pool), Threads(2, "png"), Threads(1, "upload"), repeated)
+    vae = pool.checkpoint.config.vae
+    decoders = Decoders(vae.image_size, vae.grid, settings.max_pixels)
+    service = Service(settings, pool, Metrics(pool), Threads(2, "png"), decoders, repeated)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -53,9 +56,9 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
         try:
             yield
         finally:
+            await service.decoders.close()
             await service.pool.stop()
             service.threads.close()
-            service.upload_threads.close()
 
     app = Application(
         title="dalle-server",

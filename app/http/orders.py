@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import secrets
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import quote
@@ -11,13 +13,14 @@ from urllib.parse import quote
 from fastapi import Request
 
 from app.http.body import Body
+from app.http.errors import ClientGone
 from app.http.headers import idempotency_key, timeout
 from app.http.idempotency import fingerprint
-from app.http.painting import Painting, Service
+from app.http.painting import Painting, Service, gone
 from app.http.schemas import Sampling
 from app.logs import prompt_fields
-from app.pictures.decode import Upload, read_upload
-from app.pool.job import Job, Order, Reader
+from app.pictures.decode import Upload
+from app.pool.job import Job, Order, Reader, late
 from model.config import SamplingDefaults
 from model.errors import InvalidRequest
 from model.inference.requests import Completion, SamplingParams
@@ -137,12 +140,28 @@ def revised_header(prompt: str | None) -> dict[str, str]:
     return {} if prompt is None else {"X-Revised-Prompt": quote(prompt, safe=" ,'()")}
 
 
-async def decode(service: Service, name: str, data: bytes) -> Upload:
-    """The picture that was sent in the field `name`, on another thread. Raises InvalidRequest."""
-    vae = service.pool.checkpoint.config.vae
-    return await service.upload_threads.run(
-        read_upload, name, data, vae.image_size, vae.grid, service.settings.max_pixels
-    )
+async def decode(request: Request, order: Order, name: str, data: bytes) -> Upload:
+    """The picture that was sent in the field `name`, decoded in another process within the order's time.
+
+    Raises InvalidRequest, DeadlineExceeded, Draining, and ClientGone when the client leaves first, unless others may
+    wait for the same pictures.
+    """
+    service: Service = request.app.state.service
+    decoding = asyncio.create_task(service.decoders.decode(name, data, order.client))
+    leaving = [asyncio.create_task(gone(request.receive))] if idempotency_key(request) is None else []
+    tasks: list[asyncio.Task[Any]] = [decoding, *leaving]
+    left = None if order.deadline is None else max(0.0, order.deadline - time.monotonic())
+    try:
+        await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if decoding.done():
+            return decoding.result()
+        if any(task.done() for task in leaving):
+            raise ClientGone("the client left before its picture was decoded")
+        raise late(order.seconds)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def top_rows(rows: int, grid: int) -> bytes:

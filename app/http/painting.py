@@ -11,6 +11,7 @@ from starlette.types import Receive
 from app.http.errors import ClientGone
 from app.http.idempotency import Idempotency
 from app.http.metrics import Metrics
+from app.pictures.decoders import Decoders
 from app.pictures.encode import PNG, Finish, Threads
 from app.pictures.provenance import Provenance, forced_tokens, prompt_hash
 from app.pool.job import Job, Reader
@@ -26,14 +27,14 @@ SPECIALS = 2  # <bos> and <eot> around the text
 class Service:
     """What the routes share; `app.state.service` of the application.
 
-    threads encode, upload_threads decode. repeated: requests that may come again.
+    threads encode pictures, decoders decode what clients send. repeated: requests that may come again.
     """
 
     settings: Settings
     pool: Pool
     metrics: Metrics
     threads: Threads
-    upload_threads: Threads
+    decoders: Decoders
     repeated: Idempotency
 
 

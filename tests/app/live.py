@@ -47,7 +47,7 @@ class Live:
     ) -> None:
         if "client" in vars(self):
             self.client.close()
-        for pid in self.workers():
+        for pid in [*self.workers(), *self.decoders()]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.kill()  # unless it has ended: its id may be another's by now
@@ -124,11 +124,18 @@ class Live:
 
     def workers(self) -> list[int]:
         """Process ids of its worker processes."""
+        return self._children(b"spawn_main")
+
+    def decoders(self) -> list[int]:
+        """Process ids of the processes that decode uploads."""
+        return self._children(b"app.pictures.decoder")
+
+    def _children(self, command: bytes) -> list[int]:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it ended meanwhile
                 parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-                if parent == str(self.process.pid) and b"spawn_main" in (process / "cmdline").read_bytes():
+                if parent == str(self.process.pid) and command in (process / "cmdline").read_bytes():
                     found.append(int(process.name))
         return found
 

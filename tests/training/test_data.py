@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import random
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +276,19 @@ def test_captions_are_drawn_by_weight() -> None:
     assert 0.72 < drawn.count("often") / len(drawn) < 0.78
     assert sample_caption([(2.0, "only")], np.random.default_rng(0)) == "only"
     assert sample_caption([], rng) == ""
+
+
+def test_odd_metadata_spoil_no_picture(tmp_path: Path) -> None:
+    whole = picture(kind="PNG")
+    text = b"zTXta\0\0" + zlib.compress(bytes(8 << 20))  # more than Pillow inflates, and its checksum is wrong
+    (tmp_path / "text.png").write_bytes(whole[:33] + struct.pack(">I", len(text) - 4) + text + bytes(4) + whole[33:])
+    jpeg = picture(1, kind="JPEG")
+    entries = struct.pack(">HHI4s", 0x011A, 2, 4, b"72\0\0") + struct.pack(">HHIHH", 0x0112, 3, 1, 3, 0)
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\2" + entries + bytes(4)  # a resolution as ASCII, and upside down
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:-2])  # without its end marker
+    report = Report()
+    text_png, turned = iterate([tmp_path], report=report)
+    assert report.undecodable == 0
+    assert np.array_equal(text_png.image, square(Image.open(io.BytesIO(whole))))
+    assert np.array_equal(turned.image, square(Image.open(io.BytesIO(jpeg)))[::-1, ::-1])

@@ -88,7 +88,7 @@ async def generate(request: Request) -> Response:
     async def order() -> Order:
         made = make_order(request, asked, asked.text, asked.num_images)
         if sent.files or asked.keep_rows is not None:
-            made = await _paint_on(service, made, asked.keep_rows, sent.files.get("image", []))
+            made = await _paint_on(request, made, asked.keep_rows, sent.files.get("image", []))
         return made
 
     best = asked.num_images if asked.best_of else None
@@ -100,14 +100,15 @@ async def generate(request: Request) -> Response:
     return Response(content, headers=_headers(reader, painting), media_type="application/json")
 
 
-async def _paint_on(service: Service, order: Order, rows: int | None, files: list[bytes]) -> Order:
+async def _paint_on(request: Request, order: Order, rows: int | None, files: list[bytes]) -> Order:
+    service: Service = request.app.state.service
     if rows is None:
         raise InvalidRequest("keep_rows", "keep_rows: missing: how many rows of the image to keep")
     keep = top_rows(rows, service.pool.checkpoint.config.vae.grid)
     if len(files) != 1:
         raise InvalidRequest("image", f"image: {len(files) or 'no'} files, and with keep_rows it must be one")
     with service.pool.hold(order):
-        return painting_on(order, await decode(service, "image", files[0]), keep)
+        return painting_on(order, await decode(request, order, "image", files[0]), keep)
 
 
 def _headers(reader: Reader, painting: Painting) -> dict[str, str]:

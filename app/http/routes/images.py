@@ -103,7 +103,7 @@ async def edits(request: Request) -> Response:
 
     async def order() -> Order:
         made = _order(request, sent.fields)
-        return await _paint_on(service, made, sent.fields.keep_rows, images, sent.files.get("mask", []))
+        return await _paint_on(request, made, sent.fields.keep_rows, images, sent.files.get("mask", []))
 
     return await _paint(request, sent, "image_edit", order)
 
@@ -188,8 +188,9 @@ def _order(request: Request, asked: ImagesRequest) -> Order:
     return make_order(request, asked, asked.prompt, asked.n or 1, rows)
 
 
-async def _paint_on(service: Service, order: Order, rows: int | None, images: list[bytes], masks: list[bytes]) -> Order:
-    """The order with the picture that was sent, and what of it is kept. Raises InvalidRequest."""
+async def _paint_on(request: Request, order: Order, rows: int | None, images: list[bytes], masks: list[bytes]) -> Order:
+    """The order with the picture that was sent, and what of it is kept. Raises what `decode` raises."""
+    service: Service = request.app.state.service
     for name, files, least in (("image", images, 1), ("mask", masks, 0)):
         if not least <= len(files) <= 1:
             raise InvalidRequest(name, f"{name}: {len(files) or 'no'} files, and it must be one")
@@ -197,10 +198,10 @@ async def _paint_on(service: Service, order: Order, rows: int | None, images: li
     if keep and masks:
         raise InvalidRequest("keep_rows", f"keep_rows: {rows}, and there is a mask; only one can be honoured")
     with service.pool.hold(order):
-        image = await decode(service, "image", images[0])
+        image = await decode(request, order, "image", images[0])
         if keep:
             return painting_on(order, image, keep)
-        name, mask = ("mask", await decode(service, "mask", masks[0])) if masks else ("image", image)
+        name, mask = ("mask", await decode(request, order, "mask", masks[0])) if masks else ("image", image)
     if (mask.width, mask.height) != (image.width, image.height):
         found = f"{mask.width} x {mask.height} pixels, and the image has {image.width} x {image.height}"
         raise InvalidRequest("mask", f"mask: {found}")

@@ -1,0 +1,76 @@
+"""The process that decodes pictures for the server, one after another, until its input ends.
+
+It loads Pillow and little else. It can be killed at any time, and the kernel ends it at a picture that takes too long.
+A picture comes as its length (4 bytes) and its bytes. The answer is HEAD and a body: of ANSWER a picture, PICTURE and
+its pixels and empty cells; of REFUSED the words of a PictureError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import signal
+import struct
+import sys
+import warnings
+
+from app.pictures.decode import Upload, read_upload
+from model.picture_files import PictureError
+
+LENGTH = struct.Struct(">I")
+HEAD = struct.Struct(">BI")  # ANSWER or REFUSED, bytes of the body
+PICTURE = struct.Struct(">II?")  # width, height, whether empty cells follow the pixels
+ANSWER, REFUSED = 0, 1
+BYTES_PER_PIXEL = 48  # of address space; the hungriest of ordinary pictures, a progressive JPEG in CMYK, takes 22
+BYTES_BESIDE = 256 << 20  # for threads of an image library, and what else a process reserves and does not use
+
+
+def pack(upload: Upload) -> bytes:
+    """The body of an ANSWER."""
+    head = PICTURE.pack(upload.width, upload.height, upload.empty is not None)
+    return head + upload.rgb + (upload.empty or b"")
+
+
+def unpack(body: bytes, side: int, grid: int) -> Upload:
+    """What `pack` has packed. Raises ValueError if it is anything else: the process may have been taken over."""
+    width, height, has_empty = PICTURE.unpack_from(body)
+    middle = PICTURE.size + side * side * 3
+    if len(body) != middle + grid * grid * has_empty:
+        raise ValueError(f"{len(body)} bytes are no picture")
+    return Upload(width, height, body[PICTURE.size : middle], body[middle:] if has_empty else None)
+
+
+def limit_memory(most: int) -> None:
+    """Let the process have `most` bytes more than it has now. Nothing happens where the system has no such limit."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            own = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (own + most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    except (OSError, ValueError):
+        pass  # macOS: no /proc
+
+
+def main(side: int, grid: int, max_pixels: int, seconds: float) -> None:
+    """Serve until the input ends. seconds: of the processor, for one picture; SIGPROF ends the process beyond them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal: the server ends this process
+    warnings.simplefilter("ignore")  # of Pillow, on what is odd in clients' files
+    logging.disable()
+    source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold clients' pictures
+    with contextlib.suppress(BrokenPipeError):
+        while len(head := source.read(LENGTH.size)) == LENGTH.size:
+            (length,) = LENGTH.unpack(head)
+            limit_memory(BYTES_PER_PIXEL * max_pixels + 4 * length + BYTES_BESIDE)
+            data = source.read(length)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            try:
+                kind, body = ANSWER, pack(read_upload(data, side, grid, max_pixels))
+            except PictureError as error:
+                kind, body = REFUSED, str(error).encode()
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            answers.write(HEAD.pack(kind, len(body)) + body)
+            answers.flush()
+    os._exit(0)  # the quickest way

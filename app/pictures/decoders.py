@@ -1,0 +1,145 @@
+"""Processes that decode the pictures of clients: a few, each started when it is first needed and then kept.
+
+A picture's decoder can be ended at any time: when the request is cancelled, when the picture takes more processor time
+than any ordinary one, when the server ends. The next picture gets a new process. Nothing that a decoder answers is
+unpickled, so that a hole in an image library is not one in the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+from app.pictures.decode import Upload
+from app.pictures.decoder import ANSWER, HEAD, LENGTH, PICTURE, unpack
+from app.pictures.turns import Turns
+from model.errors import Draining, InvalidRequest
+from model.inference.cores import usable_cores
+
+CPU_SECONDS = 5.0  # for a picture; the slowest ordinary one of USUAL_PIXELS takes 1.5
+USUAL_PIXELS = 1 << 24
+FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP})  # signals that no picture causes
+ROOT = Path(__file__).parents[2]
+# An interpreter without the site's start-up files: they cost more than Pillow. What the server can import, it can.
+COMMAND = (
+    "import sys; sys.path[:] = sys.argv[5:]; from app.pictures.decoder import main; "
+    "main(*map(int, sys.argv[1:4]), float(sys.argv[4]))"
+)
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # glibc keeps 80 MB of a large picture otherwise
+log = logging.getLogger("dalle.pictures")
+
+
+class Decoders:
+    """Belongs to the event loop. side, grid, max_pixels: as of `read_upload`. processes: at most; seconds: of the
+    processor for one picture."""
+
+    def __init__(
+        self, side: int, grid: int, max_pixels: int, processes: int | None = None, seconds: float | None = None
+    ) -> None:
+        self._side, self._grid, self._max_pixels = side, grid, max_pixels
+        self.seconds = seconds or CPU_SECONDS * max(1.0, max_pixels / USUAL_PIXELS)
+        # 2 on 2 cores, so that one slow picture holds nobody up; more than 8 would only take memory.
+        self._turns = Turns(processes or min(8, max(2, usable_cores() // 2)))
+        self._idle: list[Process] = []
+        self._alive: set[Process] = set()
+        self._closed = False
+
+    async def decode(self, name: str, data: bytes, client: str = "") -> Upload:
+        """The picture that was sent in the field `name`. client: pictures of several are decoded in turn.
+
+        Cancelled, it has its process killed. Raises InvalidRequest for what is no picture, cannot be decoded, takes
+        too long or crashes the decoder; and Draining after `close`.
+        """
+        self._check_open()
+        async with self._turns.turn(client):
+            ended = await self._try(name, data, self._idle.pop() if self._idle else None)
+            if isinstance(ended, signal.Signals) and ended in FROM_OUTSIDE:
+                ended = await self._try(name, data)
+        if isinstance(ended, Upload):
+            return ended
+        if ended is signal.SIGPROF:
+            most = f"at most {self.seconds:g} s of processor time"
+            raise InvalidRequest(name, f"{name} must be a picture that takes {most} to decode, got one that takes more")
+        found = f"one that ended its decoder ({ended.name})"
+        raise InvalidRequest(name, f"{name} must be a picture that can be decoded, got {found}")
+
+    async def close(self) -> None:
+        """End all processes at once; who waits for a picture is told Draining."""
+        self._closed = True
+        self._turns.refuse(Draining("the server is shutting down"))
+        for process in list(self._alive):
+            self._kill(process)
+        await asyncio.gather(*(process.wait() for process in list(self._alive)))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Draining("the server is shutting down")
+
+    async def _try(self, name: str, data: bytes, process: Process | None = None) -> Upload | signal.Signals:
+        """The picture, or the signal that ended the process. Raises RuntimeError where it ended in another way."""
+        if process is None or process.returncode is not None:
+            process = await self._start()
+        try:
+            upload = await self._ask(name, data, process)
+            self._idle.append(process)
+            return upload
+        except InvalidRequest:
+            self._idle.append(process)
+            raise
+        except (OSError, EOFError):  # the pipe has ended, and so does the process
+            return await self._buried(process, len(data))
+        except BaseException:  # nobody waits for the picture any more, or the answer is none
+            self._kill(process)
+            raise
+
+    async def _buried(self, process: Process, size: int) -> signal.Signals:
+        """The signal that ended the process. Raises RuntimeError where it ended in another way."""
+        try:
+            status = await process.wait()  # without a kill before it, which may take the status away
+        except asyncio.CancelledError:
+            self._kill(process)
+            raise
+        self._check_open()
+        if status >= 0:
+            raise RuntimeError(f"a decoder of pictures ended with status {status}")
+        ended = signal.Signals(-status)
+        log.warning("decoder %d ended by %s at a picture of %d bytes", process.pid, ended.name, size)
+        return ended
+
+    async def _ask(self, name: str, data: bytes, process: Process) -> Upload:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(LENGTH.pack(len(data)))
+        process.stdin.write(data)
+        await process.stdin.drain()
+        kind, size = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
+        if size > PICTURE.size + self._side**2 * 3 + self._grid**2:
+            raise ValueError(f"a decoder of pictures answers with {size} bytes")
+        body = await process.stdout.readexactly(size)
+        if kind == ANSWER:
+            return unpack(body, self._side, self._grid)
+        raise InvalidRequest(name, f"{name} {body.decode()}")
+
+    async def _start(self) -> Process:
+        given = (self._side, self._grid, self._max_pixels, self.seconds)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-IS", "-c", COMMAND, *map(str, given), str(ROOT), *sys.path),
+            stdin=PIPE,
+            stdout=PIPE,
+            env={**os.environ, **GIVE_BACK},
+        )
+        if self._closed:
+            self._kill(process)
+            self._check_open()
+        self._alive = {one for one in self._alive if one.returncode is None} | {process}
+        return process
+
+    def _kill(self, process: Process) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            process.kill()
