@@ -57,7 +57,8 @@ EXPOSE 8000
 # Live, not ready: who restarts what is unhealthy shall not do so while it loads or finishes accepted work.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-Ic", "\
 from http.client import HTTPConnection; from os import environ; from sys import exit; \
-server = HTTPConnection('127.0.0.1', int(environ.get('DALLE_PORT') or environ.get('PORT') or 8000), timeout=4); \
+ports = [environ.get('DALLE_PORT', ''), environ.get('PORT', ''), '8000']; \
+server = HTTPConnection('127.0.0.1', int([port for port in ports if port and '://' not in port][0]), timeout=4); \
 server.request('GET', '/livez'); \
 exit(server.getresponse().status != 200)"]
 ENTRYPOINT ["/usr/bin/tini", "--", "dalle-server"]

@@ -7,15 +7,14 @@
 # make container  build the container image without a Docker engine and try it; needs root on Debian
 # make clean    remove .venv and caches; never data/, runs/ or weights/
 #
-# HOST, PORT    where to serve; also read from the environment. Default 127.0.0.1:8000.
+# HOST, PORT    where to serve: make serve HOST=0.0.0.0. Left out, DALLE_HOST and DALLE_PORT of the environment count,
+#               then HOST and PORT there, then 127.0.0.1:8000.
 # TORCH         which PyTorch: "cpu", "cuda", or a pip requirement of your own ("torch==2.12.1", with pip options
 #               after it if need be). Default: cuda if `nvidia-smi` finds a GPU, else cpu. Change it with `make clean`.
 # PRESET        what `make train` trains: tiny, small or default. Default small, which a CPU can.
 # TEST_WORKERS  how many tests `make test` runs at a time. Default 2.
 # PYTHON        the Python, 3.11 or newer, that .venv is made with. Default python3.
 
-HOST ?= 127.0.0.1
-PORT ?= 8000
 PRESET ?= small
 PYTHON ?= python3
 TORCH ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
@@ -25,11 +24,13 @@ TEST_WORKERS ?= 2
 PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 TORCH_VERSION := 2.13.0
 SHELL := /bin/bash
+# --flag VALUE, if the variable is given to make itself. What the environment says the server reads, and reads better.
+flag = $(if $(filter command,$(firstword $(origin $(2)))),--$(1) "$($(2))")
 .DEFAULT_GOAL := serve
 .PHONY: serve test lint train bench load container clean
 
 serve: $(VENV)/.installed
-	@exec $(VENV)/bin/dalle-server serve --host "$(HOST)" --port "$(PORT)"
+	@exec $(VENV)/bin/dalle-server serve $(call flag,host,HOST) $(call flag,port,PORT)
 
 # Two tests at a time, each file's one after another, each with one thread for its arithmetic.
 test: lint

@@ -33,7 +33,8 @@ from app.http.protocol import Protocol
 from app.pictures.decoders import Decoders
 from app.pool.port import Pool
 from app.pool.worker_pool import WorkerPool
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, unused_host
+from app.wording import shorten
 from model.errors import DalleError
 
 KEEP_ALIVE = 75  # seconds that an idle connection is kept; above the usual 60 of proxies, so that they close first
@@ -222,9 +223,14 @@ def _serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # uvicorn would trust whoever is on this machine: see app.http.proxies
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=FLUSH_SECONDS,
     )
+    if (unused := unused_host(settings)) is not None:
+        log.warning(
+            "HOST must be an IP address or localhost, got %s: not used; DALLE_HOST takes names", shorten(unused)
+        )
     listener = bind(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, settings.weights)

@@ -7,21 +7,33 @@ A value that cannot be used, and a DALLE_* variable that means nothing, stop the
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.wording import describe
 from model.errors import DalleError
 
 PREFIX = "DALLE_"
 MAX_IMAGES = 10  # pictures of one request
-# What Kubernetes sets in every container beside a service of the name dalle-something: no settings, nobody's mistake.
-SERVICE_LINK = re.compile(r"DALLE_\w+_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP)\w*)?)")
+# What Kubernetes sets in every container beside a service of the name dalle, or dalle-something. DALLE_PORT is among
+# it, with an address: its value tells whether it is ours.
+SERVICE_LINK = re.compile(r"DALLE_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
+SERVICE_PORT = re.compile(r"DALLE_(\w+_)?PORT")
+SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
+ORIGIN = r"(\*|null|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?)"
+NAME = r"(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?)"
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}  # which a browser leaves out
+
+
+def _listed(item: str) -> str:
+    """The pattern of a list of such items, separated by commas."""
+    return rf"(?i)^\s*({item}(\s*,\s*{item})*)?\s*$"
 
 
 class SettingsError(DalleError):
@@ -133,8 +145,23 @@ class Settings(BaseSettings):
     cors_origins: str = _setting(
         "Who may ask",
         "",
-        "origins whose pages may ask, as https://example.org,http://localhost:3000; none: only this server's own",
-        pattern=r"^([a-z][a-z0-9+.-]*://[^\s,/*]+(,[a-z][a-z0-9+.-]*://[^\s,/*]+)*)?$",
+        "origins whose pages may ask, as https://example.org,http://localhost:3000; null: those opened as files; "
+        "*: any; none: only this server's own",
+        pattern=_listed(ORIGIN),
+    )
+    allowed_hosts: str = _setting(
+        "Who may ask",
+        "",
+        "names that the header Host may hold, as dalle.example.org,*.example.org, beside localhost and IP addresses; "
+        "*: any; none: any, but on a loopback address only those",
+        pattern=_listed(NAME),
+    )
+    trusted_proxies: str = _setting(
+        "Who may ask",
+        "",
+        "addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto count, as "
+        "127.0.0.1,172.16.0.0/12",
+        pattern=r"^[0-9a-fA-F:./, ]*$",
     )
 
     replay_bytes: int = _setting(
@@ -172,6 +199,28 @@ class Settings(BaseSettings):
     def _expand(cls, path: Path | None) -> Path | None:
         return path and path.expanduser()
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for network in _items(value):
+            ipaddress.ip_network(network, strict=False)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Variables that others set for purposes of their own are not read: see `environment`."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        assert isinstance(env_settings, EnvSettingsSource)
+        env_settings.env_vars = {name.lower(): value for name, value in environment().items()}
+        return init_settings, env_settings
+
     @property
     def devices(self) -> tuple[str, ...]:
         """One entry a worker process."""
@@ -179,8 +228,52 @@ class Settings(BaseSettings):
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Those of cors_origins."""
-        return tuple(filter(None, self.cors_origins.split(",")))
+        """Those of cors_origins, as browsers write them; "*" and "null" too."""
+        found = [origin.lower().rstrip("/") for origin in _items(self.cors_origins)]
+        return tuple(origin.removesuffix(DEFAULT_PORTS.get(origin.partition("://")[0], "")) for origin in found)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Those of allowed_hosts."""
+        return _items(self.allowed_hosts)
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """Networks of trusted_proxies; those of IPv4 also as a socket that listens on both kinds names them."""
+        found = [ipaddress.ip_network(network, strict=False) for network in _items(self.trusted_proxies)]
+        both = [f"::ffff:{one.network_address}/{96 + one.prefixlen}" for one in found if one.version == 4]
+        return (*map(str, found), *both)
+
+
+def _items(listed: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, listed.split(","))))
+
+
+def environment() -> dict[str, str]:
+    """The variables of this process that are set, without those that others set and that only look like settings.
+
+    Those of Kubernetes, and a HOST that is no address: conda's compilers and some shells put a machine's name there.
+    """
+    found = {}
+    for name, value in os.environ.items():
+        of_kubernetes = SERVICE_LINK.fullmatch(name) or (SERVICE_PORT.fullmatch(name) and SERVICE_ADDRESS.match(value))
+        if value and not of_kubernetes and (name.upper() != "HOST" or _is_address(value)):
+            found[name] = value
+    return found
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
+
+
+def unused_host(settings: Settings) -> str | None:
+    """The variable HOST, where it would have said where to listen and is no address."""
+    host = os.environ.get("HOST")
+    return host if host and "host" not in settings.model_fields_set and not _is_address(host) else None
 
 
 def variables(name: str) -> tuple[str, ...]:
@@ -203,8 +296,9 @@ def load_settings(**flags: Any) -> Settings:
     """
     given = {name: value for name, value in flags.items() if value is not None}
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name in sorted(os.environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not SERVICE_LINK.fullmatch(name):
+    environ = environment()
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
             raise SettingsError(f"{name}: no such setting; known are {', '.join(sorted(known))}")
     try:
         return Settings(**given)
@@ -215,6 +309,6 @@ def load_settings(**flags: Any) -> Settings:
             fault["input"] = "(not shown)"
         if field in given:
             raise FlagError(describe(Settings, {**fault, "loc": (field,)}, f"--{field.replace('_', '-')}")) from None
-        upper = {name.upper(): name for name in os.environ}
-        name = next((upper[name] for name in variables(field) if upper.get(name)), field)
+        upper = {name.upper(): name for name in environ}
+        name = next((upper[name] for name in variables(field) if name in upper), field)
         raise SettingsError(describe(Settings, {**fault, "loc": (field,)}, name)) from None

@@ -7,6 +7,8 @@
     ├── WrongContentType        415
     ├── BodyTooSlow             408: the body did not arrive in time
     ├── NotAuthorised           401: no API key, or none that is known
+    ├── ForeignPage             403: a page of another origin sent it
+    ├── ForeignHost             403: sent to a name that is not this server's
     ├── NoSuchModel             404: a model that this server does not serve
     ├── IdempotencyConflict     409: another request had this Idempotency-Key
     ├── ClientGone              no answer: nobody is there to read it (499 in the log)
@@ -59,6 +61,14 @@ class NotAuthorised(DalleError):
         self.given = given
 
 
+class ForeignPage(DalleError):
+    """A page of another origin sent what may change something."""
+
+
+class ForeignHost(DalleError):
+    """A request to a name that is not this server's."""
+
+
 class IdempotencyConflict(DalleError):
     """Another request had this Idempotency-Key a short while ago."""
 
@@ -78,6 +88,8 @@ class ReaderTooSlow(DalleError):
 # The first row whose type fits counts.
 TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (NotAuthorised, 401, "invalid_api_key"),
+    (ForeignPage, 403, "foreign_page"),
+    (ForeignHost, 403, "foreign_host"),
     (BadBody, 400, "bad_body"),
     (BadHeader, 400, "bad_header"),
     (BodyTooSlow, 408, "body_too_slow"),

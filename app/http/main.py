@@ -5,6 +5,7 @@ app = create_app(settings)
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 import model
 from app.checkpoint import ServedCheckpoint
-from app.http.cors import Cors
+from app.http.browsers import Browsers, cross_origin
 from app.http.errors import answer, render
 from app.http.idempotency import Idempotency
 from app.http.keys import Guard, Keys, read_hashes
@@ -24,6 +25,7 @@ from app.http.metrics import Metrics
 from app.http.middleware import Frontier
 from app.http.openapi import Application
 from app.http.painting import Service
+from app.http.proxies import Proxies
 from app.http.routes import generate, images, ops
 from app.pictures.decoders import Decoders
 from app.pictures.encode import Threads
@@ -83,7 +85,11 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     if hashes:
         app.keyed = True
         app.add_middleware(Guard, keys=keys)
-    app.add_middleware(Frontier, metrics=service.metrics, cors=Cors(settings.origins))  # the last one is the outermost
+    else:
+        names = (settings.host, socket.gethostname())
+        app.add_middleware(Browsers, origins=settings.origins, hosts=settings.hosts, own_names=names)
+    app.add_middleware(Frontier, metrics=service.metrics, cross_origin=cross_origin(settings.origins))
+    app.add_middleware(Proxies, trusted=settings.proxies)  # the last one is the outermost
     return app
 
 

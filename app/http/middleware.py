@@ -11,11 +11,11 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.cors import Cors
 from app.http.errors import answer, render
 from app.http.metrics import Metrics
 from model.errors import DalleError, Draining
@@ -39,13 +39,13 @@ log = logging.getLogger("dalle.http")
 
 
 class Frontier:
-    """The outermost layer. In the state it leaves `request_id`, `began` (monotonic seconds), `log` (fields for the log
-    line) and an empty `key`, which `app.http.keys` fills."""
+    """The outermost layer but `app.http.proxies`. In the state it leaves `request_id`, `began` (monotonic seconds),
+    `log` (fields for the log line) and an empty `key`, which `app.http.keys` fills."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, cors: Cors) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics, cross_origin: Callable[[ASGIApp], ASGIApp]) -> None:
+        self._app = cross_origin(app)
         self._metrics = metrics
-        self._cors = cors
+        self._cross_origin = cross_origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,12 +68,11 @@ class Frontier:
                 given = list(message.get("headers", []))
                 caching = b"no-cache" if any(name == b"etag" for name, _ in given) else b"no-store"
                 added = [*HEADERS, (b"cache-control", caching), (b"x-request-id", request_id.encode())]
-                added += self._cors.headers(scope)
                 message = {**message, "headers": given + added}
             await send(message)
 
         try:
-            await (self._cors.preflight(scope) or self._app)(scope, receive, send_on)
+            await self._app(scope, receive, send_on)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError):  # by uvicorn, which ends and waits no longer for this request
                 error = Draining("the server is shutting down")
@@ -84,7 +83,7 @@ class Frontier:
             self._metrics.error(said.code)
             if status:
                 raise  # in the middle of an answer: the connection is cut, so that nobody takes it for a whole one
-            await render(said, scope["path"])(scope, receive, send_on)
+            await self._cross_origin(render(said, scope["path"]))(scope, receive, send_on)
         finally:
             seconds = time.monotonic() - began
             route = getattr(scope.get("route"), "path", "") or "other"

@@ -1,5 +1,5 @@
 """What /openapi.json says beyond FastAPI's own: the server's limit of time; where keys are needed, the scheme, and 401
-for the closed routes."""
+for the closed routes; where none are, 403 for what browsers send."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ SCHEME = {
     "scheme": "bearer",
     "description": "An API key that the operator of this server gave you.",
 }
+FOREIGN = "A browser sent it from a page of another origin, or to a name that is not this server's."
 ASKED = {"WWW-Authenticate": {"description": "Bearer, the scheme of RFC 6750.", "schema": {"type": "string"}}}
 
 
@@ -36,6 +37,9 @@ class Application(FastAPI):
                         parameter["schema"] = {**parameter["schema"], "maximum": self.deadline}
             if self.keyed:
                 _close(document)
+            else:
+                for path, operation in _operations(document):
+                    operation["responses"]["403"] = _refusal(path, FOREIGN)
         return super().openapi()
 
 
@@ -44,7 +48,7 @@ def _close(document: dict[str, Any]) -> None:
     for path, operation in _operations(document):
         operation["security"] = [] if is_open(path) else [{"key": []}]
         if not is_open(path):
-            operation["responses"]["401"] = _refusal("OpenAIError" if path.startswith(OPENAI) else "ErrorBody")
+            operation["responses"]["401"] = {**_refusal(path, "No API key, or none that is known."), "headers": ASKED}
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -53,6 +57,7 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
             yield path, operation
 
 
-def _refusal(schema: str) -> dict[str, Any]:
+def _refusal(path: str, why: str) -> dict[str, Any]:
+    schema = "OpenAIError" if path.startswith(OPENAI) else "ErrorBody"
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {"description": "No API key, or none that is known.", "headers": ASKED, "content": content}
+    return {"description": why, "content": content}

@@ -99,7 +99,7 @@ class Connection:
 
     async def send(self, path: str, headers: dict[str, str], body: bytes | None) -> None:
         """Send the request and read the head of the answer."""
-        lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", "Host: load", "Connection: close"]
+        lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [] if body is None else [f"Content-Length: {len(body)}"]
         self._writer.write("\r\n".join([*lines, "", ""]).encode() + (body or b""))

@@ -142,7 +142,7 @@ def test_the_scheme_may_be_written_in_any_case_and_the_body_is_not_read_without_
 
 @pytest.mark.parametrize("path", ["/demo/../metrics", "/demo/%2e%2e/metrics", "//metrics", "/demo/..%2fmetrics"])
 def test_no_way_round_a_closed_path_leads_through_an_open_one(guarded: Live, path: str) -> None:
-    raw = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    raw = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     assert talk(guarded, raw).split()[1] in (b"401", b"404")
 
 
@@ -195,6 +195,8 @@ def test_the_document_describes_the_scheme_where_keys_are_needed(guarded: Live, 
             assert ("401" in operation["responses"]) == (not is_open(path))
     assert "securitySchemes" not in free["components"]
     assert "401" not in free["paths"]["/generate"]["post"]["responses"]
+    assert "403" in free["paths"]["/generate"]["post"]["responses"]
+    assert "403" not in closed["paths"]["/generate"]["post"]["responses"]
 
 
 def test_the_command_makes_a_key_and_the_hash_that_lets_it_in() -> None:
@@ -236,6 +238,7 @@ def asked(server: Live, origin: str, path: str = PAINT) -> httpx.Response:
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type,idempotency-key",
+        "Access-Control-Request-Private-Network": "true",
     }
     return server.client.options(path, headers=headers)
 
@@ -244,14 +247,21 @@ def asked(server: Live, origin: str, path: str = PAINT) -> httpx.Response:
 @pytest.mark.parametrize("path", [PAINT, "/generate", "/healthz"])
 def test_a_page_of_an_origin_that_is_named_may_ask(guarded: Live, origin: str, path: str) -> None:
     before = asked(guarded, origin, path)
-    assert (before.status_code, before.content) == (204, b"")
+    assert before.status_code == 200
     assert before.headers["access-control-allow-origin"] == origin
     assert "POST" in before.headers["access-control-allow-methods"].split(", ")
-    assert before.headers["access-control-allow-headers"].split(", ") == ["*", "Authorization"]
-    assert before.headers["vary"] == "Origin"
+    assert before.headers["access-control-allow-headers"].split(",") == [
+        "authorization",
+        "content-type",
+        "idempotency-key",
+    ]
+    assert "Origin" in before.headers["vary"].split(", ")
+    assert before.headers["access-control-allow-private-network"] == "true"
+    assert "access-control-allow-credentials" not in before.headers
     for headers in ({}, bearer(KEYS[0])):
         answer = guarded.client.post(path, json={}, headers={"Origin": origin, **headers})
         assert answer.headers["access-control-allow-origin"] == origin
+        assert answer.headers["vary"] == "Origin"
         assert "access-control-allow-credentials" not in answer.headers
 
 
@@ -271,11 +281,13 @@ def test_every_header_of_our_own_is_exposed_to_the_page(guarded: Live) -> None:
 )
 def test_a_page_of_another_origin_gets_no_such_header(guarded: Live, origin: str) -> None:
     before = asked(guarded, origin)
-    assert before.status_code == 401
-    answer = guarded.client.get("/healthz", headers={"Origin": origin})
-    for headers in (before.headers, answer.headers):
-        assert not [name for name in headers if name.startswith("access-control-")]
-        assert headers["vary"] == "Origin"
+    assert before.status_code == 400
+    answers = [guarded.client.get(path, headers={"Origin": origin}) for path in ("/healthz", "/v1/models")]
+    assert [answer.status_code for answer in answers] == [200, 401]
+    for headers in (before.headers, *(answer.headers for answer in answers)):
+        assert "access-control-allow-origin" not in headers
+        assert "access-control-allow-credentials" not in headers
+        assert "Origin" in headers["vary"].split(", ")
 
 
 def test_without_origins_in_the_settings_no_page_may_ask(live: Live) -> None:
@@ -285,7 +297,7 @@ def test_without_origins_in_the_settings_no_page_may_ask(live: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["*", "example.org", "https://example.org/", "https://a.org, https://b.org", "https://*.a.org"]
+    "value", ["example.org", "https://example.org/path", "https://a.org https://b.org", "https://*.a.org", "a.org,*"]
 )
 def test_what_is_no_list_of_origins_stops_the_start(value: str) -> None:
     with pytest.raises(ValueError, match="cors_origins|CORS"):
@@ -307,7 +319,7 @@ def test_every_answer_has_the_security_headers_and_an_id(guarded: Live, routes: 
     answers.append(guarded.client.post(PAINT, json={**PROMPT, "stream": True}, headers=key))
     answers.append(guarded.client.get("/", headers={"If-None-Match": guarded.client.get("/").headers["etag"]}))
     seen = {answer.status_code for answer in answers}
-    assert seen >= {200, 204, 401, 404, 405, 413, 415}
+    assert seen >= {200, 401, 404, 405, 413, 415}
     for answer in answers:
         for name, value in HEADERS:
             assert answer.headers.get_list(name.decode()) == [value.decode()], (answer.request.url, name)
@@ -320,8 +332,8 @@ def test_every_answer_has_the_security_headers_and_an_id(guarded: Live, routes: 
     "data",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64) + b"\r\n\r\n",  # TLS
-        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nwalrus\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nwalrus\r\n",
     ],
 )
 def test_what_is_no_http_is_answered_in_our_way_too(guarded: Live, data: bytes) -> None:

@@ -59,7 +59,7 @@ def busy(server: Live, stack: contextlib.ExitStack) -> socket.socket:
     """A connection in the middle of a request: the server waits for the body."""
     one = stack.enter_context(connect(server))
     kind = b"Content-Type: application/json\r\nContent-Length: 20\r\n"
-    one.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + kind + b"\r\n")
+    one.sendall(b"POST /generate HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n" + kind + b"\r\n")
     assert read_until(one, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
     return one
 
@@ -74,7 +74,7 @@ def test_who_takes_too_long_for_a_head_or_between_requests_is_let_go(
 ) -> None:
     short = "from app import server; from app.http import protocol; protocol.HEAD_SECONDS = server.KEEP_ALIVE = 2\n"
     server = start(command=short + COMMAND)
-    later = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+    later = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
     sent = {
         "nothing": b"",
         "half a head": GET,
@@ -121,7 +121,7 @@ def test_who_takes_too_long_for_a_head_or_between_requests_is_let_go(
 def test_who_does_not_read_a_finished_answer_is_let_go(start: Start, sockets: contextlib.ExitStack) -> None:
     server = start(command=f"from app import server; server.KEEP_ALIVE = 1\n{COMMAND}").ready()
     body = json.dumps({"prompt": "a red apple", "n": 10, "size": "1024x1024"}).encode()
-    head = f"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n".encode()
+    head = f"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n".encode()
     polls = []
     for last in (b"", b"Connection: close\r\n"):
         one = sockets.enter_context(socket.socket())

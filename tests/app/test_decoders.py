@@ -253,7 +253,7 @@ def test_a_picture_whose_client_has_left_is_given_up(start: Start) -> None:
     request = server.client.build_request(
         "POST", "/generate", data={"text": "a", "keep_rows": "7"}, files={"image": SMALL}
     )
-    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: {request.headers['Content-Type']}\r\n"
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: {request.headers['Content-Type']}\r\n"
     body = request.read()
     both = [socket.create_connection((request.url.host, request.url.port or 80)) for _ in range(2)]
     for client in both:

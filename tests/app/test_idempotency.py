@@ -118,7 +118,8 @@ def test_requests_that_come_while_it_runs_join_it(live: Live, key: dict[str, str
 def asking(server: Live, path: str, body: dict[str, Any], key: dict[str, str]) -> socket.socket:
     """A client that has sent its request and reads nothing."""
     content = json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(content)}"]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(content)}"]
+    lines += ["Content-Type: application/json"]
     lines += [f"{name}: {value}" for name, value in key.items()]
     url = httpx.URL(server.url)
     client = socket.create_connection((url.host, url.port or 0), timeout=30)

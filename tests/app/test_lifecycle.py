@@ -42,7 +42,8 @@ def connected(server: Live) -> socket.socket:
 def request_bytes(fields: dict[str, Any]) -> bytes:
     body = json.dumps(fields).encode()
     head = (
-        f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        "POST /generate HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

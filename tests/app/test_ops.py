@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
 
 from app.checkpoint import ServedCheckpoint
+from app.http.browsers import Browsers
 from app.http.keys import Guard
 from app.http.main import create_app
 from app.http.middleware import Frontier
+from app.http.proxies import Proxies
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
 from tests.app.live import Live, ledger
@@ -71,10 +74,10 @@ def test_every_answer_carries_the_security_headers_and_no_permission_for_other_s
 
 def test_pages_ask_nothing_of_other_machines_and_hold_no_inline_code(live: Live) -> None:
     pages = [live.client.get(path).text for path in ("/", "/docs")]
-    linked = {name for page in pages for name in re.findall(r'(?:src|href)="(/demo/[^"]+)"', page)}
-    assert linked >= {"/demo/demo.js", "/demo/demo.css", "/demo/docs.js"}
+    linked = {name for page in pages for name in re.findall(r'(?:src|href)="(demo/[^"]+)"', page)}
+    assert linked >= {"demo/demo.js", "demo/demo.css", "demo/docs.js"}
     for name in linked:
-        answer = live.client.get(name)
+        answer = live.client.get(f"/{name}")
         assert answer.status_code == 200
         pages.append(answer.text)
     for text in pages:
@@ -88,7 +91,20 @@ def test_the_openapi_document_says_what_is_true(live: Live) -> None:
     api = live.client.get("/openapi.json").json()
     assert set(api["paths"]) >= {"/generate", "/healthz", "/livez", "/readyz", "/metrics"}
     generate = api["paths"]["/generate"]["post"]
-    assert set(generate["responses"]) == {"200", "400", "408", "409", "413", "415", "422", "429", "500", "503", "504"}
+    assert set(generate["responses"]) == {
+        "200",
+        "400",
+        "403",
+        "408",
+        "409",
+        "413",
+        "415",
+        "422",
+        "429",
+        "500",
+        "503",
+        "504",
+    }
     assert set(generate["requestBody"]["content"]) == {
         "application/json", "multipart/form-data", "application/x-www-form-urlencoded",
     }  # fmt: skip
@@ -126,11 +142,12 @@ def test_the_log_has_a_line_a_request_and_no_prompt(live: Live) -> None:
 
 
 def test_no_middleware_hides_the_clients_leaving_from_a_route(quick_checkpoint: Path) -> None:
-    settings = Settings(weights=quick_checkpoint, api_keys="0" * 64, cors_origins="https://example.org")
-    app = create_app(settings, WorkerPool(settings, ServedCheckpoint.read(quick_checkpoint)))
-    layers: list[Any] = [layer.cls for layer in app.user_middleware]
-    assert layers == [Frontier, Guard]
-    assert not any(issubclass(layer, BaseHTTPMiddleware) for layer in layers)
+    for keys, check in (("0" * 64, Guard), ("", Browsers)):
+        settings = Settings(weights=quick_checkpoint, api_keys=keys, cors_origins="https://example.org")
+        app = create_app(settings, WorkerPool(settings, ServedCheckpoint.read(quick_checkpoint)))
+        layers: list[Any] = [layer.cls for layer in app.user_middleware]
+        assert layers == [Proxies, Frontier, check]
+        assert not any(issubclass(layer, BaseHTTPMiddleware) for layer in [*layers, CORSMiddleware])
 
 
 def test_descriptors_and_threads_come_back_to_where_they_were(live: Live) -> None:

@@ -12,11 +12,11 @@ from app.http.middleware import HEADERS
 from tests.app.live import Live
 from tests.app.raw import Answered, talk
 
-GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 CHUNKS = b"2\r\n{}\r\n0\r\n\r\n"
-NEXT = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"  # a second request on the connection
+NEXT = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"  # a second request on the connection
 
 # What is not taken for a request, the status it is answered with, and a part of the words.
 REFUSED = {
@@ -47,28 +47,28 @@ REFUSED = {
     "a space in a name": (GET + b"X y: z\r\n\r\n", 400, "not HTTP"),
     "no name": (GET + b": z\r\n\r\n", 400, "not HTTP"),
     "no colon": (GET + b"hello\r\n\r\n", 400, "not HTTP"),
-    "a fold before all headers": (b"GET /healthz HTTP/1.1\r\n Host: x\r\n\r\n", 400, "not HTTP"),
+    "a fold before all headers": (b"GET /healthz HTTP/1.1\r\n Host: localhost\r\n\r\n", 400, "not HTTP"),
     "CR in a value": (GET + b"X: a\rb\r\n\r\n", 400, "not HTTP"),
     "NUL in a value": (GET + b"X: a\0b\r\n\r\n", 400, "not HTTP"),
     "no host": (b"GET /healthz HTTP/1.1\r\n\r\n", 400, "not HTTP"),
     "no host in a later version": (b"GET /healthz HTTP/1.2\r\n\r\n", 400, "header Host"),
     "two hosts": (GET + b"Host: y\r\n\r\n", 400, "not HTTP"),
-    "one host twice": (GET + b"Host: x\r\n\r\n", 400, "not HTTP"),
+    "one host twice": (GET + b"Host: localhost\r\n\r\n", 400, "not HTTP"),
     "HTTP/0.9 as it was": (b"GET /healthz\r\n\r\n", 400, "not HTTP"),
-    "HTTP/0.9 by name": (b"GET /healthz HTTP/0.9\r\nHost: x\r\n\r\n", 505, "must be HTTP/1.1"),
+    "HTTP/0.9 by name": (b"GET /healthz HTTP/0.9\r\nHost: localhost\r\n\r\n", 505, "must be HTTP/1.1"),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "must be HTTP/1.1"),
-    "a version in small letters": (b"GET /healthz http/1.1\r\nHost: x\r\n\r\n", 400, "not HTTP"),
-    "two spaces": (b"GET  /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400, "not HTTP"),
-    "a space in the target": (b"GET /heal thz HTTP/1.1\r\nHost: x\r\n\r\n", 400, "not HTTP"),
-    "a method that is no word": (b"G@T /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400, "not HTTP"),
-    "a target that is no path": (b"GET healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400, "begins with /"),
-    "a star that is no OPTIONS": (b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400, "begins with /"),
-    "a target of another scheme": (b"GET ftp://x/healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400, "begins with /"),
-    "a target without a host": (b"GET http:///healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400, "begins with /"),
-    "a target with a password": (b"GET http://a:b@x/healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400, "begins with /"),
+    "a version in small letters": (b"GET /healthz http/1.1\r\nHost: localhost\r\n\r\n", 400, "not HTTP"),
+    "two spaces": (b"GET  /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "not HTTP"),
+    "a space in the target": (b"GET /heal thz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "not HTTP"),
+    "a method that is no word": (b"G@T /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "not HTTP"),
+    "a target that is no path": (b"GET healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "begins with /"),
+    "a star that is no OPTIONS": (b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "begins with /"),
+    "a target of another scheme": (b"GET ftp://x/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "begins with /"),
+    "a target without a host": (b"GET http:///healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "begins with /"),
+    "a target with a password": (b"GET http://a:b@x/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "begins with /"),
     "CONNECT": (b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n", 501, "CONNECT"),
     "a long header": (GET + b"X: " + b"x" * MAX_HEAD + b"\r\n\r\n", 431, "at most 16384 bytes"),
-    "a long target": (b"GET /" + b"x" * MAX_HEAD + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431, "at most 16384 bytes"),
+    "a long target": (b"GET /" + b"x" * MAX_HEAD + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431, "at most 16384 bytes"),
 }
 
 # What is a request: its status, after which the next one on the connection is answered, too.
@@ -83,13 +83,13 @@ TAKEN = {
     "an empty host": (b"GET /healthz HTTP/1.1\r\nHost:\r\n\r\n", 200),
     "a body that nobody reads": (GET + b"Content-Length: 5\r\n\r\nhello", 200),
     "chunks that nobody reads": (GET + CHUNKED + b"\r\n" + CHUNKS, 200),
-    "a target with its host": (b"GET http://127.0.0.1:8000/healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200),
-    "a target with a query": (b"GET HTTPS://x/healthz?a=b HTTP/1.1\r\nHost: x\r\n\r\n", 200),
-    "a target that is a host": (b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n", 200),
-    "a host and a query": (b"GET http://x?a=/b HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+    "a target with its host": (b"GET http://127.0.0.1:8000/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+    "a target with a query": (b"GET HTTPS://localhost/healthz?a=b HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+    "a target that is a host": (b"GET http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+    "a host and a query": (b"GET http://localhost?a=/b HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
     "another protocol, if you have it": (GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 200),
-    "OPTIONS of nothing": (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-    "an unknown method": (b"FROB /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    "OPTIONS of nothing": (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    "an unknown method": (b"FROB /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
 }
 
 
@@ -123,7 +123,14 @@ def test_what_is_a_request_is_answered_and_so_is_the_next_one(live: Live, what: 
 
 
 def test_requests_sent_together_are_answered_in_their_order(live: Live) -> None:
-    sent = GET + b"\r\n" + POST + b"Content-Length: 2\r\n\r\n{}" + b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" + NEXT
+    sent = (
+        GET
+        + b"\r\n"
+        + POST
+        + b"Content-Length: 2\r\n\r\n{}"
+        + b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        + NEXT
+    )
     assert [answer.status for answer in talk(live, sent)] == [200, 422, 404, 200]
     *good, bad = talk(live, GET + b"\r\n" + GET + b"\r\n" + b"hello\r\n\r\n")
     assert [answer.body for answer in good] == [b"Health"] * 2
@@ -140,7 +147,7 @@ def test_the_host_of_the_target_counts_and_not_the_header() -> None:
 
 
 def test_under_v1_it_is_refused_in_that_dialect(live: Live) -> None:
-    both = b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n" + CHUNKED
+    both = b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n" + CHUNKED
     (answer,) = talk(live, both + b"\r\n0\r\n\r\n" + NEXT)
     check_last(answer, 400)
     error = json.loads(answer.body)["error"]

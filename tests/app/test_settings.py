@@ -12,7 +12,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.settings import Settings, SettingsError, load_settings, shown, variables
+from app.settings import Settings, SettingsError, load_settings, shown, unused_host, variables
 from app.wording import allowed
 
 
@@ -56,6 +56,61 @@ def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_setting(monkeyp
     assert load_settings().port == 8000
 
 
+def test_beside_a_service_that_is_called_dalle_its_address_is_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "PORT_8000_TCP", "PORT_53_UDP"):
+        monkeypatch.setenv(f"DALLE_{name}", "tcp://10.0.0.1:8000")
+    for name in ("SERVICE_HOST", "PORT_8000_TCP_ADDR"):
+        monkeypatch.setenv(f"DALLE_{name}", "10.0.0.1")
+    for name in ("SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT_8000_TCP_PORT", "PORT_8000_TCP_PROTO"):
+        monkeypatch.setenv(f"DALLE_{name}", "8000")
+    assert load_settings().port == 8000
+    monkeypatch.setenv("PORT", "81")
+    assert load_settings().port == 81
+    monkeypatch.setenv("PORT", "abc")
+    with pytest.raises(SettingsError, match=r"^PORT: abc, and it must be an integer from 0 to 65535$"):
+        load_settings()
+    assert load_settings(port="82").port == 82
+
+
+@pytest.mark.parametrize("value", ["x86_64-conda-linux-gnu", "walrus", "*", "10.0.0.1:80"])
+def test_a_host_that_is_no_address_is_another_programs_word(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HOST", value)
+    assert (load_settings().host, unused_host(load_settings())) == ("127.0.0.1", value)
+    assert unused_host(load_settings(host="::1")) is None
+    monkeypatch.setenv("DALLE_HOST", "walrus")
+    assert (load_settings().host, unused_host(load_settings())) == ("walrus", None)
+
+
+@pytest.mark.parametrize("value", ["0.0.0.0", "::", "localhost", "192.0.2.1"])
+def test_a_host_that_is_an_address_counts(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HOST", value)
+    assert (load_settings().host, unused_host(load_settings())) == (value, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("null", ("null",)),
+        ("https://a.org, http://localhost:3000", ("https://a.org", "http://localhost:3000")),
+        ("https://a.org/", ("https://a.org",)),
+        (
+            "https://A.org:443/ ,http://b.org:80,http://c.org:8080",
+            ("https://a.org", "http://b.org", "http://c.org:8080"),
+        ),
+        ("http://[::1]:3000,chrome-extension://abc", ("http://[::1]:3000", "chrome-extension://abc")),
+    ],
+)
+def test_origins_are_taken_as_people_write_them(value: str, origins: tuple[str, ...]) -> None:
+    assert load_settings(cors_origins=value).origins == origins
+
+
+def test_networks_of_proxies_are_known_on_sockets_for_both_kinds_of_addresses() -> None:
+    found = load_settings(trusted_proxies="10.1.2.3/8, 127.0.0.1,::1").proxies
+    assert found == ("10.0.0.0/8", "127.0.0.1/32", "::1/128", "::ffff:10.0.0.0/104", "::ffff:127.0.0.1/128")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
@@ -69,7 +124,13 @@ def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_setting(monkeyp
         ("DALLE_DEVICE", "tpu", "DALLE_DEVICE: tpu, and it must be auto, cpu, cuda or cuda:0"),
         ("DALLE_API_KEYS", "sesame", 'DALLE_API_KEYS: "(not shown)", and it must be SHA-256 hashes of API keys'),
         ("DALLE_CORS_ORIGINS", "a.org", 'DALLE_CORS_ORIGINS: "a.org", and it must be origins whose pages may ask, as'),
-        ("DALLE_SLOT", "4", "DALLE_SLOT: no such setting; known are DALLE_API_KEYS, DALLE_API_KEYS_FILE"),
+        ("DALLE_SLOT", "4", "DALLE_SLOT: no such setting; known are DALLE_ALLOWED_HOSTS, DALLE_API_KEYS"),
+        ("DALLE_SLOT_PORT", "9000", "DALLE_SLOT_PORT: no such setting"),
+        ("DALLE_PORT", "10.0.0.1:8000", 'DALLE_PORT: "10.0.0.1:8000", and it must be an integer'),
+        ("DALLE_ALLOWED_HOSTS", "http://a.org", 'DALLE_ALLOWED_HOSTS: "http://a.org", and it must be names that'),
+        ("DALLE_ALLOWED_HOSTS", "a.org:80", 'DALLE_ALLOWED_HOSTS: "a.org:80", and it must be names that'),
+        ("DALLE_TRUSTED_PROXIES", "nginx", "DALLE_TRUSTED_PROXIES: nginx, and it must be addresses or networks"),
+        ("DALLE_TRUSTED_PROXIES", "10.0.0.0/33", 'DALLE_TRUSTED_PROXIES: "10.0.0.0/33", and it must be addresses or'),
     ],
 )
 def test_a_wrong_variable_is_one_line_with_its_name_and_value(
@@ -155,6 +216,8 @@ VALUES = {  # two of each setting that is no number, or none of this size
     "api_keys": ("0" * 64, "1" * 64),
     "api_keys_file": ("a", "b"),
     "cors_origins": ("http://a.org", "http://b.org,http://c.org:80"),
+    "allowed_hosts": ("a.org", "b.org,*.c.org"),
+    "trusted_proxies": ("::1", "10.0.0.0/8,127.0.0.1"),
     "log": ("json", "plain"),
     "log_level": ("debug", "error"),
 }

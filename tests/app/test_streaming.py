@@ -137,7 +137,8 @@ def deaf(server: Live, body: dict[str, Any]) -> socket.socket:
     """A client that sends its request and reads nothing."""
     content = json.dumps({"prompt": "a red apple", "stream": True, **body}).encode()
     head = (
-        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
