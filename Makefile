@@ -42,13 +42,9 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/hadolint Dockerfile
 	$(VENV)/bin/mypy
 
-train: $(VENV)/.installed-train
-	@[ -e data/corpus/manifest.json ] || $(VENV)/bin/dalle-server corpus build --out data/corpus
-	$(VENV)/bin/dalle-server train vae data/corpus --preset $(PRESET) --out runs/vae
-	$(VENV)/bin/dalle-server train transformer data/corpus --preset $(PRESET) --vae runs/vae --out runs/transformer --clutter 0.3
-	$(VENV)/bin/dalle-server train clip data/corpus --preset $(PRESET) --vae runs/vae --out runs/clip
-	$(VENV)/bin/dalle-server train reviser data/corpus --tokenizer runs/transformer --out runs/reviser $(if $(filter tiny,$(PRESET)),--preset tiny)
-	$(VENV)/bin/dalle-server export runs/transformer --vae runs/vae --clip runs/clip --reviser runs/reviser --out runs/checkpoint
+train: $(VENV)/.installed-recipe
+	$(VENV)/bin/python -m model.recipes.default build
+	$(VENV)/bin/python -m model.recipes.default train --preset $(PRESET)
 
 bench: $(VENV)/.installed
 	@$(VENV)/bin/dalle-server bench
@@ -84,9 +80,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.installed-train: $(VENV)/.installed
-	@echo "Installing what training needs"
-	@$(PIP) --editable ".[train]"
+$(VENV)/.installed-recipe: $(VENV)/.installed
+	@echo "Installing what the recipe of the default weights needs"
+	@$(PIP) --editable ".[recipe]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""The command line: `dalle-server serve | generate | gallery | reconstruct | inspect | corpus | train | export | ...`.
+"""The command line: `dalle-server serve | generate | reconstruct | inspect | corpus | train | evaluate | export | ...`.
 
     dalle-server generate "a red apple" -n 4 --out apple.png
 
@@ -21,7 +21,6 @@ from app.commands import (
     corpus,
     evaluate,
     export,
-    gallery,
     generate,
     inspect,
     key,
@@ -44,7 +43,6 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("generate")(generate.generate)
 app.command("caption")(caption.caption)
-app.command("gallery")(gallery.gallery)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("inspect")(inspect.inspect)
 app.add_typer(corpus.app, name="corpus")
@@ -53,7 +51,6 @@ train.app.command("reviser")(train_companions.train_reviser)
 app.add_typer(train.app, name="train")
 app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)
-app.command("sweep")(evaluate.sweep)
 app.command("bench")(bench.bench)
 app.command("key")(key.key)
 

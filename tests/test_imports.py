@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +16,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CORE = ("model.config", "model.errors")
 PARTS = ("model.tokenizer", "model.vae", "model.transformer", "model.clip", "model.reviser", *CORE)
-LEAVES = ("model.training", "model.evaluate", "model.benchmark")  # nobody imports these but the commands that run them
-
+RECIPES = "model.recipes"  # nobody imports these
+LEAVES = ("model.training", "model.benchmark")  # nor these but the commands that run them, and recipes
+BELOW = ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS)  # training and recipes
+PICTURES = ("model.picture_files", "model.upright")
 APP = ("app.checkpoint", "app.logs", "app.settings", "app.wording")
 
 # A package of ours -> what of ours it may import, at any level. The longest prefix of a module's name rules.
@@ -35,25 +39,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.checkpoints": PARTS,
     "model.inference": ("model.checkpoints", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
-    "model.training": (
-        "model.painter",
-        "model.picture_files",
-        "model.sheets",
-        "model.upright",
-        "model.inference",
-        "model.checkpoints",
-        *PARTS,
-    ),
-    "model.evaluate": (
-        "model.painter",
-        "model.prompts",
-        "model.sheets",
-        "model.inference",
-        "model.checkpoints",
-        "model.training",
-        *PARTS,
-    ),
-    "model.benchmark": ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS),
+    "model.drawings": (),
+    "model.training": ("model.drawings", *PICTURES, *BELOW),
+    "model.recipes": (),
+    "model.recipes.default": ("model.training", "model.drawings", "model.prompts", *BELOW),
+    "model.benchmark": BELOW,
     "app": (),
     "app.logs": (),
     "app.wording": (),
@@ -132,6 +122,11 @@ def rule_for(module: str) -> str:
     return max((package for package in ALLOWED if within(module, package)), key=len)
 
 
+def fits(package: str, patterns: list[str]) -> bool:
+    """As setuptools finds packages: a star stands for dots too."""
+    return any(fnmatchcase(package, pattern) for pattern in patterns)
+
+
 def test_the_walk_finds_imports() -> None:
     assert Import("model.checkpoints.native", "model.vae.VAE", lazy=False) in IMPORTS
     assert Import("model", "model.painter.Painter", lazy=True) in IMPORTS
@@ -152,9 +147,32 @@ def test_imports_point_one_way() -> None:
 def test_only_commands_import_leaves_and_they_do_so_when_they_run() -> None:
     for found in IMPORTS:
         leaf = next((leaf for leaf in LEAVES if within(found.name, leaf)), None)
-        if leaf and rule_for(found.module) not in (leaf, "model.evaluate"):
+        if leaf and not within(found.module, leaf) and not within(found.module, RECIPES):
             assert rule_for(found.module) in ("app.cli", "app.commands"), str(found)
             assert found.lazy, f"{found}, at its top"
+
+
+def test_nobody_imports_a_recipe_and_no_wheel_has_one() -> None:
+    assert [str(found) for found in IMPORTS if within(found.name, RECIPES) and not within(found.module, RECIPES)] == []
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    find = setup["packages"]["find"]
+    packages = {name_of(path.parent / "__init__.py") for path in MODULES}
+    packed = {name for name in packages if fits(name, find["include"]) and not fits(name, find["exclude"])}
+    assert packages - packed == {name for name in packages if within(name, RECIPES)} != set()
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    """Of any length; an import inside a function counts too."""
+    below: dict[str, set[str]] = {room: set() for room in ALLOWED}
+    for found in IMPORTS:
+        if within(found.name, "app") or within(found.name, "model"):
+            below[rule_for(found.module)].add(rule_for(found.name))
+    below = {room: others - {room} for room, others in below.items()}
+    while below:
+        lowest = [room for room, others in below.items() if not others & below.keys()]
+        assert lowest, f"a circle among {', '.join(below)}"
+        for room in lowest:
+            del below[room]
 
 
 def test_the_app_imports_no_torch_at_module_level() -> None:

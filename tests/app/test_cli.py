@@ -62,7 +62,7 @@ def one_line(result: Result) -> str:
 def test_help_names_the_commands(run: Run) -> None:
     shown = run("--help")
     assert shown.status == 0
-    for command in ("serve", "generate", "caption", "gallery", "reconstruct", "inspect", "corpus", "train", "export"):
+    for command in ("serve", "generate", "caption", "reconstruct", "inspect", "corpus", "train", "evaluate", "export"):
         assert command in shown.out
     assert run("--version").out.split() == ["dalle-server", model.__version__]
     assert run("paint").status == 2
@@ -152,26 +152,6 @@ def test_what_cannot_be_done_is_one_line(run: Run, tiny_checkpoint: Path, tmp_pa
     (tmp_path / "text.png").write_text("no picture")
     assert "text.png: no picture of a known format" in one_line(run("reconstruct", "text.png", *weights))
     assert "gone.png: cannot be read: No such file" in one_line(run("reconstruct", "gone.png", *weights))
-
-
-def test_gallery_paints_a_sheet_of_prompts(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("a red apple\n\na cat\n")
-    done = run("gallery", "--prompts", "prompts.txt", "-o", "sheet.png", "--weights", tiny_checkpoint)
-    assert (done.status, done.out.split()) == (0, ["sheet.png"])
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.width > 2 * 160
-    assert run("gallery", "--sheet", "rare", "--weights", tiny_checkpoint).status == 2
-    refused = run("gallery", "--sheet", "all", "-o", "sheet.png", "--weights", tiny_checkpoint)
-    assert "sheet.png is a file, and all sheets go into a folder" in one_line(refused)
-
-
-@pytest.mark.parametrize("sheet", ["continuation", "best_of", "counts"])
-def test_gallery_paints_a_sheet_of_each_capability(sheet: str, run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    done = run("gallery", "--sheet", sheet, "-o", f"{sheet}.png", "--columns", 8, "--weights", tiny_checkpoint)
-    assert (done.status, done.out.split()) == (0, [f"{sheet}.png"])
-    with Image.open(tmp_path / f"{sheet}.png") as image:
-        assert image.width > 8 * 160
-        assert image.height > 3 * 160
 
 
 def test_reconstruct_paints_a_sheet(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:

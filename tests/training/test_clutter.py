@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from app.commands.sheets import IDEAS
 from model.config import transformer_config
+from model.drawings.concepts import evocations, kinds
 from model.tokenizer import Tokenizer
 from model.training.clutter import UNKNOWN, clutter, texts
-from model.training.corpus.concepts import everyday, evocations, kinds, ordinary
 from model.training.examples import Example
 from model.training.loop import LoopOptions
 from model.training.train_transformer import Batch, Batches, TransformerOptions, losses
@@ -50,18 +49,6 @@ def test_a_kind_of_a_thing_may_stand_for_it() -> None:
     assert 0.1 < sum(text in names for text in found) / len(found) < 0.3
     assert 0.2 < sum("dog" in text.split() for text in found) / len(found) < 0.5
     assert not names.intersection(clutter("two dogs", random) for _ in range(500))
-
-
-def test_a_kind_is_of_one_everyday_thing_and_has_no_other_name() -> None:
-    assert set(kinds()) <= set(everyday())
-    found = [kind for of_one in kinds().values() for kind in of_one]
-    assert len({kind.text for kind in found}) == len(found) > 8000
-    assert all(kind.text == kind.text.lower().strip() and kind.article in ("", "a", "an", "the") for kind in found)
-    names = {name.text for thing in everyday().values() for name in (*thing.names, *thing.synonyms)}
-    ideas = {text for texts in evocations().values() for text in texts}
-    assert not [kind for kind in found if kind.text in names or kind.full in ideas or kind.text in ideas]
-    nothing = {text for name in ("nouns", "adjectives", "doings", "clauses") for text in ordinary(name)}
-    assert not [kind for kind in found if kind.text in nothing]
 
 
 def test_the_tokenizer_of_a_cluttered_run_reads_the_clutter() -> None:
@@ -111,29 +98,6 @@ def test_the_unknown_is_always_drawn_for_the_unknown(tiny_checkpoint: Path) -> N
     assert changed(UNKNOWN, 0.1) > 0.95
     assert 0.02 < changed("circle", 0.1) < 0.2
     assert changed(UNKNOWN, 0.0) == 0
-
-
-def test_every_drawing_that_is_brought_to_mind_is_in_the_corpus_and_every_text_brings_one() -> None:
-    assert set(evocations()) <= set(everyday())
-    texts = [text for texts in evocations().values() for text in texts]
-    assert len(set(texts)) == len(texts) > 300
-    assert all(text and text == text.strip().lower() for text in texts)
-
-
-def test_ordinary_words_bring_nothing_to_mind_and_name_nothing() -> None:
-    sections = [ordinary(name) for name in ("nouns", "adjectives", "doings", "clauses")]
-    texts = [text for section in sections for text in section]
-    assert min(map(len, sections)) > 60
-    assert len(set(texts)) == len(texts)
-    assert not {text for texts in evocations().values() for text in texts}.intersection(texts)
-    names = {name.text for thing in everyday().values() for name in (*thing.names, *thing.synonyms)}
-    assert not names.intersection(texts)
-    assert not {word for word in names if " " not in word}.intersection(word for text in texts for word in text.split())
-
-
-def test_the_gallerys_ideas_were_not_taught() -> None:
-    taught = {text for texts in evocations().values() for text in texts}
-    assert not taught.union(*map(ordinary, ("nouns", "doings", "clauses"))).intersection(IDEAS)
 
 
 def test_text_is_learnt_from_plain_captions_only() -> None:

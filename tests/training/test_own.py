@@ -9,27 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli import app
 from model.errors import DataError
-from model.evaluate.ink import count as count_things
-from model.training.corpus import own
-from model.training.corpus.concepts import Name
-from model.training.corpus.cutout import cut_out, ground_of
-from model.training.corpus.drawing import RenderError, paint
-from model.training.corpus.naming import thing_in
+from model.recipes.default.evaluation.ink import count as count_things
+from model.training import own
 from model.training.data import iterate
+from tests.drawings.things import drawn
 from tests.training.zorbs import BODIES, draw, zorb
 
 Made = dict[str, tuple[npt.NDArray[np.uint8], dict[str, Any]]]
 PINK, BLUE = (255, 205, 222), (30, 60, 160)
-INSET = (0.08, 0.08, 0.92, 0.92)
-
-
-def on(ground: tuple[int, int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
-    return np.asarray(zorb(BODIES["teal"], ground, np.random.default_rng(seed)))
 
 
 def read(folder: Path) -> Made:
@@ -41,96 +33,6 @@ def read(folder: Path) -> Made:
 def zorbs(tmp_path: Path) -> Path:
     draw(tmp_path / "zorbs", 6)
     return tmp_path / "zorbs"
-
-
-def test_a_thing_that_was_cut_out_looks_as_if_it_had_been_drawn_on_the_other_ground() -> None:
-    moved = np.asarray(paint(BLUE, [(cut_out(on(PINK)), INSET)])).astype(int)
-    drawn = np.asarray(paint(BLUE, [(cut_out(on(BLUE)), INSET)])).astype(int)
-    apart = np.abs(moved - drawn).max(2)
-    assert apart.mean() < 1
-    assert (apart > 60).mean() < 0.002  # no rim of pink
-    assert (drawn[100:160, 100:160] == 255).all(2).sum() > 100  # the eye is white, and was not taken for a ground
-
-
-def drawn(ground: Any, *parts: tuple[str, tuple[int, int, int, int], dict[str, Any]]) -> Image.Image:
-    """Ellipses, rectangles and lines on a plain ground, drawn four times as large and shrunk."""
-    image = Image.new("RGB", (1024, 1024), ground)
-    canvas = ImageDraw.Draw(image)
-    for kind, box, how in parts:
-        getattr(canvas, kind)([4 * value for value in box], **how)
-    return image.resize((256, 256), Image.Resampling.LANCZOS)
-
-
-def test_only_what_stands_on_a_plain_ground_is_cut_out() -> None:
-    assert ground_of(on(PINK)) == PINK
-    ball = ("ellipse", (60, 60, 190, 190), {"fill": "red"})
-    shadow = drawn("white", ("ellipse", (50, 170, 210, 215), {"fill": "gray"})).filter(ImageFilter.GaussianBlur(8))
-    ImageDraw.Draw(shadow).ellipse((60, 60, 190, 190), fill="red")
-    faults = {
-        "on no plain ground": [
-            Image.radial_gradient("L").convert("RGB"),
-            drawn("white", ("rectangle", (2, 2, 253, 253), {"fill": "gray"})),
-        ],
-        "blank": [drawn("white"), drawn("white", ("ellipse", (120, 120, 130, 130), {"fill": "red"}))],
-        "small": [drawn("white", ("rectangle", (100, 100, 150, 150), {"fill": "red"}))],
-        "in several pieces": [
-            drawn("white", *(("ellipse", (x, 60, x + 90, 150), {"fill": "red"}) for x in (20, 140))),
-        ],
-        "a shadow, or hardly another": [
-            shadow,
-            drawn("white", ("rectangle", (60, 60, 190, 190), {"fill": (246, 246, 246)}),
-                  ("rectangle", (60, 100, 190, 150), {"fill": "red"})),
-        ],
-    }  # fmt: skip
-    for fault, pictures in faults.items():
-        for picture in pictures:
-            with pytest.raises(RenderError, match=fault):
-                cut_out(np.asarray(picture))
-    specked = drawn("white", ball, ("rectangle", (4, 4, 12, 12), {"fill": "black"}))
-    assert cut_out(np.asarray(specked)).size == cut_out(np.asarray(drawn("white", ball))).size
-
-
-def test_holes_and_outlines() -> None:
-    ring = drawn(PINK, ("ellipse", (60, 60, 200, 200), {"outline": (40, 80, 200), "width": 120}))
-    assert paint(BLUE, [(cut_out(np.asarray(ring)), INSET)]).getpixel((128, 128)) == BLUE
-    for ground in ("white", PINK, (200, 200, 200)):
-        card = drawn(ground, ("rectangle", (60, 70, 190, 170), {"fill": "white", "outline": (30, 30, 30), "width": 8}))
-        pasted = np.asarray(paint(PINK, [(cut_out(np.asarray(card)), INSET)])).astype(int)
-        dark = (pasted.max(2) < 120).any(1)
-        assert dark[:128].any() and dark[128:].any(), ground  # noqa: PT018 - above and below
-        assert (pasted[128, 100:150] == 255).all()
-
-
-@pytest.mark.parametrize(
-    ("caption", "name"),
-    [
-        ("a zorb", Name("zorb", "a")),
-        ("An orange zorb on a light blue background.", Name("orange zorb", "an")),
-        ("zorb, pink background", Name("zorb", "a")),
-        ("A photo of a red mug", Name("red mug", "a")),
-        ("the Eiffel tower", Name("Eiffel tower", "the")),
-        ("my dog", Name("my dog")),
-        ("grapes", Name("grapes")),
-        ("two zorbs", None),
-        ("a zorb and a cat", None),
-        ("a zorb, a cat", None),
-        ("a zorb that is looking out of the window", None),
-        ("a", None),
-        ("a teal zorb on white background", Name("teal zorb", "a")),
-        ("a mug isolated on a plain, white background", Name("mug", "a")),
-        ("a zorb on pink", Name("zorb", "a")),
-        ("One zorb", Name("zorb", "a")),
-        ("Red mug.", Name("red mug", "a")),
-        ("Rex", Name("Rex")),
-        ("Dave's dog", Name("Dave's dog")),
-        ("a small zorb in the corner", None),
-        ("a cat sitting", None),
-        ("a few zorbs", None),
-        ("a zorb & a cat", None),
-    ],
-)
-def test_the_thing_in_a_caption(caption: str, name: Name | None) -> None:
-    assert thing_in(caption) == name
 
 
 def test_what_is_made_of_a_folder(zorbs: Path, tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from model.config import reviser_config
+from model.drawings.captions import of_background, of_count, of_dyed, of_pair, of_single, of_styled
+from model.drawings.colours import SHADES as DYES
+from model.drawings.concepts import Name, everyday, kinds
 from model.errors import DataError
 from model.inference.prompt_rewriter import say
 from model.tokenizer import Tokenizer
 from model.training import train_reviser
 from model.training.clutter import UNKNOWN
-from model.training.corpus.captions import of_background, of_count, of_dyed, of_pair, of_single, of_styled
-from model.training.corpus.concepts import Name, everyday, kinds
-from model.training.corpus.dye import SHADES as DYES
 from model.training.loop import LoopOptions
 from model.training.remembered import KINDS, Remembering, everyday_lines, everyday_prompts, remember
 from model.training.revision import MANY, SHADES, Prompts

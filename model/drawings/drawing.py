@@ -1,0 +1,77 @@
+"""From RGBA ink to a 256 x 256 picture.
+
+Ink is an RGBA image cropped to the box of what is visible, its longer side 256. A picture is RGB, 256 x 256: a plain
+canvas on which inks are placed in boxes (left, top, right, bottom), fractions of the side. Knows nothing of where a
+drawing came from or what it shows.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+SIZE = 256
+PAD = 0.08  # of the side, around a single thing
+_VISIBLE = 24  # alpha, of 255, from which a pixel is ink
+
+Colour = tuple[int, int, int]
+Box = tuple[float, float, float, float]
+
+WHITE: Colour = (255, 255, 255)
+
+
+class RenderError(ValueError):
+    """The drawing cannot be rendered, or there is nothing to see. The message is the kind of fault, for counting."""
+
+
+def visible_box(image: Image.Image) -> Box:
+    """The visible part in pixels. Raises RenderError when there is none, or only specks."""
+    seen = np.asarray(image)[..., 3] >= _VISIBLE
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    if len(rows) < 4 or len(columns) < 4:
+        raise RenderError("blank")
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def crop(image: Image.Image) -> Image.Image:
+    """To what is visible, its longer side 256. Raises RenderError."""
+    left, top, right, bottom = visible_box(image)
+    return fit(image.crop((int(left), int(top), int(right), int(bottom))), SIZE, SIZE)
+
+
+def fit(image: Image.Image, width: float, height: float) -> Image.Image:
+    """Scale to lie within width x height, keeping its shape (Lanczos, alpha premultiplied)."""
+    scale = min(width / image.width, height / image.height)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    if size == image.size:
+        return image
+    return image.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+
+
+def paint(background: Colour, placed: Sequence[tuple[Image.Image, Box]]) -> Image.Image:
+    """Inks, each centred in its box and as large as fits, on a plain canvas."""
+    picture = Image.new("RGB", (SIZE, SIZE), background)
+    for ink, (left, top, right, bottom) in placed:
+        fitted = fit(ink, SIZE * (right - left), SIZE * (bottom - top))
+        at = round((SIZE * (left + right) - fitted.width) / 2), round((SIZE * (top + bottom) - fitted.height) / 2)
+        picture.paste(fitted, at, fitted)
+    return picture
+
+
+def visible_share(ink: Image.Image, background: Colour, distance: float = 60.0) -> float:
+    """The share of the ink's pixels whose colour lies `distance` or more (RGB, Euclidean) from the background's."""
+    pixels = np.asarray(ink.resize((64, 64)), dtype=np.float32).reshape(-1, 4)
+    solid = pixels[pixels[:, 3] > 128, :3]
+    if not len(solid):
+        return 0.0
+    return float((np.linalg.norm(solid - np.array(background, dtype=np.float32), axis=1) >= distance).mean())
+
+
+def encode(picture: Image.Image) -> bytes:
+    """Lossless WebP."""
+    out = io.BytesIO()
+    picture.save(out, "WEBP", lossless=True, quality=40, method=2)
+    return out.getvalue()

@@ -1,0 +1,24 @@
+"""Lists of words in text files beside the code that needs them: "[section]" opens one, "#" a comment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+
+
+def lines(file: str, package: str = __package__) -> Iterator[tuple[str, str]]:
+    """(section, line) of one of a package's text files."""
+    section = ""
+    for line in resources.files(package).joinpath(file).read_text(encoding="utf-8").splitlines():
+        line = line.split("#")[0].strip()
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line:
+            yield section, line
+
+
+@cache
+def words(section: str, package: str = __package__) -> frozenset[str]:
+    """A section of the package's words.txt."""
+    return frozenset(word for name, line in lines("words.txt", package) if name == section for word in line.split())

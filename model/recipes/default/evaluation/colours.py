@@ -1,0 +1,60 @@
+"""Stage 2: things alone in a colour that was asked for: the colour by pixels, the thing by the judge.
+
+Half of the prompts are of what training was shown in this colour, half of what it was not: pictures that the corpus
+holds out of those that it dyed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from model.drawings.colours import SHADES
+from model.recipes.default.evaluation import ink
+from model.recipes.default.evaluation.compositions import Grounded, on_ground, section, split
+from model.recipes.default.evaluation.context import Context
+from model.recipes.default.evaluation.drawings import Line
+from model.recipes.default.evaluation.findings import REAL, SHUFFLED, Findings, NotMeasured
+from model.training.estimates import proportion
+
+
+def _coloured(context: Context, line: Line) -> tuple[int, str] | None:
+    """(thing, colour) of one that the corpus dyed; None where its thing is not asked for, or it stands on a ground."""
+    number = context.number.get(line.concept)
+    if number is None or number >= len(context.tested) or line.caption.endswith(" background"):
+        return None
+    words = line.caption.split()[:2]
+    return next(((number, colour) for colour in SHADES if colour in words), None)
+
+
+def _tasks(context: Context) -> list[tuple[Grounded, Line]]:
+    """Prompts with the corpus's own pictures of them."""
+    number, tasks = context.options.compositions, []
+    for seen in (True, False):
+        lines = context.drawings.shown("dyed") if seen else context.drawings.of("dyed", "val")
+        found = [(Grounded(line.caption, *task, seen), line) for line in lines if (task := _coloured(context, line))]
+        context.random(f"colours {seen}").shuffle(found)
+        tasks += found[: number // 2]
+    return tasks
+
+
+def colours(context: Context) -> Findings:
+    """coloured: the largest part of the thing has the asked colour. coloured_both: and the thing is there."""
+    found = _tasks(context)
+    if len(found) < 2:
+        raise NotMeasured("the corpus shows no thing in other colours: it is made without --in-colours")
+    tasks = [task for task, _ in found]
+    pictures = [row[0] for row in context.paint([task.prompt for task in tasks])]
+    in_colour = partial(on_ground, context, colour_of=ink.main_colour)
+    right, both = in_colour(pictures, tasks)
+    findings = Findings(figures={"coloured": proportion(right), "coloured_both": proportion(both)})
+    split(findings, "colours", [task.seen for task in tasks], both)
+    chance = in_colour(pictures, [tasks[i] for i in context.others("colours", len(tasks))])
+    findings.baseline(SHUFFLED, coloured=proportion(chance[0]), coloured_both=proportion(chance[1]))
+    real = in_colour([line.picture() for _, line in found], tasks)
+    findings.baseline(REAL, coloured=proportion(real[0]), coloured_both=proportion(real[1]))
+    captions = [
+        f"{task.prompt}: {'right' if hit else ink.main_colour(picture) or 'blank'}"
+        for task, hit, picture in zip(tasks, right, pictures, strict=True)
+    ]
+    findings.sections.append(section(context, "Colours: of the largest part of the ink", pictures, captions))
+    return findings
