@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 from collections.abc import Coroutine
 from typing import Any
 
+import h11
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from starlette.requests import Request
@@ -18,6 +20,7 @@ from starlette.types import Message
 from app.http.body import JSON, MAX_FIELDS, MULTIPART, SLICE, URLENCODED, Body, read_body
 from app.http.openai_schemas import EditsRequest
 from app.http.schemas import GenerateRequest, from_strings
+from app.server import Connection
 from app.settings import Settings
 from app.wording import SHOWN, shorten
 from model.errors import DalleError
@@ -225,7 +228,7 @@ def test_the_longest_texts_are_read_whole() -> None:
 
 
 @given(st.integers(SLICE - 12, SLICE + 3), st.text(max_size=9))
-@examples(max_examples=200, deadline=None)
+@examples(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_slices_cut_no_escape(before: int, text: str) -> None:
     data = b"text=" + b"+" * before + b"".join(b"%%%02X" % byte for byte in text.encode()) + b"%%zz%"
     assert read(URLENCODED, data).fields.text == " " * before + text + "%%zz%"
@@ -274,6 +277,38 @@ def test_a_message_looks_at_the_beginning_of_a_value_only() -> None:
         deep = deep.pop()
 
 
+CHUNKED = b"POST /generate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def events(data: bytes) -> int:
+    """How many events a connection tells of a request before it is complete, or refused."""
+    connection = Connection(h11.SERVER)
+    connection.receive_data(data)
+    count = 1
+    try:
+        while not isinstance(connection.next_event(), h11.EndOfMessage):
+            count += 1
+    except h11.RemoteProtocolError:
+        return count
+    return count + 1_000_000
+
+
+def test_a_body_in_tiny_chunks_is_given_up_early(live: Live) -> None:
+    assert events(CHUNKED + b"1\r\n \r\n" * 200_000 + b"0\r\n\r\n") < 300
+    assert events(CHUNKED + b"1;a=b\r\n \r\n" * 200_000 + b"0\r\n\r\n") < 300
+    assert events(CHUNKED + b"40\r\n" + b" " * 64 + b"\r\n0\r\n\r\n") > 1_000_000
+    assert events(CHUNKED + (b"40\r\n" + b" " * 64 + b"\r\n") * 2000 + b"0\r\n\r\n") > 1_000_000
+    honest = (bytes([letter]) for letter in b'{"text": "a red apple", "seed": 1}')
+    assert live.post(content=honest, headers={"Content-Type": JSON}).status_code == 200
+    host, _, port = live.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 60) as connection:
+        connection.sendall(CHUNKED + b"1\r\n \r\n" * 300)  # at once: what comes after a refusal may cut it off
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert live.post(content=iter([b" " * 64] * 2000), headers={"Content-Type": JSON}).json() == {
+        "Error": "the body is empty"
+    }
+
+
 PIECES = [
     b"{", b"}", b"[", b"]", b'"', b"\\", b",", b":", b"\\u", b"d800", b"\\ud800", b"null", b"1e999", b"-", b"NaN", b" ",
     b'"text"', b'"seed"', b'"image"', b"\xef\xbb\xbf", b"\xff", b"\0", b"9" * 400, b"[" * 70, b'"",' * 90, b"%", b"%f0",
@@ -289,7 +324,7 @@ SOUND = {
 
 
 @given(st.sampled_from(list(SOUND)), st.sampled_from([GenerateRequest, EditsRequest]), st.data())
-@examples(max_examples=600, deadline=None)
+@examples(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_damage_is_refused_or_harmless(kind: str, model: type[Any], data: st.DataObject) -> None:
     """Whatever the bytes, the answer is a request or a refusal of one short line."""
     body = SOUND[kind]
