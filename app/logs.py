@@ -40,7 +40,6 @@ def configure(form: Literal["plain", "json"], level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("dalle").setLevel(level.upper())
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns of every form that a client got wrong
     logging.captureWarnings(True)
     threading.excepthook = _thread_ended
 

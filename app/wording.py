@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel
@@ -42,11 +43,17 @@ def describe(model: type[BaseModel], fault: ErrorDetails, name: str = "") -> str
 
 
 def shorten(value: Any) -> str:
-    """`value` as JSON, of SHOWN characters at most, for a message or a log line."""
+    """`value` as JSON, of SHOWN characters at most, for a message or a log line.
+
+    However long or deep it is, only its beginning is looked at; of a list or an object, whole strings.
+    """
+    value = value[: SHOWN + 1] if isinstance(value, str) else value
     try:
-        text = json.dumps(value) if not isinstance(value, str) or not value.isidentifier() else value
+        text = "".join(islice(json.JSONEncoder().iterencode(value), SHOWN + 1))
     except (TypeError, ValueError):
         text = repr(value)
+    if isinstance(value, str) and value.isidentifier():
+        text = value
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 

@@ -4,7 +4,7 @@
     ├── BadBody                 400: not JSON, not UTF-8, not the form that it says it is
     ├── BadHeader               400: a header that steers the request, of another form (names the header)
     ├── BodyTooLarge            413: more bytes than the server reads
-    ├── WrongContentType        415
+    ├── WrongContentType        415: or a Content-Encoding
     ├── BodyTooSlow             408: the body did not arrive in time
     ├── NotAuthorised           401: no API key, or none that is known
     ├── ForeignPage             403: a page of another origin sent it
@@ -46,7 +46,7 @@ class BodyTooLarge(DalleError):
 
 
 class WrongContentType(DalleError):
-    """A Content-Type that the route does not read."""
+    """A Content-Type that the route does not read, or a Content-Encoding."""
 
 
 class BodyTooSlow(DalleError):

@@ -88,7 +88,8 @@ async def submit(request: Request, sent: Body[Any], order: Callable[[], Coroutin
         return await service.pool.submit(dataclasses.replace(await order(), shared=True))
 
     seconds = timeout(request, service.settings.deadline)
-    asked = fingerprint(request.url.path, sent.fields.model_dump_json(), sent.files)
+    fields = sent.fields.model_dump_json()
+    asked = await asyncio.to_thread(fingerprint, request.url.path, fields, sent.files)  # 1 ms a MiB
     job = await service.repeated.job((request.state.key, key), asked, accepted)
     reader = job.join(seconds)
     if reader.joined:

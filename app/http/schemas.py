@@ -19,6 +19,9 @@ from model.inference.requests import MAX_INDEX
 
 MAX_SAMPLES = 16  # pictures of which the best are chosen
 MAX_CHARACTERS = 32_000  # of a prompt; the tokenizer's limit is much lower, and needs the text to be counted
+MAX_DIGITS = 100  # characters of a number in a form
+INTEGER = re.compile(r"[+-]?[0-9]+")
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")  # one way only to read any string
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=NOT_BLANK)]
 KeepRows = Annotated[int, Field(ge=1)] | None  # the grid, which is the checkpoint's, bounds it
@@ -108,9 +111,11 @@ def from_strings(model: type[BaseModel], strings: Mapping[str, str]) -> dict[str
     values: dict[str, Any] = {}
     for name, string in strings.items():
         kinds = {part.get("type") for part in alternatives(properties(model).get(name, {}))}
-        if "integer" in kinds and re.fullmatch(r"[+-]?[0-9]{1,40}", string):
+        if len(string) > MAX_DIGITS:
+            values[name] = string
+        elif "integer" in kinds and INTEGER.fullmatch(string):
             values[name] = int(string)
-        elif "number" in kinds and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", string):
+        elif "number" in kinds and NUMBER.fullmatch(string):
             values[name] = float(string)
         elif "boolean" in kinds and string in ("true", "false"):
             values[name] = string == "true"

@@ -135,8 +135,6 @@ WRONG: list[tuple[object, int, str]] = [
     (b'{"text": "\xff"}', 400, "the body is not UTF-8: byte 10 is 0xff"),
     ('{"text": "é"}'.encode("utf-16"), 400, "the body is not UTF-8"),
     (b'{"text": "\\ud800"}', 422, "holds a lone surrogate"),
-    (b"[" * 100_000, 400, "nested too deeply"),
-    (b'{"text": "a", "seed": ' + b"9" * 5000 + b"}", 400, "the body is not JSON that a request can be"),
 ]
 
 
@@ -171,7 +169,7 @@ WRONG_FORMS: list[tuple[str | None, bytes, int, str]] = [
     (URLENCODED, b"", 422, "text: missing"),
     (URLENCODED, b"text", 400, "the form cannot be read"),
     (URLENCODED, b"text=", 422, "text: empty"),
-    (URLENCODED, b"text=%ff", 400, "the form is not UTF-8"),
+    (URLENCODED, b"text=%ff", 400, "the form holds a value that is not UTF-8: byte 0 is 0xff"),
     (URLENCODED, b"text=a&text=b", 400, "text: stands more than once"),
     (URLENCODED, b"text=a&num_images=3.0", 422, 'num_images: "3.0"'),
     (URLENCODED, b"text=a&num_images=%203", 422, 'num_images: " 3"'),
@@ -179,8 +177,7 @@ WRONG_FORMS: list[tuple[str | None, bytes, int, str]] = [
     (URLENCODED, b"text=a&temperature=nan", 422, "temperature: nan"),
     (URLENCODED, b"text=a&temperature=inf", 422, "temperature: inf"),
     (URLENCODED, b"text=a&truncate=yes", 422, "truncate: yes, and it must be true or false"),
-    (URLENCODED, b"&".join(b"f%d=1" % i for i in range(70)), 400, "the form cannot be read"),
-    ("multipart/form-data", b"", 400, "No boundary"),
+    ("multipart/form-data", b"", 400, "its Content-Type has no boundary"),
     (MULTIPART, b"", 400, "the form cannot be read"),
     (MULTIPART, b"junk", 400, "the form cannot be read"),
     (MULTIPART, part('name="text"', b"a"), 400, "its last boundary is missing"),
@@ -200,7 +197,6 @@ WRONG_FORMS: list[tuple[str | None, bytes, int, str]] = [
         "image must be a PNG",
     ),
     (MULTIPART, TEXT + KEEP + 2 * part('name="image"; filename="a.png"', b"a") + END, 422, "image: 2 files"),
-    (MULTIPART, 65 * part('name="image"; filename="a.png"', b"a") + END, 400, "more than 64 files"),
     (MULTIPART, TEXT + KEEP + END, 422, "image: no files"),
     (MULTIPART, part('name="text"', b"a") + part('name="x"', b"") + END, 422, "x: no such field"),
 ]

@@ -43,7 +43,7 @@ ERRORS = {
     408: "The body did not arrive in time.",
     409: "Another request had this Idempotency-Key.",
     413: "The body has too many bytes.",
-    415: "The Content-Type is none of the three.",
+    415: "The Content-Type is none of the three, or there is a Content-Encoding.",
     422: "A field is missing, unknown or out of range, or the text has too many tokens.",
     429: "This client has its share of the queue; Retry-After says when there should be room.",
     500: "The pictures could not be painted.",

@@ -42,7 +42,7 @@ ERRORS = {
     408: "The body did not arrive in time.",
     409: "Another request had this Idempotency-Key.",
     413: "The body has too many bytes.",
-    415: "The Content-Type is not one that the route reads.",
+    415: "The Content-Type is not one that the route reads, or there is a Content-Encoding.",
     429: "This client has its share of the queue; Retry-After says when there should be room.",
     500: "The pictures could not be painted.",
     503: "The queue is full, or too long for the deadline (Retry-After); or the server is ending or lost its worker.",
