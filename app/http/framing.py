@@ -14,11 +14,15 @@ import h11
 from app.http.errors import Answer
 
 MAX_HEAD = 16 * 1024  # bytes of a request line and its headers
+MAX_LINES = 200  # of a head; h11 takes some 8 microseconds for each, in one turn of the event loop
 MANY_CHUNKS, LEAST_BYTES = 256, 64  # from so many chunks of a body on, each must have so many bytes on average
 ABSOLUTE = re.compile(rb"(?i:https?)://(?P<host>[^/?#@]+)(?P<rest>[/?].*)?")  # RFC 9112, section 3.2.2
+END_OF_HEAD = re.compile(rb"\n\r?\n")
 CODE = "bad_request"
 UNREADABLE = Answer(400, CODE, "the request is not HTTP/1.1 that can be read")
-HEAD_TOO_LARGE = Answer(431, CODE, f"the request's line and headers must have at most {MAX_HEAD} bytes together")
+HEAD_TOO_LARGE = Answer(
+    431, CODE, f"the request's line and headers must have at most {MAX_HEAD} bytes and {MAX_LINES} lines together"
+)
 WRONG_CODING = Answer(501, CODE, "Transfer-Encoding must be chunked, once, or left out")
 TWO_LENGTHS = Answer(400, CODE, "the request must not have both Content-Length and Transfer-Encoding")
 OLD_CHUNKED = Answer(400, CODE, "a request of HTTP/1.0 must not have Transfer-Encoding")
@@ -57,6 +61,8 @@ class StrictConnection(h11.Connection):
         """As of h11, whose requests are checked. Raises h11.RemoteProtocolError."""
         in_head = self.their_state is h11.IDLE
         try:
+            if in_head:
+                check_head(self.trailing_data[0])
             event = super().next_event()
             if isinstance(event, h11.Request):
                 event = checked(event)
@@ -80,12 +86,17 @@ class StrictConnection(h11.Connection):
             raise Refused(TINY_CHUNKS, self._path)
 
 
+def check_head(data: bytes) -> None:
+    """Raises Refused if a head that begins `data` is too large, before it is parsed; h11 itself minds only parts."""
+    end = END_OF_HEAD.search(data, 0, MAX_HEAD)
+    head = data[: end.end()] if end else data[: MAX_HEAD + 1]
+    if len(head) > MAX_HEAD or head.count(b"\n") > MAX_LINES:
+        raise Refused(HEAD_TOO_LARGE, "")
+
+
 def checked(request: h11.Request) -> h11.Request:
     """The request, its target a path or, of OPTIONS, "*". Raises Refused."""
     path = request.target.decode("ascii") if request.target.startswith(b"/") else ""
-    size = sum(len(name) + len(value) for name, value in request.headers.raw_items())
-    if size + len(request.method) + len(request.target) > MAX_HEAD:  # h11 minds a head only if it comes in parts
-        raise Refused(HEAD_TOO_LARGE, path)
     names = {name for name, _ in request.headers}
     if not request.http_version.startswith(b"1."):
         raise Refused(WRONG_VERSION, path)

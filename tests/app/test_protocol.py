@@ -67,6 +67,7 @@ REFUSED = {
     "a target without a host": (b"GET http:///healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "begins with /"),
     "a target with a password": (b"GET http://a:b@x/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "begins with /"),
     "CONNECT": (b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n", 501, "CONNECT"),
+    "many headers": (GET + b"a:b\r\n" * 300 + b"\r\n", 431, "200 lines"),
     "a long header": (GET + b"X: " + b"x" * MAX_HEAD + b"\r\n\r\n", 431, "at most 16384 bytes"),
     "a long target": (b"GET /" + b"x" * MAX_HEAD + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431, "at most 16384 bytes"),
 }
