@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 import model
 from app.checkpoint import ServedCheckpoint
+from app.http.budget import Budget
 from app.http.cors import Cors
 from app.http.errors import answer, render
 from app.http.idempotency import Idempotency
@@ -45,7 +46,9 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     hashes = read_hashes(settings)
     pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
     repeated = Idempotency(settings.replay_bytes)
-    service = Service(settings, pool, Metrics(pool), Threads(2, "png"), Threads(1, "upload"), repeated)
+    budget = Budget(settings.answer_bytes, settings.send_timeout)
+    metrics = Metrics(pool, budget)
+    service = Service(settings, pool, metrics, Threads(2, "png"), Threads(1, "upload"), repeated, budget)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -79,7 +82,9 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     if hashes:
         app.keyed = True
         app.add_middleware(Guard, hashes=hashes)
-    app.add_middleware(Frontier, metrics=service.metrics, cors=Cors(settings.origins))  # the last one is the outermost
+    app.add_middleware(  # the last one is the outermost
+        Frontier, metrics=metrics, cors=Cors(settings.origins), budget=budget, send_timeout=settings.send_timeout
+    )
     return app
 
 

@@ -69,7 +69,7 @@ def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_setting(monkeyp
         ("DALLE_DEVICE", "tpu", "DALLE_DEVICE: tpu, and it must be auto, cpu, cuda or cuda:0"),
         ("DALLE_API_KEYS", "sesame", 'DALLE_API_KEYS: "(not shown)", and it must be SHA-256 hashes of API keys'),
         ("DALLE_CORS_ORIGINS", "a.org", 'DALLE_CORS_ORIGINS: "a.org", and it must be origins whose pages may ask, as'),
-        ("DALLE_SLOT", "4", "DALLE_SLOT: no such setting; known are DALLE_API_KEYS, DALLE_API_KEYS_FILE"),
+        ("DALLE_SLOT", "4", "DALLE_SLOT: no such setting; known are DALLE_ANSWER_BYTES, DALLE_API_KEYS"),
     ],
 )
 def test_a_wrong_variable_is_one_line_with_its_name_and_value(
@@ -146,6 +146,7 @@ def test_every_setting_has_a_flag_that_wins_over_its_variable(name: str, monkeyp
 
 
 VALUES = {  # two of each setting that is no number, or none of this size
+    "answer_bytes": ("2000000", "3000000"),
     "max_body": ("2000", "3000"),
     "max_upload": ("2000", "3000"),
     "host": ("::1", "0.0.0.0"),
