@@ -22,9 +22,11 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 from app import logs
 from app.checkpoint import ServedCheckpoint
+from app.http.answers import Connection
 from app.http.connections import Acceptor, ConnectionLimiter, connection_limit, raise_descriptor_limit
 from app.http.keys import Keys, read_hashes
 from app.http.main import create_app
@@ -39,6 +41,7 @@ from model.errors import DalleError
 
 KEEP_ALIVE = 75  # seconds that an idle connection is kept; above the usual 60 of proxies, so that they close first
 SAME_SIGNAL = 1.0  # seconds within which a second signal is the first one again
+UNSENT = 1 << 20  # bytes of a connection that the system keeps for a client who does not take them
 FLUSH_SECONDS = 5  # for answers on their way after the drain
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 log = logging.getLogger("dalle.server")
@@ -143,15 +146,15 @@ class Server(uvicorn.Server):
 
 
 def abortable(app: ASGIApp) -> ASGIApp:
-    """The application, which finds in `scope["state"]["abort"]` how to cut its connection at once.
+    """The application, which finds in `scope["state"]["connection"]` what `app.http.answers` does with it.
 
     ASGI has no word for it: what a client does not read would be kept for it, and its socket open, until it leaves.
     """
 
     async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
-        transport = getattr(getattr(send, "__self__", None), "transport", None)  # uvicorn's
-        if scope["type"] == "http" and isinstance(transport, asyncio.WriteTransport):
-            scope["state"]["abort"] = transport.abort
+        cycle = getattr(send, "__self__", None)
+        if isinstance(cycle, RequestResponseCycle):
+            scope["state"]["connection"] = Connection(cycle)
         await app(scope, receive, send)
 
     return outermost
@@ -183,6 +186,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, proto)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # its connections inherit it
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
             listener.bind(address)
             listener.listen(1024)
         except OSError:

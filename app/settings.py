@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     send_timeout: float = _setting(
         "Queue and time",
         60.0,
-        "seconds that the client of a stream gets to take a picture, then it is cut",
+        "seconds that a client gets to take each MiB of its answer, and the rest of it; then it is cut",
         ge=1,
         le=3600,
     )
@@ -164,6 +164,14 @@ class Settings(BaseSettings):
         pattern=r"^[0-9a-fA-F:./, ]*$",
     )
 
+    answer_bytes: int = _setting(
+        "Queue and time",
+        256 << 20,
+        "bytes of files that answers hold until they are sent, half of them for one client; beyond it answers wait, "
+        "then 503, or 429 for a client that has its half",
+        ge=1 << 20,
+        le=1 << 40,
+    )
     replay_bytes: int = _setting(
         "Queue and time",
         64 << 20,

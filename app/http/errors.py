@@ -12,7 +12,7 @@
     ├── NoSuchModel             404: a model that this server does not serve
     ├── IdempotencyConflict     409: another request had this Idempotency-Key
     ├── ClientGone              no answer: nobody is there to read it (499 in the log)
-    └── ReaderTooSlow           the client stopped reading its stream, which is cut (499 in the log)
+    └── ReaderTooSlow           the client takes its answer too slowly and is cut (499 in the log)
 
 One table maps these and the tree of `model.errors`. There are two dialects: under /v1/ OpenAI's
 {"error": {"message", "type", "param", "code"}}, where a field that cannot be honoured is a 400, and elsewhere
@@ -82,7 +82,7 @@ class ClientGone(DalleError):
 
 
 class ReaderTooSlow(DalleError):
-    """The client takes no more of its stream."""
+    """The client takes its answer too slowly, or not at all."""
 
 
 # The first row whose type fits counts.
@@ -134,7 +134,7 @@ class Answer:
     param: str | None = None
 
 
-def answer(error: Exception) -> Answer:
+def answer(error: BaseException) -> Answer:
     """The answer to `error`. Whatever is not in the table is a fault of ours: 500, and only the log has the details."""
     if isinstance(error, errors.Overloaded):
         headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 import model
 from app.checkpoint import ServedCheckpoint
 from app.http.browsers import Browsers, cross_origin
+from app.http.budget import Budget
 from app.http.errors import answer, render
 from app.http.idempotency import Idempotency
 from app.http.keys import Guard, Keys, read_hashes
@@ -48,9 +49,11 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     keys = Keys(hashes := read_hashes(settings))
     pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
     repeated = Idempotency(settings.replay_bytes)
+    budget = Budget(settings.answer_bytes, settings.send_timeout)
+    metrics = Metrics(pool, budget)
     vae = pool.checkpoint.config.vae
     decoders = Decoders(vae.image_size, vae.grid, settings.max_pixels)
-    service = Service(settings, pool, Metrics(pool), Threads(2, "png"), decoders, repeated)
+    service = Service(settings, pool, metrics, Threads(2, "png"), decoders, repeated, budget)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -88,7 +91,13 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     else:
         names = (settings.host, socket.gethostname())
         app.add_middleware(Browsers, origins=settings.origins, hosts=settings.hosts, own_names=names)
-    app.add_middleware(Frontier, metrics=service.metrics, cross_origin=cross_origin(settings.origins))
+    app.add_middleware(
+        Frontier,
+        metrics=metrics,
+        cross_origin=cross_origin(settings.origins),
+        budget=budget,
+        send_timeout=settings.send_timeout,
+    )
     app.add_middleware(Proxies, trusted=settings.proxies)  # the last one is the outermost
     return app
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import model
+from app.http.budget import Budget
 from app.http.errors import CODES
 from app.pool.port import Pool
 
@@ -24,7 +25,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """What the routes and the middleware count, and what the pool tells."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, budget: Budget) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a "_created" series beside each counter: nobody asked for it
         self._registry = CollectorRegistry()
         self._registry.register(_PoolCollector(pool))
@@ -41,6 +42,13 @@ class Metrics:
         )
         for code in CODES:
             self._errors.labels(code)
+        Gauge(
+            "dalle_answer_bytes", "Files of pictures held for answers, and bytes that clients have not taken.",
+            registry=self._registry,
+        ).set_function(lambda: budget.used)  # fmt: skip
+        Gauge(
+            "dalle_answer_bytes_limit", "Bytes of such files at which answers wait for room.", registry=self._registry
+        ).set(budget.total)
         self.joined = Counter(
             "dalle_requests_joined", "Requests that joined another, or got its pictures, by their Idempotency-Key.",
             registry=self._registry,

@@ -16,7 +16,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.errors import answer, render
+from app.http.answers import Sender
+from app.http.budget import Budget, Claim
+from app.http.errors import Answer, answer, render
 from app.http.metrics import Metrics
 from model.errors import DalleError, Draining
 
@@ -40,12 +42,23 @@ log = logging.getLogger("dalle.http")
 
 class Frontier:
     """The outermost layer but `app.http.proxies`. In the state it leaves `request_id`, `began` (monotonic seconds),
-    `log` (fields for the log line) and an empty `key`, which `app.http.keys` fills."""
+    `log` (fields for the log line), an empty `key`, which `app.http.keys` fills, and `claim`, the answer's share of the
+    budget, which is given back at the end of the request. send_timeout: seconds in which a client must take a MiB of
+    its answer."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, cross_origin: Callable[[ASGIApp], ASGIApp]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        cross_origin: Callable[[ASGIApp], ASGIApp],
+        budget: Budget,
+        send_timeout: float,
+    ) -> None:
         self._app = cross_origin(app)
         self._metrics = metrics
         self._cross_origin = cross_origin
+        self._budget = budget
+        self._send_timeout = send_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,8 +70,11 @@ class Frontier:
         method = scope["method"]
         # HEAD is GET for the routes; the HTTP layer, which knows the true method, sends no body.
         scope = {**scope, "method": "GET" if method == "HEAD" else method}
-        given = {"request_id": request_id, "began": began, "log": fields, "key": ""}
-        scope["state"] = {**scope.get("state", {}), **given}
+        state: dict[str, Any] = scope.get("state", {})
+        claim = Claim(self._budget, lambda: state["key"] or (scope["client"][0] if scope.get("client") else ""))
+        state = {**state, "request_id": request_id, "began": began, "log": fields, "key": "", "claim": claim}
+        scope["state"] = state
+        sender = Sender(send, state.get("connection"), claim, self._send_timeout, method == "HEAD")
         status = 0
 
         async def send_on(message: Message) -> None:
@@ -69,22 +85,28 @@ class Frontier:
                 caching = b"no-cache" if any(name == b"etag" for name, _ in given) else b"no-store"
                 added = [*HEADERS, (b"cache-control", caching), (b"x-request-id", request_id.encode())]
                 message = {**message, "headers": given + added}
-            await send(message)
+            await sender(message)
 
-        try:
-            await self._app(scope, receive, send_on)
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError):  # by uvicorn, which ends and waits no longer for this request
-                error = Draining("the server is shutting down")
-            elif not isinstance(error, DalleError):
-                log.exception("a fault of ours", extra={"fields": {"id": request_id}})
+        def failed(error: BaseException) -> Answer:
             said = answer(error)
             fields["error"] = said.code
             self._metrics.error(said.code)
-            if status:
-                raise  # in the middle of an answer: the connection is cut, so that nobody takes it for a whole one
-            await self._cross_origin(render(said, scope["path"]))(scope, receive, send_on)
+            return said
+
+        try:
+            try:
+                await self._app(scope, receive, send_on)
+            except (Exception, asyncio.CancelledError) as error:
+                if sender.cut is None:
+                    said = failed(_known(error, request_id))
+                    if status:
+                        raise  # in the middle of an answer: its connection is cut, so that nobody takes it for whole
+                    await self._cross_origin(render(said, scope["path"]))(scope, receive, send_on)
+            await sender.end()
+            if sender.cut is not None:
+                status = failed(sender.cut).status
         finally:
+            claim.close()
             seconds = time.monotonic() - began
             route = getattr(scope.get("route"), "path", "") or "other"
             self._metrics.answered(route, method, status, seconds)
@@ -93,6 +115,15 @@ class Frontier:
             line["client"] = client[0] if client else "-"
             level = logging.DEBUG if scope["path"] in QUIET and status < 500 else logging.INFO
             log.log(level, "%s %s", method[:16], scope["path"][:80], extra={"fields": line})
+
+
+def _known(error: BaseException, request_id: str) -> BaseException:
+    """The error, or what a cancellation means. One that is not ours is logged."""
+    if isinstance(error, asyncio.CancelledError):  # by uvicorn, which ends and waits no longer for this request
+        return Draining("the server is shutting down")
+    if not isinstance(error, DalleError):
+        log.error("a fault of ours", exc_info=error, extra={"fields": {"id": request_id}})
+    return error
 
 
 def _request_id(scope: Scope) -> str:

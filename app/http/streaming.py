@@ -6,28 +6,31 @@ an event of an unknown type for a partial image and skips comments:
 
     : progress {"queue_position":3,"rows_done":[0,0],"rows":32,"seconds_left":12.4}
 
-A slow reader holds one unfinished frame of each picture and the finished ones: nothing is taken from the job before the
-client has taken what was sent before, and the job keeps the newest frame only.
+A slow reader holds one file, and as pixels the finished pictures and the newest frame of the others: nothing is taken
+from the job before the client has taken what was sent before.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import math
 import time
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.http.album import File
+from app.http.answers import Writer, around_pictures
+from app.http.budget import Claim
 from app.http.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_error
 from app.http.idempotency import joined_headers
 from app.http.openai_schemas import Usage
 from app.http.orders import text_headers
-from app.http.painting import Service, Wanted, finish, gone, observe, text_tokens, written_tokens
+from app.http.painting import Service, Wanted, file_bound, finish, gone, observe, text_tokens, written_tokens
 from app.pool.job import Reader
 from model.errors import DalleError
 from model.inference.events import Event, Painted, Partial
@@ -43,10 +46,12 @@ HEADERS = {
 class PictureStream(Response):
     """The answer that streams an accepted job. kind: image_generation or image_edit. It always leaves the job.
 
-    log: fields of the request's log line.
+    log: fields of the request's log line. claim: takes room for a file.
     """
 
-    def __init__(self, service: Service, reader: Reader, wanted: Wanted, kind: str, log: dict[str, Any]) -> None:
+    def __init__(
+        self, service: Service, reader: Reader, wanted: Wanted, kind: str, log: dict[str, Any], claim: Claim
+    ) -> None:
         job = reader.job
         super().__init__(headers=HEADERS | text_headers(job.tokens, text_tokens(job)) | joined_headers(reader))
         del self.headers["content-length"]
@@ -56,6 +61,8 @@ class PictureStream(Response):
         self._wanted = wanted
         self._kind = kind
         self._log = log
+        self._claim = claim
+        self._bound = file_bound(service, wanted)
         self._grid = service.pool.checkpoint.config.vae.grid
         side = wanted.finish.side or service.pool.checkpoint.config.vae.image_size
         self._common = {
@@ -70,7 +77,7 @@ class PictureStream(Response):
         self._completed = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the end, until the client leaves, or until it has stopped reading for too long."""
+        """Stream until the end, until the client leaves, or until it reads too slowly: see `app.http.answers`."""
         working = asyncio.create_task(self._stream(send, scope["state"]["request_id"]))
         leaving = asyncio.create_task(gone(receive))
         try:
@@ -79,10 +86,6 @@ class PictureStream(Response):
                 working.result()
             else:
                 self._failed(ClientGone())
-        except ReaderTooSlow as error:
-            self._failed(error)
-            scope["state"].get("abort", lambda: None)()  # see app.server
-            await asyncio.sleep(0)  # so that the server notes it, and misses no end of the answer
         finally:
             self._service.pool.leave(self._reader)
             for task in (working, leaving):
@@ -101,7 +104,7 @@ class PictureStream(Response):
             await self._tell_progress(send)
             await self._follow(send)
             await self._send(send, "data: [DONE]\n\n", more=False)
-        except ReaderTooSlow:
+        except (ClientGone, ReaderTooSlow):
             raise
         except Exception as error:
             if not isinstance(error, DalleError):  # as the middleware does, which could only cut the connection
@@ -137,18 +140,45 @@ class PictureStream(Response):
     async def _tell(self, send: Send, event: Event) -> None:
         match event:
             case Partial():
-                finish_ = self._wanted.finish
-                size = self._service.pool.checkpoint.config.vae.image_size
-                file = await self._service.threads.run(finish_.encode, event.rgb, size)
-                index = self._job.order.partial_rows.index(event.rows_done)
-                keys = {"partial_image_index": index, **self._common, "rows_done": event.rows_done}
-                await self._picture(send, "partial_image", file, event.index, keys)
+                if not self._claim.try_take(self._bound):
+                    return  # there will be a newer one, and the finished picture
+                try:
+                    await self._tell_partial(send, event)
+                finally:
+                    self._claim.give(self._bound)
             case Painted():
-                picture = await finish(self._service, self._job, event, self._wanted)
-                self._completed += 1
-                usage = self._usage().model_dump()
-                keys = {**self._common, "usage": usage, "rows_done": self._grid, **self._revised()}
-                await self._picture(send, "completed", picture.file, event.index, keys)
+                await self._room(send)
+                try:
+                    await self._tell_painted(send, event)
+                finally:
+                    self._claim.give(self._bound)
+
+    async def _room(self, send: Send) -> None:
+        """Wait for room for a file, not in silence. Raises Overloaded."""
+        taking = asyncio.create_task(self._claim.take(self._bound, self._reader.deadline))
+        try:
+            await asyncio.wait({taking}, timeout=TICK)
+            while not taking.done():
+                await self._tell_progress(send)
+                await asyncio.wait({taking}, timeout=TICK)
+            taking.result()
+        finally:
+            taking.cancel()
+
+    async def _tell_partial(self, send: Send, event: Partial) -> None:
+        size = self._service.pool.checkpoint.config.vae.image_size
+        file = await self._service.threads.run(self._wanted.finish.encode, event.rgb, size)
+        index = self._job.order.partial_rows.index(event.rows_done)
+        keys = {"partial_image_index": index, **self._common, "rows_done": event.rows_done}
+        await self._picture(send, "partial_image", File(file), event.index, keys)
+
+    async def _tell_painted(self, send: Send, event: Painted) -> None:
+        album = self._service.album(self._job)
+        file = await album.file(event.index, partial(finish, self._service, self._job, event, self._wanted))
+        self._completed += 1
+        usage = self._usage().model_dump()
+        keys = {**self._common, "usage": usage, "rows_done": self._grid, **self._revised()}
+        await self._picture(send, "completed", file, event.index, keys)
 
     def _revised(self) -> dict[str, str]:
         """The text that is painted, once it is known to be another than was sent."""
@@ -163,10 +193,10 @@ class PictureStream(Response):
             return Usage.of(0, 0, drawn)
         return Usage.of(text_tokens(self._job), kept, drawn, written_tokens(self._job))
 
-    async def _picture(self, send: Send, what: str, file: bytes, index: int, keys: dict[str, Any]) -> None:
+    async def _picture(self, send: Send, what: str, file: File, index: int, keys: dict[str, Any]) -> None:
         event = {
             "type": f"{self._kind}.{what}",
-            "b64_json": base64.b64encode(file).decode(),
+            "b64_json": "",
             "created_at": int(time.time()),
             **keys,
             "index": index,
@@ -179,7 +209,13 @@ class PictureStream(Response):
             seconds = time.monotonic() - self._reader.since
             self._log["first_ms"] = round(1000 * seconds, 1)
             self._service.metrics.first_picture_seconds.observe(seconds)
-        await self._send(send, _data(event))
+        before, after = around_pictures(_data(event))
+        writer = Writer(send)
+        await writer.write(before)
+        await writer.file(file.data)
+        await writer.write(after)
+        await writer.flush()
+        self._sent = time.monotonic()
 
     def _seconds_left(self) -> float | None:
         """Rounded up to tenths, so that 0 is told only of what is done."""
@@ -204,12 +240,7 @@ class PictureStream(Response):
         await self._send(send, f": progress {told}\n\n")
 
     async def _send(self, send: Send, text: str, more: bool = True) -> None:
-        """Raises ReaderTooSlow when the client does not take what was sent before."""
-        try:
-            async with asyncio.timeout(self._service.settings.send_timeout):
-                await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
-        except TimeoutError:
-            raise ReaderTooSlow("the client takes no more of its stream") from None
+        await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
         self._sent = time.monotonic()
 
 

@@ -240,6 +240,14 @@ class Reader:
         self._pending: dict[Hashable, Event] = {}  # in the order of arrival
         self._wake = asyncio.Event()
 
+    @property
+    def deadline(self) -> float | None:
+        """Monotonic seconds until which its client wants to wait; None for no end."""
+        if not self.joined:
+            return self.job.deadline
+        seconds = self._seconds or self.job.order.seconds
+        return None if seconds is None else self.since + seconds
+
     def put(self, event: Event) -> None:
         """Take an event of the job in, instead of an older one of its kind that was not yet read."""
         key: Hashable = type(event).__name__

@@ -136,10 +136,10 @@ def test_one_that_leaves_takes_the_job_along_only_if_it_is_the_last(
     with new_jobs(live, 1), live.stopped():
         first = asking(live, PAINT, body, key)
         live.wait(lambda: live.in_flight() == 1, "no job")
-        (future,) = at_once(live, 1, lambda: live.client.post(PAINT, json=body, headers=key))
         count = joined(live)
+        (future,) = at_once(live, 1, lambda: live.client.post(PAINT, json=body, headers=key))
         second = asking(live, PAINT, body, key)
-        live.wait(lambda: joined(live) == count + 1, "it has not joined")
+        live.wait(lambda: joined(live) == count + 2, "they have not joined")
         gone = live.log.count("error=client_gone")
         for client in (first, second):
             client.close()

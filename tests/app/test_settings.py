@@ -124,7 +124,7 @@ def test_networks_of_proxies_are_known_on_sockets_for_both_kinds_of_addresses() 
         ("DALLE_DEVICE", "tpu", "DALLE_DEVICE: tpu, and it must be auto, cpu, cuda or cuda:0"),
         ("DALLE_API_KEYS", "sesame", 'DALLE_API_KEYS: "(not shown)", and it must be SHA-256 hashes of API keys'),
         ("DALLE_CORS_ORIGINS", "a.org", 'DALLE_CORS_ORIGINS: "a.org", and it must be origins whose pages may ask, as'),
-        ("DALLE_SLOT", "4", "DALLE_SLOT: no such setting; known are DALLE_ALLOWED_HOSTS, DALLE_API_KEYS"),
+        ("DALLE_SLOT", "4", "DALLE_SLOT: no such setting; known are DALLE_ALLOWED_HOSTS, DALLE_ANSWER_BYTES"),
         ("DALLE_SLOT_PORT", "9000", "DALLE_SLOT_PORT: no such setting"),
         ("DALLE_PORT", "10.0.0.1:8000", 'DALLE_PORT: "10.0.0.1:8000", and it must be an integer'),
         ("DALLE_ALLOWED_HOSTS", "http://a.org", 'DALLE_ALLOWED_HOSTS: "http://a.org", and it must be names that'),
@@ -207,6 +207,7 @@ def test_every_setting_has_a_flag_that_wins_over_its_variable(name: str, monkeyp
 
 
 VALUES = {  # two of each setting that is no number, or none of this size
+    "answer_bytes": ("2000000", "3000000"),
     "max_body": ("2000", "3000"),
     "max_upload": ("2000", "3000"),
     "host": ("::1", "0.0.0.0"),

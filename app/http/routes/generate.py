@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from app.http import body
+from app.http.answers import PicturesAnswer
 from app.http.headers import PARAMETERS
 from app.http.idempotency import joined_headers
 from app.http.orders import (
@@ -94,10 +94,10 @@ async def generate(request: Request) -> Response:
     best = asked.num_images if asked.best_of else None
     wanted = Wanted(best=best, embed_prompt=bool(asked.embed_prompt))
     reader = await submit(request, sent, order)
-    painting = await paint(service, reader, request.receive, wanted)
+    painting = await paint(service, reader, request.receive, wanted, request.state.claim)
     log_painting(request, painting)
-    content = b'["' + b'","'.join(base64.b64encode(picture.file) for picture in painting.pictures) + b'"]'
-    return Response(content, headers=_headers(reader, painting), media_type="application/json")
+    texts = [b'["', *[b'","'] * (len(painting.pictures) - 1), b'"]']
+    return PicturesAnswer(texts, painting.pictures, _headers(reader, painting))
 
 
 async def _paint_on(request: Request, order: Order, rows: int | None, files: list[bytes]) -> Order:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request, Response
 
 from app.http import body
+from app.http.answers import PicturesAnswer, around_pictures
 from app.http.errors import NoSuchModel
 from app.http.headers import PARAMETERS
 from app.http.idempotency import joined_headers
@@ -230,16 +230,16 @@ async def _paint(
         raise PromptTooLong(error.tokens, error.limit, "prompt") from None
     if asked.stream:
         request.state.log["tokens"] = reader.job.tokens
-        return PictureStream(service, reader, wanted, kind, request.state.log)
-    painting = await paint(service, reader, request.receive, wanted)
+        return PictureStream(service, reader, wanted, kind, request.state.log, request.state.claim)
+    painting = await paint(service, reader, request.receive, wanted, request.state.claim)
     made = reader.job.order
     log_painting(request, painting)
     answer = ImagesResponse(
         created=int(time.time()),
         data=[
             Image(
-                b64_json=base64.b64encode(picture.file).decode(), seed=made.params.seed, index=picture.index,
-                score=picture.score, revised_prompt=painting.revised,
+                b64_json="", seed=made.params.seed, index=picture.index, score=picture.score,
+                revised_prompt=painting.revised,
             )
             for picture in painting.pictures
         ],
@@ -248,7 +248,8 @@ async def _paint(
         usage=usage(made, painting.read, config.vae.grid, painting.written),
     )  # fmt: skip
     headers = text_headers(painting.tokens, painting.read) | joined_headers(reader)
-    return Response(answer.model_dump_json(exclude_none=True), headers=headers, media_type=body.JSON)
+    texts = around_pictures(answer.model_dump_json(exclude_none=True))
+    return PicturesAnswer(texts, painting.pictures, headers)
 
 
 def usage(order: Order, text: int, grid: int, written: int) -> Usage:
