@@ -20,6 +20,7 @@ import pytest
 from tests.app.live import Live, ledger
 
 Start = Callable[..., Live]
+CAUSES = {"crash": 0, "hang": 1, "killed": 1, "start": 0}
 LONG: dict[str, Any] = {"text": "a red apple", "num_images": 10, "seed": 1}
 
 
@@ -115,7 +116,8 @@ def test_a_worker_that_is_killed_or_hangs_in_mid_picture_costs_no_picture(start:
         interrupt(signal.SIGKILL)
         hung = interrupt(signal.SIGSTOP)
     assert gone(hung)
-    assert server.metrics()["dalle_worker_deaths_total"] == 2
+    deaths = {name: count for name, count in server.metrics().items() if name.startswith("dalle_worker_deaths")}
+    assert deaths == {f'dalle_worker_deaths_total{{cause="{cause}"}}': count for cause, count in CAUSES.items()}
     assert ledger(server.metrics())["completed"] == 11
 
 
