@@ -5,13 +5,12 @@ The worker process compares the whole folder with its SHA256SUMS before it says 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from model.config import CheckpointConfig, from_dict
-from model.errors import CheckpointError, PromptTooLong
+from model.config import CheckpointConfig, read_config
+from model.errors import PromptTooLong
+from model.files import check_folder
 from model.tokenizer import Tokenizer
 
 
@@ -26,15 +25,8 @@ class ServedCheckpoint:
     @classmethod
     def read(cls, path: Path) -> ServedCheckpoint:
         """Read config.json and tokenizer.json in the folder `path`. Raises CheckpointError naming the file."""
-        file = path / "config.json"
-        try:
-            values: Any = json.loads(file.read_bytes())
-        except FileNotFoundError:
-            what = "no such folder" if not path.is_dir() else "no checkpoint: config.json is missing"
-            raise CheckpointError(f"{path}: {what}") from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{file}: {error}") from None
-        config = from_dict(values, str(file))
+        check_folder(path)
+        config = read_config(path / "config.json")
         return cls(path, config, Tokenizer.load(path / "tokenizer.json", config.transformer.text_tokens))
 
     def tokenize(self, text: str, truncate: bool) -> tuple[list[int], int]:

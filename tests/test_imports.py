@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CORE = ("model.config", "model.errors")
+CORE = ("model.config", "model.errors", "model.files", "model.limits")
 PARTS = ("model.tokenizer", "model.vae", "model.transformer", "model.clip", "model.reviser", *CORE)
 LEAVES = ("model.training", "model.evaluate", "model.benchmark")  # nobody imports these but the commands that run them
 
@@ -22,7 +22,9 @@ APP = ("app.checkpoint", "app.logs", "app.settings", "app.wording")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "model": ("model.painter",),
     "model.errors": (),
-    "model.config": ("model.errors",),
+    "model.limits": ("model.errors",),
+    "model.files": ("model.errors", "model.limits"),
+    "model.config": ("model.errors", "model.files", "model.limits"),
     "model.sheets": (),
     "model.prompts": ("model.errors",),
     "model.tokenizer": CORE,
@@ -60,6 +62,8 @@ TORCH_FREE = [
     "model",
     "model.config",
     "model.errors",
+    "model.files",
+    "model.limits",
     "model.tokenizer",
     "model.inference",
     "model.inference.sequence",
