@@ -44,14 +44,17 @@ def opened(path: Path, at_most: int | None = None) -> Iterator[tuple[BinaryIO, i
     with _told(path, "no such file"):
         # Not blocking: the opening of a pipe would wait for somebody to write.
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
+        try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
                 kind = KINDS.get(stat.S_IFMT(found.st_mode), "something else")
                 raise CheckpointError(f"{path} must be a regular file, got {kind}")
             if at_most is not None and found.st_size > at_most:
                 raise CheckpointError(f"{path} must be at most {at_most:,} bytes, got {found.st_size:,}")
-            yield file, found.st_size
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                yield file, found.st_size
+        finally:
+            os.close(handle)
 
 
 def read_file(path: Path, at_most: int) -> bytes:

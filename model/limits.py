@@ -35,7 +35,7 @@ def build(cls: type[T], values: Any, where: str, key: str = "") -> T:
     place = f"{where}: {key}" if key else where
     if not isinstance(values, dict):
         raise CheckpointError(f"{place} must be an object, got {shown(values)}")
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     if extra := sorted(set(values) - set(hints)):
         raise CheckpointError(f"{place}: unknown key {shown(extra[0])}; known are {', '.join(sorted(hints))}")
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -48,6 +48,16 @@ def build(cls: type[T], values: Any, where: str, key: str = "") -> T:
         return cls(**read)
     except ValueError as error:
         raise CheckpointError(f"{place}: {error}") from None
+
+
+def fault(cls: type, name: str, value: Any) -> str | None:
+    """What is wrong with a value for the field `name` of the dataclass `cls`, in words; None for nothing."""
+    hint = _hints(cls)[name]
+    return None if _fits(hint, value) else _refusal(name, hint, value)
+
+
+def _refusal(key: str, hint: Any, value: Any) -> str:
+    return f"{key} must be {allowed(hint)}, got {shown(value)}"
 
 
 def shown(value: Any) -> str:
@@ -76,7 +86,7 @@ def _cut(text: str) -> str:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
@@ -99,7 +109,7 @@ def _read(hint: Any, value: Any, where: str, key: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return build(kind, value, where, key)  # type: ignore[arg-type]
     if not _fits(hint, value):
-        raise CheckpointError(f"{where}: {key} must be {allowed(hint)}, got {shown(value)}")
+        raise CheckpointError(f"{where}: {_refusal(key, hint, value)}")
     return tuple(value) if typing.get_origin(kind) is tuple else float(value) if kind is float else value
 
 
@@ -121,7 +131,7 @@ def _fits(hint: Any, value: Any) -> bool:
     return isinstance(value, dict) and _nests(value, OBJECT_DEPTH) and len(json.dumps(value)) <= OBJECT_BYTES
 
 
-def _within(mark: BaseMetadata, number: float) -> bool:
+def _within(mark: BaseMetadata, number: Any) -> bool:
     match mark:
         case Ge(low) | MinLen(low):
             return bool(number >= low)
@@ -161,7 +171,8 @@ def allowed(hint: Any) -> str:
 
 
 def _range(marks: Sequence[BaseMetadata]) -> str:
-    text, high = "", next((mark.le for mark in marks if isinstance(mark, Le)), None)
+    text = ""
+    high: Any = next((mark.le for mark in marks if isinstance(mark, Le)), None)
     for mark in marks:
         if isinstance(mark, Ge):
             text = f" of {mark.ge}" if mark.ge == high else f" from {mark.ge} to {high}"

@@ -201,7 +201,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "shard cut short": (cut_short, r"transformer-1-of-\d+.safetensors: altered or cut short \([\d,]+ bytes"),
     "one bit altered": (alter_one_bit, r"transformer-1-of-\d+.safetensors: altered"),
     "config altered": (lambda p: (p / "config.json").write_text("{}"), r"config.json: altered"),
-    "sums are no sums": (lambda p: (p / "SHA256SUMS").write_text("hello\n"), r"SHA256SUMS: line 1 must be a SHA-256 sum and the name"),
+    "sums are no sums": (
+        lambda p: (p / "SHA256SUMS").write_text("hello\n"),
+        r"SHA256SUMS: line 1 must be a SHA-256 sum and the name",
+    ),
     "sums are binary": (lambda p: (p / "SHA256SUMS").write_bytes(b"\xff\xfe"), r"SHA256SUMS: not a list"),
     "sums of a path": (
         lambda p: (p / "SHA256SUMS").write_text(f"{'0' * 64}  ../secret\n"),
