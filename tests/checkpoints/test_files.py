@@ -8,6 +8,7 @@ import re
 import socket
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,15 @@ def test_files_that_change_between_the_sums_and_their_reading_are_refused(
     (copy / "config.json").write_text(json.dumps({**values_of(copy), "name": "another"}))
     monkeypatch.setattr(sums, "load", lambda _: listed)
     assert "config.json: altered or cut short" in refusal(copy)
+
+
+def test_a_folder_that_was_replaced_after_the_server_read_it_is_refused(copy: Path) -> None:
+    served = ServedCheckpoint.read(copy)
+    assert load(copy, known=served.known).config == served.config
+    (copy / "config.json").write_text(json.dumps({**values_of(copy), "name": "another"}))
+    sums.write(copy)
+    assert load(copy).config.name == "another"
+    assert "config.json: replaced since it was first read" in refusal(copy, partial(load, known=served.known))
 
 
 @pytest.mark.parametrize(
