@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from model.checkpoints import Checkpoint, load, save, sums
+from model.checkpoints import Checkpoint, load, save, shards, sums
 from model.checkpoints.describe import describe
 from model.errors import CheckpointError
 from tests.checkpoints.refused import refusal, values_of
@@ -130,6 +130,16 @@ def test_sizes_that_the_files_do_not_have_cost_no_memory(copy: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 50e6
     finally:
         tracemalloc.stop()
+
+
+def test_weights_beyond_the_machines_memory_are_not_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "memory", lambda: 100_000)
+    shard(copy).write_bytes(shard(copy).read_bytes()[:-1] + b"?")  # not what the sum says, if it were read
+    needed = 4 * sum(tensor.numel() for tensor in safetensors.torch.load_file(copy / "vae-1-of-1.safetensors").values())
+    assert needed <= 100_000
+    assert re.search(
+        r"transformer-\*.safetensors: needs [\d,]+ bytes of memory, and this machine has 100,000", refusal(copy)
+    )
 
 
 def test_weights_that_would_be_refused_are_not_saved(whole: Path, tmp_path: Path) -> None:
