@@ -31,3 +31,12 @@ def values_of(path: Path) -> dict[str, Any]:
 def put(values: dict[str, Any], section: str, name: str, value: object) -> dict[str, Any]:
     (values[section] if section else values)[name] = value
     return values
+
+
+def holds(error: type[Exception], check: Callable[..., object], *arguments: object) -> bool:
+    """False where the check raises that error."""
+    try:
+        check(*arguments)
+    except error:
+        return False
+    return True

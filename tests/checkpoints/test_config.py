@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from model.config import CheckpointConfig, SamplingDefaults, from_dict, from_jso
 from model.errors import CheckpointError, InvalidRequest
 from model.inference.sequence import SamplingParams
 from model.training.export import ExportOptions
-from tests.checkpoints.refused import put, refusal, values_of
+from tests.checkpoints.refused import holds, put, refusal, values_of
 
 SECTIONS: dict[str, Any] = {
     "": CheckpointConfig,
@@ -149,14 +148,6 @@ def test_presets_and_large_models_are_within_the_limits() -> None:
     )
     config = CheckpointConfig("any", "any", configs.vae_config("default", image_size=1024), large)
     assert from_dict(to_dict(config)) == config
-
-
-def holds(error: type[Exception], check: Callable[..., object], *arguments: object) -> bool:
-    try:
-        check(*arguments)
-    except error:
-        return False
-    return True
 
 
 def test_a_checkpoints_sampling_has_the_limits_of_a_request() -> None:

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from model.checkpoints import Checkpoint, load, save, shards, sums
 from model.checkpoints.describe import describe
 from model.errors import CheckpointError
-from tests.checkpoints.refused import refusal, values_of
+from tests.checkpoints.refused import holds, refusal, values_of
 
 Act = Callable[[Path], object]
 
@@ -89,12 +91,12 @@ SHARDS: dict[str, tuple[Act, str]] = {
         lambda p: tensors(p, lambda t: t.update({"norm.weight": t["norm.weight"].half()})),
         "'norm.weight' is 'F16', not BF16 or F32",
     ),
-    "offsets that overlap": (lambda p: whole_header(p, overlap), "not a safetensors file: "),
+    "offsets that overlap": (lambda p: whole_header(p, overlap), " must stand at "),
     "offsets beyond the end": (
-        lambda p: whole_header(p, lambda h: h["norm.weight"].update(data_offsets=[0, 2**60])), "altered or cut short",
+        lambda p: whole_header(p, lambda h: h["norm.weight"].update(data_offsets=[0, 2**60])), "weight' must stand",
     ),
     "offsets that go back": (
-        lambda p: whole_header(p, lambda h: h["norm.weight"].update(data_offsets=[8, 4])), "not a safetensors file: ",
+        lambda p: whole_header(p, lambda h: h["norm.weight"].update(data_offsets=[8, 4])), "'norm.weight' must stand",
     ),
     "not a number": (lambda p: tensors(p, spoil(math.nan)), "'local.bias' must be finite numbers, got nan to nan"),
     "infinite": (lambda p: tensors(p, spoil(math.inf)), "'local.bias' must be finite numbers"),
@@ -117,6 +119,20 @@ def test_a_shard_that_is_none_is_refused(copy: Path, damage: str) -> None:
     assert f"{copy}/transformer-" in refused
     assert line in refused
     assert refused in describe(copy).problems
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.binary(max_size=12) | st.sampled_from([b"[", b"{", b"1e9", b"-1", b"null", b'"F16"', b"9" * 30]))
+def test_a_header_with_any_bytes_in_any_place_is_refused_or_loads(
+    whole: Path, copy: Path, data: st.DataObject, put_in: bytes
+) -> None:
+    good = shard(whole).read_bytes()
+    length = int.from_bytes(good[:8], "little")
+    at = data.draw(st.integers(0, length))
+    header = good[8 : 8 + at] + put_in + good[8 + at + data.draw(st.integers(0, 12)) : 8 + length]
+    content(copy, raw(header, good[8 + length :]))
+    if not holds(CheckpointError, load, copy):
+        assert refusal(copy).startswith(f"{copy}/transformer-")
 
 
 def test_sizes_that_the_files_do_not_have_cost_no_memory(copy: Path) -> None:
@@ -142,17 +158,26 @@ def test_weights_beyond_the_machines_memory_are_not_read(copy: Path, monkeypatch
     )
 
 
-def test_weights_that_would_be_refused_are_not_saved(whole: Path, tmp_path: Path) -> None:
+def test_weights_that_would_be_refused_are_not_saved(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = load(whole)
 
-    def keep(checkpoint: Checkpoint) -> None:
+    def keep(checkpoint: Checkpoint, documents: dict[str, str] | None = None) -> None:
         save(
             tmp_path / "new", checkpoint.config, checkpoint.tokenizer, checkpoint.vae, checkpoint.transformer,
-            clip=checkpoint.clip, reviser=checkpoint.reviser,
+            clip=checkpoint.clip, reviser=checkpoint.reviser, documents=documents,
         )  # fmt: skip
 
     with pytest.raises(CheckpointError, match=r"config\.json: name must be a text of 1 to 128 printable"):
         keep(dataclasses.replace(good, config=dataclasses.replace(good.config, name="a\nb")))
+    for documents, line in (
+        ({"a\nb.md": "x"}, "SHA256SUMS: line 2 must be"),
+        ({"a.md": "x" * 9}, "new: documents must be at most 8 bytes, got 9"),
+    ):
+        monkeypatch.setattr("model.checkpoints.native.DOCUMENT_BYTES", 8)
+        with pytest.raises(CheckpointError, match=line):
+            keep(good, documents)
     with torch.no_grad():
         good.transformer.norm.weight[0] = math.nan
     with pytest.raises(CheckpointError, match=r"transformer-\*\.safetensors: 'norm.weight' must be finite numbers"):
