@@ -143,6 +143,12 @@ def test_training_on_a_cpu_attends_as_serving_does() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_codes_may_share_no_parts() -> None:
+    model = Transformer(transformer_config("tiny", text_vocab=300, code_levels=())).eval()
+    found = model.logits(torch.tensor([[0, 1]]), torch.zeros(1, 4, dtype=torch.int64))
+    assert found[:, -1, 300:].isfinite().all()  # of the image codes
+
+
 def test_a_code_is_its_own_part_and_those_of_its_levels() -> None:
     table = CodeTable(transformer_config("tiny"))
     expected = table.own.clone()
