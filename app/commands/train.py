@@ -351,6 +351,7 @@ def train_transformer(
         rules=rules.rules(),
         stream=stream,
     )
+    named = ExportOptions(checkpoint.name, checkpoint.licence, checkpoint.data_note, options.sampling)
     image_tokenizer = begun.vae if begun and begun.vae and vae is None else find_vae(vae or FIRST_STAGE)
     if begun and begun.vae and image_tokenizer is not begun.vae and not (loop.out / "state.pt").exists():
         from model.training import train_vae
@@ -362,7 +363,6 @@ def train_transformer(
     train(options, image_tokenizer, begun.tokenizer if begun else None, begun.transformer if begun else None)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
         path = loop.out / "checkpoint"
-        named = ExportOptions(checkpoint.name, checkpoint.licence, checkpoint.data_note, options.sampling)
         clip = begun.clip if begun and image_tokenizer is begun.vae else None  # it reads the same tokens
         export(loop.out, image_tokenizer, path, named, clip)
         typer.echo(path)

@@ -66,6 +66,7 @@ class WorkerPool:
                     threads=settings.threads,
                     dtype=settings.dtype,
                     strict=settings.strict,
+                    known=checkpoint.known,
                 )
             )
             for device in settings.devices

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from model.checkpoints import sums
 from tests.app.live import Live, ledger
 
 Start = Callable[..., Live]
@@ -219,6 +220,22 @@ def test_damaged_weights_stop_the_start_with_one_clear_line(
     complaint = [line for line in server.log.splitlines() if not line.startswith("20")]
     assert len(complaint) == 1, server.log
     assert complaint[0].startswith(f"dalle-server: {weights}")
+
+
+def test_weights_that_were_replaced_under_the_server_end_it_when_a_worker_starts_again(
+    start: Start, quick_checkpoint: Path, tmp_path: Path
+) -> None:
+    weights = Path(shutil.copytree(quick_checkpoint, tmp_path / "weights"))
+    server = start(weights)
+    assert server.generate(text="a red apple").status_code == 200
+    values = json.loads((weights / "config.json").read_text())
+    (weights / "config.json").write_text(json.dumps({**values, "created": 7}))
+    sums.write(weights)
+    os.kill(server.workers()[0], signal.SIGKILL)
+    assert exit_status(server) == 1
+    assert server.log.splitlines()[-1].startswith(
+        f"dalle-server: {weights}/config.json: replaced since it was first read"
+    )
 
 
 def test_a_taken_port_which_a_flag_names_and_a_wrong_variable_stop_the_start_with_one_clear_line(
