@@ -44,6 +44,7 @@ def _facts(found: Description) -> Table:
     if config:
         table.add_row("name", _plain(config.name))
         table.add_row("licence", _plain(config.licence))
+        table.add_row("version", _plain(config.version))
         if config.created:
             table.add_row("created", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(config.created)))
         table.add_row("format", f"version {config.format_version}")
