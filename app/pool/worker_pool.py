@@ -1,6 +1,6 @@
 """The pool of worker processes on this machine: it accepts orders up to its bounds, and keeps one worker a device.
 
-The event loop owns all state, and no `await` stands between a check and the change that depends on it. An order gets
+The event loop owns all state, and nothing is awaited between a check and the change that depends on it. An order gets
 its place in the queue before any work is done for it, so that no place is given twice.
 
 A worker that dies is replaced, see `deaths`, and its jobs are painted again with the same seeds, see `job_queue`. A job
