@@ -49,14 +49,14 @@ def make_order(
     if asked.revise and config.reviser is None:
         raise InvalidRequest("revise", f"revise: true, and {config.name} has no reviser")
     revises = settings.revise and not asked.complete and config.reviser is not None
-    defaults, chosen = config.sampling, (asked.seed, asked.temperature, asked.top_k, asked.top_p, asked.guidance)
+    params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, asked.top_k, asked.top_p, asked.guidance)
     order = Order(
         text=text,
         request=GenerationRequest(
             id="",
             text_ids=(),
             num_images=asked.best_of or pictures,
-            params=SamplingParams.of(defaults, *chosen),
+            params=params,
             first_index=asked.index or 0,
             partial_rows=partial_rows,
             score=asked.best_of is not None,
