@@ -30,10 +30,9 @@ from app.http.answers import Connection
 from app.http.connections import Acceptor, ConnectionLimiter, connection_limit, raise_descriptor_limit
 from app.http.keys import Keys, read_hashes
 from app.http.main import create_app
-from app.http.painting import Service
 from app.http.protocol import Protocol
+from app.http.service import Service
 from app.pictures.decoders import Decoders
-from app.pool.port import Pool
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings, SettingsError, unused_host
 from app.wording import shorten
@@ -60,7 +59,7 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        pool: Pool,
+        pool: WorkerPool,
         decoders: Decoders,
         drain_seconds: float,
         listener: socket.socket,

@@ -25,12 +25,11 @@ from app.http.keys import Guard, Keys, read_hashes
 from app.http.metrics import Metrics
 from app.http.middleware import Frontier
 from app.http.openapi import Application
-from app.http.painting import Service
 from app.http.proxies import Proxies
 from app.http.routes import generate, images, ops
+from app.http.service import Service
 from app.pictures.decoders import Decoders
 from app.pictures.encode import Threads
-from app.pool.port import Pool
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
 from app.wording import shorten
@@ -40,7 +39,7 @@ DEMO = Path(__file__).parents[1] / "demo"
 DESCRIPTION = "Text to image with the DALL-E family's method: a prompt in, pictures of 256 x 256 pixels out."
 
 
-def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
+def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
     """The application over `pool`, or over worker processes of its own; its lifespan starts and stops them.
 
     Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read, and SettingsError if the API
@@ -83,8 +82,8 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
     app.mount("/demo", StaticFiles(directory=DEMO), name="demo")
     for path, file in (("/", "index.html"), ("/docs", "docs.html")):
         app.add_api_route(path, _page(DEMO / file), include_in_schema=False)
-    app.add_exception_handler(DalleError, _refuse)
-    app.add_exception_handler(HTTPException, _refuse)
+    for kind in (DalleError, HTTPException):
+        app.add_exception_handler(kind, _refusing(metrics))
     if hashes:
         app.keyed = True
         app.add_middleware(Guard, keys=keys)
@@ -109,14 +108,18 @@ def _page(file: Path) -> Callable[[], Awaitable[FileResponse]]:
     return page
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code in (404, 405):
-        what = f"{request.method[:16]} {shorten(request.url.path)}: "
-        allow = (error.headers or {}).get("Allow")
-        what += f"no such method here; allowed is {allow}" if allow else "no such route; /docs lists what there is"
-        error = HTTPException(error.status_code, what, error.headers)
-    said = answer(error)
-    service: Service = request.app.state.service
-    service.metrics.error(said.code)
-    request.state.log["error"] = said.code
-    return render(said, request.url.path)
+def _refusing(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """The answer to every error that a route raises."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code in (404, 405):
+            what = f"{request.method[:16]} {shorten(request.url.path)}: "
+            allow = (error.headers or {}).get("Allow")
+            what += f"no such method here; allowed is {allow}" if allow else "no such route; /docs lists what there is"
+            error = HTTPException(error.status_code, what, error.headers)
+        said = answer(error)
+        metrics.error(said.code)
+        request.state.log["error"] = said.code
+        return render(said, request.url.path)
+
+    return refuse

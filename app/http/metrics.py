@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 import model
 from app.http.budget import Budget
 from app.http.errors import CODES
-from app.pool.port import Pool
+from app.pool.worker_pool import WorkerPool
 
 METHODS = frozenset({"GET", "HEAD", "POST"})
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -25,7 +25,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """What the routes and the middleware count, and what the pool tells."""
 
-    def __init__(self, pool: Pool, budget: Budget) -> None:
+    def __init__(self, pool: WorkerPool, budget: Budget) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a "_created" series beside each counter: nobody asked for it
         self._registry = CollectorRegistry()
         self._registry.register(_PoolCollector(pool))
@@ -87,7 +87,7 @@ class Metrics:
 class _PoolCollector(Collector):
     """One consistent reading of the pool a scrape."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
 
     def describe(self) -> Iterator[Metric]:

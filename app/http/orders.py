@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import secrets
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -16,19 +15,18 @@ from app.http.body import Body
 from app.http.errors import ClientGone
 from app.http.headers import idempotency_key, timeout
 from app.http.idempotency import fingerprint
-from app.http.painting import Painting, Service, gone
+from app.http.painting import Painting, gone
 from app.http.schemas import Sampling
+from app.http.service import Service
 from app.logs import prompt_fields
 from app.pictures.decode import Upload
 from app.pool.job import Job, Order, Reader, late
-from model.config import SamplingDefaults
 from model.errors import InvalidRequest
-from model.inference.requests import Completion, SamplingParams
-
-SEED_BITS = 32  # of a seed that we choose: short enough to be copied, and exact in JavaScript
+from model.inference.requests import Completion, GenerationRequest, SamplingParams
 
 
 def make_order(
+    service: Service,
     request: Request,
     asked: Sampling,
     text: str,
@@ -39,7 +37,6 @@ def make_order(
 
     Raises InvalidRequest for a best_of, complete or revise, and BadHeader for a time limit, that cannot be honoured.
     """
-    service: Service = request.app.state.service
     settings = service.settings
     if asked.best_of is not None:
         room = min(settings.queue, settings.client_queue or settings.queue)
@@ -52,32 +49,37 @@ def make_order(
     if asked.revise and config.reviser is None:
         raise InvalidRequest("revise", f"revise: true, and {config.name} has no reviser")
     revises = settings.revise and not asked.complete and config.reviser is not None
-    params = sampling_params(asked, config.sampling)
+    params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, asked.top_k, asked.top_p, asked.guidance)
     order = Order(
         text=text,
-        num_images=asked.best_of or pictures,
-        params=params,
-        first_index=asked.index or 0,
+        request=GenerationRequest(
+            id="",
+            text_ids=(),
+            num_images=asked.best_of or pictures,
+            params=params,
+            first_index=asked.index or 0,
+            partial_rows=partial_rows,
+            score=asked.best_of is not None,
+            complete=Completion() if asked.complete else None,
+            revise=revises if asked.revise is None else asked.revise,
+        ),
         truncate=settings.truncate if asked.truncate is None else asked.truncate,
         seconds=timeout(request, settings.deadline) or settings.deadline,
         began=request.state.began,
         request_id=request.state.request_id,
         client=request.state.key or (request.client.host if request.client else ""),
-        partial_rows=partial_rows,
-        score=asked.best_of is not None,
-        complete=Completion() if asked.complete else None,
-        revise=revises if asked.revise is None else asked.revise,
     )
     _log_order(request, order)
     return order
 
 
-async def submit(request: Request, sent: Body[Any], order: Callable[[], Coroutine[Any, Any, Order]]) -> Reader:
+async def submit(
+    service: Service, request: Request, sent: Body[Any], order: Callable[[], Coroutine[Any, Any, Order]]
+) -> Reader:
     """Have the order painted; with an Idempotency-Key, only if the request has not come before.
 
     sent: what `order` is made of. Raises what `order` and the pool raise, IdempotencyConflict and BadHeader.
     """
-    service: Service = request.app.state.service
     key = idempotency_key(request)
     if key is None:
         job = await service.pool.submit(await order())
@@ -101,8 +103,9 @@ async def submit(request: Request, sent: Body[Any], order: Callable[[], Coroutin
 
 def _log_order(request: Request, order: Order) -> None:
     """Note for the request's log line what is painted for it."""
+    asked = order.request
     request.state.log.update(
-        prompt_fields(order.text), images=order.num_images, seed=order.params.seed, index=order.first_index
+        prompt_fields(order.text), images=asked.num_images, seed=asked.params.seed, index=asked.first_index
     )
 
 
@@ -114,21 +117,9 @@ def log_painting(request: Request, painting: Painting) -> None:
     )  # fmt: skip
 
 
-def sampling_params(asked: Sampling, defaults: SamplingDefaults) -> SamplingParams:
-    """What was asked for, the model's defaults where nothing was, and a random seed where none was."""
-    return SamplingParams(
-        seed=secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed,
-        temperature=defaults.temperature if asked.temperature is None else asked.temperature,
-        top_k=defaults.top_k if asked.top_k is None else asked.top_k,
-        top_p=defaults.top_p if asked.top_p is None else asked.top_p,
-        guidance=defaults.guidance if asked.guidance is None else asked.guidance,
-        opening=defaults.opening if asked.temperature is None else 0.0,
-    )
-
-
 def painting_on(order: Order, picture: Upload, keep: bytes) -> Order:
     """The order, to paint on from a picture. keep: for each of its cells whether it is kept."""
-    return dataclasses.replace(order, image=picture.rgb, keep=keep)
+    return dataclasses.replace(order, request=dataclasses.replace(order.request, image=picture.rgb, keep=keep))
 
 
 def text_headers(tokens: int, read: int) -> dict[str, str]:
@@ -141,13 +132,12 @@ def revised_header(prompt: str | None) -> dict[str, str]:
     return {} if prompt is None else {"X-Revised-Prompt": quote(prompt, safe=" ,'()")}
 
 
-async def decode(request: Request, order: Order, name: str, data: bytes) -> Upload:
+async def decode(service: Service, request: Request, order: Order, name: str, data: bytes) -> Upload:
     """The picture that was sent in the field `name`, decoded in another process within the order's time.
 
     Raises InvalidRequest, DeadlineExceeded, Draining, and ClientGone when the client leaves first, unless others may
     wait for the same pictures.
     """
-    service: Service = request.app.state.service
     decoding = asyncio.create_task(service.decoders.decode(name, data, order.client))
     leaving = [asyncio.create_task(gone(request.receive))] if idempotency_key(request) is None else []
     tasks: list[asyncio.Task[Any]] = [decoding, *leaving]

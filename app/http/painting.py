@@ -9,50 +9,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from starlette.types import Receive
 
-from app.http.album import Album, File
-from app.http.budget import Budget, Claim
+from app.http.album import File
+from app.http.budget import Claim
 from app.http.errors import ClientGone
-from app.http.idempotency import Idempotency
-from app.http.metrics import Metrics
-from app.pictures.decoders import Decoders
-from app.pictures.encode import PNG, Finish, Threads
+from app.http.service import Service
+from app.pictures.encode import PNG, Finish
 from app.pictures.provenance import Provenance, forced_tokens, prompt_hash
 from app.pool.job import Job, Reader
-from app.pool.port import Pool
-from app.settings import Settings
 from model.config import CheckpointConfig
 from model.inference.events import Painted
 
 SPECIALS = 2  # <bos> and <eot> around the text
-
-
-@dataclass(frozen=True)
-class Service:
-    """What the routes share; `app.state.service` of the application.
-
-    threads encode pictures, decoders decode what clients send. repeated: requests that may come again. budget: of bytes
-    of answers. albums: of the jobs whose pictures have been made to files.
-    """
-
-    settings: Settings
-    pool: Pool
-    metrics: Metrics
-    threads: Threads
-    decoders: Decoders
-    repeated: Idempotency
-    budget: Budget
-    albums: WeakKeyDictionary[Job, Album] = field(default_factory=WeakKeyDictionary)
-
-    def album(self, job: Job) -> Album:
-        """The one of this job, of which all requests want the same files."""
-        return self.albums.setdefault(job, Album())
 
 
 @dataclass(frozen=True)
@@ -150,7 +123,7 @@ async def _collect(reader: Reader, service: Service, wanted: Wanted, claim: Clai
     job, album = reader.job, service.album(reader.job)
     bound = file_bound(service, wanted)
     painted: list[Painted] = []
-    count = wanted.best or job.order.num_images
+    count = wanted.best or job.request.num_images
     room: asyncio.Task[None] | None = None
     encoding: dict[int, asyncio.Task[File]] = {}
 
@@ -235,7 +208,7 @@ def file_bound(service: Service, wanted: Wanted) -> int:
 
 def text_tokens(job: Job) -> int:
     """Tokens of the sent text that the model reads."""
-    return len(job.text_ids) - SPECIALS
+    return len(job.request.text_ids) - SPECIALS
 
 
 def written_tokens(job: Job) -> int:
@@ -265,12 +238,12 @@ async def finish(service: Service, job: Job, painted: Painted, wanted: Wanted) -
 
 def provenance(job: Job, painted: Painted, config: CheckpointConfig, embed_prompt: bool) -> Provenance:
     """What the picture's file tells. Its prompt is the one that was painted."""
-    order = job.order
+    request = job.request
     return Provenance(
         model=config.name,
         index=painted.index,
-        params=order.params,
+        params=request.params,
         prompt_hash=prompt_hash(job.prompt),
         prompt=job.prompt if embed_prompt else None,
-        forced=None if order.keep is None else forced_tokens(painted.tokens, order.keep),
+        forced=None if request.keep is None else forced_tokens(painted.tokens, request.keep),
     )

@@ -30,7 +30,8 @@ from app.http.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_er
 from app.http.idempotency import joined_headers
 from app.http.openai_schemas import Usage
 from app.http.orders import text_headers
-from app.http.painting import Service, Wanted, file_bound, finish, gone, observe, text_tokens, written_tokens
+from app.http.painting import Wanted, file_bound, finish, gone, observe, text_tokens, written_tokens
+from app.http.service import Service
 from app.pool.job import Reader
 from model.errors import DalleError
 from model.inference.events import Event, Painted, Partial
@@ -168,7 +169,7 @@ class PictureStream(Response):
     async def _tell_partial(self, send: Send, event: Partial) -> None:
         size = self._service.pool.checkpoint.config.vae.image_size
         file = await self._service.threads.run(self._wanted.finish.encode, event.rgb, size)
-        index = self._job.order.partial_rows.index(event.rows_done)
+        index = self._job.request.partial_rows.index(event.rows_done)
         keys = {"partial_image_index": index, **self._common, "rows_done": event.rows_done}
         await self._picture(send, "partial_image", File(file), event.index, keys)
 
@@ -186,8 +187,7 @@ class PictureStream(Response):
 
     def _usage(self) -> Usage:
         """Of the picture just completed; the prompt and the kept cells, read once, count to the first one."""
-        order = self._job.order
-        kept = sum(order.keep or b"")
+        kept = sum(self._job.request.keep or b"")
         drawn = self._grid**2 - kept
         if self._completed > 1:
             return Usage.of(0, 0, drawn)
@@ -200,7 +200,7 @@ class PictureStream(Response):
             "created_at": int(time.time()),
             **keys,
             "index": index,
-            "seed": self._job.order.params.seed,
+            "seed": self._job.request.params.seed,
             "rows": self._grid,
             "queue_position": 0,
             "seconds_left": self._seconds_left(),

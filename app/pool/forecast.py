@@ -15,21 +15,21 @@ class Work(Protocol):
         """Rows of cells of each picture."""
 
     @property
-    def rows_each(self) -> int:
-        """Rows of the cache that a picture takes."""
+    def slots_per_image(self) -> int:
+        """Slots of the KV cache that a picture takes."""
 
 
 def rows_until_done(jobs: Iterable[Work], job: Work, grid: int, slots: int) -> int:
     """Rows of cells to be painted one after another until the last picture of `job` is done.
 
-    jobs: in the order in which they are given slots, `job` among them. grid: rows of a picture. slots: of all workers;
-    a picture holds as many as `rows_each` of its job says, and all slots advance at one pace.
+    jobs: in the order in which they are given slots, `job` among them. grid: rows of a picture. slots: of all workers.
+    All slots advance at one pace.
     """
     free = [0] * slots  # a heap: the rows after which each slot is free
     for other in jobs:
         ends = [0]
         for left in (grid - done for done in other.rows_done if done < grid):
-            taken = [heapq.heappop(free) for _ in range(min(other.rows_each, slots))]
+            taken = [heapq.heappop(free) for _ in range(min(other.slots_per_image, slots))]
             ends.append(taken[-1] + left)
             for _ in taken:
                 heapq.heappush(free, ends[-1])

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from model.errors import DalleError, DeadlineExceeded
@@ -29,7 +29,7 @@ from model.inference.events import (
     Revised,
     Started,
 )
-from model.inference.requests import Completion, GenerationRequest, SamplingParams
+from model.inference.requests import GenerationRequest
 
 POISONOUS = 2  # workers that crash or hang under a job before it is failed
 HUNGRY = 3  # workers that are killed from outside under a job before it is painted alone, after the others
@@ -48,26 +48,19 @@ class Outcome(StrEnum):
 class Order:
     """What a route asks of the pool.
 
+    text: the prompt. request: the pictures. The pool gives it its id, text_ids and deadline when it takes the order.
+    truncate: cut a text that is too long instead of refusing it.
     seconds: from `began` (monotonic seconds) to the deadline; None for no deadline.
     client: the client whose share of the queue this order uses; "" for none.
-    partial_rows, image, keep, score, complete, revise: as in GenerationRequest.
     shared: whether other clients may join the job. Its pictures are then kept as long as the job is.
     request_id: names the request in the log.
     """
 
     text: str
-    num_images: int
-    params: SamplingParams
-    first_index: int = 0
+    request: GenerationRequest
     truncate: bool = False
     seconds: float | None = None
     client: str = ""
-    partial_rows: tuple[int, ...] = ()
-    image: bytes | None = field(default=None, repr=False)
-    keep: bytes | None = field(default=None, repr=False)
-    score: bool = False
-    complete: Completion | None = None
-    revise: bool = False
     began: float = field(default_factory=time.monotonic)
     shared: bool = False
     request_id: str = ""
@@ -78,52 +71,35 @@ class Order:
         return None if self.seconds is None else self.began + self.seconds
 
     @property
-    def rows_each(self) -> int:
-        """Rows of the cache that one picture takes."""
-        return self.request("", (), self.first_index, self.num_images).slots_per_image
+    def slots_per_image(self) -> int:
+        """Slots of the KV cache that one picture takes."""
+        return self.request.slots_per_image
 
     @property
     def rows_done(self) -> list[int]:
         """Rows of cells painted of each picture: none yet."""
-        return [0] * self.num_images
-
-    def request(self, job_id: str, text_ids: tuple[int, ...], first_index: int, num_images: int) -> GenerationRequest:
-        """What a worker is told: to paint `num_images` pictures of this order, from `first_index` on."""
-        return GenerationRequest(
-            id=job_id,
-            text_ids=text_ids,
-            num_images=num_images,
-            params=self.params,
-            first_index=first_index,
-            partial_rows=self.partial_rows,
-            image=self.image,
-            keep=self.keep,
-            score=self.score,
-            complete=self.complete,
-            revise=self.revise,
-        )
+        return [0] * self.request.num_images
 
 
 class Job:
-    """An accepted order.
+    """An accepted order, whose request has its id, text_ids and deadline.
 
-    id: a number of this server's, and the request's id.
-    text_ids: the tokens to paint. tokens: how many the whole text has; text_ids may be cut.
+    id: the request's. tokens: how many the whole text has; the request's text_ids may be cut.
     accepted, started, ended: monotonic seconds; None until it happens.
     outcome: how it ended, None until then. error: why it failed, None if it did not.
     crashes: workers that crashed or hung while they painted it. kills: workers that were killed from outside meanwhile.
-    rows_done: rows of cells painted of each picture. rows_each: rows of the cache that one picture takes.
+    rows_done: rows of cells painted of each picture.
     revised: the text that is painted, once the worker has changed it.
     observed: whether the metrics have counted its times.
     """
 
-    def __init__(self, job_id: str, order: Order, text_ids: list[int], tokens: int) -> None:
-        self.id = job_id
+    def __init__(self, order: Order, tokens: int) -> None:
         self.order = order
-        self.text_ids = tuple(text_ids)
+        self.request = order.request
+        self.id = self.request.id
+        self.deadline = self.request.deadline
         self.tokens = tokens
         self.accepted = time.monotonic()
-        self.deadline = order.deadline
         self.started: float | None = None
         self.ended: float | None = None
         self.outcome: Outcome | None = None
@@ -131,7 +107,6 @@ class Job:
         self.crashes = 0
         self.kills = 0
         self.rows_done = order.rows_done
-        self.rows_each = order.rows_each
         self.error: DalleError | None = None
         self.observed = False
         self._painted: dict[int, Painted | None] = {}
@@ -163,18 +138,23 @@ class Job:
     @property
     def unpainted(self) -> int:
         """Pictures that are still to be painted."""
-        return self.order.num_images - len(self._painted)
+        return self.request.num_images - len(self._painted)
 
     @property
-    def rows(self) -> int:
-        """Rows of the cache that all its unpainted pictures take together."""
-        return self.unpainted * self.rows_each
+    def slots_per_image(self) -> int:
+        """Slots of the KV cache that one picture takes."""
+        return self.request.slots_per_image
 
-    def request(self) -> GenerationRequest:
+    @property
+    def slots(self) -> int:
+        """Slots that all its unpainted pictures take together."""
+        return self.unpainted * self.slots_per_image
+
+    def remaining(self) -> GenerationRequest:
         """What a worker has to paint: the shortest run of pictures that holds all missing ones."""
-        first, count = self.order.first_index, self.order.num_images
+        first, count = self.request.first_index, self.request.num_images
         missing = [i for i in range(first, first + count) if i not in self._painted] or [first]
-        return self.order.request(self.id, self.text_ids, missing[0], missing[-1] - missing[0] + 1)
+        return replace(self.request, first_index=missing[0], num_images=missing[-1] - missing[0] + 1)
 
     def post(self, event: Event, first_index: int) -> None:
         """Pass an event of a worker on to the readers. first_index: of the request that the worker was given.
@@ -192,7 +172,7 @@ class Job:
                 self.revised = event  # the next worker says the same again
                 return
             case Progress(rows_done=rows):
-                offset = first_index - self.order.first_index
+                offset = first_index - self.request.first_index
                 for i, done in enumerate(rows, offset):
                     self.rows_done[i] = max(self.rows_done[i], done)
                 event = Progress(event.request_id, tuple(self.rows_done))
@@ -223,7 +203,7 @@ class Job:
             callback()
 
     def join(self, seconds: float | None = None) -> Reader:
-        """A new reader, which must be given back to `Pool.leave`.
+        """A new reader, which must be given back to `WorkerPool.leave`.
 
         The first reader gets every event. Later ones, of a shared order, get the finished pictures and what follows.
         seconds: from now until a later reader's own deadline; None for the job's.
@@ -248,7 +228,7 @@ class Job:
     def size(self) -> int:
         """Bytes, roughly, of what it keeps for later readers."""
         pictures = sum(len(event.rgb) + len(event.tokens) for event in self._painted.values() if event)
-        return pictures + len(self.order.image or b"") + 4 * len(self.order.text)
+        return pictures + len(self.request.image or b"") + 4 * len(self.order.text)
 
 
 class Reader:

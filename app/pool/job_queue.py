@@ -2,7 +2,7 @@
 
 Jobs are given out in the order of their acceptance, several to a worker. When a worker dies, its jobs come back:
 
-- After a crash or a hang, the jobs that were being painted are suspects. The same lane paints each of them again,
+- After a crash or a hang, the jobs that were being painted are suspects. The same worker paints each of them again,
   alone, so that a poisonous one harms no neighbour. A job under which two workers crashed or hung is poisonous, and is
   not painted again. The jobs that the worker had not begun go back to the queue's head.
 - After a kill from outside, all jobs go back to the queue's head. Suspects stay suspects.
@@ -16,19 +16,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from app.pool.deaths import Cause
+from app.pool.device_worker import DeviceWorker
 from app.pool.job import Job
-from app.pool.lane import Lane
 
 
 class JobQueue:
-    """The jobs that no worker has, for these lanes."""
+    """The jobs that wait for these workers."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
-        self._lanes = lanes
+    def __init__(self, workers: Sequence[DeviceWorker]) -> None:
+        self._workers = workers
         self._waiting: dict[str, Job] = {}  # by id, in the order in which they are given out
 
     def __len__(self) -> int:
-        return len(self._waiting) + sum(len(lane.alone) for lane in self._lanes)
+        return len(self._waiting) + sum(len(worker.alone) for worker in self._workers)
 
     def add(self, job: Job) -> None:
         """Put a new job at the tail."""
@@ -37,32 +37,32 @@ class JobQueue:
     def discard(self, job: Job) -> None:
         """Take a job out, if it is there."""
         self._waiting.pop(job.id, None)
-        for lane in self._lanes:
-            if job in lane.alone:
-                lane.alone.remove(job)
+        for worker in self._workers:
+            if job in worker.alone:
+                worker.alone.remove(job)
 
-    def give_out(self) -> Iterator[tuple[Lane, Job]]:
-        """Take out every job that a worker has room for, and yield it with that worker's lane.
+    def give_out(self) -> Iterator[tuple[DeviceWorker, Job]]:
+        """Take out every job that a worker has room for, and yield it with that worker.
 
-        The caller must make the lane hold the job, or end the job, before it asks for the next pair.
+        The caller must make the worker hold the job, or end the job, before it asks for the next pair.
         """
-        for lane in self._lanes:
-            while lane.ready and lane.alone and not lane.held:
-                yield lane, lane.alone.popleft()
-        while self._waiting and (lanes := [lane for lane in self._lanes if lane.has_room]):
-            lane = min(lanes, key=lambda lane: lane.rows)
+        for worker in self._workers:
+            while worker.ready and worker.alone and not worker.held:
+                yield worker, worker.alone.popleft()
+        while self._waiting and (roomy := [worker for worker in self._workers if worker.has_room]):
+            worker = min(roomy, key=lambda worker: worker.slots_needed)
             job = self._waiting.pop(next(iter(self._waiting)))
-            if job.alone and lane.held:
-                lane.alone.append(job)  # the lane gets nothing else until it is empty
+            if job.alone and worker.held:
+                worker.alone.append(job)  # the worker gets nothing else until it is empty
             else:
-                yield lane, job
+                yield worker, job
 
-    def take_back(self, lane: Lane, cause: Cause) -> list[Job]:
-        """Take back the jobs of a lane whose worker died. Returns the poisonous ones, which are not in the queue.
+    def take_back(self, worker: DeviceWorker, cause: Cause) -> list[Job]:
+        """Take back the jobs of a worker whose process died. Returns the poisonous ones, which are not in the queue.
 
-        If the worker had begun with none of them, any may be the reason, and all count as being painted.
+        If the process had begun with none of them, any may be the reason, and all count as being painted.
         """
-        held, lane.held = list(lane.held.values()), {}
+        held, worker.held = list(worker.held.values()), {}
         painted = [one.job for one in held if one.started] or [one.job for one in held]
         for job in painted:
             if cause is Cause.KILLED:
@@ -79,9 +79,9 @@ class JobQueue:
             elif cause is Cause.KILLED or job not in painted:
                 head.append(job)
             elif not job.poisonous:
-                lane.alone.append(job)
-        if cause is Cause.KILLED:  # the lane may wait for long, and another may have room
-            head += lane.alone
-            lane.alone.clear()
+                worker.alone.append(job)
+        if cause is Cause.KILLED:  # this worker may wait for long, and another may have room
+            head += worker.alone
+            worker.alone.clear()
         self._waiting = {job.id: job for job in head} | self._waiting | {job.id: job for job in tail}
         return poisonous

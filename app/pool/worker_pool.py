@@ -1,6 +1,6 @@
 """The pool of worker processes on this machine: it accepts orders up to its bounds, and keeps one worker a device.
 
-The event loop owns all state, and no `await` stands between a check and the change that depends on it. An order gets
+The event loop owns all state, and nothing is awaited between a check and the change that depends on it. An order gets
 its place in the queue before any work is done for it, so that no place is given twice.
 
 A worker that dies is replaced, see `deaths`, and its jobs are painted again with the same seeds, see `job_queue`. A job
@@ -17,31 +17,29 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from app.checkpoint import ServedCheckpoint
 from app.pool.deaths import Cause
+from app.pool.device_worker import DeviceWorker, Held
 from app.pool.forecast import Work, rows_until_done
 from app.pool.job import Job, Order, Outcome, Reader, late
 from app.pool.job_queue import JobQueue
 from app.pool.keeper import Keeper
-from app.pool.lane import Held, Lane
-from app.pool.port import PoolStats
+from app.pool.stats import PoolStats
 from app.pool.supervisor import WorkerProcess
 from app.settings import Settings
 from model.errors import (
     DalleError,
-    DeadlineExceeded,
     Draining,
-    InvalidRequest,
     Overloaded,
-    PaintingFailed,
     RequestCancelled,
     WorkerFailed,
 )
 from model.inference import events
 from model.inference.events import Event
-from model.inference.messages import Cancel, Heartbeat, Ready, Submit, WorkerOptions
+from model.inference.messages import Cancel, Heartbeat, Ready, WorkerOptions
 
 SURE = 1.5  # a request is refused if the forecast says so many times the seconds left to it; forecasts err
 LONG_TEXT = 500  # characters; a longer text is tokenized in a thread, a shorter one takes a few milliseconds at most
@@ -49,7 +47,15 @@ log = logging.getLogger("dalle.pool")
 
 
 class WorkerPool:
-    """The pool of worker processes on this machine, one for each device of the settings."""
+    """The pool of worker processes on this machine, one for each device of the settings.
+
+        reader = (await pool.submit(order)).join()  # Overloaded, Draining, PromptTooLong, ...: nothing was taken
+        async for event in reader: ...
+        pool.leave(reader)                          # always, at the end
+
+    checkpoint: what is served. fatal: why the server has to end, None unless it has to.
+    process: the class of worker processes.
+    """
 
     def __init__(
         self, settings: Settings, checkpoint: ServedCheckpoint, process: type[WorkerProcess] = WorkerProcess
@@ -57,8 +63,8 @@ class WorkerPool:
         self.checkpoint = checkpoint
         self.fatal: str | None = None
         self._settings = settings
-        self._lanes = [
-            Lane(
+        self._workers = [
+            DeviceWorker(
                 WorkerOptions(
                     checkpoint=str(settings.weights),
                     device=device,
@@ -73,7 +79,7 @@ class WorkerPool:
         ]
         self._ids = itertools.count(1)
         self._jobs: dict[str, Job] = {}  # in flight
-        self._queue = JobQueue(self._lanes)  # of these, the ones that no worker has
+        self._queue = JobQueue(self._workers)  # of these, the ones that no worker has
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reserved: list[Order] = []  # places given to orders whose text is still being read
         self._accepted = 0
@@ -83,22 +89,29 @@ class WorkerPool:
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._keeper = Keeper(self._lanes, settings, process, self._on_message, self._on_death, self._give_up)
+        self._keeper = Keeper(self._workers, settings, process, self._on_message, self._on_death, self._give_up)
 
-    # --- the port
+    # --- what the routes use
 
     async def start(self) -> None:
+        """Begin to load. Returns at once; orders may be submitted before a worker is ready."""
         self._keeper.start()
 
     async def submit(self, order: Order) -> Job:
-        order.params.check(self.checkpoint.config.vae.codes)
+        """Take an order, or raise Overloaded, Draining, DeadlineExceeded, PromptTooLong or InvalidRequest.
+
+        Its place is reserved before it is worked on; waits for nothing but the tokens of a long text.
+        """
+        order.request.params.check(self.checkpoint.config.vae.codes)
         with self.hold(order):
             if len(order.text) <= LONG_TEXT:
                 text_ids, tokens = self.checkpoint.tokenize(order.text, order.truncate)
             else:
                 text_ids, tokens = await asyncio.to_thread(self.checkpoint.tokenize, order.text, order.truncate)
                 self._check_open()
-        job = Job(f"job-{next(self._ids)}/{order.request_id}", order, text_ids, tokens)
+        job_id = f"job-{next(self._ids)}/{order.request_id}"
+        request = replace(order.request, id=job_id, text_ids=tuple(text_ids), deadline=order.deadline)
+        job = Job(replace(order, request=request), tokens)
         self._accepted += 1
         self._jobs[job.id] = job
         self._queue.add(job)
@@ -111,6 +124,10 @@ class WorkerPool:
 
     @contextlib.contextmanager
     def hold(self, order: Order) -> Iterator[None]:
+        """Keep a place for an order while work is done for it, or raise what `submit` would for want of room.
+
+        The place is free at the end: submit the order at once, without waiting for anything in between.
+        """
         self._check_room(order)
         self._reserved.append(order)
         try:
@@ -123,11 +140,11 @@ class WorkerPool:
         if order.deadline is not None and time.monotonic() >= order.deadline:
             raise late(order.seconds)
         ahead = self._in_flight()
-        if ahead + order.num_images > self._settings.queue:
+        if ahead + order.request.num_images > self._settings.queue:
             message = f"the queue is full: {ahead} pictures are waiting or painted, of {self._settings.queue} at most"
             raise Overloaded(message, self._seconds(ahead))
         share = self._settings.client_queue
-        if share and order.client and (own := self._in_flight(order.client)) + order.num_images > share:
+        if share and order.client and (own := self._in_flight(order.client)) + order.request.num_images > share:
             message = f"your share of the queue is full: {own} pictures are waiting or painted, of {share} at most"
             raise Overloaded(message, self._seconds(own), per_client=True)
         others: list[Work] = [*self._jobs.values(), *self._reserved]
@@ -139,33 +156,38 @@ class WorkerPool:
                 raise Overloaded(message, needed - given)
 
     def cancel(self, job: Job) -> None:
+        """End the job; its slots are free one step later. Nothing happens if it has ended."""
         self._end(job, Outcome.CANCELLED, RequestCancelled("the request was cancelled"))
 
     def leave(self, reader: Reader) -> None:
+        """The reader's client wants no more: cancel the job unless others read it, too."""
         if reader.job.leave(reader):
             self.cancel(reader.job)
 
     def ahead(self, job: Job) -> int:
+        """Pictures that are painted before the first of this job; 0 once it has started."""
         if job.started is not None or job.outcome is not None:
             return 0
         earlier = itertools.takewhile(lambda other: other is not job, self._jobs.values())
         return sum(other.unpainted for other in earlier)
 
     def seconds_left(self, job: Job) -> float | None:
+        """Until its last picture is drawn, by the pace measured; None while no worker is ready."""
         return self._forecast(self._jobs.values(), job)
 
     def _forecast(self, works: Iterable[Work], work: Work) -> float | None:
         """Seconds until `work`, the last of `works` that counts, is done; None while no worker is ready."""
-        lanes = [(lane, lane.ready) for lane in self._lanes if lane.ready]
-        if not lanes:
+        workers = [(worker, worker.ready) for worker in self._workers if worker.ready]
+        if not workers:
             return None
-        slots = sum(ready.slots for _, ready in lanes)
-        pace = sum(lane.seconds_per_row for lane, _ in lanes) / len(lanes)
-        return rows_until_done(works, work, lanes[0][1].grid, slots) * pace
+        slots = sum(ready.slots for _, ready in workers)
+        pace = sum(worker.seconds_per_row for worker, _ in workers) / len(workers)
+        return rows_until_done(works, work, workers[0][1].grid, slots) * pace
 
     def stats(self) -> PoolStats:
-        ready = [lane for lane in self._lanes if lane.ready]
-        known = [lane.stats for lane in ready if lane.stats]
+        """Reads memory and waits for nothing."""
+        ready = [worker for worker in self._workers if worker.ready]
+        known = [worker.stats for worker in ready if worker.stats]
         return PoolStats(
             accepted=self._accepted,
             completed=self._outcomes[Outcome.COMPLETED],
@@ -178,22 +200,23 @@ class WorkerPool:
             queue_limit=self._settings.queue,
             pictures=self._pictures,
             tokens=self._tokens + sum(stats.tokens for stats in known),
-            tokens_per_second=sum(stats.tokens_per_second for stats in known if stats.running),
-            workers=len(self._lanes),
+            tokens_per_second=sum(stats.tokens_per_second for stats in known if stats.slots_busy),
+            workers=len(self._workers),
             workers_ready=len(ready),
             worker_deaths=self._keeper.deaths.counts.copy(),
-            slots=sum(lane.ready.slots for lane in ready if lane.ready),
+            slots=sum(worker.ready.slots for worker in ready if worker.ready),
             slots_busy=sum(stats.slots_busy for stats in known),
-            heartbeat_age=max((lane.worker.age for lane in ready if lane.worker), default=None),
+            heartbeat_age=max((worker.process.age for worker in ready if worker.process), default=None),
             draining=self._draining,
         )
 
     def not_ready(self) -> str | None:
+        """Why orders would not be painted now, None if they would. Reads memory."""
         if self.fatal:
             return self.fatal
         if self._draining:
             return "the server is shutting down"
-        ages = [lane.worker.age for lane in self._lanes if lane.ready and lane.worker]
+        ages = [worker.process.age for worker in self._workers if worker.ready and worker.process]
         if not ages:
             if (seconds := self._keeper.seconds_to_start()) is not None:
                 return f"the worker was killed from outside; another one is started in {seconds:.1f} s"
@@ -203,6 +226,7 @@ class WorkerPool:
         return None
 
     async def drain(self, seconds: float) -> None:
+        """Take no more orders, wait for those accepted, and fail the rest after `seconds`."""
         self._draining = True
         self._keeper.hurry()
         log.info("draining: %d requests in flight, %g s for them", len(self._jobs), seconds)
@@ -212,6 +236,7 @@ class WorkerPool:
             self._fail_all(Draining("the server is shutting down and could not finish this request in time"))
 
     async def stop(self) -> None:
+        """End the workers; what is still in flight is failed."""
         self._draining = True
         self._fail_all(Draining("the server is shutting down"))
         await self._keeper.stop()
@@ -225,7 +250,7 @@ class WorkerPool:
     def _in_flight(self, client: str | None = None) -> int:
         """Pictures that have a place in the queue: of all clients, or of one."""
         accepted = sum(job.unpainted for job in self._jobs.values() if client in (None, job.order.client))
-        return accepted + sum(order.num_images for order in self._reserved if client in (None, order.client))
+        return accepted + sum(order.request.num_images for order in self._reserved if client in (None, order.client))
 
     def _check_open(self) -> None:
         if self._draining or self.fatal:
@@ -234,34 +259,32 @@ class WorkerPool:
     def _seconds(self, pictures: int) -> float:
         """Seconds until so many pictures are painted at the measured pace; 1 s a picture while none is known."""
         pace = 0.0  # pictures a second
-        for lane in self._lanes:
-            if ready := lane.ready:
-                step = lane.stats.seconds_per_step if lane.stats else ready.seconds_per_step
-                pace += ready.slots / self._mean_rows() / max(step * ready.steps, 1e-3)
+        for worker in self._workers:
+            if ready := worker.ready:
+                step = worker.stats.seconds_per_step if worker.stats else ready.seconds_per_step
+                pace += ready.slots / self._mean_slots() / max(step * ready.steps, 1e-3)
         return pictures / pace if pace else float(pictures)
 
-    def _mean_rows(self) -> float:
-        """Rows that a picture in flight takes, on average."""
-        rows = sum(job.rows for job in self._jobs.values())
+    def _mean_slots(self) -> float:
+        """Slots that a picture in flight takes, on average."""
+        slots = sum(job.slots for job in self._jobs.values())
         pictures = sum(job.unpainted for job in self._jobs.values())
-        return rows / pictures if pictures else 1.0
+        return slots / pictures if pictures else 1.0
 
     def _dispatch(self) -> None:
         """Give jobs to the workers that have room for them."""
-        for lane, job in self._queue.give_out():
-            self._give(lane, job)
+        for worker, job in self._queue.give_out():
+            self._give(worker, job)
 
-    def _give(self, lane: Lane, job: Job) -> None:
-        if job.outcome is not None or lane.worker is None:
+    def _give(self, worker: DeviceWorker, job: Job) -> None:
+        if job.outcome is not None or worker.process is None:
             return
-        if (
-            job.deadline is not None and time.monotonic() >= job.deadline
-        ):  # its timer is late, as the event loop was busy
+        if job.deadline is not None and time.monotonic() >= job.deadline:  # the event loop was busy: its timer is late
             self._expire(job)
             return
-        request = job.request()
-        lane.held[job.id] = Held(job, request.first_index, request.slots_per_image, request.num_images)
-        lane.worker.send(Submit(request, job.deadline))
+        request = job.remaining()
+        worker.held[job.id] = Held(job, request, request.num_images)
+        worker.process.send(request)
 
     # --- the end of a job
 
@@ -272,9 +295,9 @@ class WorkerPool:
         self._queue.discard(job)
         if timer := self._timers.pop(job.id, None):
             timer.cancel()
-        for lane in self._lanes:
-            if job.id in lane.held and lane.worker and outcome is not Outcome.COMPLETED:
-                lane.worker.send(Cancel(job.id))
+        for worker in self._workers:
+            if job.id in worker.held and worker.process and outcome is not Outcome.COMPLETED:
+                worker.process.send(Cancel(job.id))
         self._outcomes[outcome] += 1
         job.end(outcome, error)
         if not self._jobs:
@@ -289,20 +312,20 @@ class WorkerPool:
 
     # --- workers
 
-    def _on_death(self, lane: Lane, cause: Cause) -> None:
+    def _on_death(self, worker: DeviceWorker, cause: Cause) -> None:
         """Take back the jobs of a worker that died."""
-        self._tokens += lane.stats.tokens if lane.stats else 0
-        lane.stats = None
-        for job in self._queue.take_back(lane, cause):
+        self._tokens += worker.stats.tokens if worker.stats else 0
+        worker.stats = None
+        for job in self._queue.take_back(worker, cause):
             message = "two workers crashed or hung while they painted this request; it is not tried again"
             self._end(job, Outcome.FAILED, WorkerFailed(message, poison=True))
-        self._dispatch()  # another lane may have room
+        self._dispatch()  # another worker may have room
 
     def _give_up(self, cause: str) -> None:
         self.fatal = cause
         self._fail_all(WorkerFailed("the server can paint no more and is ending"))
 
-    def _on_message(self, lane: Lane, message: Any) -> None:
+    def _on_message(self, worker: DeviceWorker, message: Any) -> None:
         match message:
             case Ready():
                 log.info(
@@ -312,46 +335,38 @@ class WorkerPool:
                 )
                 self._dispatch()
             case Heartbeat():
-                lane.stats = message.stats
-                for held in lane.held.values():  # a cancel that got lost on the way is said again
-                    if held.job.outcome is not None and lane.worker:
-                        lane.worker.send(Cancel(held.job.id))
+                worker.stats = message.stats
+                for held in worker.held.values():  # a cancel that got lost on the way is said again
+                    if held.job.outcome is not None and worker.process:
+                        worker.process.send(Cancel(held.job.id))
             case Event():
-                self._on_event(lane, message)
+                self._on_event(worker, message)
 
-    def _on_event(self, lane: Lane, event: Event) -> None:
-        held = lane.held.get(event.request_id)
+    def _on_event(self, worker: DeviceWorker, event: Event) -> None:
+        held = worker.held.get(event.request_id)
         if held is None:
             return
         job = held.job
         match event:
             case events.Finished():
-                del lane.held[job.id]
+                del worker.held[job.id]
                 self._end(job, Outcome.COMPLETED)
             case events.Cancelled():
-                del lane.held[job.id]
+                del worker.held[job.id]
                 self._end(job, Outcome.CANCELLED, RequestCancelled("the request was cancelled"))
             case events.Failed():
-                del lane.held[job.id]
+                del worker.held[job.id]
                 outcome = Outcome.EXPIRED if event.code == events.DEADLINE_EXCEEDED else Outcome.FAILED
-                self._end(job, outcome, _error(event))
+                self._end(job, outcome, event.error())
             case events.Started():
                 held.started = True
-                job.post(event, held.first_index)
+                job.post(event, held.request.first_index)
                 return
             case events.Painted():
-                held.pictures -= 1
+                held.unpainted -= 1
                 self._pictures += 1
-                job.post(event, held.first_index)
+                job.post(event, held.request.first_index)
             case _:
-                job.post(event, held.first_index)
+                job.post(event, held.request.first_index)
                 return
         self._dispatch()
-
-
-def _error(event: events.Failed) -> DalleError:
-    if event.code == events.DEADLINE_EXCEEDED:
-        return DeadlineExceeded(event.message)
-    if event.code == events.INVALID_REQUEST:
-        return InvalidRequest(event.field or "body", event.message)
-    return PaintingFailed(event.code, event.message)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from model.errors import DalleError, DeadlineExceeded, InvalidRequest, PaintingFailed
+
 # Failed.code is one of these.
 INVALID_REQUEST = "invalid_request"
 DEADLINE_EXCEEDED = "deadline_exceeded"
 NUMERICAL_ERROR = "numerical_error"
 INTERNAL_ERROR = "internal_error"
-DRAINING = "draining"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,14 @@ class Failed(Event):
     message: str
     field: str | None = None
 
+    def error(self) -> DalleError:
+        """The same as an exception: DeadlineExceeded, InvalidRequest or PaintingFailed."""
+        if self.code == DEADLINE_EXCEEDED:
+            return DeadlineExceeded(self.message)
+        if self.code == INVALID_REQUEST:
+            return InvalidRequest(self.field or "request", self.message)
+        return PaintingFailed(self.code, self.message)
+
 
 @dataclass(frozen=True)
 class Cancelled(Event):
@@ -93,24 +102,9 @@ class Cancelled(Event):
 
 @dataclass(frozen=True)
 class EngineStats:
-    """The engine at one moment, and since its start.
+    """The engine at one moment, and since its start."""
 
-    The ledger: accepted = completed + failed + cancelled + expired + in_flight, at every moment.
-    """
-
-    slots: int  # rows of the cache
-    slots_busy: int  # rows taken by running images (a guided image takes two)
-    waiting: int  # images that have no slot yet
-    running: int  # images being painted
-    steps: int  # steps of the decoder since the start
+    slots_busy: int  # rows of the cache taken by running images (a guided image takes two)
     tokens: int  # image tokens drawn since the start
     tokens_per_second: float  # while stepping, a moving mean; 0.0 before the first step
     seconds_per_step: float  # a moving mean; the warm-up's measure before the first step
-    steps_left: int  # row-steps of all waiting and running images: * seconds_per_step / slots is the backlog in seconds
-    images: int  # pictures painted since the start
-    accepted: int  # requests
-    completed: int
-    failed: int
-    cancelled: int
-    expired: int
-    in_flight: int

@@ -18,14 +18,19 @@ from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
 from model.errors import DalleError
 from model.inference.events import Event, Finished, Painted
-from model.inference.messages import Ready, Submit
+from model.inference.messages import Ready
 from model.inference.requests import GenerationRequest, SamplingParams
 
 READY = Ready(
-    model="quick", device="cpu", dtype="float32", strict=True, slots=4, threads=1, widths=(4,), parameters=1,
-    cache_bytes=1, load_seconds=0.0, warm_up_seconds=0.0, seconds_per_step=0.5, steps=10, text_tokens=256,
-    image_vocab=16, grid=16, image_size=128,
+    model="quick", device="cpu", dtype="float32", slots=4, threads=1, parameters=1, load_seconds=0.0,
+    warm_up_seconds=0.0, seconds_per_step=0.5, steps=10, grid=16,
 )  # fmt: skip
+PLAIN = SamplingParams(seed=1)
+
+
+def order_of(text: str = "a red apple", images: int = 1, params: SamplingParams = PLAIN, **more: Any) -> Order:
+    """An order as the routes make it, without an id and token ids. more: other fields of Order."""
+    return Order(text, GenerationRequest("", (), images, params), **more)
 
 
 class Puppet(WorkerProcess):
@@ -60,7 +65,7 @@ class Puppet(WorkerProcess):
 
     @property
     def requests(self) -> list[GenerationRequest]:
-        return [message.request for message in self.sent if isinstance(message, Submit)]
+        return [message for message in self.sent if isinstance(message, GenerationRequest)]
 
     def paint(self, request: GenerationRequest, *indices: int) -> None:
         """Say that pictures are done; without indices all, and that the request is."""
@@ -94,7 +99,7 @@ class Stage:
         self, images: int = 1, seconds: float | None = None, client: str = "", guidance: float = 1.0
     ) -> Job:
         params = SamplingParams(seed=1, guidance=guidance)
-        return await self.pool.submit(Order("a red apple", images, params, seconds=seconds, client=client))
+        return await self.pool.submit(order_of(images=images, params=params, seconds=seconds, client=client))
 
     def outcomes(self) -> tuple[int, ...]:
         """Completed, failed, cancelled, expired; the ledger is checked."""

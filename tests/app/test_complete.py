@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 import json
 import shutil
@@ -19,7 +18,7 @@ import model
 from app.pool.job import Job, Order
 from model.checkpoints import sums
 from model.inference.events import Revised
-from model.inference.requests import Completion, SamplingParams
+from model.inference.requests import Completion, GenerationRequest, SamplingParams
 from tests.app.live import Live, ledger
 
 GENERATIONS = "/v1/images/generations"
@@ -128,9 +127,10 @@ def test_the_best_of_a_completed_text_fit_that_text(live: Live, painter: model.P
 
 
 def test_a_job_keeps_what_the_worker_told() -> None:
-    order = Order(TEXT, 1, SamplingParams(seed=1), complete=Completion())
-    job = Job("a", order, [0, 5, 1], 1)
+    params = SamplingParams(seed=1)
+    request = GenerationRequest("a", (0, 5, 1), 1, params, complete=Completion())
+    job = Job(Order(TEXT, request), 1)
     assert (job.prompt, job.revised) == (TEXT, None)
     job.post(Revised("a", "a red apple pie", 4), 0)
     assert job.prompt == "a red apple pie"
-    assert job.request() == dataclasses.replace(order.request("a", (0, 5, 1), 0, 1), complete=Completion())
+    assert job.remaining() == request

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from app.pool.forecast import rows_until_done
-from app.pool.job import Job, Order
+from app.pool.job import Job
 from model.inference.requests import SamplingParams
+from tests.app.puppets import order_of
 
 GRID = 32
 
 
 def job(*rows_done: int, guidance: float = 1.0) -> Job:
-    order = Order("a cat", len(rows_done), SamplingParams(seed=0, guidance=guidance))
-    made = Job("x", order, [0, 5, 1], 1)
+    made = Job(order_of("a cat", len(rows_done), SamplingParams(seed=0, guidance=guidance)), 1)
     made.rows_done = list(rows_done)
     return made
 

@@ -18,11 +18,11 @@ from PIL import Image
 
 from app.http.errors import IdempotencyConflict
 from app.http.idempotency import Idempotency, fingerprint
-from app.pool.job import Job, Order, Outcome
+from app.pool.job import Job, Outcome
 from model.errors import DalleError, Overloaded, RequestCancelled
 from model.inference.events import Painted
-from model.inference.requests import SamplingParams
 from tests.app.live import Live, ledger
+from tests.app.puppets import order_of
 from tests.app.quick import SIZE
 
 NAME = "Idempotency-Key"
@@ -256,7 +256,7 @@ class Desk:
 
     async def submit(self) -> Job:
         self.made += 1
-        job = Job(f"job-{self.made}", Order("", 1, SamplingParams(1), shared=True), [0, 1], 0)
+        job = Job(order_of("", shared=True), 0)
         job.post(Painted(job.id, 0, bytes(PICTURE), b"", 0.1), 0)
         job.end(Outcome.COMPLETED)
         return job
@@ -342,7 +342,7 @@ def test_one_who_finds_the_job_cancelled_by_those_who_left_has_it_made_again() -
             if desk.made:
                 return await desk.submit()
             desk.made = 1
-            job = Job("job", Order("", 1, SamplingParams(1), shared=True), [0, 1], 0)
+            job = Job(order_of("", shared=True), 0)
             job.end(Outcome.CANCELLED, RequestCancelled())
             return job
 
@@ -359,7 +359,7 @@ def test_a_failed_job_is_told_to_all_who_joined_it_and_forgotten() -> None:
         kept = Idempotency(1 << 30)
 
         async def running() -> Job:
-            return Job("job", Order("", 1, SamplingParams(1), shared=True), [0, 1], 0)
+            return Job(order_of("", shared=True), 0)
 
         job = await kept.job(("", "a"), b"", running)
         readers = [job.join(), (await kept.job(("", "a"), b"", running)).join()]

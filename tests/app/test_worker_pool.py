@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.pool.job import Job, Order
+from app.pool.job import Job
 from model.errors import (
     DalleError,
     DeadlineExceeded,
@@ -22,7 +22,7 @@ from model.errors import (
 from model.inference.events import Cancelled, Failed, Painted, Partial, Progress, Started
 from model.inference.messages import Cancel
 from model.inference.requests import SamplingParams
-from tests.app.puppets import READY, Puppet, Stage, fails, read
+from tests.app.puppets import READY, Puppet, Stage, fails, order_of, read
 
 
 def test_events_reach_the_job_and_the_ledger_holds(play: Callable[..., None]) -> None:
@@ -91,9 +91,9 @@ def test_a_client_has_its_share(play: Callable[..., None]) -> None:
 def test_what_cannot_be_painted_is_refused_before_it_is_taken(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         with pytest.raises(PromptTooLong):
-            await stage.pool.submit(Order("🦆" * 100, 1, SamplingParams(1)))
+            await stage.pool.submit(order_of("🦆" * 100))
         with pytest.raises(InvalidRequest, match="top_k must be .*, got 17"):
-            await stage.pool.submit(Order("a", 1, SamplingParams(1, top_k=17)))
+            await stage.pool.submit(order_of("a", params=SamplingParams(1, top_k=17)))
         with pytest.raises(DeadlineExceeded):
             await stage.order(seconds=0.0)
         assert stage.pool.stats().accepted == 0
@@ -104,7 +104,7 @@ def test_what_cannot_be_painted_is_refused_before_it_is_taken(play: Callable[...
 def test_a_long_text_is_read_elsewhere_and_holds_its_place_meanwhile(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         def long(truncate: bool) -> asyncio.Task[Job]:
-            order = Order("🦆 " * 10_000, 10, SamplingParams(1), truncate=truncate)
+            order = order_of("🦆 " * 10_000, 10, truncate=truncate)
             return asyncio.create_task(stage.pool.submit(order))
 
         submitting = long(truncate=False)
@@ -114,7 +114,7 @@ def test_a_long_text_is_read_elsewhere_and_holds_its_place_meanwhile(play: Calla
         with pytest.raises(PromptTooLong, match="at most 256 text tokens"):
             await submitting
         job = await long(truncate=True)
-        assert len(job.text_ids) == 258
+        assert len(job.request.text_ids) == 258
         assert job.tokens > 10_000
         stage.pool.cancel(job)
 
@@ -130,7 +130,7 @@ def test_a_long_text_is_read_elsewhere_and_holds_its_place_meanwhile(play: Calla
 
 def test_an_order_holds_its_place_while_its_picture_is_read(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
-        order = Order("a red apple", 10, SamplingParams(1))
+        order = order_of(images=10)
         with stage.pool.hold(order):
             for _ in range(2):
                 with pytest.raises(Overloaded, match="10 pictures are waiting or painted, of 12 at most"):

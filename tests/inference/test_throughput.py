@@ -25,4 +25,4 @@ def test_a_stall_counts_for_little_and_a_slow_machine_until_it_recovers() -> Non
     assert steps(pace, *[0.01] * 40, 3.0, *[0.01] * 20) < 0.012
     assert steps(pace, *[0.1] * 64) == pytest.approx(0.1)
     assert steps(pace, *[0.01] * 64) == pytest.approx(0.01)
-    assert (pace.steps, pace.tokens) == (189, 8 * 189)
+    assert pace.tokens == 8 * 189

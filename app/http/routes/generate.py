@@ -21,8 +21,9 @@ from app.http.orders import (
     text_headers,
     top_rows,
 )
-from app.http.painting import Painting, Service, Wanted, paint
+from app.http.painting import Painting, Wanted, paint
 from app.http.schemas import ErrorBody, GenerateRequest, Pictures, form_schema
+from app.http.service import Service, Shared
 from app.pool.job import Order, Reader
 from model.errors import InvalidRequest
 
@@ -79,46 +80,44 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/generate", summary="Paint pictures", responses=RESPONSES, openapi_extra=DOCUMENTED)
-async def generate(request: Request) -> Response:
+async def generate(request: Request, service: Shared) -> Response:
     """Paint `num_images` pictures of what `text` says. The same request with the same seed gives the same bytes."""
-    service: Service = request.app.state.service
     sent = await body.read_body(request, GenerateRequest, service.settings, files=("image",))
     asked = sent.fields
 
     async def order() -> Order:
-        made = make_order(request, asked, asked.text, asked.num_images)
+        made = make_order(service, request, asked, asked.text, asked.num_images)
         if sent.files or asked.keep_rows is not None:
-            made = await _paint_on(request, made, asked.keep_rows, sent.files.get("image", []))
+            made = await _paint_on(service, request, made, asked.keep_rows, sent.files.get("image", []))
         return made
 
     best = asked.num_images if asked.best_of else None
     wanted = Wanted(best=best, embed_prompt=bool(asked.embed_prompt))
-    reader = await submit(request, sent, order)
+    reader = await submit(service, request, sent, order)
     painting = await paint(service, reader, request.receive, wanted, request.state.claim)
     log_painting(request, painting)
     texts = [b'["', *[b'","'] * (len(painting.pictures) - 1), b'"]']
     return PicturesAnswer(texts, painting.pictures, _headers(reader, painting))
 
 
-async def _paint_on(request: Request, order: Order, rows: int | None, files: list[bytes]) -> Order:
-    service: Service = request.app.state.service
+async def _paint_on(service: Service, request: Request, order: Order, rows: int | None, files: list[bytes]) -> Order:
     if rows is None:
         raise InvalidRequest("keep_rows", "keep_rows: missing: how many rows of the image to keep")
     keep = top_rows(rows, service.pool.checkpoint.config.vae.grid)
     if len(files) != 1:
         raise InvalidRequest("image", f"image: {len(files) or 'no'} files, and with keep_rows it must be one")
     with service.pool.hold(order):
-        return painting_on(order, await decode(request, order, "image", files[0]), keep)
+        return painting_on(order, await decode(service, request, order, "image", files[0]), keep)
 
 
 def _headers(reader: Reader, painting: Painting) -> dict[str, str]:
-    order = reader.job.order
+    asked = reader.job.request
     timing = {"queue": painting.queued, "paint": painting.painted, "encode": painting.encoded}
     headers = {
-        "X-Seeds": ",".join(f"{order.params.seed}:{picture.index}" for picture in painting.pictures),
+        "X-Seeds": ",".join(f"{asked.params.seed}:{picture.index}" for picture in painting.pictures),
         "Server-Timing": ", ".join(f"{name};dur={milliseconds(seconds)}" for name, seconds in timing.items()),
     }
-    if order.score:
+    if asked.score:
         headers["X-Scores"] = ",".join(f"{picture.score:.6f}" for picture in painting.pictures)
     return (
         headers

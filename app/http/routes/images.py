@@ -24,13 +24,15 @@ from app.http.openai_schemas import (
     Usage,
 )
 from app.http.orders import decode, log_painting, make_order, painting_on, submit, text_headers, top_rows
-from app.http.painting import Service, Wanted, paint
+from app.http.painting import Wanted, paint
 from app.http.schemas import form_schema
+from app.http.service import Service, Shared
 from app.http.streaming import PictureStream
 from app.pictures.encode import Finish
 from app.pool.job import Order
 from app.wording import shorten
 from model.errors import InvalidRequest, PromptTooLong
+from model.inference.requests import GenerationRequest
 
 router = APIRouter(prefix="/v1")
 Asked = TypeVar("Asked", bound=ImagesRequest)
@@ -77,50 +79,48 @@ def _documented(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
     "/images/generations", summary="Paint pictures (OpenAI)", responses=RESPONSES,
     openapi_extra=_documented(body.JSON, ImagesRequest.model_json_schema()),
 )  # fmt: skip
-async def generations(request: Request) -> Response:
+async def generations(request: Request, service: Shared) -> Response:
     """The OpenAI Images API. What cannot be honoured is refused by name; `seed` and the other fields of /generate that
     steer the painting are taken too."""
-    service: Service = request.app.state.service
     sent = await body.read_body(request, ImagesRequest, service.settings, kinds=(body.JSON,))
 
     async def order() -> Order:
-        return _order(request, sent.fields)
+        return _order(service, request, sent.fields)
 
-    return await _paint(request, sent, "image_generation", order)
+    return await _paint(service, request, sent, "image_generation", order)
 
 
 @router.post(
     "/images/edits", summary="Paint parts of a picture anew (OpenAI)", responses=RESPONSES,
     openapi_extra=_documented(body.MULTIPART, EDITS_FORM),
 )  # fmt: skip
-async def edits(request: Request) -> Response:
+async def edits(request: Request, service: Shared) -> Response:
     """Cells of the picture in which the mask, or without one the picture itself, has a wholly transparent pixel are
     painted anew; the others are kept. `keep_rows` instead of a mask keeps so many rows at the top."""
-    service: Service = request.app.state.service
     files = ("image", "image[]", "mask")
     sent = await body.read_body(request, EditsRequest, service.settings, kinds=(body.MULTIPART,), files=files)
     images = sent.files.get("image", []) + sent.files.get("image[]", [])
 
     async def order() -> Order:
-        made = _order(request, sent.fields)
-        return await _paint_on(request, made, sent.fields.keep_rows, images, sent.files.get("mask", []))
+        made = _order(service, request, sent.fields)
+        return await _paint_on(service, request, made, sent.fields.keep_rows, images, sent.files.get("mask", []))
 
-    return await _paint(request, sent, "image_edit", order)
+    return await _paint(service, request, sent, "image_edit", order)
 
 
 @router.get("/models", summary="The models that are served (OpenAI)", response_model=ModelList)
-async def models(request: Request) -> ModelList:
+async def models(service: Shared) -> ModelList:
     """One: the checkpoint that this server has loaded."""
-    return ModelList(data=[_served(request.app.state.service)])
+    return ModelList(data=[_served(service)])
 
 
 @router.get(
     "/models/{model:path}", summary="One model (OpenAI)", response_model=Model,
     responses={404: {"description": ERRORS[404], "model": OpenAIError}},
 )  # fmt: skip
-async def model(request: Request, model: str) -> Model:
+async def model(service: Shared, model: str) -> Model:
     """The model of this id."""
-    served = _served(request.app.state.service)
+    served = _served(service)
     _check_model(model, served.id)
     return served
 
@@ -181,16 +181,21 @@ def partial_rows(asked: ImagesRequest, grid: int) -> tuple[int, ...]:
     return tuple(sorted({grid * share // shares for share in range(1, shares)} - {0}))
 
 
-def _order(request: Request, asked: ImagesRequest) -> Order:
-    service: Service = request.app.state.service
+def _order(service: Service, request: Request, asked: ImagesRequest) -> Order:
     check(asked, service)
     rows = partial_rows(asked, service.pool.checkpoint.config.vae.grid)
-    return make_order(request, asked, asked.prompt, asked.n or 1, rows)
+    return make_order(service, request, asked, asked.prompt, asked.n or 1, rows)
 
 
-async def _paint_on(request: Request, order: Order, rows: int | None, images: list[bytes], masks: list[bytes]) -> Order:
+async def _paint_on(
+    service: Service,
+    request: Request,
+    order: Order,
+    rows: int | None,
+    images: list[bytes],
+    masks: list[bytes],
+) -> Order:
     """The order with the picture that was sent, and what of it is kept. Raises what `decode` raises."""
-    service: Service = request.app.state.service
     for name, files, least in (("image", images, 1), ("mask", masks, 0)):
         if not least <= len(files) <= 1:
             raise InvalidRequest(name, f"{name}: {len(files) or 'no'} files, and it must be one")
@@ -198,10 +203,10 @@ async def _paint_on(request: Request, order: Order, rows: int | None, images: li
     if keep and masks:
         raise InvalidRequest("keep_rows", f"keep_rows: {rows}, and there is a mask; only one can be honoured")
     with service.pool.hold(order):
-        image = await decode(request, order, "image", images[0])
+        image = await decode(service, request, order, "image", images[0])
         if keep:
             return painting_on(order, image, keep)
-        name, mask = ("mask", await decode(request, order, "mask", masks[0])) if masks else ("image", image)
+        name, mask = ("mask", await decode(service, request, order, "mask", masks[0])) if masks else ("image", image)
     if (mask.width, mask.height) != (image.width, image.height):
         found = f"{mask.width} x {mask.height} pixels, and the image has {image.width} x {image.height}"
         raise InvalidRequest("mask", f"mask: {found}")
@@ -212,9 +217,12 @@ async def _paint_on(request: Request, order: Order, rows: int | None, images: li
 
 
 async def _paint(
-    request: Request, sent: body.Body[Asked], kind: str, order: Callable[[], Coroutine[Any, Any, Order]]
+    service: Service,
+    request: Request,
+    sent: body.Body[Asked],
+    kind: str,
+    order: Callable[[], Coroutine[Any, Any, Order]],
 ) -> Response:
-    service: Service = request.app.state.service
     asked = sent.fields
     config = service.pool.checkpoint.config
     side, count = _side(asked.size, config.vae.image_size), asked.n or 1
@@ -225,14 +233,14 @@ async def _paint(
         embed_prompt=bool(asked.embed_prompt),
     )
     try:
-        reader = await submit(request, sent, order)
+        reader = await submit(service, request, sent, order)
     except PromptTooLong as error:
         raise PromptTooLong(error.tokens, error.limit, "prompt") from None
     if asked.stream:
         request.state.log["tokens"] = reader.job.tokens
         return PictureStream(service, reader, wanted, kind, request.state.log, request.state.claim)
     painting = await paint(service, reader, request.receive, wanted, request.state.claim)
-    made = reader.job.order
+    made = reader.job.request
     log_painting(request, painting)
     answer = ImagesResponse(
         created=int(time.time()),
@@ -252,7 +260,7 @@ async def _paint(
     return PicturesAnswer(texts, painting.pictures, headers)
 
 
-def usage(order: Order, text: int, grid: int, written: int) -> Usage:
-    """Tokens of the whole order: read and written once; and drawn, also for pictures that were not the best."""
-    kept = sum(order.keep or b"")
-    return Usage.of(text, kept, order.num_images * (grid**2 - kept), written)
+def usage(made: GenerationRequest, text: int, grid: int, written: int) -> Usage:
+    """Tokens of the whole request: read and written once; and drawn, also for pictures that were not the best."""
+    kept = sum(made.keep or b"")
+    return Usage.of(text, kept, made.num_images * (grid**2 - kept), written)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from app.http.errors import Answer, render
 from app.http.metrics import CONTENT_TYPE
-from app.http.painting import Service
 from app.http.schemas import ErrorBody
+from app.http.service import Shared
 
 router = APIRouter()
 
@@ -36,9 +36,8 @@ async def healthz() -> str:
     "/livez", summary="Should the server be left running?", response_class=PlainTextResponse,
     responses={200: _plain("live"), 503: _no("It has given up and is ending.")},
 )  # fmt: skip
-async def livez(request: Request) -> Response:
+async def livez(service: Shared) -> Response:
     """503 only when a restart would help: workers keep crashing. Loading, a full queue and draining are fine."""
-    service: Service = request.app.state.service
     if cause := service.pool.fatal:
         return render(Answer(503, "worker_failed", cause))
     return PlainTextResponse("live")
@@ -48,9 +47,8 @@ async def livez(request: Request) -> Response:
     "/readyz", summary="Should the server be sent requests?", response_class=PlainTextResponse,
     responses={200: _plain("ready"), 503: _no("It is loading, shutting down, or has no worker that makes steps.")},
 )  # fmt: skip
-async def readyz(request: Request) -> Response:
+async def readyz(service: Shared) -> Response:
     """200 while a worker's step loop goes round, its weights compared and its model warm, and no shutdown has begun."""
-    service: Service = request.app.state.service
     if why := service.pool.not_ready():
         return render(Answer(503, "not_ready", why))
     return PlainTextResponse("ready")
@@ -60,7 +58,6 @@ async def readyz(request: Request) -> Response:
     "/metrics", summary="Prometheus metrics", response_class=PlainTextResponse,
     responses={200: _plain("dalle_requests_in_flight 0.0")},
 )  # fmt: skip
-async def metrics(request: Request) -> Response:
+async def metrics(service: Shared) -> Response:
     """Counters, gauges and histograms; all labels come from closed sets."""
-    service: Service = request.app.state.service
     return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE})

@@ -1,0 +1,53 @@
+"""What the routes share, as a dependency of FastAPI.
+
+async def route(service: Shared) -> Response: ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+from weakref import WeakKeyDictionary
+
+from fastapi import Depends, Request
+
+from app.http.album import Album
+from app.http.budget import Budget
+from app.http.idempotency import Idempotency
+from app.http.metrics import Metrics
+from app.pictures.decoders import Decoders
+from app.pictures.encode import Threads
+from app.pool.job import Job
+from app.pool.worker_pool import WorkerPool
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes share.
+
+    threads encode pictures, decoders decode what clients send. repeated: requests that may come again. budget: of bytes
+    of answers. albums: of the jobs whose pictures have been made to files.
+    """
+
+    settings: Settings
+    pool: WorkerPool
+    metrics: Metrics
+    threads: Threads
+    decoders: Decoders
+    repeated: Idempotency
+    budget: Budget
+    albums: WeakKeyDictionary[Job, Album] = field(default_factory=WeakKeyDictionary)
+
+    def album(self, job: Job) -> Album:
+        """The one of this job, of which all requests want the same files."""
+        return self.albums.setdefault(job, Album())
+
+
+async def of_application(request: Request) -> Service:
+    """The service of the application that the request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+Shared = Annotated[Service, Depends(of_application)]

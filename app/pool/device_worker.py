@@ -1,0 +1,78 @@
+"""A device of the pool, its worker process of the moment, and the jobs that this process holds.
+
+It makes no decisions: `job_queue` says which job it gets, `keeper` starts and replaces its process.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from app.pool.deaths import Backoff
+from app.pool.job import Job
+from app.pool.supervisor import WorkerProcess
+from model.inference.events import EngineStats
+from model.inference.messages import Ready, WorkerOptions
+from model.inference.requests import GenerationRequest
+
+LOOKAHEAD = 2  # jobs are given for so many times a worker's slots, so that no slot waits for the next job
+
+
+@dataclass(eq=False)
+class Held:
+    """A job that a worker was given. It stays held until the worker answers that the job has ended.
+
+    A worker answers a cancel one step later, and until then the job's slots are taken.
+    request: what the worker was told to paint of it. unpainted: pictures of that. started: whether the worker has begun
+    to paint.
+    """
+
+    job: Job
+    request: GenerationRequest
+    unpainted: int
+    started: bool = False
+
+
+@dataclass(eq=False)
+class DeviceWorker:
+    """One device of the pool. Where a text says that a worker died, it means its process.
+
+    process: the present process, or the last one if it has died; None before the first. stats: its last heartbeat's.
+    held: by the job's id. alone: jobs that this worker paints next, each without a neighbour. resumes_at: monotonic
+    seconds at which the next process is started, None unless the worker waits for that.
+    """
+
+    options: WorkerOptions
+    process: WorkerProcess | None = None
+    stats: EngineStats | None = None
+    held: dict[str, Held] = field(default_factory=dict)
+    alone: deque[Job] = field(default_factory=deque)
+    backoff: Backoff = field(default_factory=Backoff)
+    resumes_at: float | None = None
+
+    @property
+    def ready(self) -> Ready | None:
+        """What the process said when it was ready; None while none can paint."""
+        return self.process.ready if self.process and not self.process.ended.done() else None
+
+    @property
+    def slots_needed(self) -> int:
+        """Slots of the KV cache that the held jobs still need, now and later."""
+        return sum(held.request.slots_per_image * held.unpainted for held in self.held.values())
+
+    @property
+    def seconds_per_row(self) -> float:
+        """Seconds to paint one row of a picture's cells; 0.0 while no process is ready.
+
+        Taken from the last heartbeat, and before the first one from the warm-up.
+        """
+        if (ready := self.ready) is None:
+            return 0.0
+        step = self.stats.seconds_per_step if self.stats else ready.seconds_per_step
+        return step * ready.steps / ready.grid
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it can be given another job. It cannot while a job is painted, or waits, alone."""
+        alone = bool(self.alone) or any(held.job.alone for held in self.held.values())
+        return self.ready is not None and not alone and self.slots_needed < LOOKAHEAD * self.ready.slots

@@ -1,0 +1,34 @@
+"""How things stand in the pool.
+
+The ledger holds at every moment: accepted = completed + failed + cancelled + expired + in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """The pool at one moment, and since its start."""
+
+    accepted: int  # requests
+    completed: int
+    failed: int
+    cancelled: int
+    expired: int
+    in_flight: int
+    queued_requests: int  # accepted, and not yet with a worker
+    pictures_in_flight: int  # accepted, and not yet painted
+    queue_limit: int  # pictures
+    pictures: int  # painted since the start
+    tokens: int  # image tokens drawn since the start
+    tokens_per_second: float
+    workers: int
+    workers_ready: int
+    worker_deaths: Mapping[str, int]  # by cause: crash, hang, killed, start
+    slots: int  # of the workers that are ready
+    slots_busy: int
+    heartbeat_age: float | None  # seconds, of the worker least lately heard of; None before the first is ready
+    draining: bool
