@@ -12,6 +12,7 @@ from rich.table import Table
 from typer import Option
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights
+from app.commands.common import out as out_option
 from model.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def bench(
     strict: Annotated[bool, Option("--strict/--fast", help="Bit-equal pictures in any crowd, or the fastest.")] = True,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
-    out: Annotated[Path | None, Option("-o", "--out", help="Also write the JSON here.", show_default="none")] = None,
+    out: Annotated[Path | None, out_option("Also write the JSON here.", show_default="none")] = None,
 ) -> None:
     """Measure pictures a second. The last line on stdout is JSON; ratios compare between machines, times do not."""
     crowds = _crowds(images)
