@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument
 
-from app.commands.flags import Given, knobs
+from app.commands.flags import Given, with_knobs
 from model.training.knobs import build
 from model.training.options import Rules
 
@@ -27,7 +27,7 @@ def options() -> None:
 
 
 @app.command("index")
-@knobs(Rules, flags=("english",))
+@with_knobs(Rules, flags=("english",))
 def index(
     paths: Annotated[
         list[Path],

@@ -13,7 +13,7 @@ from rich.table import Table
 from typer import Option
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights
-from app.commands.flags import Data, Given, knobs
+from app.commands.flags import Data, Given, with_knobs
 from model.training.knobs import build
 from model.training.options import EvaluateOptions
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from model.training.measure import Measured
 
 
-@knobs(EvaluateOptions, flags=("english", "cache"))
+@with_knobs(EvaluateOptions, flags=("english", "cache"))
 def evaluate(
     data: Data,
     *,

@@ -11,13 +11,13 @@ import typer
 from typer import Argument, Option
 
 from app.commands.common import out as out_option
-from app.commands.flags import Given, knobs
+from app.commands.flags import Given, with_knobs
 from app.commands.train import FIRST_STAGE, FOLDER
 from model.training.knobs import build
 from model.training.options import ExportOptions, SamplingChanges
 
 
-@knobs(ExportOptions, SamplingChanges, flags=("name", "licence", "data_note"))
+@with_knobs(ExportOptions, SamplingChanges, flags=("name", "licence", "data_note"))
 def export(
     run: Annotated[Path, Argument(metavar="RUN", help="Folder of a `train transformer` run, finished or not.")],
     *,

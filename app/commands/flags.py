@@ -1,9 +1,9 @@
 """Flags made of the knobs of an options' dataclass: a flag each for some, and `--set NAME=VALUE` for the rest.
 
-@app.command()
-@knobs(VAEOptions, flags=("out", "steps"))
-def train(given: Given) -> None:
-    options = build(VAEOptions, given, ...)
+    @with_knobs(VAEOptions, flags=("out", "steps"))
+    def train(given: Given) -> None: ...
+
+has the flags --out, --steps and --set, and passes `given` on to `build`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from rich.markup import escape
 from typer import Argument, Option
 
 from model.errors import InvalidRequest
-from model.training import knobs as knobs_
-from model.training.knobs import Knob
+from model.training.knobs import Knob, knobs, parse, parse_settings
 
 KINDS = {int: "INTEGER", float: "NUMBER", bool: "true|false", Path: "PATH", str: "TEXT"}
 NAMES = {"out": ("-o", "--out"), "prompts": ("--prompt",)}  # flags that are not named as their knobs
@@ -37,28 +36,29 @@ Data = Annotated[
 ]
 
 
-def knobs(*options: type, flags: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_knobs(*options: type, flags: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Let a command take the knobs of these dataclasses. Its parameter `given` is what was given of them.
 
     flags: the knobs that have a flag. `--set` takes the others, and `--set help` prints them.
     """
-    known = {name: knob for cls in options for name, knob in knobs_.knobs(cls).items()}
-    rest = {name: knob for name, knob in known.items() if name not in flags}
+    known = {name: knob for cls in options for name, knob in knobs(cls).items()}
+    flagged = {name: known[name] for name in flags}
+    rest = {name: knob for name, knob in known.items() if name not in flagged}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
-        parameters = []
+        parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command).parameters.values():
             if parameter.name == "given":
-                parameters += [_flag(known[name]) for name in flags]
+                parameters += map(_flag, flagged.values())
             else:
                 parameters.append(parameter.replace(annotation=hints[parameter.name], kind=parameter.KEYWORD_ONLY))
-        parameters.append(_set(rest, flags))
+        parameters.append(_set(rest, flagged))
 
         @functools.wraps(command)
         def run(**values: Any) -> None:
-            given = {name: _value(known[name], values.pop(name)) for name in flags}
-            given |= knobs_.parse_settings(values.pop("set_") or [], rest)
+            given = {name: _value(knob, values.pop(name)) for name, knob in flagged.items()}
+            given |= parse_settings(values.pop("set_") or [], rest)
             command(given={name: value for name, value in given.items() if value is not None}, **values)
 
         del run.__wrapped__  # what follows is its true signature
@@ -73,12 +73,14 @@ def _value(knob: Knob, value: Any) -> Any:
     """What a flag was given, as the knob's value; None where it was not given."""
     if knob.kind is bool:
         return (not knob.off) if value else None
-    return tuple(value) or None if knob.kind is tuple and value else value
+    if knob.kind is tuple:
+        return tuple(value) if value else None
+    return value
 
 
 def _flag(knob: Knob) -> inspect.Parameter:
     """The flag of a knob: a switch, an option to repeat for texts, else an option with a value."""
-    names = (f"--{knob.off[0]}",) if knob.off else NAMES.get(knob.name, (f"--{knob.name.replace('_', '-')}",))
+    names = _names(knob)
     kind: Any = str | None
     default: Any = None
     more: dict[str, Any] = {}
@@ -100,7 +102,7 @@ def _flag(knob: Knob) -> inspect.Parameter:
 
 def _parse(knob: Knob, text: str) -> Any:
     try:
-        return knobs_.parse(knob, text)
+        return parse(knob, text)
     except InvalidRequest as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -108,10 +110,10 @@ def _parse(knob: Knob, text: str) -> Any:
 def _limits(knob: Knob) -> str:
     """What it must be, where that is more than its kind."""
     limited = knob.choices or knob.ge is not None or knob.le is not None
-    return knob.allowed.removeprefix("a number ").removeprefix("an integer ") if limited else ""
+    return knob.allowed.removeprefix("a number ").removeprefix("an integer ").removeprefix("of ") if limited else ""
 
 
-def _set(rest: Mapping[str, Knob], flags: tuple[str, ...]) -> inspect.Parameter:
+def _set(rest: Mapping[str, Knob], flagged: Mapping[str, Knob]) -> inspect.Parameter:
     """The option that sets every other knob."""
 
     def check(texts: list[str] | None) -> list[str] | None:
@@ -119,10 +121,10 @@ def _set(rest: Mapping[str, Knob], flags: tuple[str, ...]) -> inspect.Parameter:
             typer.echo("\n\n".join(map(_told, rest.values())))
             raise typer.Exit
         for name in (text.partition("=")[0].replace("-", "_") for text in texts or ()):
-            if name in flags:
-                raise typer.BadParameter(f"{name} has a flag of its own: {_flag_name(name)}")
+            if name in flagged:
+                raise typer.BadParameter(f"{name} has a flag of its own: {_names(flagged[name])[-1]}")
         try:
-            knobs_.parse_settings(texts or [], rest)
+            parse_settings(texts or [], rest)
         except InvalidRequest as error:
             raise typer.BadParameter(str(error)) from None
         return texts
@@ -139,8 +141,11 @@ def _set(rest: Mapping[str, Knob], flags: tuple[str, ...]) -> inspect.Parameter:
     return inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _flag_name(name: str) -> str:
-    return NAMES.get(name, (f"--{name.replace('_', '-')}",))[-1]
+def _names(knob: Knob) -> tuple[str, ...]:
+    """What the flag of a knob is called."""
+    if knob.off:
+        return (f"--{knob.off[0]}",)
+    return NAMES.get(knob.name, (f"--{knob.name.replace('_', '-')}",))
 
 
 def _told(knob: Knob) -> str:

@@ -36,10 +36,10 @@ def generate(
     ] = None,
     n: Annotated[int, Option("-n", "--num-images", min=1, max=64, help="How many pictures.")] = 1,
     out: Annotated[Path | None, out_option("Picture to write.", show_default="the text, as a file name")] = None,
-    separate: Annotated[bool, Option("--separate", help="One file a picture (apple-1.png ...), no grid.")] = False,
-    like: Annotated[
-        Path | None, Option(help="Paint the picture of this PNG again, by what its text chunks tell.")
-    ] = None,
+    separate: Annotated[
+        bool, Option("--separate", help="Write a file for each picture (apple-1.png ...) instead of a grid.")
+    ] = False,
+    like: Annotated[Path | None, Option(help="Paint the picture in this PNG again. Its text chunks say how.")] = None,
     seed: Seed = None,
     temperature: Annotated[float | None, temperature_option(OWN)] = None,
     top_k: Annotated[int | None, top_k_option(OWN)] = None,
@@ -51,14 +51,15 @@ def generate(
         float | None, Option(help="How closely to follow the text, 0 to 20. 1 is off.", show_default=OWN)
     ] = None,
     best_of: Annotated[
-        int | None, Option(help="Paint so many, up to 64, and keep the -n that fit the text best.", show_default="off")
+        int | None,
+        Option(help="Paint this many, up to 64, and keep the -n that fit the text best.", show_default="off"),
     ] = None,
     complete: Annotated[bool, Option("--complete", help="Let the model complete the text first.")] = False,
     revise: Annotated[
         bool | None,
         Option(
             "--revise/--no-revise",
-            help="Let the model say the text in words that it was taught, before it paints.",
+            help="Let the model first put the text into words that it was taught.",
             show_default="if it can, and the text is not completed",
         ),
     ] = None,

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from app.commands.flags import Data, Given, knobs
+from app.commands.flags import Data, Given, with_knobs
 from model.training.knobs import build
 from model.training.options import ClipOptions, ExportOptions, ReviserOptions, TransformerOptions, VAEOptions
 
@@ -25,9 +25,7 @@ FOLDER = "Folder of a {} run, or of a checkpoint."
 
 Start = Annotated[
     Path | None,
-    Option(
-        help="Begin from the weights of this run or checkpoint, and keep its tokenizer.", show_default="random weights"
-    ),
+    Option(help="Begin from the weights of this run or checkpoint.", show_default="random weights"),
 ]
 Words = Annotated[
     Path | None,
@@ -58,7 +56,7 @@ def refuse_with_start(given: Given, *names: str) -> None:
 
 
 @app.command("vae")
-@knobs(VAEOptions, flags=(*LOOP, "decoder_only", *DATA, "stream"))
+@with_knobs(VAEOptions, flags=(*LOOP, "decoder_only", *DATA, "stream"))
 def train_vae(data: Data, *, start: Start = None, given: Given) -> None:
     """Train the first stage: the VQ-VAE, which turns pictures into tokens. It needs no captions."""
     from model.training.deepen import deepen
@@ -77,7 +75,7 @@ def train_vae(data: Data, *, start: Start = None, given: Given) -> None:
 
 
 @app.command("transformer")
-@knobs(
+@with_knobs(
     TransformerOptions,
     ExportOptions,
     flags=(*LOOP, "prompts", "compose", "clutter", *DATA, "stream", "name", "licence"),
@@ -100,7 +98,10 @@ def train_transformer(
         ),
     ] = None,
 ) -> None:
-    """Train the second stage: the transformer, on captions and image tokens. OUT/checkpoint can then be served."""
+    """Train the second stage: the transformer, on captions and image tokens. OUT/checkpoint can then be served.
+
+    With --start a trained model learns your pictures too. It keeps its tokenizer.
+    """
     from model.config import SamplingDefaults
     from model.prompts import read_prompts
     from model.training.export import export, find_start, find_vae
@@ -140,7 +141,7 @@ def train_transformer(
 
 
 @app.command("clip")
-@knobs(ClipOptions, flags=(*LOOP, *DATA, "stream"))
+@with_knobs(ClipOptions, flags=(*LOOP, *DATA, "stream"))
 def train_clip(
     data: Data,
     *,
@@ -160,7 +161,7 @@ def train_clip(
 
 
 @app.command("reviser")
-@knobs(ReviserOptions, flags=(*LOOP, *DATA))
+@with_knobs(ReviserOptions, flags=(*LOOP, *DATA))
 def train_reviser(data: Data, *, tokenizer: Words = None, start: Start = None, given: Given) -> None:
     """Train the reviser, which says prompts in the captions' words. `export --reviser` adds it.
 

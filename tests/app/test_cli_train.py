@@ -13,22 +13,10 @@ from PIL import Image
 
 import model
 from app import cli
-from app.commands.train import SECOND_STAGE
 from model.checkpoints import load
 from model.config import SamplingDefaults
 from model.tokenizer import Tokenizer
 from model.training import carry_over, train_transformer
-from model.training.knobs import build, check, knobs, parse, parse_settings
-from model.training.options import (
-    ClipOptions,
-    ExportOptions,
-    LoopOptions,
-    ReviserOptions,
-    SamplingChanges,
-    TransformerOptions,
-    VAEOptions,
-)
-from model.training.selection import Selection
 
 TINY = ("--preset", "tiny", "--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared")
 
@@ -180,18 +168,6 @@ def test_a_start_is_carried_over_to_another_vae(
     assert painted[0].size == (256, 256)
 
 
-def test_a_knob_has_the_default_of_its_field_or_of_its_stage() -> None:
-    loop = build(VAEOptions, {}, data=()).loop
-    assert loop == LoopOptions(Path("runs/vae"), 20_000, 16)
-    assert (loop.warmup_steps, LoopOptions(Path("runs"), 10, 16).warmup_steps) == (100, 1)
-    on = build(VAEOptions, {"batch": 3}, going_on=True, data=())
-    assert (on.loop.steps, on.loop.batch, on.muon_lr, on.adam_lr) == (1000, 3, 0.005, 5e-4)
-    reviser = build(ReviserOptions, {}, going_on=True, data=())
-    assert (reviser.loop.steps, reviser.loop.batch, reviser.muon_lr) == (5000, 128, 0.003)
-    assert build(TransformerOptions, {}, data=()) == TransformerOptions((), LoopOptions(SECOND_STAGE, 20_000, 32))
-    assert build(ClipOptions, {}, data=()) == ClipOptions((), LoopOptions(Path("runs/clip"), 3000, 128))
-
-
 def test_what_cannot_be_trained_is_one_line(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,25 +216,3 @@ def test_set_help_prints_every_knob_that_has_no_flag(
     named = set(re.findall(r"^(\w+): ", shown, re.MULTILINE))
     assert {"glimpses", "contradict", "mix", "sources", "concepts", "report_every", "data_note"} <= named
     assert not {"batch", "clutter", "english", "prompts"} & named
-
-
-def test_concepts_sources_and_kinds_have_weights(tmp_path: Path) -> None:
-    listed = tmp_path / "concepts.txt"
-    listed.write_text("cat\nbus 3\n")
-    texts = [f"concepts=@{listed},dog:0.5,x*", "sources=twemoji:3,noto", "mix=single:0.6,pair:0.4"]
-    given = parse_settings(texts, knobs(Selection))
-    assert build(Selection, given) == Selection(
-        {"cat": 1.0, "bus": 3.0, "dog": 0.5, "x*": 1.0}, {"twemoji": 3.0, "noto": 1.0}, {"single": 0.6, "pair": 0.4}
-    )
-
-
-def test_every_knob_has_a_default_that_it_allows_and_a_plain_help() -> None:
-    stages = (VAEOptions, TransformerOptions, ClipOptions, ReviserOptions, ExportOptions, SamplingChanges, Selection)
-    for knob in (knob for stage in stages for knob in knobs(stage).values()):
-        assert check(knob, knob.default) == knob.default
-        if knob.with_start is not None:
-            assert check(knob, knob.with_start) == knob.with_start
-        assert knob.help[0].isupper()
-        assert knob.help.endswith((".", "..."))
-        if knob.kind in (int, float) and knob.default is not None:
-            assert parse(knob, str(knob.default)) == knob.default
