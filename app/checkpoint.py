@@ -5,37 +5,39 @@ The worker process compares the whole folder with its SHA256SUMS before it says 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from model.config import CheckpointConfig, from_dict
-from model.errors import CheckpointError, PromptTooLong
-from model.tokenizer import Tokenizer
+from model.config import CONFIG, CONFIG_BYTES, CheckpointConfig, from_json
+from model.errors import PromptTooLong
+from model.files import check_folder, read_file
+from model.tokenizer import TOKENIZER, TOKENIZER_BYTES, Tokenizer
 
 
 @dataclass(frozen=True)
 class ServedCheckpoint:
-    """The model that this server serves, as far as requests are concerned."""
+    """The model that this server serves, as far as requests are concerned.
+
+    known: SHA-256 of the files that were read, by name; a worker must find the same ones.
+    """
 
     path: Path
     config: CheckpointConfig
     tokenizer: Tokenizer
+    known: dict[str, str]
 
     @classmethod
     def read(cls, path: Path) -> ServedCheckpoint:
         """Read config.json and tokenizer.json in the folder `path`. Raises CheckpointError naming the file."""
-        file = path / "config.json"
-        try:
-            values: Any = json.loads(file.read_bytes())
-        except FileNotFoundError:
-            what = "no such folder" if not path.is_dir() else "no checkpoint: config.json is missing"
-            raise CheckpointError(f"{path}: {what}") from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{file}: {error}") from None
-        config = from_dict(values, str(file))
-        return cls(path, config, Tokenizer.load(path / "tokenizer.json", config.transformer.text_tokens))
+        check_folder(path)
+        files = {
+            CONFIG: read_file(path / CONFIG, CONFIG_BYTES),
+            TOKENIZER: read_file(path / TOKENIZER, TOKENIZER_BYTES),
+        }
+        config = from_json(files[CONFIG], str(path / CONFIG))
+        tokenizer = Tokenizer.parse(files[TOKENIZER], str(path / TOKENIZER), config.transformer.text_tokens)
+        return cls(path, config, tokenizer, {name: sha256(data).hexdigest() for name, data in files.items()})
 
     def tokenize(self, text: str, truncate: bool) -> tuple[list[int], int]:
         """The ids that the model reads, and the number of tokens of the whole text. Raises PromptTooLong."""

@@ -14,7 +14,7 @@ FILES = sorted(path for room in ("app", "model") for path in (ROOT / room).rglob
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 NAME = re.compile(r"`([A-Za-z_][\w.]*)(?:\(\))?`")
 # Words of other programs and formats that stand in backticks.
-FOREIGN = frozenset({"Health", "anyOf", "extra_body", "nohup", "tensorboard", "with"})
+FOREIGN = frozenset({"Health", "anyOf", "await", "extra_body", "nohup", "tensorboard", "with"})
 
 
 def docstrings() -> Iterator[tuple[str, str]]:

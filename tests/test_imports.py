@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CORE = ("model.config", "model.errors")
+CORE = ("model.config", "model.errors", "model.files", "model.limits")
 PARTS = ("model.tokenizer", "model.vae", "model.transformer", "model.clip", "model.reviser", *CORE)
 RECIPES = "model.recipes"  # nobody imports these
 LEAVES = ("model.training", "model.benchmark")  # nor these but the commands that run them, and recipes
@@ -27,7 +27,9 @@ APP = ("app.checkpoint", "app.logs", "app.settings", "app.wording")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "model": ("model.painter",),
     "model.errors": (),
-    "model.config": ("model.errors",),
+    "model.limits": ("model.errors",),
+    "model.files": ("model.errors", "model.limits"),
+    "model.config": ("model.errors", "model.files", "model.limits"),
     "model.sheets": (),
     "model.prompts": ("model.errors",),
     "model.picture_files": ("model.errors",),
@@ -63,6 +65,8 @@ TORCH_FREE = [
     "model.errors",
     "model.picture_files",
     "model.upright",
+    "model.files",
+    "model.limits",
     "model.tokenizer",
     "model.inference",
     "model.inference.events",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer import Argument
 
 from app.commands.common import DEFAULT_WEIGHTS
@@ -36,13 +37,13 @@ def inspect(path: Annotated[Path, Argument(help="Folder of the checkpoint.")] = 
 
 
 def _facts(found: Description) -> Table:
-    table = Table(box=None, show_header=False, title=str(found.path), title_justify="left", title_style="bold")
+    table = Table(box=None, show_header=False, title=_plain(str(found.path)), title_justify="left", title_style="bold")
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     config = found.config
     if config:
-        table.add_row("name", config.name)
-        table.add_row("licence", config.licence)
+        table.add_row("name", _plain(config.name))
+        table.add_row("licence", _plain(config.licence))
         if config.created:
             table.add_row("created", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(config.created)))
         table.add_row("format", f"version {config.format_version}")
@@ -52,7 +53,7 @@ def _facts(found: Description) -> Table:
         table.add_row("reviser", _reviser(config))
         table.add_row("sampling", ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.sampling).items()))
         for key, value in config.provenance.items():
-            table.add_row(key, value if isinstance(value, str) else json.dumps(value))
+            table.add_row(_plain(key), _plain(value if isinstance(value, str) else json.dumps(value)))
     if found.vocabulary is not None:
         table.add_row("vocabulary", f"{found.vocabulary:,} text tokens")
     for part, count in found.parameters:
@@ -60,6 +61,11 @@ def _facts(found: Description) -> Table:
     verdict = f"{len(found.problems)} faults" if found.problems else "every sum and every tensor matches"
     table.add_row("state", verdict)
     return table
+
+
+def _plain(text: str) -> Text:
+    """A text of the checkpoint's, which says nothing to the terminal and has no markup."""
+    return Text(text if text.isprintable() else ascii(text))
 
 
 def _transformer(config: CheckpointConfig) -> str:
@@ -94,6 +100,6 @@ def _files(found: Description) -> Table:
     table.add_column("bytes", justify="right")
     table.add_column("SHA256SUMS")
     for file in found.files:
-        table.add_row(file.name, "" if file.size is None else f"{file.size:,}", file.fault or "matches")
+        table.add_row(_plain(file.name), "" if file.size is None else f"{file.size:,}", file.fault or "matches")
     table.add_row("in all", f"{sum(file.size or 0 for file in found.files):,}", "")
     return table

@@ -123,6 +123,7 @@ def train_transformer(
         sampling=begun.sampling if begun else SamplingDefaults(),
         preserve=read_prompts(preserve) if preserve else (),
     )
+    named = build(ExportOptions, given, sampling=options.sampling)
     out = options.loop.out
     image_tokenizer = begun.vae if begun and begun.vae and vae is None else find_vae(vae or FIRST_STAGE)
     if begun and begun.vae and image_tokenizer is not begun.vae and not (out / "state.pt").exists():
@@ -136,7 +137,7 @@ def train_transformer(
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
         path = out / "checkpoint"
         clip = begun.clip if begun and image_tokenizer is begun.vae else None  # it reads the same tokens
-        export(out, image_tokenizer, path, build(ExportOptions, given, sampling=options.sampling), clip)
+        export(out, image_tokenizer, path, named, clip)
         typer.echo(path)
 
 

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.http.budget import Claim
+from app.http.connections import reset
 from app.http.errors import ClientGone, ReaderTooSlow
 from model.errors import DalleError, Draining
 
@@ -53,7 +54,7 @@ class Connection:
 
     def abort(self) -> None:
         """Cut it, and forget what was sent and is not taken."""
-        self._cycle.transport.abort()
+        reset(self._cycle.transport)
 
 
 class Sender:

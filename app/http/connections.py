@@ -16,6 +16,7 @@ import errno
 import logging
 import resource
 import socket
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -50,6 +51,14 @@ def raise_descriptor_limit() -> int:
 def connection_limit(descriptors: int, workers: int) -> int:
     """How many connections there may be. Each may need a second descriptor, for the file that it is answered with."""
     return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, (descriptors - RESERVE - WORKER_RESERVE * workers) // 2))
+
+
+def reset(transport: asyncio.WriteTransport) -> None:
+    """Cut a connection, and forget what its client has not read: the kernel would keep that for minutes otherwise."""
+    connection = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError):  # it is closed already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class ConnectionLimiter:

@@ -106,9 +106,16 @@ class _PoolCollector(Collector):
             ("dalle_requests_accepted", "Requests accepted.", stats.accepted),
             ("dalle_pictures", "Pictures painted.", stats.pictures),
             ("dalle_image_tokens", "Image tokens drawn.", stats.tokens),
-            ("dalle_worker_deaths", "Worker processes that died and were not told to.", stats.worker_deaths),
         ):
             yield CounterMetricFamily(name, text, value=value)
+        deaths = CounterMetricFamily(
+            "dalle_worker_deaths",
+            "Workers that crashed, made no step (hang), were killed from outside, or could not start.",
+            labels=["cause"],
+        )
+        for cause, count in stats.worker_deaths.items():
+            deaths.add_metric([cause], count)
+        yield deaths
         for name, text, level in (
             ("dalle_requests_in_flight", "Requests accepted and not ended.", stats.in_flight),
             ("dalle_requests_queued", "Of these, the ones that no worker has yet.", stats.queued_requests),

@@ -14,8 +14,6 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-import socket
-import struct
 from typing import Any
 
 import h11
@@ -23,7 +21,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from app.http.connections import ConnectionLimiter
+from app.http.connections import ConnectionLimiter, reset
 from app.http.errors import Answer, render
 from app.http.framing import StrictConnection
 from app.http.middleware import HEADERS
@@ -147,9 +145,7 @@ class Protocol(H11Protocol):
         """Of a connection that is to be closed once the client has read its answer: see to it that it reads on."""
         unread = self.transport.get_write_buffer_size()
         if unread and unread == unread_before:
-            at_once = struct.pack("ii", 1, 0)  # or the kernel would keep what it has of the answer, for minutes
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
-            self.transport.abort()
+            reset(self.transport)
         elif unread:
             self._stop_clock()
             self._clock = self.loop.call_later(self.timeout_keep_alive, self._await_reader, unread)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from app.settings import MAX_IMAGES
 from app.wording import NOT_BLANK, alternatives, describe, properties
+from model.config import Guidance, Temperature, TopK, TopP
 from model.errors import InvalidRequest
 from model.inference.requests import MAX_INDEX
 
@@ -36,16 +37,12 @@ class Sampling(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
         None, description="The same seed gives the same pictures; where it is left out, a random one is taken and told."
     )
-    temperature: Annotated[float, Field(ge=0, le=5)] | None = Field(
+    temperature: Temperature | None = Field(
         None, description="Above 1 is more varied, below 1 more usual; 0 always takes the likeliest token."
     )
-    top_k: Annotated[int, Field(ge=0, le=8192)] | None = Field(
-        None, description="Keep only the k likeliest tokens; 0 keeps all."
-    )
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Keep only the likeliest tokens that together reach this probability."
-    )
-    guidance: Annotated[float, Field(ge=0, le=20)] | None = Field(
+    top_k: TopK | None = Field(None, description="Keep only the k likeliest tokens; 0 keeps all.")
+    top_p: TopP | None = Field(None, description="Keep only the likeliest tokens that together reach this probability.")
+    guidance: Guidance | None = Field(
         None, description="Scale of classifier-free guidance: higher follows the text more closely; 1 is off."
     )
     index: Annotated[int, Field(ge=0, lt=MAX_INDEX - MAX_SAMPLES)] | None = Field(

@@ -1,14 +1,15 @@
-"""One accepted request: what was ordered, and the stream of what becomes of it.
+"""A job is one accepted request. It knows what was ordered, and tells its clients what happens to it.
 
-A job belongs to the event loop. The pool posts events and ends it, exactly once. Each of its clients, which is mostly
-one, has a reader:
+Jobs live on the event loop. The pool posts events to a job, and ends it exactly once. Every client reads the events
+with a reader of its own; most jobs have one client:
 
     reader = job.join()
     async for event in reader:  # Started, Progress, Partial, Painted
-        ...                     # after the last picture the loop ends; a failure is raised
-    pool.leave(reader)          # always; when the last one has left, the job is cancelled
+        ...                     # the loop ends after the last picture, or raises why the job failed
+    pool.leave(reader)          # always; when the last reader leaves, the job is cancelled
 
-What a reader has not taken yet is kept per picture and latest wins, so a slow one holds one frame a picture.
+A reader keeps only the latest unread event of each kind, and of each picture. A slow client therefore holds one frame a
+picture in memory.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from model.inference.events import (
 )
 from model.inference.requests import Completion, GenerationRequest, SamplingParams
 
+POISONOUS = 2  # workers that crash or hang under a job before it is failed
+HUNGRY = 3  # workers that are killed from outside under a job before it is painted alone, after the others
+
 
 class Outcome(StrEnum):
     """How a job ended."""
@@ -44,10 +48,11 @@ class Outcome(StrEnum):
 class Order:
     """What a route asks of the pool.
 
-    seconds: until its deadline, None for none, from `began` (monotonic). client: whose share of the queue it counts to,
-    "" for nobody's.
-    partial_rows, image, keep, score, complete, revise: as in GenerationRequest. shared: others may join, also
-    when it is done: its pictures are kept as long as the job is. request_id: of the log lines.
+    seconds: from `began` (monotonic seconds) to the deadline; None for no deadline.
+    client: the client whose share of the queue this order uses; "" for none.
+    partial_rows, image, keep, score, complete, revise: as in GenerationRequest.
+    shared: whether other clients may join the job. Its pictures are then kept as long as the job is.
+    request_id: names the request in the log.
     """
 
     text: str
@@ -74,16 +79,16 @@ class Order:
 
     @property
     def rows_each(self) -> int:
-        """Rows of the cache that a picture takes."""
+        """Rows of the cache that one picture takes."""
         return self.request("", (), self.first_index, self.num_images).slots_per_image
 
     @property
     def rows_done(self) -> list[int]:
-        """Rows of cells of each picture: none."""
+        """Rows of cells painted of each picture: none yet."""
         return [0] * self.num_images
 
     def request(self, job_id: str, text_ids: tuple[int, ...], first_index: int, num_images: int) -> GenerationRequest:
-        """What a worker is told of so many of its pictures."""
+        """What a worker is told: to paint `num_images` pictures of this order, from `first_index` on."""
         return GenerationRequest(
             id=job_id,
             text_ids=text_ids,
@@ -100,13 +105,16 @@ class Order:
 
 
 class Job:
-    """An accepted order. id: a number of ours, and the request's id.
+    """An accepted order.
 
-    tokens: of the whole text, of which text_ids may be a cut.
-    accepted, started, ended: monotonic seconds; the latter two None until then. deaths: workers that died under it.
-    error: what it ended with, None if all went well. observed: whether its times have been counted.
-    rows_done: rows of cells of each picture. rows_each: rows of the cache that a picture takes.
-    revised: the text that is painted, if it is another than the order's, once the worker has told it.
+    id: a number of this server's, and the request's id.
+    text_ids: the tokens to paint. tokens: how many the whole text has; text_ids may be cut.
+    accepted, started, ended: monotonic seconds; None until it happens.
+    outcome: how it ended, None until then. error: why it failed, None if it did not.
+    crashes: workers that crashed or hung while they painted it. kills: workers that were killed from outside meanwhile.
+    rows_done: rows of cells painted of each picture. rows_each: rows of the cache that one picture takes.
+    revised: the text that is painted, once the worker has changed it.
+    observed: whether the metrics have counted its times.
     """
 
     def __init__(self, job_id: str, order: Order, text_ids: list[int], tokens: int) -> None:
@@ -120,7 +128,8 @@ class Job:
         self.ended: float | None = None
         self.outcome: Outcome | None = None
         self.revised: Revised | None = None
-        self.deaths = 0
+        self.crashes = 0
+        self.kills = 0
         self.rows_done = order.rows_done
         self.rows_each = order.rows_each
         self.error: DalleError | None = None
@@ -137,25 +146,40 @@ class Job:
         return self.revised.text if self.revised else self.order.text
 
     @property
+    def poisonous(self) -> bool:
+        """Whether it is the likely reason why workers crash: it must not be painted again."""
+        return self.crashes >= POISONOUS
+
+    @property
+    def hungry(self) -> bool:
+        """Whether it may be the reason why workers are killed, by the memory that it takes."""
+        return self.kills >= HUNGRY
+
+    @property
+    def alone(self) -> bool:
+        """Whether it may only be painted without a neighbour: it may be the reason why workers die."""
+        return self.crashes > 0 or self.hungry
+
+    @property
     def unpainted(self) -> int:
         """Pictures that are still to be painted."""
         return self.order.num_images - len(self._painted)
 
     @property
     def rows(self) -> int:
-        """Rows of the cache that all its unpainted pictures take."""
+        """Rows of the cache that all its unpainted pictures take together."""
         return self.unpainted * self.rows_each
 
     def request(self) -> GenerationRequest:
-        """What a worker has to paint: all, or after a crash the shortest run of pictures that holds what is missing."""
+        """What a worker has to paint: the shortest run of pictures that holds all missing ones."""
         first, count = self.order.first_index, self.order.num_images
         missing = [i for i in range(first, first + count) if i not in self._painted] or [first]
         return self.order.request(self.id, self.text_ids, missing[0], missing[-1] - missing[0] + 1)
 
     def post(self, event: Event, first_index: int) -> None:
-        """Take what a worker says. first_index: of the request that it is painting.
+        """Pass an event of a worker on to the readers. first_index: of the request that the worker was given.
 
-        After a crash pictures are painted again: nothing is shown twice, and rows never go back.
+        A picture that is painted again after its worker died is not shown twice, and its rows do not go back.
         """
         if self.outcome is not None:
             return
@@ -165,7 +189,7 @@ class Job:
                     return
                 self.started = time.monotonic()
             case Revised():
-                self.revised = event  # after a crash the same again
+                self.revised = event  # the next worker says the same again
                 return
             case Progress(rows_done=rows):
                 offset = first_index - self.order.first_index
@@ -184,7 +208,7 @@ class Job:
             reader.put(event)
 
     def end(self, outcome: Outcome, error: DalleError | None = None) -> None:
-        """The last word on this job; `error` is raised to its readers. Only the pool calls this, and only once."""
+        """End the job. Its readers get the events that are left, and then `error`. The pool calls this exactly once."""
         self.outcome, self.error, self.ended = outcome, error, time.monotonic()
         for reader in self._readers:
             reader.wake()
@@ -192,16 +216,17 @@ class Job:
             callback()
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when the job ends, at once if it has."""
+        """Call `callback` when the job ends, or at once if it has ended."""
         if self.outcome is None:
             self._callbacks.append(callback)
         else:
             callback()
 
     def join(self, seconds: float | None = None) -> Reader:
-        """A reader for another client; leave it by `Pool.leave`. seconds: that it has from now, None for the job's own.
+        """A new reader, which must be given back to `Pool.leave`.
 
-        The first one misses nothing. Others, of a shared order, are told what has been painted and what comes.
+        The first reader gets every event. Later ones, of a shared order, get the finished pictures and what follows.
+        seconds: from now until a later reader's own deadline; None for the job's.
         """
         if self._first is not None:
             reader, self._first = self._first, None
@@ -214,22 +239,22 @@ class Job:
         return reader
 
     def leave(self, reader: Reader) -> bool:
-        """Take a reader away. Returns whether it was the last one."""
+        """Remove a reader. Returns whether none is left."""
         if reader in self._readers:
             self._readers.remove(reader)
         return not self._readers
 
     @property
     def size(self) -> int:
-        """Bytes, nearly, of what it holds for readers to come."""
+        """Bytes, roughly, of what it keeps for later readers."""
         pictures = sum(len(event.rgb) + len(event.tokens) for event in self._painted.values() if event)
         return pictures + len(self.order.image or b"") + 4 * len(self.order.text)
 
 
 class Reader:
-    """What one client has still to be told of its job. An async iterator of events, see the module.
+    """The events that one client has not read yet: an asynchronous iterator, see the module.
 
-    since: monotonic seconds, of the job's acceptance or, of one who joined, of the joining. joined: not the first one.
+    since: monotonic seconds at which this client's request began. joined: whether another reader was before it.
     """
 
     def __init__(self, job: Job, seconds: float | None = None, joined: bool = True) -> None:
@@ -249,7 +274,7 @@ class Reader:
         return None if seconds is None else self.since + seconds
 
     def put(self, event: Event) -> None:
-        """Take an event of the job in, instead of an older one of its kind that was not yet read."""
+        """Add an event. It replaces an unread one of its kind, and of its picture."""
         key: Hashable = type(event).__name__
         match event:
             case Partial(index=index):
@@ -262,14 +287,14 @@ class Reader:
         self._wake.set()
 
     def wake(self) -> None:
-        """Look again: the job has ended."""
+        """Let a waiting client see that the job has ended."""
         self._wake.set()
 
     def __aiter__(self) -> Reader:
         return self
 
     async def __anext__(self) -> Event:
-        """Raises what the job ended with, and DeadlineExceeded when this reader's own seconds are over."""
+        """The next event. Raises the job's error, and DeadlineExceeded when this reader's own seconds are over."""
         while not self._pending:
             if self.job.outcome is not None:
                 if self.job.error is not None:
@@ -291,5 +316,5 @@ class Reader:
 
 
 def late(seconds: float | None) -> DeadlineExceeded:
-    """What a request that had so many seconds is told."""
+    """The error of a request that had so many seconds and was not done."""
     return DeadlineExceeded(f"the request was not done within its {seconds:g} s")

@@ -10,6 +10,7 @@ The ledger of every pool holds at every moment: accepted = completed + failed + 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -36,7 +37,7 @@ class PoolStats:
     tokens_per_second: float
     workers: int
     workers_ready: int
-    worker_deaths: int
+    worker_deaths: Mapping[str, int]  # by cause: crash, hang, killed, start
     slots: int  # of the workers that are ready
     slots_busy: int
     heartbeat_age: float | None  # seconds, of the worker least lately heard of; None before the first is ready

@@ -1,7 +1,7 @@
-"""One worker process from its start to its end, as the event loop sees it. Knows messages, and nothing of jobs.
+"""Starts one worker process, talks to it over a pipe, and finds out how it ended.
 
-A thread reads the pipe and one writes it: a worker in the middle of a step, or hung, never holds up the event loop.
-However the process ends - by itself, killed, hung, or unable to start - `ended` says why, once.
+One thread reads the pipe and another writes to it, so that a worker that is busy or hangs never blocks the event loop.
+The supervisor ends a process that makes no step for too long. It knows messages, and nothing of jobs.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from app import logs
+from app.pool.deaths import Cause, Death
+from app.pool.memory_kills import MemoryKills
 from model.inference.messages import Heartbeat, Inbound, Ready, StartFailed, WorkerOptions
 
-ENDED = "the worker process was ended"
+EXIT_SECONDS = 10.0  # that a process may take to end after its pipe has; with a GPU or a core dump it takes some
 
 
 def run_worker(connection: Connection, options: WorkerOptions, log: Literal["plain", "json"], log_level: str) -> None:
-    """The main function of the process. torch is imported here and nowhere else in `app`.
+    """The main function of the worker process. It imports torch, which nothing else in `app` does.
 
-    Signals of the terminal and of `kill` on the whole group are for the server: it drains, then it ends the worker.
+    A terminal or `kill` may send a signal to the server and its workers together. The workers ignore it: the server
+    finishes its work with them first, and then ends them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -51,8 +54,11 @@ class WorkerProcess:
     """A process that paints.
 
     on_message: called on the event loop with every message, until the process has ended.
-    heartbeat_timeout: seconds without a turn of the step loop after which it counts as hung; start_timeout: the same,
-    until it is ready. log, log_level: as of the server.
+    heartbeat_timeout: seconds without a step after which a process that was ready counts as hung.
+    start_timeout: seconds that it may take until it is ready.
+    log, log_level: the server's settings.
+
+    ended: done once the process counts as dead. Its result is the death, or None where the exit status tells that.
     """
 
     def __init__(
@@ -67,8 +73,10 @@ class WorkerProcess:
         self.options = options
         self.ready: Ready | None = None
         self.start_failed: StartFailed | None = None
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.alive_at = time.monotonic()  # when the step loop, or the start, was last known to get on
+        self.ended: asyncio.Future[Death | None] = asyncio.get_running_loop().create_future()
+        self.alive_at = time.monotonic()  # of the last step, or of the start
+        self._ready_at: float | None = None
+        self._memory_kills: MemoryKills | None = None
         self._on_message = on_message
         self._heartbeat_timeout = heartbeat_timeout
         self._start_timeout = start_timeout
@@ -78,16 +86,22 @@ class WorkerProcess:
 
     @property
     def age(self) -> float:
-        """Seconds since the step loop last came round."""
+        """Seconds since the last step, or since the start."""
         return time.monotonic() - self.alive_at
 
     @property
+    def ready_seconds(self) -> float:
+        """Seconds since the process became ready; 0.0 if it has not."""
+        return 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
+
+    @property
     def pid(self) -> int | None:
-        """Of the process, None before its start."""
+        """The process id; None before the start."""
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Spawn the process. A fresh interpreter, not a fork: nothing of the server is in it, sockets least of all."""
+        """Start the process as a fresh interpreter. A fork would inherit what the server holds, such as sockets."""
+        self._memory_kills = MemoryKills()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=True)
         self._process = context.Process(
@@ -113,47 +127,56 @@ class WorkerProcess:
         """Never blocks; what is sent to a process that has ended is dropped."""
         self._outbox.put(message)
 
-    async def watch(self, tick: float = 0.25) -> str:
-        """Wait for the end and return its cause; a process that hangs is killed."""
+    async def watch(self, tick: float = 0.25) -> Death:
+        """Wait until the process has died, and say how. A process that hangs is killed."""
         while not self.ended.done():
             before = time.monotonic()
             await asyncio.wait({self.ended}, timeout=tick)
             late = time.monotonic() - before - tick
             limit = self._heartbeat_timeout if self.ready else self._start_timeout
-            if self.age > limit and late < 1.0 and not self.ended.done():  # late: it is we who were stopped
-                what = "no step" if self.ready else "not ready"
-                self._end(f"{what} after {self.age:.0f} s")
-        cause = self.ended.result()
-        code = await asyncio.to_thread(self._reap)
-        if cause != ENDED or not code:
-            return cause
-        return f"{cause} by {signal.Signals(-code).name}" if code < 0 else f"{cause} with status {code}"
+            if self.age > limit and late < 1.0 and not self.ended.done():  # late: this process was stopped
+                if self.ready:
+                    self._end(Death(Cause.HANG, f"made no step for {self.age:.0f} s and was ended"))
+                else:
+                    self._end(Death(Cause.START, f"was not ready after {self.age:.0f} s and was ended"))
+        death = self.ended.result()
+        status = await asyncio.to_thread(self._reap, EXIT_SECONDS if death is None else 0.0)
+        if death is not None:
+            return death
+        memory = self._memory_kills.since() if self._memory_kills and status == -signal.SIGKILL else ""
+        return Death.by_status(status, self.ready is not None, memory)
 
     async def stop(self) -> None:
-        """End the process by a kill: what is in flight has been answered, and there is nothing else to save. The
-        interpreter's own way out, with torch loaded, takes a second, and several on a busy machine."""
+        """End the process by SIGKILL, and wait for its end.
+
+        It has nothing to save, and an orderly exit with torch loaded takes a second, or several on a busy machine.
+        """
         if self.pid is None:
             return
         self.kill()
-        self._end("stopped")
-        await asyncio.to_thread(self._reap)
+        self._end(None)
+        await asyncio.to_thread(self._reap, 0.0)
 
     def kill(self) -> None:
         """End the process at once."""
         if self._process is not None and self._process.pid is not None:
             self._process.kill()
 
-    def _reap(self) -> int | None:
-        """Whatever ended the pipe, leave no process behind. Returns the exit code. Blocks: not for the event loop."""
+    def _reap(self, seconds: float) -> int | None:
+        """Wait `seconds` for the process to end, then kill it. Blocks, so it must not run on the event loop.
+
+        Returns the exit status as `Process.exitcode` has it, or None if the process had to be killed here.
+        """
         assert self._process is not None
-        self._process.join(0.5)
+        self._process.join(seconds)
+        status = self._process.exitcode
         self._process.kill()
         self._process.join()
-        return self._process.exitcode
+        return status
 
-    def _end(self, cause: str) -> None:
+    def _end(self, death: Death | None) -> None:
         if not self.ended.done():
-            self.ended.set_result(cause)
+            self.ended.set_result(death)
         self._outbox.put(None)
 
     def _take(self, message: Any) -> None:
@@ -162,10 +185,10 @@ class WorkerProcess:
         match message:
             case Ready():
                 self.ready = message
-                self.alive_at = time.monotonic()
+                self.alive_at = self._ready_at = time.monotonic()
             case StartFailed():
                 self.start_failed = message
-                self._end(message.message)
+                self._end(Death(Cause.START, f"could not start: {message.message}"))
                 return
             case Heartbeat():
                 self.alive_at = max(self.alive_at, message.time)
@@ -176,8 +199,8 @@ class WorkerProcess:
             try:
                 while True:
                     loop.call_soon_threadsafe(self._take, connection.recv())
-            except Exception:  # EOF, a reset pipe, or a message cut short: for us all the same
-                loop.call_soon_threadsafe(self._end, ENDED)
+            except Exception:  # the pipe ended, was reset, or ended within a message
+                loop.call_soon_threadsafe(self._end, None)
 
     def _write(self, connection: Connection, _loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -1,27 +1,30 @@
-"""The pool over worker processes of this machine: a bounded queue, one supervised process a device.
+"""The pool of worker processes on this machine: it accepts orders up to its bounds, and keeps one worker a device.
 
-All state belongs to the event loop, and nothing here waits between a check and its consequence: a place in the queue
-is taken before any work is done for the order, and never given twice.
+The event loop owns all state, and no `await` stands between a check and the change that depends on it. An order gets
+its place in the queue before any work is done for it, so that no place is given twice.
 
-A worker that dies is replaced. Jobs that were being painted are suspects: each is painted again, with the same seed,
-alone on the worker, so that a poisonous one takes no neighbour along; a job under which two workers died is failed.
-Jobs that only waited go back to the head of the queue.
+A worker that dies is replaced, see `deaths`, and its jobs are painted again with the same seeds, see `job_queue`. A job
+keeps the pictures that were finished. It can be cancelled and its deadline can pass at any time, also while there is no
+worker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from app.checkpoint import ServedCheckpoint
+from app.pool.deaths import Cause
 from app.pool.forecast import Work, rows_until_done
 from app.pool.job import Job, Order, Outcome, Reader, late
+from app.pool.job_queue import JobQueue
+from app.pool.keeper import Keeper
 from app.pool.lane import Held, Lane
 from app.pool.port import PoolStats
 from app.pool.supervisor import WorkerProcess
@@ -40,21 +43,18 @@ from model.inference import events
 from model.inference.events import Event
 from model.inference.messages import Cancel, Heartbeat, Ready, Submit, WorkerOptions
 
-DEATHS = 5  # workers that may die within DEATH_WINDOW before the server gives up
-DEATH_WINDOW = 60.0  # seconds
-SURE = 1.5  # times what is left to a request must a forecast say that it takes, for it to be refused: forecasts err
-LONG_TEXT = 500  # characters that are tokenized on the event loop, in a few milliseconds at worst; more in a thread
+SURE = 1.5  # a request is refused if the forecast says so many times the seconds left to it; forecasts err
+LONG_TEXT = 500  # characters; a longer text is tokenized in a thread, a shorter one takes a few milliseconds at most
 log = logging.getLogger("dalle.pool")
 
 
 class WorkerPool:
-    """The pool over worker processes of this machine, one a device of the settings."""
+    """The pool of worker processes on this machine, one for each device of the settings."""
 
     def __init__(
         self, settings: Settings, checkpoint: ServedCheckpoint, process: type[WorkerProcess] = WorkerProcess
     ) -> None:
         self.checkpoint = checkpoint
-        self._process = process
         self.fatal: str | None = None
         self._settings = settings
         self._lanes = [
@@ -66,31 +66,29 @@ class WorkerPool:
                     threads=settings.threads,
                     dtype=settings.dtype,
                     strict=settings.strict,
+                    known=checkpoint.known,
                 )
             )
             for device in settings.devices
         ]
         self._ids = itertools.count(1)
         self._jobs: dict[str, Job] = {}  # in flight
-        self._queue: dict[str, Job] = {}  # of these, the ones that no worker has; in order
+        self._queue = JobQueue(self._lanes)  # of these, the ones that no worker has
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reserved: list[Order] = []  # places given to orders whose text is still being read
         self._accepted = 0
         self._outcomes: Counter[Outcome] = Counter()
         self._pictures = 0
         self._tokens = 0  # of workers that have ended
-        self._deaths: deque[float] = deque(maxlen=DEATHS)
-        self._death_count = 0
         self._draining = False
-        self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._keeper = Keeper(self._lanes, settings, process, self._on_message, self._on_death, self._give_up)
 
     # --- the port
 
     async def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._keep(lane)) for lane in self._lanes]
+        self._keeper.start()
 
     async def submit(self, order: Order) -> Job:
         order.params.check(self.checkpoint.config.vae.codes)
@@ -102,7 +100,8 @@ class WorkerPool:
                 self._check_open()
         job = Job(f"job-{next(self._ids)}/{order.request_id}", order, text_ids, tokens)
         self._accepted += 1
-        self._jobs[job.id] = self._queue[job.id] = job
+        self._jobs[job.id] = job
+        self._queue.add(job)
         self._idle.clear()
         if job.deadline is not None:
             delay = job.deadline - time.monotonic()
@@ -110,7 +109,7 @@ class WorkerPool:
         self._dispatch()
         return job
 
-    @contextmanager
+    @contextlib.contextmanager
     def hold(self, order: Order) -> Iterator[None]:
         self._check_room(order)
         self._reserved.append(order)
@@ -182,7 +181,7 @@ class WorkerPool:
             tokens_per_second=sum(stats.tokens_per_second for stats in known if stats.running),
             workers=len(self._lanes),
             workers_ready=len(ready),
-            worker_deaths=self._death_count,
+            worker_deaths=self._keeper.deaths.counts.copy(),
             slots=sum(lane.ready.slots for lane in ready if lane.ready),
             slots_busy=sum(stats.slots_busy for stats in known),
             heartbeat_age=max((lane.worker.age for lane in ready if lane.worker), default=None),
@@ -192,10 +191,12 @@ class WorkerPool:
     def not_ready(self) -> str | None:
         if self.fatal:
             return self.fatal
-        if self._draining or self._stopping:
+        if self._draining:
             return "the server is shutting down"
         ages = [lane.worker.age for lane in self._lanes if lane.ready and lane.worker]
         if not ages:
+            if (seconds := self._keeper.seconds_to_start()) is not None:
+                return f"the worker was killed from outside; another one is started in {seconds:.1f} s"
             return "the model is being loaded"
         if min(ages) > self._settings.heartbeat_timeout:
             return f"the worker has made no step for {min(ages):.0f} s"
@@ -203,6 +204,7 @@ class WorkerPool:
 
     async def drain(self, seconds: float) -> None:
         self._draining = True
+        self._keeper.hurry()
         log.info("draining: %d requests in flight, %g s for them", len(self._jobs), seconds)
         try:
             await asyncio.wait_for(self._idle.wait(), seconds)
@@ -210,18 +212,13 @@ class WorkerPool:
             self._fail_all(Draining("the server is shutting down and could not finish this request in time"))
 
     async def stop(self) -> None:
-        self._draining = self._stopping = True
+        self._draining = True
         self._fail_all(Draining("the server is shutting down"))
-        await asyncio.gather(*(lane.worker.stop() for lane in self._lanes if lane.worker))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._keeper.stop()
 
     def kill(self) -> None:
-        """End the workers at once; for the way out, when no event loop runs any more."""
-        for lane in self._lanes:
-            if lane.worker:
-                lane.worker.kill()
+        """End the workers at once. This works when the event loop no longer runs."""
+        self._keeper.kill()
 
     # --- the queue
 
@@ -235,7 +232,7 @@ class WorkerPool:
             raise Draining(self.fatal or "the server is shutting down and takes no more requests")
 
     def _seconds(self, pictures: int) -> float:
-        """Until so many pictures are painted, by the pace measured; a guess of 1 s a picture until there is one."""
+        """Seconds until so many pictures are painted at the measured pace; 1 s a picture while none is known."""
         pace = 0.0  # pictures a second
         for lane in self._lanes:
             if ready := lane.ready:
@@ -250,20 +247,16 @@ class WorkerPool:
         return rows / pictures if pictures else 1.0
 
     def _dispatch(self) -> None:
-        """Give jobs to workers with room for them: suspects alone, the others in the order of arrival."""
-        for lane in self._lanes:
-            while lane.ready and not lane.held and lane.suspects:
-                self._give(lane, lane.suspects.popleft())
-        while self._queue:
-            lanes = [lane for lane in self._lanes if lane.has_room]
-            if not lanes:
-                return
-            self._give(min(lanes, key=lambda lane: lane.rows), self._queue.pop(next(iter(self._queue))))
+        """Give jobs to the workers that have room for them."""
+        for lane, job in self._queue.give_out():
+            self._give(lane, job)
 
     def _give(self, lane: Lane, job: Job) -> None:
         if job.outcome is not None or lane.worker is None:
             return
-        if job.deadline is not None and time.monotonic() >= job.deadline:  # the loop was late for its timer
+        if (
+            job.deadline is not None and time.monotonic() >= job.deadline
+        ):  # its timer is late, as the event loop was busy
             self._expire(job)
             return
         request = job.request()
@@ -273,10 +266,10 @@ class WorkerPool:
     # --- the end of a job
 
     def _end(self, job: Job, outcome: Outcome, error: DalleError | None = None) -> None:
-        """The one way out: whatever happened, a job leaves the ledger's "in flight" here and once."""
+        """End a job. Every job leaves the ledger's "in flight" here, and only once."""
         if self._jobs.pop(job.id, None) is None:
             return
-        self._queue.pop(job.id, None)
+        self._queue.discard(job)
         if timer := self._timers.pop(job.id, None):
             timer.cancel()
         for lane in self._lanes:
@@ -296,55 +289,13 @@ class WorkerPool:
 
     # --- workers
 
-    async def _keep(self, lane: Lane) -> None:
-        """Have a worker on this lane, and another when it dies, until the budget of deaths is spent."""
-        try:
-            await self._keep_going(lane)
-        except Exception as error:  # such as no memory for another process
-            log.exception("the supervisor of %s failed", lane.options.device)
-            self._give_up(f"no worker can be kept on {lane.options.device}: {error}")
-
-    async def _keep_going(self, lane: Lane) -> None:
-        while not self._stopping and self.fatal is None:
-            worker = self._process(
-                lane.options,
-                lambda message: self._on_message(lane, message),
-                self._settings.heartbeat_timeout,
-                self._settings.start_timeout,
-                self._settings.log,
-                self._settings.log_level,
-            )
-            lane.worker = worker
-            await worker.start()
-            cause = await worker.watch()
-            if not self._stopping:
-                self._bury(lane, worker, cause)
-
-    def _bury(self, lane: Lane, worker: WorkerProcess, cause: str) -> None:
-        """Account for a worker that died, and for what it held."""
-        held = list(lane.held.values())
+    def _on_death(self, lane: Lane, cause: Cause) -> None:
+        """Take back the jobs of a worker that died."""
         self._tokens += lane.stats.tokens if lane.stats else 0
-        lane.held, lane.stats = {}, None
-        if worker.start_failed and worker.start_failed.permanent:
-            self._give_up(cause)
-            return
-        self._death_count += 1
-        self._deaths.append(time.monotonic())
-        fields = {"fields": {"jobs": [one.job.id for one in held]}}
-        log.error("worker %s on %s died: %s", worker.pid, lane.options.device, cause, extra=fields)
-        if len(self._deaths) == DEATHS and self._deaths[-1] - self._deaths[0] <= DEATH_WINDOW:
-            self._give_up(f"{DEATHS} workers died within {DEATH_WINDOW:g} s, the last one: {cause}")
-            return
-        begun = [one for one in held if one.started] or held  # none has: the worker died on one's way in, whichever
-        for one in begun:
-            one.job.deaths += 1
-            if one.job.deaths > 1:
-                error = WorkerFailed("two workers died while they painted this request; it is not tried again", True)
-                self._end(one.job, Outcome.FAILED, error)
-            elif one.job.outcome is None:
-                lane.suspects.append(one.job)
-        waiting = {one.job.id: one.job for one in held if one not in begun and one.job.outcome is None}
-        self._queue = waiting | self._queue
+        lane.stats = None
+        for job in self._queue.take_back(lane, cause):
+            message = "two workers crashed or hung while they painted this request; it is not tried again"
+            self._end(job, Outcome.FAILED, WorkerFailed(message, poison=True))
         self._dispatch()  # another lane may have room
 
     def _give_up(self, cause: str) -> None:

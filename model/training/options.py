@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from model.config import CLIP_PRESETS, REVISER_PRESETS, TRANSFORMER_PRESETS, VAE_PRESETS, SamplingDefaults
+from model.config import (
+    CLIP_PRESETS,
+    REVISER_PRESETS,
+    TRANSFORMER_PRESETS,
+    VAE_PRESETS,
+    CheckpointConfig,
+    SamplingDefaults,
+)
+from model.errors import InvalidRequest
+from model.limits import fault
 from model.training.knobs import group, knob, share
 from model.training.selection import Selection
 
@@ -365,12 +374,7 @@ class SamplingChanges:
     )
     opening: float | None = field(
         default=None,
-        metadata=knob(
-            "Default least temperature until something is drawn on the ground. 0 is off.",
-            ge=0,
-            le=5,
-            shown="likewise",
-        ),
+        metadata=knob("Default least temperature until something is drawn. 0 is off.", ge=0, le=5, shown="likewise"),
     )
 
 
@@ -385,3 +389,10 @@ class ExportOptions:
     )
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     documents: tuple[Path, ...] = ()  # files put beside the weights, under their own names
+
+    def __post_init__(self) -> None:
+        """Raises InvalidRequest for what no checkpoint may say: before hours of training, not after them."""
+        said = {"name": self.name, "licence": self.licence, "provenance": {"data": self.data_note}}
+        for name, value in said.items():
+            if told := fault(CheckpointConfig, name, value):
+                raise InvalidRequest(name, told)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.app.live import Live
+from tests.app.puppets import player
 from tests.app.quick import save_quick
 
 
@@ -38,3 +39,9 @@ def start(quick_checkpoint: Path, tmp_path: Path) -> Iterator[Callable[..., Live
     yield begin
     for server in servers:
         server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def play(quick_checkpoint: Path) -> Callable[..., None]:
+    """play(scene, ready=True, **settings): run an async scene on a pool over puppets, see tests.app.puppets."""
+    return player(quick_checkpoint)

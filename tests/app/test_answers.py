@@ -53,7 +53,7 @@ def key() -> dict[str, str]:
 def post(body: dict[str, Any], headers: dict[str, str], version: str = "1.1", path: str = PAINT) -> bytes:
     """A request in bytes."""
     content = json.dumps(body).encode()
-    given = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(content)), **headers}
+    given = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": str(len(content)), **headers}
     lines = [f"POST {path} HTTP/{version}", *(f"{name}: {value}" for name, value in given.items()), "", ""]
     return "\r\n".join(lines).encode() + content
 

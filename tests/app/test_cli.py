@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,24 @@ def test_inspect_explains_a_checkpoint(run: Run, tiny_checkpoint: Path) -> None:
     ):
         assert word in shown.out
     assert "every sum and every tensor matches" in shown.out
+
+
+def test_inspect_says_nothing_to_the_terminal_that_a_checkpoint_wants_said(
+    run: Run, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    file = tmp_path / "copy" / "config.json"
+    values = json.loads(file.read_text())
+    values["provenance"] = {"[/x]\x1b[2J": "\x1b]0;mine\x07[bold]\r", "[red]": {"\x1b": ["\x1b"]}}
+    file.write_text(json.dumps(values))
+    (tmp_path / "copy" / "[red]\x1b[2J").write_text("")
+    listed = tmp_path / "copy" / "SHA256SUMS"
+    was, now = (sha256(path.read_bytes()).hexdigest() for path in (tiny_checkpoint / "config.json", file))
+    listed.write_text(listed.read_text().replace(was, now))
+    shown = run("inspect", "copy")
+    assert (shown.status, shown.err) == (0, "")
+    assert shown.out.replace("\n", "").isprintable()
+    assert "[red]" in shown.out
 
 
 def test_inspect_names_every_damage(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_who_takes_too_long_for_a_head_or_between_requests_is_let_go(
 
 
 def test_who_does_not_read_a_finished_answer_is_let_go(start: Start, sockets: contextlib.ExitStack) -> None:
-    server = start(command=f"from app import server; server.KEEP_ALIVE = 1\n{COMMAND}").ready()
+    server = start(command=f"from app import server; server.KEEP_ALIVE = 1\n{COMMAND}", send_timeout=1).ready()
     body = json.dumps({"prompt": "a red apple", "n": 10, "size": "1024x1024"}).encode()
     head = f"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n".encode()
     polls = []

@@ -17,9 +17,11 @@ from typing import Any
 import httpx
 import pytest
 
+from model.checkpoints import sums
 from tests.app.live import Live, ledger
 
 Start = Callable[..., Live]
+CAUSES = {"crash": 0, "hang": 1, "killed": 1, "start": 0}
 LONG: dict[str, Any] = {"text": "a red apple", "num_images": 10, "seed": 1}
 
 
@@ -115,7 +117,8 @@ def test_a_worker_that_is_killed_or_hangs_in_mid_picture_costs_no_picture(start:
         interrupt(signal.SIGKILL)
         hung = interrupt(signal.SIGSTOP)
     assert gone(hung)
-    assert server.metrics()["dalle_worker_deaths_total"] == 2
+    deaths = {name: count for name, count in server.metrics().items() if name.startswith("dalle_worker_deaths")}
+    assert deaths == {f'dalle_worker_deaths_total{{cause="{cause}"}}': count for cause, count in CAUSES.items()}
     assert ledger(server.metrics())["completed"] == 11
 
 
@@ -217,6 +220,22 @@ def test_damaged_weights_stop_the_start_with_one_clear_line(
     complaint = [line for line in server.log.splitlines() if not line.startswith("20")]
     assert len(complaint) == 1, server.log
     assert complaint[0].startswith(f"dalle-server: {weights}")
+
+
+def test_weights_that_were_replaced_under_the_server_end_it_when_a_worker_starts_again(
+    start: Start, quick_checkpoint: Path, tmp_path: Path
+) -> None:
+    weights = Path(shutil.copytree(quick_checkpoint, tmp_path / "weights"))
+    server = start(weights)
+    assert server.generate(text="a red apple").status_code == 200
+    values = json.loads((weights / "config.json").read_text())
+    (weights / "config.json").write_text(json.dumps({**values, "created": 7}))
+    sums.write(weights)
+    os.kill(server.workers()[0], signal.SIGKILL)
+    assert exit_status(server) == 1
+    assert server.log.splitlines()[-1].startswith(
+        f"dalle-server: {weights}/config.json: replaced since it was first read"
+    )
 
 
 def test_a_taken_port_which_a_flag_names_and_a_wrong_variable_stop_the_start_with_one_clear_line(

@@ -1,21 +1,14 @@
-"""The pool's decisions, over worker processes that do what a test tells them: bounds, ledger, crashes, drain."""
+"""The pool's decisions, over worker processes that do what a test tells them: bounds, ledger, deadlines, drain."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from app.checkpoint import ServedCheckpoint
 from app.pool.job import Job, Order
-from app.pool.supervisor import ENDED, WorkerProcess
-from app.pool.worker_pool import DEATHS, WorkerPool
-from app.settings import Settings
 from model.errors import (
     DalleError,
     DeadlineExceeded,
@@ -25,139 +18,11 @@ from model.errors import (
     PaintingFailed,
     PromptTooLong,
     RequestCancelled,
-    WorkerFailed,
 )
-from model.inference.events import (
-    Cancelled,
-    Event,
-    Failed,
-    Finished,
-    Painted,
-    Partial,
-    Progress,
-    Started,
-)
-from model.inference.messages import Cancel, Ready, StartFailed, Submit
-from model.inference.requests import GenerationRequest, SamplingParams
-
-READY = Ready(
-    model="quick", device="cpu", dtype="float32", strict=True, slots=4, threads=1, widths=(4,), parameters=1,
-    cache_bytes=1, load_seconds=0.0, warm_up_seconds=0.0, seconds_per_step=0.5, steps=10, text_tokens=256,
-    image_vocab=16, grid=16, image_size=128,
-)  # fmt: skip
-
-
-class Puppet(WorkerProcess):
-    """A worker without a process. `started` are all of them, in order."""
-
-    started: list[Puppet]
-
-    async def start(self) -> None:
-        self.sent: list[Any] = []
-        type(self).started.append(self)
-
-    def send(self, message: Any) -> None:
-        self.sent.append(message)
-
-    async def stop(self) -> None:
-        self.die()
-
-    def kill(self) -> None:
-        self.die()
-
-    def _reap(self) -> int:
-        return -9
-
-    def die(self) -> None:
-        self._end(ENDED)
-
-    def say(self, *messages: Any) -> None:
-        for message in messages:
-            self._take(message)
-
-    @property
-    def requests(self) -> list[GenerationRequest]:
-        return [message.request for message in self.sent if isinstance(message, Submit)]
-
-    def paint(self, request: GenerationRequest, *indices: int) -> None:
-        """Say that pictures are done; without indices all, and that the request is."""
-        all_of_them = range(request.first_index, request.first_index + request.num_images)
-        for index in indices or all_of_them:
-            self.say(Painted(request.id, index, b"rgb", b"", 0.1))
-        if not indices:
-            self.say(Finished(request.id))
-
-
-class Stage:
-    """A pool over puppets."""
-
-    def __init__(self, pool: WorkerPool) -> None:
-        self.pool = pool
-        self._known = 1
-
-    @property
-    def worker(self) -> Puppet:
-        return Puppet.started[-1]
-
-    async def next_worker(self) -> Puppet:
-        """The replacement of the last worker, ready."""
-        while len(Puppet.started) == self._known:
-            await asyncio.sleep(0.001)
-        self._known += 1
-        self.worker.say(READY)
-        return self.worker
-
-    async def order(
-        self, images: int = 1, seconds: float | None = None, client: str = "", guidance: float = 1.0
-    ) -> Job:
-        params = SamplingParams(seed=1, guidance=guidance)
-        return await self.pool.submit(Order("a red apple", images, params, seconds=seconds, client=client))
-
-    def outcomes(self) -> tuple[int, ...]:
-        """Completed, failed, cancelled, expired; the ledger is checked."""
-        stats = self.pool.stats()
-        ended = (stats.completed, stats.failed, stats.cancelled, stats.expired)
-        assert stats.accepted == sum(ended) + stats.in_flight
-        return ended
-
-
-async def read(job: Job) -> list[Event]:
-    return [event async for event in job.join()]
-
-
-async def fails(job: Job, kind: type[DalleError]) -> DalleError:
-    with pytest.raises(kind) as caught:
-        await asyncio.wait_for(read(job), 5)
-    return caught.value
-
-
-@pytest.fixture
-def play(quick_checkpoint: Path) -> Callable[..., None]:
-    """play(scene, **settings): run an async scene on a stage whose first worker is ready."""
-    checkpoint = ServedCheckpoint.read(quick_checkpoint)
-
-    @asynccontextmanager
-    async def stage(ready: bool, settings: dict[str, Any]) -> AsyncIterator[Stage]:
-        Puppet.started = []
-        pool = WorkerPool(Settings(weights=quick_checkpoint, **settings), checkpoint, Puppet)
-        await pool.start()
-        while not Puppet.started:
-            await asyncio.sleep(0)
-        if ready:
-            Puppet.started[0].say(READY)
-        try:
-            yield Stage(pool)
-        finally:
-            await pool.stop()
-
-    def run(scene: Callable[[Stage], Coroutine[Any, Any, None]], ready: bool = True, **settings: Any) -> None:
-        async def main() -> None:
-            async with stage(ready, settings) as made:
-                await asyncio.wait_for(scene(made), 20)
-
-        asyncio.run(main())
-
-    return run
+from model.inference.events import Cancelled, Failed, Painted, Partial, Progress, Started
+from model.inference.messages import Cancel
+from model.inference.requests import SamplingParams
+from tests.app.puppets import READY, Puppet, Stage, fails, read
 
 
 def test_events_reach_the_job_and_the_ledger_holds(play: Callable[..., None]) -> None:
@@ -348,102 +213,6 @@ def test_what_a_worker_gives_up_is_answered(play: Callable[..., None], event: Fa
         job = await stage.order()
         stage.worker.say(Failed(job.id, event.code, event.message, event.field))
         assert str(await fails(job, kind)) == event.message
-
-    play(scene)
-
-
-def test_after_a_crash_what_is_missing_is_painted_again_alone_with_the_same_seed(play: Callable[..., None]) -> None:
-    async def scene(stage: Stage) -> None:
-        jobs = [await stage.order(images=3) for _ in range(3)]
-        first, second, third = stage.worker.requests
-        stage.worker.say(Started(first.id), Started(second.id), Progress(first.id, (9, 9, 9)))
-        stage.worker.paint(first, 0)
-        stage.worker.die()
-        worker = await stage.next_worker()
-        (again,) = worker.requests  # a suspect, alone; the one that only waited is not given yet
-        assert (again.id, again.first_index, again.num_images) == (first.id, 1, 2)
-        assert (again.params, again.text_ids) == (first.params, first.text_ids)
-        worker.say(Started(again.id), Progress(again.id, (1, 1)))
-        worker.paint(again)
-        assert [request.id for request in worker.requests] == [first.id, second.id]
-        worker.paint(worker.requests[1])
-        assert [request.id for request in worker.requests] == [first.id, second.id, third.id]
-        worker.paint(worker.requests[2])
-        events = await read(jobs[0])
-        assert [event.index for event in events if isinstance(event, Painted)] == [0, 1, 2]
-        assert [event.rows_done for event in events if isinstance(event, Progress)] == [(9, 9, 9)]  # never back
-        assert stage.outcomes() == (3, 0, 0, 0)
-        assert stage.pool.stats().worker_deaths == 1
-
-    play(scene)
-
-
-def test_a_request_under_which_two_workers_died_is_poison_and_its_neighbours_live(play: Callable[..., None]) -> None:
-    async def scene(stage: Stage) -> None:
-        poison, neighbour = await stage.order(), await stage.order()
-        stage.worker.say(Started(poison.id), Started(neighbour.id))
-        stage.worker.die()
-        worker = await stage.next_worker()
-        worker.say(Started(poison.id))
-        worker.die()
-        error = await fails(poison, WorkerFailed)
-        assert isinstance(error, WorkerFailed)
-        assert error.poison
-        worker = await stage.next_worker()
-        (request,) = worker.requests
-        assert request.id == neighbour.id
-        worker.paint(request)
-        assert len(await read(neighbour)) == 2
-        assert stage.outcomes() == (1, 1, 0, 0)
-
-    play(scene)
-
-
-def test_a_request_that_kills_before_it_is_started_is_found_too(play: Callable[..., None]) -> None:
-    async def scene(stage: Stage) -> None:
-        job = await stage.order()
-        stage.worker.die()
-        (await stage.next_worker()).die()
-        await fails(job, WorkerFailed)
-
-    play(scene)
-
-
-def test_five_deaths_in_a_minute_end_the_server_and_nobody_waits_on(play: Callable[..., None]) -> None:
-    async def scene(stage: Stage) -> None:
-        for _ in range(DEATHS - 1):
-            stage.worker.die()
-            await stage.next_worker()
-        job = await stage.order()
-        stage.worker.die()
-        await fails(job, WorkerFailed)
-        assert stage.pool.fatal == stage.pool.not_ready()
-        assert "5 workers died within 60 s" in str(stage.pool.fatal)
-        with pytest.raises(Draining):
-            await stage.order()
-
-    play(scene)
-
-
-def test_a_checkpoint_that_cannot_be_loaded_ends_the_server(play: Callable[..., None]) -> None:
-    async def scene(stage: Stage) -> None:
-        job = await stage.order()
-        stage.worker.say(StartFailed("weights/x: altered"))
-        await fails(job, WorkerFailed)
-        assert stage.pool.fatal == "weights/x: altered"
-
-    play(scene, ready=False)
-
-
-def test_a_worker_that_makes_no_step_is_replaced(play: Callable[..., None]) -> None:
-    async def scene(stage: Stage) -> None:
-        job = await stage.order()
-        stage.worker.say(Started(job.id))
-        stage.worker.alive_at = time.monotonic() - 100
-        assert str(stage.pool.not_ready()).startswith("the worker has made no step for 100 s")
-        worker = await stage.next_worker()
-        worker.paint(worker.requests[0])
-        await read(job)
 
     play(scene)
 

@@ -37,7 +37,7 @@ async def healthz() -> str:
     responses={200: _plain("live"), 503: _no("It has given up and is ending.")},
 )  # fmt: skip
 async def livez(request: Request) -> Response:
-    """503 only when a restart would help: too many workers have died. Loading, a full queue and draining are fine."""
+    """503 only when a restart would help: workers keep crashing. Loading, a full queue and draining are fine."""
     service: Service = request.app.state.service
     if cause := service.pool.fatal:
         return render(Answer(503, "worker_failed", cause))
@@ -46,7 +46,7 @@ async def livez(request: Request) -> Response:
 
 @router.get(
     "/readyz", summary="Should the server be sent requests?", response_class=PlainTextResponse,
-    responses={200: _plain("ready"), 503: _no("It is loading, shutting down, or its worker makes no steps.")},
+    responses={200: _plain("ready"), 503: _no("It is loading, shutting down, or has no worker that makes steps.")},
 )  # fmt: skip
 async def readyz(request: Request) -> Response:
     """200 while a worker's step loop goes round, its weights compared and its model warm, and no shutdown has begun."""

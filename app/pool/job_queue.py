@@ -1,0 +1,87 @@
+"""The queue of jobs that no worker has: which job a worker gets next, and where the jobs of a dead worker go.
+
+Jobs are given out in the order of their acceptance, several to a worker. When a worker dies, its jobs come back:
+
+- After a crash or a hang, the jobs that were being painted are suspects. The same lane paints each of them again,
+  alone, so that a poisonous one harms no neighbour. A job under which two workers crashed or hung is poisonous, and is
+  not painted again. The jobs that the worker had not begun go back to the queue's head.
+- After a kill from outside, all jobs go back to the queue's head. Suspects stay suspects.
+- A job that was being painted at three such kills may be what uses up the memory. From then on it is painted alone, and
+  after every kill it goes to the queue's tail. So a job that waits at that moment has its turn first, and one that
+  comes later waits for one attempt at most. Kills never fail a job; its deadline ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from app.pool.deaths import Cause
+from app.pool.job import Job
+from app.pool.lane import Lane
+
+
+class JobQueue:
+    """The jobs that no worker has, for these lanes."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
+        self._waiting: dict[str, Job] = {}  # by id, in the order in which they are given out
+
+    def __len__(self) -> int:
+        return len(self._waiting) + sum(len(lane.alone) for lane in self._lanes)
+
+    def add(self, job: Job) -> None:
+        """Put a new job at the tail."""
+        self._waiting[job.id] = job
+
+    def discard(self, job: Job) -> None:
+        """Take a job out, if it is there."""
+        self._waiting.pop(job.id, None)
+        for lane in self._lanes:
+            if job in lane.alone:
+                lane.alone.remove(job)
+
+    def give_out(self) -> Iterator[tuple[Lane, Job]]:
+        """Take out every job that a worker has room for, and yield it with that worker's lane.
+
+        The caller must make the lane hold the job, or end the job, before it asks for the next pair.
+        """
+        for lane in self._lanes:
+            while lane.ready and lane.alone and not lane.held:
+                yield lane, lane.alone.popleft()
+        while self._waiting and (lanes := [lane for lane in self._lanes if lane.has_room]):
+            lane = min(lanes, key=lambda lane: lane.rows)
+            job = self._waiting.pop(next(iter(self._waiting)))
+            if job.alone and lane.held:
+                lane.alone.append(job)  # the lane gets nothing else until it is empty
+            else:
+                yield lane, job
+
+    def take_back(self, lane: Lane, cause: Cause) -> list[Job]:
+        """Take back the jobs of a lane whose worker died. Returns the poisonous ones, which are not in the queue.
+
+        If the worker had begun with none of them, any may be the reason, and all count as being painted.
+        """
+        held, lane.held = list(lane.held.values()), {}
+        painted = [one.job for one in held if one.started] or [one.job for one in held]
+        for job in painted:
+            if cause is Cause.KILLED:
+                job.kills += 1
+            else:
+                job.crashes += 1
+        alive = [one.job for one in held if one.job.outcome is None]
+        poisonous = [job for job in alive if job.poisonous]
+        head: list[Job] = []
+        tail: list[Job] = []
+        for job in alive:
+            if cause is Cause.KILLED and job.hungry:
+                tail.append(job)
+            elif cause is Cause.KILLED or job not in painted:
+                head.append(job)
+            elif not job.poisonous:
+                lane.alone.append(job)
+        if cause is Cause.KILLED:  # the lane may wait for long, and another may have room
+            head += lane.alone
+            lane.alone.clear()
+        self._waiting = {job.id: job for job in head} | self._waiting | {job.id: job for job in tail}
+        return poisonous

@@ -1,0 +1,41 @@
+"""Whether the kernel's OOM killer may have ended a worker: its count of kills, before and after.
+
+The count is of the server's control group where that can be read, else of the whole machine. It does not say which
+process was killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+COUNTS = ("/sys/fs/cgroup/memory.events", "/proc/vmstat")  # each with a line "oom_kill NUMBER"
+
+
+class MemoryKills:
+    """The OOM killer's count, as it was when this was made. Reads one small file of the kernel."""
+
+    def __init__(self, files: Sequence[str] = COUNTS) -> None:
+        self._files = files
+        self._before = _read(files)
+
+    def since(self) -> str:
+        """What the count says by now about a process that was killed, as the end of a sentence."""
+        after = _read(self._files)
+        if self._before is None or after is None or self._before[0] != after[0]:
+            return "out of memory?"
+        file, count = after
+        if kills := count - self._before[1]:
+            return f"out of memory? while it lived, oom_kill in {file} rose by {kills}"
+        return f"not by the kernel for want of memory: oom_kill in {file} did not rise"
+
+
+def _read(files: Sequence[str]) -> tuple[str, int] | None:
+    """The first of the files that tells the count, and the count."""
+    for file in files:
+        try:
+            words = [line.split() for line in Path(file).read_text().splitlines()]
+            return file, next(int(pair[1]) for pair in words if pair[0] == "oom_kill")
+        except (OSError, ValueError, IndexError, StopIteration):
+            continue
+    return None

@@ -1,0 +1,79 @@
+"""How a worker process ended, told by the supervisor of real processes that end in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+
+from app.pool import supervisor
+from app.pool.deaths import Cause, Death
+from app.pool.supervisor import WorkerProcess
+from model.inference.messages import StartFailed, WorkerOptions
+from tests.app.puppets import READY
+
+
+def end(connection: Connection, options: WorkerOptions, *_log: Any) -> None:
+    """A worker's main function, which ends as the name of its checkpoint says."""
+    match options.checkpoint.split():
+        case ["killed-early"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case ["failed"]:
+            connection.send(StartFailed("no memory", permanent=False))
+            time.sleep(1000)
+    connection.send(READY)
+    match options.checkpoint.split():
+        case ["signal", name]:
+            os.kill(os.getpid(), signal.Signals[name])
+        case ["status", status]:
+            os._exit(int(status))
+        case ["slowly", status]:
+            connection.close()
+            time.sleep(1)  # as an interpreter with much to tidy up
+            os._exit(int(status))
+        case ["never"]:
+            connection.close()
+    time.sleep(1000)
+
+
+async def death(how: str, heartbeat_timeout: float = 600.0) -> Death:
+    worker = WorkerProcess(WorkerOptions(how, device="cpu"), lambda _: None, heartbeat_timeout, 600.0)
+    await worker.start()
+    found = await asyncio.wait_for(worker.watch(), 100)
+    assert worker.pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker.pid, 0)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("how", "cause", "text"),
+    [
+        ("signal SIGSEGV", Cause.CRASH, "crashed with SIGSEGV"),
+        ("signal SIGTERM", Cause.KILLED, "was killed from outside by SIGTERM"),
+        ("signal SIGKILL", Cause.KILLED, "was killed from outside by SIGKILL; "),
+        ("killed-early", Cause.KILLED, "was killed from outside by SIGKILL while it loaded; "),
+        ("status 3", Cause.CRASH, "ended by itself with status 3"),
+        ("slowly 3", Cause.CRASH, "ended by itself with status 3"),
+        ("failed", Cause.START, "could not start: no memory"),
+    ],
+)
+def test_the_cause_of_a_death_is_told(monkeypatch: pytest.MonkeyPatch, how: str, cause: Cause, text: str) -> None:
+    monkeypatch.setattr(supervisor, "run_worker", end)
+    found = asyncio.run(death(how))
+    assert found.cause is cause
+    assert found.text.startswith(text)
+
+
+def test_what_the_supervisor_ends_was_not_killed_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "run_worker", end)
+    monkeypatch.setattr(supervisor, "EXIT_SECONDS", 0.1)
+    assert asyncio.run(death("never")) == Death(Cause.CRASH, "closed its pipe, did not end and was ended")
+    hung = asyncio.run(death("hangs", heartbeat_timeout=0.3))
+    assert hung.cause is Cause.HANG
+    assert hung.text.startswith("made no step for ")

@@ -1,0 +1,37 @@
+"""A small checkpoint with every section, for the tests that damage it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoints import load, save
+from model.config import reviser_config
+from model.reviser import Reviser
+from tests.app.quick import save_quick
+from tests.conftest import randomise
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint with every section. Shared by the session: copy it before you damage it."""
+    folder = tmp_path_factory.mktemp("whole")
+    quick = load(save_quick(folder / "quick"))
+    reviser = Reviser(reviser_config("tiny", text_vocab=quick.tokenizer.vocab_size))
+    randomise(reviser, seed=4)
+    config = dataclasses.replace(quick.config, reviser=reviser.config, provenance={"data": "none"}, created=1)
+    save(
+        folder / "whole", config, quick.tokenizer, quick.vae, quick.transformer, torch.float32, clip=quick.clip,
+        reviser=reviser,
+    )  # fmt: skip
+    return folder / "whole"
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    """A checkpoint that a test may damage."""
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
