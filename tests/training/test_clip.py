@@ -17,9 +17,10 @@ from model.tokenizer import Tokenizer
 from model.training import train_clip
 from model.training.contrast import falsify, may_fit, told, words
 from model.training.examples import find_examples
-from model.training.loop import LoopOptions, find_place
+from model.training.loop import find_place
+from model.training.options import ClipOptions, LoopOptions
 from model.training.tearing import tear
-from model.training.train_clip import Batches, ClipOptions
+from model.training.train_clip import Batches
 from model.vae import VAE
 from tests.conftest import randomise
 

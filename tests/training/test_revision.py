@@ -19,10 +19,10 @@ from model.inference.prompt_rewriter import say
 from model.tokenizer import Tokenizer
 from model.training import train_reviser
 from model.training.clutter import UNKNOWN
-from model.training.loop import LoopOptions
+from model.training.options import LoopOptions, ReviserOptions
 from model.training.remembered import KINDS, Remembering, everyday_lines, everyday_prompts, remember
 from model.training.revision import MANY, SHADES, Prompts
-from model.training.train_reviser import Batches, ReviserOptions
+from model.training.train_reviser import Batches
 from tests.revising import learnt
 from tests.training.zorbs import draw
 
