@@ -41,7 +41,7 @@ def by_hand(data: Path, weights: Path, split: str) -> dict[str, Any]:
     """Each picture by itself, written out."""
     painter = model.load(weights, "cpu")
     prepared = prepare([data], Path("by-hand"))
-    rows = prepared.rows(split).tolist() if split else range(len(prepared.lines))
+    rows = prepared.indices(split).tolist() if split else range(len(prepared.lines))
     psnr, bits, codes = [], [], set()
     for row in rows:
         image = to_tensor(prepared.images[row : row + 1])

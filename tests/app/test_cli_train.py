@@ -114,7 +114,7 @@ def test_an_export_may_be_the_mean_of_runs(
     for shares in (("mine=0.5", f"{tiny_checkpoint}=0.5"), ("mine=0",)):
         flags = [text for share in shares for text in ("--mean", share)]
         assert run(monkeypatch, *export, "--out", "other", *flags) == 1
-        assert "each share is above 0, and all of them together below 1" in capsys.readouterr().err
+        assert "shares above 0 that sum to less than 1" in capsys.readouterr().err
     assert run(monkeypatch, *export, "--out", "other", "--mean", "mine") == 2
     assert run(monkeypatch, "train", "vae", str(data), *TINY) == 0
     assert (
