@@ -27,7 +27,6 @@ from app.commands import (
     reconstruct,
     serve,
     train,
-    train_companions,
 )
 from model.errors import DalleError
 from model.inference.cores import settle_threads, usable_cores
@@ -46,8 +45,6 @@ app.command("caption")(caption.caption)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("inspect")(inspect.inspect)
 app.add_typer(corpus.app, name="corpus")
-train.app.command("clip")(train_companions.train_clip)
-train.app.command("reviser")(train_companions.train_reviser)
 app.add_typer(train.app, name="train")
 app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)

@@ -12,6 +12,7 @@ from rich.table import Table
 from typer import Option
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights
+from app.commands.common import out as out_option
 from model.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -21,17 +22,27 @@ MOST_AT_ONCE = 256
 
 
 def bench(
-    images: Annotated[str, Option(help="How many pictures at once, numbers with commas between.")] = "1,4,16",
-    repeats: Annotated[int, Option(min=1, max=100, help="Runs of each; the median counts.")] = 3,
-    prompt: Annotated[str, Option(help="What is painted.")] = "a red apple",
+    images: Annotated[str, Option(help="How many pictures to paint at once: numbers with commas between.")] = "1,4,16",
+    repeats: Annotated[int, Option(min=1, max=100, help="Runs of each. The median counts.")] = 3,
+    prompt: Annotated[str, Option(help="What to paint.")] = "a red apple",
     guidance: Annotated[
-        float | None, Option(min=0, max=20, help="1: off, at half the rows.", show_default="the checkpoint's")
+        float | None,
+        Option(
+            min=0,
+            max=20,
+            help="How closely to follow the text. 1 is off and takes half the work.",
+            show_default="the checkpoint's",
+        ),
     ] = None,
-    dtype: Annotated[str, Option(help="auto, float32, bfloat16: of the transformer and its cache.")] = "auto",
-    strict: Annotated[bool, Option("--strict/--fast", help="Bit-equal pictures in any crowd, or the fastest.")] = True,
+    dtype: Annotated[
+        str, Option(help="Number format of the transformer and its cache: auto, float32 or bfloat16.")
+    ] = "auto",
+    strict: Annotated[
+        bool, Option("--strict/--fast", help="Paint the same bits alone and in a crowd, or as fast as possible.")
+    ] = True,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
-    out: Annotated[Path | None, Option("-o", "--out", help="Also write the JSON here.", show_default="none")] = None,
+    out: Annotated[Path | None, out_option("Also write the JSON here.", show_default="none")] = None,
 ) -> None:
     """Measure pictures a second. The last line on stdout is JSON; ratios compare between machines, times do not."""
     crowds = _crowds(images)

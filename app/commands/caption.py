@@ -7,20 +7,18 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from app.commands.common import DEFAULT_WEIGHTS, Device, Weights
+from app.commands.common import DEFAULT_WEIGHTS, Device, Seed, Weights
+from app.commands.common import temperature as temperature_option
+from app.commands.common import top_k as top_k_option
 
 
 def caption(
     text: Annotated[str, Argument(help='How the caption begins; "" for one from nothing.')],
     n: Annotated[int, Option("-n", "--num-captions", min=1, max=64, help="How many completions.")] = 1,
-    seed: Annotated[int | None, Option(help="The same seed gives the same texts.", show_default="random")] = None,
-    temperature: Annotated[
-        float | None, Option(help="0 to 5; 0 takes the likeliest token.", show_default="0.7")
-    ] = None,
-    top_k: Annotated[
-        int | None, Option(help="Draw from the k likeliest tokens only; 0: from all.", show_default="50")
-    ] = None,
-    tokens: Annotated[int | None, Option(help="At most so many further tokens, 1 to 256.", show_default="32")] = None,
+    seed: Seed = None,
+    temperature: Annotated[float | None, temperature_option("0.7")] = None,
+    top_k: Annotated[int | None, top_k_option("50")] = None,
+    tokens: Annotated[int | None, Option(help="Most tokens to add, 1 to 256.", show_default="32")] = None,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
 from model.errors import DataError, InvalidRequest
+from model.training.knobs import knobs
+from model.training.options import LoopOptions
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Weights = Annotated[Path, Option(help="Folder of the checkpoint.")]
-Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1 ...")]
+Device = Annotated[str, Option(help=knobs(LoopOptions)["device"].help)]
+Seed = Annotated[int | None, Option(help="The same seed gives the same result.", show_default="random")]
 DEFAULT_WEIGHTS = Path("weights/default")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def out(meaning: str, **more: Any) -> Any:
+    """The option -o, --out. meaning: its help; more: as Option takes them."""
+    return Option("-o", "--out", help=meaning, **more)
+
+
+def temperature(default: str) -> Any:
+    """The option --temperature. default: in words."""
+    return Option(help="How freely tokens are drawn, 0 to 5. 0 takes the likeliest token.", show_default=default)
+
+
+def top_k(default: str) -> Any:
+    """The option --top-k. default: in words."""
+    return Option(help="Draw from so many likeliest tokens only. 0 draws from all.", show_default=default)
 
 
 def check_out(path: Path) -> None:

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument
 
-from app.commands.flags import RuleFlags, spread
+from app.commands.flags import Given, with_knobs
+from model.training.knobs import build
+from model.training.options import Rules
 
 if TYPE_CHECKING:
     from model.training.count import Counts
@@ -25,7 +27,7 @@ def options() -> None:
 
 
 @app.command("index")
-@spread()
+@with_knobs(Rules, flags=("english",))
 def index(
     paths: Annotated[
         list[Path],
@@ -34,12 +36,12 @@ def index(
             help="Index files (Conceptual Captions, YFCC100M, WIT; .gz and .bz2 too), folders and tars of pictures.",
         ),
     ],
-    rules: RuleFlags,
+    given: Given,
 ) -> None:
     """Count what training on these paths would take and leave out, and why: a dry run. Ends with a line of JSON."""
     from model.training.count import count
 
-    counts = count(paths, rules.rules())
+    counts = count(paths, build(Rules, given))
     Console(highlight=False).print(_table(counts))
     typer.echo(json.dumps(counts.to_dict(), ensure_ascii=False))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,24 +13,26 @@ from rich.table import Table
 from typer import Option
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights
-from app.commands.flags import Data, RuleFlags, spread
+from app.commands.flags import Data, Given, with_knobs
+from model.training.knobs import build
+from model.training.options import EvaluateOptions
 
 if TYPE_CHECKING:
     from model.training.estimates import Estimate
     from model.training.measure import Measured
 
 
-@spread()
+@with_knobs(EvaluateOptions, flags=("english", "cache"))
 def evaluate(
     data: Data,
-    rules: RuleFlags,
+    *,
     every: Annotated[
         bool,
-        Option("--all", help="Measure every picture, not the held-out ones alone: of data that was not learnt from."),
+        Option("--all", help="Measure every picture, not only the held-out ones. Use it for data that was not learnt."),
     ] = False,
-    pictures: Annotated[int, Option(min=1, help="Of more pictures measure so many.")] = 500,
-    cache: Annotated[Path, Option(help="Where pictures are kept ready; training's will do.")] = Path("data/prepared"),
+    pictures: Annotated[int, Option(min=1, help="Most pictures to measure.")] = 500,
     as_json: Annotated[bool, Option("--json", help="Print one line of JSON.")] = False,
+    given: Given,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
@@ -41,7 +42,8 @@ def evaluate(
     from model.training.prepare import prepare
 
     painter = model.load(weights, device)
-    prepared = prepare(data, cache, rules.rules())
+    options = build(EvaluateOptions, given)
+    prepared = prepare(data, options.cache, options.rules)
     bars = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(TextColumn("measuring"), *bars, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("", total=None)

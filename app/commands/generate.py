@@ -14,7 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typer import Argument, Option
 
-from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, check_out, save_image
+from app.commands.common import DEFAULT_WEIGHTS, Device, Seed, Weights, check_out, save_image
+from app.commands.common import out as out_option
+from app.commands.common import temperature as temperature_option
+from app.commands.common import top_k as top_k_option
 from app.pictures.encode import enlarge
 from app.pictures.provenance import Provenance, prompt_hash
 from model.errors import DataError, InvalidRequest
@@ -24,33 +27,39 @@ if TYPE_CHECKING:
 
     from model import Painter
 
+OWN = "the checkpoint's"
+
 
 def generate(
     text: Annotated[
         str | None, Argument(help="What the pictures shall show.", show_default="with --like, the picture's own")
     ] = None,
     n: Annotated[int, Option("-n", "--num-images", min=1, max=64, help="How many pictures.")] = 1,
-    out: Annotated[
-        Path | None, Option("-o", "--out", help="Picture to write.", show_default="the text, as a file name")
+    out: Annotated[Path | None, out_option("Picture to write.", show_default="the text, as a file name")] = None,
+    separate: Annotated[
+        bool, Option("--separate", help="Write a file for each picture (apple-1.png ...) instead of a grid.")
+    ] = False,
+    like: Annotated[Path | None, Option(help="Paint the picture in this PNG again. Its text chunks say how.")] = None,
+    seed: Seed = None,
+    temperature: Annotated[float | None, temperature_option(OWN)] = None,
+    top_k: Annotated[int | None, top_k_option(OWN)] = None,
+    top_p: Annotated[
+        float | None,
+        Option(help="Draw from the likeliest tokens that together have this probability, 0 to 1.", show_default=OWN),
     ] = None,
-    separate: Annotated[bool, Option("--separate", help="One file a picture (apple-1.png ...), no grid.")] = False,
-    like: Annotated[
-        Path | None, Option(help="Paint the picture of this PNG again, by what its text chunks tell.")
+    guidance: Annotated[
+        float | None, Option(help="How closely to follow the text, 0 to 20. 1 is off.", show_default=OWN)
     ] = None,
-    seed: Annotated[int | None, Option(help="The same seed gives the same pictures.", show_default="random")] = None,
-    temperature: Annotated[float | None, Option(help="0 to 5; 0 takes the likeliest token.")] = None,
-    top_k: Annotated[int | None, Option(help="Draw from the k likeliest tokens only; 0: from all.")] = None,
-    top_p: Annotated[float | None, Option(help="Draw from the likeliest tokens that reach p, 0 to 1.")] = None,
-    guidance: Annotated[float | None, Option(help="How closely to follow the text, 0 to 20; 1: off.")] = None,
     best_of: Annotated[
-        int | None, Option(help="Paint so many, up to 64, and keep the -n that fit the text best.", show_default="off")
+        int | None,
+        Option(help="Paint this many, up to 64, and keep the -n that fit the text best.", show_default="off"),
     ] = None,
     complete: Annotated[bool, Option("--complete", help="Let the model complete the text first.")] = False,
     revise: Annotated[
         bool | None,
         Option(
             "--revise/--no-revise",
-            help="Let the model say the text in words that it was taught, before it paints.",
+            help="Let the model first put the text into words that it was taught.",
             show_default="if it can, and the text is not completed",
         ),
     ] = None,

@@ -9,11 +9,12 @@ import typer
 from typer import Argument, Option
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, check_out, read_image, save_image
+from app.commands.common import out as out_option
 
 
 def reconstruct(
     pictures: Annotated[list[Path], Argument(metavar="IN...", help="Pictures of any size.")],
-    out: Annotated[Path, Option("-o", "--out", help="Sheet to write.")] = Path("reconstructions.png"),
+    out: Annotated[Path, out_option("Sheet to write.")] = Path("reconstructions.png"),
     columns: Annotated[int, Option(min=1, max=32, help="Pictures to a row.")] = 8,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",

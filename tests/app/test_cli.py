@@ -6,12 +6,15 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 from PIL import Image
 
 import model
@@ -68,6 +71,23 @@ def test_help_names_the_commands(run: Run) -> None:
         assert command in shown.out
     assert run("--version").out.split() == ["dalle-server", model.__version__]
     assert run("paint").status == 2
+
+
+def options(command: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """(command, option) of every option of the program."""
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            yield path, parameter.name
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from options(inner, f"{path} {name}".strip())
+
+
+def test_the_commands_have_few_options() -> None:
+    counts = Counter(path for path, _ in options(typer.main.get_command(cli.app)))
+    assert sum(counts.values()) <= 150
+    assert counts["train transformer"] <= 20
+    for command in ("train vae", "train clip", "train reviser"):
+        assert 10 <= counts[command] <= 14
 
 
 def test_one_picture_carries_its_seed(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:

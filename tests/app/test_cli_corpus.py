@@ -33,7 +33,7 @@ def test_a_dry_run_prints_a_table_and_ends_with_json(
     }  # fmt: skip
     for reason in (*expected.broken, *expected.refused, "passed"):
         assert reason in table
-    assert run(monkeypatch, str(path), "--any-language", "--letters", "1") == 0
+    assert run(monkeypatch, str(path), "--any-language", "--set", "letters=1") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["files"][str(path)]["passed"] == 60 + 9
     assert sorted(tmp_path.iterdir()) == [path]
 

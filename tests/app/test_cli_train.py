@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -12,13 +13,10 @@ from PIL import Image
 
 import model
 from app import cli
-from app.commands.flags import LoopFlags, SelectionFlags
 from model.checkpoints import load
 from model.config import SamplingDefaults
 from model.tokenizer import Tokenizer
 from model.training import carry_over, train_transformer
-from model.training.loop import LoopOptions
-from model.training.selection import Selection
 
 TINY = ("--preset", "tiny", "--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared")
 
@@ -46,6 +44,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return stop.value.code if isinstance(stop.value.code, int) else 0
 
 
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """What a refusal says, out of its box."""
+    return " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
 def test_the_stages_make_a_checkpoint_that_paints_and_judges(
     data: Path, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -61,7 +64,7 @@ def test_the_stages_make_a_checkpoint_that_paints_and_judges(
     assert config.provenance["figures"]["step"] == 2
     assert run(monkeypatch, "train", "clip", str(data), *TINY) == 0
     export = ("export", "runs/transformer", "--out", "mine")
-    assert run(monkeypatch, *export, "--guidance", "5", "--clip", "runs/clip") == 0
+    assert run(monkeypatch, *export, "--set", "guidance=5", "--clip", "runs/clip") == 0
     exported = load(tmp_path / "mine")
     assert exported.config.sampling.guidance == 5
     assert exported.clip is not None
@@ -98,11 +101,11 @@ def test_an_export_may_be_the_mean_of_runs(
     data: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = ("--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared", "--prompt", "a blue circle")
-    start = ("--start", str(tiny_checkpoint), "--muon-lr", "0.1")
+    start = ("--start", str(tiny_checkpoint), "--set", "muon_lr=0.1")
     assert run(monkeypatch, "train", "transformer", str(data), *start, *few, "--out", "mine") == 0
     export = ("export", "mine", "--vae", str(tiny_checkpoint))
     kept = load(tiny_checkpoint).config.sampling
-    assert run(monkeypatch, *export, "--out", "cooler", "--temperature", "0.25") == 0
+    assert run(monkeypatch, *export, "--out", "cooler", "--set", "temperature=0.25") == 0
     assert load(data.parent / "cooler").config.sampling == dataclasses.replace(kept, temperature=0.25)
     assert kept.guidance != SamplingDefaults().guidance
     assert run(monkeypatch, *export, "--out", "mean", "--mean", f"{tiny_checkpoint}=0.75") == 0
@@ -142,9 +145,9 @@ def test_fine_tuning_keeps_the_checkpoints_tokenizer_vae_and_sampling(
         ]  # a checkpoint is stored in bfloat16
         assert all(same) == kept
     capsys.readouterr()
-    for flag, value in (("--preset", "small"), ("--vocabulary", "300")):
+    for flag, value, name in (("--preset", "small", "preset"), ("--set", "vocabulary=300", "vocabulary")):
         assert run(monkeypatch, "train", "transformer", str(data), *start, *few, flag, value) == 2
-        assert flag in capsys.readouterr().err
+        assert f"{name} must be left out beside --start" in said(capsys)
 
 
 def test_a_start_is_carried_over_to_another_vae(
@@ -165,11 +168,6 @@ def test_a_start_is_carried_over_to_another_vae(
     assert painted[0].size == (256, 256)
 
 
-def test_an_option_has_the_default_of_the_field_it_sets() -> None:
-    assert LoopFlags(out=Path("runs"), steps=10).options() == LoopOptions(Path("runs"), 10, 16, warmup=1)
-    assert LoopFlags(out=Path("runs")).options().steps > LoopFlags(out=Path("runs")).options(going_on=True).steps
-
-
 def test_what_cannot_be_trained_is_one_line(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,18 +182,37 @@ def test_what_cannot_be_trained_is_one_line(
         assert "nowhere" in lines[0]
     assert run(monkeypatch, "train", "vae", str(data), "--preset", "huge") == 2
     assert run(monkeypatch, "train", "vae", str(data), "--precision", "f16") == 2
-    assert run(monkeypatch, "train", "transformer", str(data), "--mix", "single") == 2
-    for flag, text in (
-        ("--source", "twemoji=often"),
-        ("--source", "twemoji=-1"),
-        ("--source", "=3"),
-        ("--mix", "pair=nan"),
-    ):
+    for setting in ("sources=twemoji:often", "sources=twemoji:-1", "sources=:3", "mix=pair:nan", "mix=single",
+                    "mix=a:1,a:2", "ema=3", "ema=nan", "glimpses=1.5", "fused=perhaps"):  # fmt: skip
         capsys.readouterr()
-        assert run(monkeypatch, "train", "transformer", str(data), flag, text) == 2
-        assert text in capsys.readouterr().err
+        assert run(monkeypatch, "train", "transformer", str(data), "--set", setting) == 2
+        name, _, value = setting.partition("=")
+        told = said(capsys)
+        assert f"{name} must be " in told
+        assert f"got {value}" in told
+    for flags, told in (
+        (("--batch", "0"), "batch must be an integer of 1 or more, got 0"),
+        (("--clutter", "3"), "clutter must be a number from 0 to 1, got 3"),
+        (("--set", "ema"), "set must be NAME=VALUE"),
+        (("--set", "warmupp=3"), "got warmupp; the nearest is warmup"),
+        (("--set", "muon-lr=3"), "got muon-lr; the nearest is muon_lr"),
+        (("--set", "batch=3"), "batch has a flag of its own: --batch"),
+        (("--set", "prompts=a cat"), "prompts has a flag of its own: --prompt"),
+        (("--set", "ema=0.5", "--set", "ema=0.6"), "ema must be set once, got 0.5 and 0.6"),
+    ):
+        assert run(monkeypatch, "train", "transformer", str(data), *flags) == 2
+        assert told in said(capsys)
+    assert run(monkeypatch, "train", "transformer", str(data), "--set", "concepts=@gone.txt") == 1
+    assert "gone.txt: cannot be read" in capsys.readouterr().err
 
 
-def test_sources_may_have_weights() -> None:
-    flags = SelectionFlags(source=["twemoji=3", "noto"], mix=["single=0.6"])
-    assert flags.selection() == Selection({}, {"twemoji": 3.0, "noto": 1.0}, {"single": 0.6})
+def test_set_help_prints_every_knob_that_has_no_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "train", "transformer", "--set", "help") == 0
+    shown = capsys.readouterr().out
+    assert "ema: a number from 0 to 1 [default: 0.999]\n    Decay of the averaged weights." in shown
+    assert "muon_lr: a number of 0 or more [default: 0.02; with --start 0.003]" in shown
+    named = set(re.findall(r"^(\w+): ", shown, re.MULTILINE))
+    assert {"glimpses", "contradict", "mix", "sources", "concepts", "report_every", "data_note"} <= named
+    assert not {"batch", "clutter", "english", "prompts"} & named

@@ -22,7 +22,7 @@ from model.checkpoints import load, sums
 from model.config import CheckpointConfig, SamplingDefaults, from_dict, from_json, reviser_config, to_dict
 from model.errors import CheckpointError, InvalidRequest
 from model.inference.requests import SamplingParams
-from model.training.export import ExportOptions
+from model.training.options import ExportOptions
 from tests.checkpoints.refused import holds, put, refusal, values_of
 
 SECTIONS: dict[str, Any] = {
@@ -111,9 +111,9 @@ def test_other_kinds_of_fields_have_limits_too(whole: Path) -> None:
 
 
 def test_what_a_checkpoint_may_not_be_called_is_refused_before_it_is_trained() -> None:
-    assert ExportOptions(name="Bäume 木", data="one line\nand another")
-    for name, value in (("name", "a\nb"), ("licence", ""), ("data", "x" * 2**17)):
-        with pytest.raises(InvalidRequest, match=rf"^{'provenance' if name == 'data' else name} must be "):
+    assert ExportOptions(name="Bäume 木", data_note="one line\nand another")
+    for name, value in (("name", "a\nb"), ("licence", ""), ("data_note", "x" * 2**17)):
+        with pytest.raises(InvalidRequest, match=rf"^{'provenance' if name == 'data_note' else name} must be "):
             dataclasses.replace(ExportOptions(), **{name: value})  # type: ignore[arg-type]
 
 

@@ -29,8 +29,7 @@ from model.recipes.default.corpus.packages import FetchError, Package, fetch
 from model.training import train_vae
 from model.training.data import Sample, iterate
 from model.training.filters import Filter
-from model.training.loop import LoopOptions
-from model.training.train_vae import VAEOptions
+from model.training.options import LoopOptions, VAEOptions
 
 EMOJI = {  # label -> code point, group
     "cat face": ("1F431", 3),

@@ -25,16 +25,18 @@ STEPS = [step for named in read().values() for steps in named.values() for step 
 
 
 def test_a_step_is_told_as_it_is_typed() -> None:
-    options = {"one-each": True, "source": ["flag", "a b"], "mix": {"pair": 0.5, "count": 1}, "adam-lr": 6e-4}
+    knobs = {"adam_lr": 6e-4, "mix": {"pair": 0.5, "count": 1}, "sources": ["flag", "fluent-3d"]}
+    options = {"one-each": True, "source": ["flag", "a b"], "batch": 4, "set": knobs}
     step = Step("dalle-server", "train vae", ("data/x",), options)
     assert str(step) == (
-        "dalle-server train vae data/x --one-each --source flag --source 'a b' --mix pair=0.5 --mix count=1 "
-        "--adam-lr 0.0006"
+        "dalle-server train vae data/x --one-each --source flag --source 'a b' --batch 4 "
+        "--set adam_lr=0.0006 --set mix=pair:0.5,count:1 --set sources=flag,fluent-3d"
     )
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
-def test_every_command_parses(step: Step) -> None:
+def test_every_command_parses(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     command: Any = typer.main.get_command(app if step.program == "dalle-server" else cli.app)
     arguments = step.arguments
     while hasattr(command, "commands"):
@@ -43,7 +45,8 @@ def test_every_command_parses(step: Step) -> None:
 
 
 def test_the_files_that_it_names_are_there_and_list_concepts() -> None:
-    files = {str(value) for step in STEPS for value in step.options.values() if str(value).endswith(".txt")}
+    values = [value for step in STEPS for value in (*step.options.values(), *step.options.get("set", {}).values())]
+    files = {str(value).removeprefix("@") for value in values if str(value).endswith(".txt")}
     assert {Path(file).name for file in files} == {"concepts.txt", "dyed.txt", "paired.txt", "styled.txt"}
     listed = {Path(file).stem: set(read_concepts(ROOT / file)) for file in files}
     assert all(listed.values())

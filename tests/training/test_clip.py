@@ -16,9 +16,10 @@ from model.config import vae_config
 from model.tokenizer import Tokenizer
 from model.training import train_clip
 from model.training.examples import find_examples
-from model.training.loop import LoopOptions, find_place
+from model.training.loop import find_place
 from model.training.negatives import all_words, falsify, may_fit, tear, words
-from model.training.train_clip import Batches, ClipOptions
+from model.training.options import ClipOptions, LoopOptions
+from model.training.train_clip import Batches
 from model.vae import VAE
 from tests.conftest import randomise
 

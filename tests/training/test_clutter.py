@@ -13,8 +13,8 @@ from model.drawings.concepts import evocations, kinds
 from model.tokenizer import Tokenizer
 from model.training.clutter import UNKNOWN, clutter, texts
 from model.training.examples import Example
-from model.training.loop import LoopOptions
-from model.training.train_transformer import Batch, Batches, TransformerOptions, losses
+from model.training.options import LoopOptions, TransformerOptions
+from model.training.train_transformer import Batch, Batches, losses
 from model.transformer import Transformer
 
 

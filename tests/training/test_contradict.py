@@ -10,8 +10,8 @@ import torch
 from model.config import transformer_config
 from model.tokenizer import Tokenizer
 from model.training.examples import Example
-from model.training.loop import LoopOptions
-from model.training.train_transformer import Batches, TransformerOptions, easy, late
+from model.training.options import LoopOptions, TransformerOptions
+from model.training.train_transformer import Batches, easy, late
 
 PICTURES = {
     "red-circle": np.concatenate([np.zeros(512, np.int64), np.arange(512)]),

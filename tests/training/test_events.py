@@ -13,7 +13,8 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from model.training.loop import LoopOptions, Place, Run, train
+from model.training.loop import Place, Run, train
+from model.training.options import LoopOptions
 
 
 def run(out: Path, **changes: Any) -> Run:

@@ -15,6 +15,7 @@ from model.errors import DataError
 from model.training import filters
 from model.training.data import Sample
 from model.training.filters import Filter
+from model.training.options import Rules
 
 
 def sample(text: str | None = "a red apple", size: tuple[int, int] = (256, 256), seed: int = 0) -> Sample:
@@ -50,13 +51,14 @@ def test_too_few_letters_are_refused() -> None:
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_aspect_is_symmetric_and_bounded_by_two(width: int, height: int) -> None:
-    assert filters.good_aspect(width, height) == filters.good_aspect(height, width)
-    assert filters.good_aspect(width, height) == (max(width, height) / min(width, height) <= 2)
+    rules = Rules(least_side=1)
+    assert rules.size(width, height) == rules.size(height, width)
+    assert (rules.size(width, height) == "") == (max(width, height) / min(width, height) <= 2)
 
 
 @given(st.integers(1, 500), st.integers(1, 500))
 def test_size_is_that_of_the_shorter_side(width: int, height: int) -> None:
-    assert filters.big_enough(width, height, least=64) == (min(width, height) >= 64)
+    assert ("smaller than 64" in Rules().size(width, height)) == (min(width, height) < 64)
 
 
 def test_every_refusal_is_counted_under_one_rule() -> None:

@@ -127,7 +127,7 @@ def test_training_on_it(zorbs: Path, tiny_checkpoint: Path, tmp_path: Path) -> N
     out = tmp_path / "mine"
     command = ["train", "transformer", str(zorbs), "--compose", "--start", str(tiny_checkpoint),
                "--preserve", str(tmp_path / "prompts.txt"), "--cache", str(tmp_path / "prepared"), "--out", str(out),
-               "--batch", "4", "--warmup", "1", "--report-every", "1", "--prompt", "a zorb"]  # fmt: skip
+               "--batch", "4", "--set", "warmup=1", "--set", "report_every=1", "--prompt", "a zorb"]  # fmt: skip
     made = []
     for steps in ("1", "2"):
         done = CliRunner().invoke(app, [*command, "--steps", steps], catch_exceptions=False)

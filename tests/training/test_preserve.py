@@ -92,8 +92,8 @@ def test_the_command_and_that_it_goes_on(zorbs: Path, tiny_checkpoint: Path, tmp
     prompts.write_text("a red apple\n\n  a cat\n")
     out = tmp_path / "mine"
     command = ["train", "transformer", str(zorbs), "--start", str(tiny_checkpoint), "--preserve", str(prompts),
-               "--out", str(out), "--cache", str(tmp_path / "prepared"), "--batch", "4", "--warmup", "1",
-               "--report-every", "1", "--prompt", "a cat", "--any-language"]  # fmt: skip
+               "--out", str(out), "--cache", str(tmp_path / "prepared"), "--batch", "4", "--set", "warmup=1",
+               "--set", "report_every=1", "--prompt", "a cat", "--any-language"]  # fmt: skip
     for steps in ("1", "2"):
         done = CliRunner().invoke(app, [*command, "--steps", steps], catch_exceptions=False)
         assert done.exit_code == 0, done.output

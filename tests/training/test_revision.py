@@ -19,10 +19,10 @@ from model.inference.prompt_rewriter import say
 from model.tokenizer import Tokenizer
 from model.training import train_reviser
 from model.training.clutter import UNKNOWN
-from model.training.loop import LoopOptions
+from model.training.options import LoopOptions, ReviserOptions
 from model.training.rehearsal import KINDS, Rehearsal, everyday_lines, everyday_prompts, rehearsal_pairs
 from model.training.revision import COLOUR_WORDS, MANY, Prompts
-from model.training.train_reviser import Batches, ReviserOptions
+from model.training.train_reviser import Batches
 from tests.revising import learnt
 from tests.training.zorbs import draw
 

@@ -25,14 +25,13 @@ from model.errors import DataError
 from model.training import train_transformer, train_vae
 from model.training.examples import StreamedExamples
 from model.training.filters import RULES, Rules
-from model.training.loop import LoopOptions, Place
+from model.training.loop import Place
+from model.training.options import LoopOptions, TransformerOptions, VAEOptions
 from model.training.pictures import StreamedPictures
 from model.training.selection import Selection
 from model.training.shards import ShardWriter
 from model.training.streams import SHUFFLED_SHARDS, Position, Streams, count_streams
 from model.training.token_shards import TokenShard, token_shards
-from model.training.train_transformer import TransformerOptions
-from model.training.train_vae import VAEOptions
 from model.vae import VAE
 
 HERE = Place(torch.device("cpu"), None)

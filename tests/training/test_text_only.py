@@ -13,8 +13,8 @@ import torch
 from model.config import transformer_config
 from model.tokenizer import Tokenizer
 from model.training.examples import Example
-from model.training.loop import LoopOptions
-from model.training.train_transformer import TEXT_ONLY_GROUPS, Batches, TransformerOptions, easy, losses
+from model.training.options import LoopOptions, TransformerOptions
+from model.training.train_transformer import TEXT_ONLY_GROUPS, Batches, easy, losses
 from model.transformer import Transformer
 
 

@@ -21,11 +21,10 @@ from PIL import Image, ImageDraw
 
 from model.errors import DataError
 from model.training import train_transformer, train_vae
-from model.training.loop import LoopOptions
+from model.training.options import LoopOptions, TransformerOptions, VAEOptions
 from model.training.prepare import prepare, tokenize
 from model.training.selection import Selection, choose, read_concepts
-from model.training.train_transformer import TransformerOptions, easy
-from model.training.train_vae import VAEOptions
+from model.training.train_transformer import easy
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 200)}
 SCRIPT = """

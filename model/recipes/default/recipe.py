@@ -61,11 +61,18 @@ def _flags(name: str, value: object) -> Iterator[str]:
     if value is True:
         yield f"--{name}"
     elif isinstance(value, dict):
-        for key, number in value.items():
-            yield from (f"--{name}", f"{key}={number}")
+        for key, entry in value.items():
+            yield from (f"--{name}", f"{key}={_text(entry)}")
     else:
         for text in value if isinstance(value, list) else [value]:
             yield from (f"--{name}", str(text))
+
+
+def _text(value: object) -> str:
+    """As `--set` reads it: a list with commas between, a table as NAME:NUMBER."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}:{number}" for name, number in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _step(path: Path, where: str, entry: Mapping[str, Any]) -> Step:
