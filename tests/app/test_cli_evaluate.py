@@ -98,5 +98,5 @@ def test_what_cannot_be_measured_is_said(zorbs: Path, tiny_checkpoint: Path) -> 
         picture.with_suffix(".json").write_text('{"caption": "a zorb", "split": "train"}')
     refused = run(zorbs, tiny_checkpoint)
     assert isinstance(refused.exception, DataError)
-    assert "none of 6 pictures is held out" in str(refused.exception)
+    assert "none of its 6 pictures is held out" in str(refused.exception)
     assert "nowhere: no such file or folder" in str(run(Path("nowhere"), tiny_checkpoint).exception)
