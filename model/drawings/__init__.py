@@ -1,1 +1,1 @@
-"""Drawings, what people call them, and the pictures that are put together of them. Knows no model."""
+"""Drawings, their names, and the pictures that are composed of them. Knows nothing of models."""

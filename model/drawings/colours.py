@@ -1,10 +1,10 @@
-"""The named colours: of grounds and shapes, and the shades of those that a drawing may be given."""
+"""The named colours: of backgrounds and shapes; and the shades of the colours in which drawings are dyed."""
 
 from __future__ import annotations
 
 from .drawing import Colour
 
-# The colour names that people type, each as one exact colour; far enough apart to be told from each other.
+# Colour names that people type, each with one exact colour. They are far enough apart to be told from each other.
 COLOURS: dict[str, Colour] = {
     "red": (220, 38, 38),
     "orange": (245, 130, 32),
@@ -21,7 +21,7 @@ COLOURS: dict[str, Colour] = {
     "white": (255, 255, 255),
 }
 
-# Each colour as its deepest, its middle and its palest shade: flat, as emoji sets paint.
+# The deepest, the middle and the palest shade of each colour, as emoji sets use them.
 SHADES: dict[str, tuple[Colour, Colour, Colour]] = {
     "red": ((124, 2, 24), (221, 46, 68), (244, 150, 160)),
     "orange": ((170, 74, 4), (248, 146, 28), (255, 204, 140)),

@@ -1,7 +1,7 @@
-"""A drawing, and the pictures that are made of it: alone, on colours, beside another, several times.
+"""Pictures that are composed of drawings: one alone, on a colour, beside another, or several times.
 
-Everything is exact by construction: a caption says "to the left of" because the drawing was put there. A `Picture` says
-what goes where, and `painted` does it.
+Captions are exact by construction: one says "to the left of" because the drawing was put there. A `Picture` is the plan
+of a picture, and `painted` paints it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .colours import COLOURS
 from .concepts import Concept, everyday
 from .drawing import PAD, WHITE, Box, Colour, encode, paint, visible_share
 
-WHOLE: Box = (PAD, PAD, 1 - PAD, 1 - PAD)  # where a thing stands that is alone
+ALONE: Box = (PAD, PAD, 1 - PAD, 1 - PAD)  # of a thing that is alone
 GROUNDS = tuple(colour for colour in COLOURS if colour != "white")
 
 
@@ -27,8 +27,9 @@ GROUNDS = tuple(colour for colour in COLOURS if colour != "white")
 class Drawing:
     """One drawing, not yet rendered.
 
-    key: unique in the corpus. package: where it came from, with its version. licence: SPDX. style: a key of
-    `captions.STYLES`. colour: the named colour it was given, "" when it has its own. art: SVG text, or a raster file.
+    key: unique in the corpus. package: the one that it came from, with its version. licence: SPDX. style: a key of
+    `captions.STYLES`. colour: the named colour that an icon was given, "" where a drawing has its own colours. art: SVG
+    text, or a raster file.
     """
 
     key: str
@@ -45,16 +46,16 @@ class Drawing:
 
     @property
     def everyday(self) -> bool:
-        """It shows one of the everyday things."""
+        """Whether it shows one of the everyday things."""
         return self.concept.slug in everyday()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to be painted: drawings in boxes on a plain canvas, and all that its sample says.
+    """A picture to be painted: drawings in boxes on a plain canvas, with the metadata of its sample.
 
-    drawing: the (first) drawing, whose source, licence and author the picture has. contrast: at least this share of the
-    ink must stand out from the background, or the picture is dropped.
+    placed: keys of drawings, each with its box. drawing: the first drawing, which gives the source, licence and author.
+    contrast: the share of the ink that must stand out from the background, else the picture is dropped.
     """
 
     key: str
@@ -70,7 +71,7 @@ class Picture:
 
 
 def painted(picture: Picture, inks: Mapping[str, Image.Image]) -> bytes:
-    """A picture as WebP; b"" when one of its drawings would not stand out from its background."""
+    """A picture as WebP; b"" when one of its drawings does not stand out from the background."""
     placed = [(inks[key], box) for key, box in picture.placed]
     if any(visible_share(ink, picture.background) < picture.contrast for ink, _ in placed):
         return b""
@@ -80,7 +81,7 @@ def painted(picture: Picture, inks: Mapping[str, Image.Image]) -> bytes:
 def single(drawing: Drawing, say_style: bool = False) -> Picture:
     """A drawing alone, large, in the middle of a white canvas.
 
-    say_style: each of its captions says how it is drawn, and its kind is "styled": no other text asks for it.
+    say_style: every caption names the style, and the kind is "styled".
     """
     concept = drawing.concept
     if drawing.colour:
@@ -90,19 +91,19 @@ def single(drawing: Drawing, say_style: bool = False) -> Picture:
     else:
         kind, texts = "single", captions.of_single(concept, drawing.style, drawing.keywords)
     return Picture(
-        drawing.key, kind, concept.slug, texts, drawing, ((drawing.key, WHOLE),), WHITE, concept.mirror, contrast=0.02
+        drawing.key, kind, concept.slug, texts, drawing, ((drawing.key, ALONE),), WHITE, concept.mirror, contrast=0.02
     )
 
 
 def ground_texts(drawing: Drawing, colour: str) -> Captions:
-    """Captions of a drawing on one of the named colours."""
+    """Captions of a drawing on a named colour."""
     return captions.by_names(drawing.concept.names, lambda name: captions.of_background(name, colour))
 
 
 def on_grounds(rng: Random, drawing: Drawing, number: int) -> Iterator[Picture]:
-    """A drawing exactly where `single` puts it, on `number` of the named colours: only the ground is new to learn.
+    """A drawing in the box of `single` on `number` of the named colours, so that only the background is new to learn.
 
-    Also flags and symbols: people ask for a heart on black.
+    Flags and symbols are included: people ask for a heart on black.
     """
     if drawing.colour or drawing.concept.group == "portrait":
         return
@@ -117,19 +118,19 @@ def on_grounds(rng: Random, drawing: Drawing, number: int) -> Iterator[Picture]:
         )
 
 
-_CELL = 1 / 32  # of the canvas's side: what one image token covers
-_HALF, _THIRD = 14, 10  # cells that a thing is wide where two, or three, stand in a row
+_CELL = 1 / 32  # of the canvas's side: one image token
+_HALF, _THIRD = 14, 10  # cells: width of a thing where two, or three, are side by side
 
 
 def _slot(left: int, top: int, cells: int) -> Box:
-    """A square of so many cells. In squares of one size a thing has the same pixels, and nearly the same tokens."""
+    """A square box, in cells. A thing has the same pixels in boxes of one size, and nearly the same tokens."""
     return left * _CELL, top * _CELL, (left + cells) * _CELL, (top + cells) * _CELL
 
 
 _LEFT, _RIGHT = _slot(1, 9, _HALF), _slot(17, 9, _HALF)
 _UPPER, _LOWER = _slot(9, 1, _HALF), _slot(9, 17, _HALF)
-# Where so many of a thing stand: few places, apart by whole groups of tokens, so that what is learnt in one serves in
-# all, and a model may copy what it has drawn.
+# Number of things -> their boxes. The boxes are few and lie apart by whole groups of tokens, so that a model can use in
+# one what it learns in another, and may copy what it has drawn.
 ARRANGEMENTS: dict[int, tuple[Box, ...]] = {
     2: (_LEFT, _RIGHT),
     3: (_UPPER, _slot(1, 17, _HALF), _slot(17, 17, _HALF)),
@@ -143,7 +144,7 @@ ARRANGEMENTS: dict[int, tuple[Box, ...]] = {
 
 
 def pair(rng: Random, first: Drawing, second: Drawing, key: str) -> Picture:
-    """Two drawings of one source side by side (70 %) or one above the other."""
+    """Two drawings of one source: side by side (70 %), or one above the other."""
     above = rng.random() < 0.3
     boxes = (_UPPER, _LOWER) if above else (_LEFT, _RIGHT)
     firsts, seconds = first.concept.names, second.concept.names
@@ -159,7 +160,7 @@ def pair(rng: Random, first: Drawing, second: Drawing, key: str) -> Picture:
 
 
 def count(rng: Random, drawing: Drawing, key: str, number: int = 0) -> Picture:
-    """So many of the same drawing, two to five; with 0 the number is drawn too."""
+    """`number` (two to five) of the same drawing; 0 draws the number at random."""
     number = number or rng.choice((2, 2, 3, 3, 4, 5))
     counted = [name for name in drawing.concept.names if name.article in ("a", "an")]
     return Picture(

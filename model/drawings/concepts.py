@@ -1,6 +1,6 @@
 """What a drawing shows: names with their articles, synonyms, and the everyday things read from everyday.txt.
 
-Knows English nouns as far as captions need them; nothing of pictures.
+Knows the English nouns that captions need, and nothing of pictures.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Name:
 class Concept:
     """One thing that is drawn, often by several vendors.
 
-    slug: its identity, and the file name it is found by. names: the first is canonical; compositions use it.
-    group: "animal", "food", ... (everyday.txt) or where it came from. mirror: its mirror image shows the same.
+    slug: its identity, also in file names. names: the first one is the canonical name. group: "animal", "food", ...
+    (everyday.txt), or the source. mirror: whether its mirror image shows the same.
     """
 
     slug: str
@@ -42,7 +42,7 @@ class Concept:
 
     @property
     def countable(self) -> bool:
-        """May stand in "three ...": the canonical name takes a or an."""
+        """Whether there can be three of it: the canonical name takes a or an."""
         return self.names[0].article in ("a", "an")
 
 
@@ -98,7 +98,7 @@ def slugify(text: str) -> str:
 
 
 def flag_concept(code: str, country: str, adjective: str = "") -> Concept:
-    """The flag of a country; country: as it stands after "the flag of", with its own "the"."""
+    """The flag of a country. country: its name with its own "the", as after "the flag of"."""
     bare = country.removeprefix("the ")
     names, also = [Name(f"flag of {country}", "the")], [Name(f"{bare} flag"), Name(f"flag of {bare}", "a")]
     if adjective:
@@ -108,12 +108,12 @@ def flag_concept(code: str, country: str, adjective: str = "") -> Concept:
 
 
 def mirrors(slug: str) -> bool:
-    """Whether the mirror image of what is called so still shows it."""
+    """Whether the mirror image of the thing with this slug still shows it."""
     return words("handed").isdisjoint(slug.split("-")) and "oclock" not in slug
 
 
 def _listed(file: str) -> dict[str, tuple[str, ...]]:
-    """Slug -> texts, of a file of lines "slug = text, text"; a slug may have several lines."""
+    """Slug -> texts, from a file of lines "slug = text, text". A slug may have several lines."""
     found: dict[str, tuple[str, ...]] = {}
     for _, line in lines(file):
         slug, _, texts = (part.strip() for part in line.partition("="))
@@ -123,7 +123,7 @@ def _listed(file: str) -> dict[str, tuple[str, ...]]:
 
 @cache
 def evocations() -> dict[str, tuple[str, ...]]:
-    """Slug -> texts that name no thing and bring this one to mind, from evocations.txt."""
+    """Slug -> texts that evoke this thing without naming it, from evocations.txt."""
     return _listed("evocations.txt")
 
 
@@ -135,7 +135,7 @@ def kinds() -> dict[str, tuple[Name, ...]]:
 
 @cache
 def ordinary(section: str) -> tuple[str, ...]:
-    """Words that name nothing to be drawn: the "nouns", "adjectives", "doings" or "clauses" of ordinary.txt."""
+    """Texts that name nothing to draw: the "nouns", "adjectives", "doings" or "clauses" of ordinary.txt."""
     found = (line for name, line in lines("ordinary.txt") if name == section)
     return tuple(text.strip() for line in found for text in line.split(",") if text.strip())
 

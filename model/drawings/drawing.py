@@ -1,8 +1,8 @@
 """From RGBA ink to a 256 x 256 picture.
 
-Ink is an RGBA image cropped to the box of what is visible, its longer side 256. A picture is RGB, 256 x 256: a plain
-canvas on which inks are placed in boxes (left, top, right, bottom), fractions of the side. Knows nothing of where a
-drawing came from or what it shows.
+Ink is an RGBA image cropped to its visible part, with a longer side of 256. A picture is RGB, 256 x 256: a plain canvas
+with inks in boxes (left, top, right, bottom), in fractions of the side. This module does not know where a drawing came
+from or what it shows.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ WHITE: Colour = (255, 255, 255)
 
 
 class RenderError(ValueError):
-    """The drawing cannot be rendered, or there is nothing to see. The message is the kind of fault, for counting."""
+    """The drawing cannot be rendered, or is blank. The message is the kind of fault, so that faults can be counted."""
 
 
 def visible_box(image: Image.Image) -> Box:
-    """The visible part in pixels. Raises RenderError when there is none, or only specks."""
+    """The box of the visible part, in pixels. Raises RenderError when it is less than 4 pixels wide or high."""
     seen = np.asarray(image)[..., 3] >= _VISIBLE
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     if len(rows) < 4 or len(columns) < 4:
@@ -37,7 +37,7 @@ def visible_box(image: Image.Image) -> Box:
 
 
 def crop(image: Image.Image) -> Image.Image:
-    """To what is visible, its longer side 256. Raises RenderError."""
+    """Crop to the visible part and scale the longer side to 256. Raises RenderError."""
     left, top, right, bottom = visible_box(image)
     return fit(image.crop((int(left), int(top), int(right), int(bottom))), SIZE, SIZE)
 
@@ -52,7 +52,7 @@ def fit(image: Image.Image, width: float, height: float) -> Image.Image:
 
 
 def paint(background: Colour, placed: Sequence[tuple[Image.Image, Box]]) -> Image.Image:
-    """Inks, each centred in its box and as large as fits, on a plain canvas."""
+    """Paint inks on a plain canvas, each centred in its box and as large as fits."""
     picture = Image.new("RGB", (SIZE, SIZE), background)
     for ink, (left, top, right, bottom) in placed:
         fitted = fit(ink, SIZE * (right - left), SIZE * (bottom - top))
@@ -71,7 +71,7 @@ def visible_share(ink: Image.Image, background: Colour, distance: float = 60.0) 
 
 
 def encode(picture: Image.Image) -> bytes:
-    """Lossless WebP."""
+    """A picture as lossless WebP."""
     out = io.BytesIO()
     picture.save(out, "WEBP", lossless=True, quality=40, method=2)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Lists of words in text files beside the code that needs them: "[section]" opens one, "#" a comment."""
+"""Word lists in text files of a package. "[section]" begins a section, "#" a comment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import resources
 
 
 def lines(file: str, package: str = __package__) -> Iterator[tuple[str, str]]:
-    """(section, line) of one of a package's text files."""
+    """(section, line) of a text file of a package, without comments and empty lines."""
     section = ""
     for line in resources.files(package).joinpath(file).read_text(encoding="utf-8").splitlines():
         line = line.split("#")[0].strip()
@@ -20,5 +20,5 @@ def lines(file: str, package: str = __package__) -> Iterator[tuple[str, str]]:
 
 @cache
 def words(section: str, package: str = __package__) -> frozenset[str]:
-    """A section of the package's words.txt."""
+    """The words of a section of the package's words.txt."""
     return frozenset(word for name, line in lines("words.txt", package) if name == section for word in line.split())

@@ -1,4 +1,4 @@
-"""What a caption of somebody's own picture names: one thing, of which other captions can be made; or nothing such."""
+"""The one thing that a caption of a user's picture names, so that other captions can be made of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from .colours import COLOURS
 from .concepts import Name, guess_name
 from .lists import words
 
-_LONGEST = 4  # words of a name
+_LONGEST = 4  # the most words of a name
 _KINDS = (
     "photo", "photograph", "picture", "image", "drawing", "illustration", "painting", "sketch", "cartoon", "icon",
     "sticker", "close[- ]up", "3d render", "render", "line drawing", "watercolou?r", "portrait",
 )  # fmt: skip
 _MADE = re.compile(rf"^(?:an? |the )?(?:{'|'.join(_KINDS)}) of ", re.IGNORECASE)
-_HOW = rf"(?:(?!(?:{'|'.join(words('joint'))}) )[\w-]+,? ){{0,4}}"  # words that say how the ground is
+_HOW = rf"(?:(?!(?:{'|'.join(words('joint'))}) )[\w-]+,? ){{0,4}}"  # words that describe the background
 _GROUND = re.compile(
     rf",? (?:isolated )?(?:on|against|with|in front of|over) (?:an? |the )?{_HOW}"
     rf"(?:background|backdrop|{'|'.join(COLOURS)})$|, {_HOW}background$",
@@ -24,10 +24,11 @@ _WHOSE = ("my", "our", "your", "his", "her", "their", "its")
 
 
 def thing_in(caption: str) -> Name | None:
-    """The one thing that a caption names, without its ground: "A zorb on a pink background." -> "a zorb".
+    """The one thing that a caption names, without its background: "A zorb on a pink background." -> "a zorb".
 
-    None for anything but an article (or "my", or "one"), or none, and one to four plain words: several things, a place
-    or a size, a sentence. Compositions say where a thing is, and how many there are, in words of their own.
+    The thing must be one to four plain words, with or without an article (or "my", or "one"). None for any other
+    caption: of several things, with a position or a size, or a sentence. Compositions state position and number in
+    their own words.
     """
     text = _GROUND.sub("", _MADE.sub("", " ".join(caption.split()).rstrip(".!")))
     first, _, rest = text.partition(" ")
@@ -48,5 +49,5 @@ def thing_in(caption: str) -> Name | None:
     if article in ("a", "an", "the"):
         return Name(bare, article)
     if article or "'s" in bare or "’s" in bare or (len(parts) == 1 and bare[0].isupper()):
-        return Name(text)  # whose it is, or who: there are no two of it
+        return Name(text)  # a thing of somebody, or a person: there is only one
     return guess_name(bare[0].lower() + bare[1:] if bare[1:].islower() else bare)

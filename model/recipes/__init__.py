@@ -1,1 +1,1 @@
-"""How weights that ship with the code were made: a folder each. Not in the wheel, and imported by nobody."""
+"""Recipes of the weights that ship with the code, a folder for each. Nothing imports them. Not in the wheel."""

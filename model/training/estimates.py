@@ -1,4 +1,4 @@
-"""Figures with the interval that they are known in: 95 % confidence, from independent trials."""
+"""Estimates from independent trials, with their 95 % confidence intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Z = 1.959964  # two-sided 95 % of the normal distribution
 
 @dataclass(frozen=True)
 class Estimate:
-    """value: of `n` trials or pictures. low, high: its 95 % confidence interval."""
+    """A figure from `n` trials or pictures. low, high: its 95 % confidence interval."""
 
     value: float
     low: float
@@ -20,13 +20,13 @@ class Estimate:
 
 
 def proportion(trials: Sequence[bool]) -> Estimate:
-    """The share of True, with Wilson's score interval (Wilson 1927), which is sound at 0 and 1 and for few trials.
+    """The share of True, with Wilson's score interval (Wilson 1927), which also holds at 0 and 1 and for few trials.
 
     Raises ValueError when there is no trial.
     """
     n, hits = len(trials), sum(map(bool, trials))
     if not n:
-        raise ValueError("trials: none, and a share of nothing is not known")
+        raise ValueError("trials must not be empty")
     share, z2 = hits / n, Z * Z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
@@ -36,11 +36,11 @@ def proportion(trials: Sequence[bool]) -> Estimate:
 def mean(values: Sequence[float]) -> Estimate:
     """The mean of independent values, with the interval of the normal approximation.
 
-    Raises ValueError when there is no value. One value alone has the whole line as its interval.
+    Raises ValueError when there is no value. The interval of a single value is infinite.
     """
     n = len(values)
     if not n:
-        raise ValueError("values: none, and a mean of nothing is not known")
+        raise ValueError("values must not be empty")
     middle = math.fsum(values) / n
     if n == 1:
         return Estimate(middle, -math.inf, math.inf, 1)

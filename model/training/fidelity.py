@@ -1,4 +1,4 @@
-"""How well the image tokenizer keeps pictures (PSNR, SSIM), and how much of its codebook it uses."""
+"""Reconstruction quality of a VAE (PSNR, SSIM), and its use of the codebook."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def _window(device: torch.device) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """(b, c, h, w) -> (b, c, h - 10, w - 10): the window's mean at every place where it lies wholly inside."""
+    """(b, c, h, w) -> (b, c, h - 10, w - 10): convolution with the window, without padding."""
     window = _window(x.device)
-    rows = window.view(1, 1, WINDOW, 1).expand(x.shape[1], 1, WINDOW, 1)
-    x = F.conv2d(x, rows, groups=x.shape[1])
-    return F.conv2d(x, rows.transpose(2, 3), groups=x.shape[1])
+    kernel = window.view(1, 1, WINDOW, 1).expand(x.shape[1], 1, WINDOW, 1)
+    x = F.conv2d(x, kernel, groups=x.shape[1])
+    return F.conv2d(x, kernel.transpose(2, 3), groups=x.shape[1])
 
 
 def ssim(painted: Tensor, images: Tensor) -> Tensor:
-    """Structural similarity of each picture: the mean over places and channels of Wang et al. 2004, equation 13.
+    """Structural similarity of each picture: the mean over pixels and channels of Wang et al. 2004, equation 13.
 
     Both (b, c, h, w) in [0, 1], 11 pixels a side at least; returns (b,), 1 for equal pictures.
     """
@@ -53,7 +53,7 @@ def ssim(painted: Tensor, images: Tensor) -> Tensor:
 
 
 class CodeCounts:
-    """How often each code of a codebook was met."""
+    """How often each code of a codebook was used."""
 
     def __init__(self, codes: int) -> None:
         self.counts: npt.NDArray[np.int64] = np.zeros(codes, dtype=np.int64)
@@ -64,12 +64,12 @@ class CodeCounts:
 
     @property
     def usage(self) -> float:
-        """The share of the codebook that was met at least once."""
+        """The share of the codes that were used."""
         return float((self.counts > 0).mean())
 
     @property
     def perplexity(self) -> float:
-        """exp of the entropy of the codes: as many codes, used evenly, would tell as much. 0.0 before any was met."""
+        """exp of the entropy of the codes: the number of codes that, used uniformly, have it. 0.0 without any."""
         total = int(self.counts.sum())
         shares = self.counts[self.counts > 0] / max(1, total)
         return math.exp(float(-(shares * np.log(shares)).sum())) if total else 0.0

@@ -1,7 +1,7 @@
-"""How good a checkpoint is on pictures of one's own that it has not learnt: both stages, without painting.
+"""Evaluation of a checkpoint on held-out pictures with captions, without sampling.
 
-Stage 1, the VAE: PSNR and SSIM of what it makes of them, and how much of its codebook they use. Stage 2, the
-transformer: how many bits an image token costs it that has read their captions and the tokens before.
+The VAE is measured by PSNR and SSIM of its reconstructions, and by its use of the codebook. The transformer is measured
+in bits for an image token, given the caption and the earlier tokens.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from model.training.prepare import Prepared, to_tensor
 from model.transformer import Transformer
 
 AT_ONCE = 8
-Progress = Callable[[int, int], object]  # pictures done, of how many
+Progress = Callable[[int, int], object]  # (pictures done, pictures in all)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """pictures: how many were measured. psnr in dB, ssim at most 1, image_bits a token: each with its 95 % interval.
+    """pictures: the number measured. psnr in dB, ssim (at most 1), image_bits for a token: each with its 95 % interval.
 
-    usage, perplexity: of the codebook, by these pictures. image_bits: None where none of them has a caption.
+    usage, perplexity: of the codebook on these pictures. image_bits: None where none of them has a caption.
     """
 
     pictures: int
@@ -55,35 +55,37 @@ def image_bits(transformer: Transformer, text_ids: list[int], image_ids: Tensor)
 def measure(
     painter: Painter, prepared: Prepared, *, every: bool = False, most: int = 500, progress: Progress | None = None
 ) -> Measured:
-    """Measure on the pictures that training holds out; every: on all, of data that the model has not learnt from.
+    """Measure on the held-out pictures of `prepared`, each with its caption of the largest weight.
 
-    most: of more pictures so many are taken, evenly. A picture is read with its weightiest caption. Raises DataError
-    where nothing is held out.
+    every: measure on all pictures, for data that the model was not trained on. most: the number of pictures; of more,
+    this many are taken at equal distances. Raises DataError where nothing is held out.
     """
-    rows = list(range(len(prepared.lines))) if every else prepared.rows("val").tolist()
-    if not rows:
-        raise DataError(f"{prepared.folder}: none of {len(prepared.lines)} pictures is held out (has the split val)")
-    rows = [rows[at * len(rows) // most] for at in range(most)] if len(rows) > most else rows
+    chosen = list(range(len(prepared.lines))) if every else prepared.indices("val").tolist()
+    if not chosen:
+        raise DataError(
+            f"{prepared.folder}: none of its {len(prepared.lines)} pictures is held out (has the split val)"
+        )
+    chosen = [chosen[at * len(chosen) // most] for at in range(most)] if len(chosen) > most else chosen
     vae, counts = painter.vae, CodeCounts(painter.vae.config.codes)
     signal: list[float] = []
     similar: list[float] = []
     bits: list[float] = []
-    for first in range(0, len(rows), AT_ONCE):
+    for first in range(0, len(chosen), AT_ONCE):
         if progress:
-            progress(first, len(rows))
-        part = rows[first : first + AT_ONCE]
-        images = to_tensor(np.stack([prepared.images[row] for row in part]), painter.device)
+            progress(first, len(chosen))
+        part = chosen[first : first + AT_ONCE]
+        images = to_tensor(np.stack([prepared.images[picture] for picture in part]), painter.device)
         ids = vae.encode(images)
         painted = vae.decode(ids)
         counts.add(ids)
         signal += psnr(painted, images).tolist()
         similar += ssim(painted, images).tolist()
-        for row, tokens in zip(part, ids.flatten(1), strict=True):
-            if captions := prepared.lines[row]["captions"]:
+        for picture, tokens in zip(part, ids.flatten(1), strict=True):
+            if captions := prepared.lines[picture]["captions"]:
                 text = painter.tokenizer.encode(_weightiest(captions), truncate=True)
                 bits.append(image_bits(painter.transformer, text, tokens[None]))
-    told = mean(bits) if bits else None
-    return Measured(len(rows), mean(signal), mean(similar), counts.usage, counts.perplexity, told)
+    bits_a_token = mean(bits) if bits else None
+    return Measured(len(chosen), mean(signal), mean(similar), counts.usage, counts.perplexity, bits_a_token)
 
 
 def _weightiest(captions: Captions) -> str:

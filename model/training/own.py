@@ -1,9 +1,9 @@
-"""Somebody's own pictures, and what can be put together of them: each thing on colours, counted, beside others.
+"""Data augmentation for fine-tuning: the things on a user's pictures on coloured backgrounds, counted, and in pairs.
 
-Twenty pictures of a zorb teach a model a zorb. They do not teach it two of them, one on blue, or one beside a cat: a
-model of this size learns how parts of a picture go together by seeing them together. Where a picture shows one thing on
-a plain ground, and its caption names that, the thing is cut out, and the compositions of the default corpus are made of
-it. What stands beside it was drawn by the model that is fine-tuned.
+Twenty pictures of a zorb teach a model a zorb. They do not teach it two zorbs, a zorb on blue, or a zorb beside a cat:
+a model of this size learns compositions only by seeing them. Where a picture shows one thing on a plain background, and
+its caption names the thing, the thing is cut out and used in the compositions of the default corpus. The other thing of
+a pair is another one of the user's, or drawn by the model that is fine-tuned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image
 
-from model.drawings.compose import WHOLE, Drawing, Picture, count, on_grounds, painted, pair
+from model.drawings.compose import ALONE, Drawing, Picture, count, on_grounds, painted, pair
 from model.drawings.concepts import Concept, Name, slugify
 from model.drawings.cutout import cut_out, ground_of
 from model.drawings.drawing import WHITE, Colour, RenderError, encode, paint, visible_share
@@ -33,37 +33,37 @@ from model.training.shards import ShardWriter
 
 log = logging.getLogger(__name__)
 
-_TRIES = 4  # colours that are tried for one ground: a thing shall stand out from it
-_MOST = 2000  # pictures, which are all in memory; so many show a thing in enough ways by themselves
-_SEEN = 0.5  # share of a thing that must stand out from white, where it is counted or stands beside another
+_TRIES = 4  # colours that are tried for one background, until the thing stands out from it
+_MOST = 2000  # pictures, because all are held in memory; more show a thing in enough ways by themselves
+_VISIBLE = 0.5  # share of a thing that must stand out from white, where it is counted or in a pair
 
 
 @dataclass
 class Composed:
-    """What was made. kinds: pictures of each; whole: why pictures are used as they are, and nothing is made of them."""
+    """What was made. kinds: pictures of each kind. unchanged: why pictures are used as they are -> how many."""
 
     kinds: Counter[str] = field(default_factory=Counter)
-    whole: Counter[str] = field(default_factory=Counter)
+    unchanged: Counter[str] = field(default_factory=Counter)
     things: list[str] = field(default_factory=list)
     shards: list[str] = field(default_factory=list)
 
 
 class _Things:
-    """Drawings that were cut out, by key."""
+    """The things that were cut out, by key."""
 
     def __init__(self) -> None:
         self.inks: dict[str, Image.Image] = {}
-        self.grounds: dict[str, Colour] = {}  # that each was cut out of
+        self.grounds: dict[str, Colour] = {}  # of the pictures that they were cut out of
 
     def add(self, key: str, name: Name, picture: Pixels) -> Drawing:
-        """Raises RenderError where nothing can be cut out."""
+        """Cut out the thing on a picture. Raises RenderError where nothing can be cut out."""
         self.inks[key], self.grounds[key] = cut_out(picture), ground_of(picture)
         concept = Concept(slugify(name.text) or key, (name,), (), "object", mirror=False)
         return Drawing(key, "own", "", "", "", "", "flat", concept, "")
 
     def alone(self, key: str) -> Image.Image:
-        """One of them where the default corpus has it, on its own ground."""
-        return paint(self.grounds[key], [(self.inks[key], WHOLE)])
+        """One thing in the box of a thing alone in the default corpus, on its own background."""
+        return paint(self.grounds[key], [(self.inks[key], ALONE)])
 
 
 def _grounds(random: Random, drawing: Drawing, number: int, things: _Things) -> Iterator[tuple[Picture, bytes]]:
@@ -74,9 +74,9 @@ def _grounds(random: Random, drawing: Drawing, number: int, things: _Things) -> 
 def _made(
     random: Random, own: Sequence[Drawing], others: Sequence[Drawing], each: tuple[int, int, int], things: _Things
 ) -> Iterator[tuple[Picture, bytes]]:
-    """Every composition, with its picture. each: grounds, numbers and pairs of a drawing."""
+    """Every composition, with its WebP. each: how many backgrounds, numbers and pairs of a drawing."""
     grounds, numbers, pairs = each
-    on_white = [drawing for drawing in (*own, *others) if visible_share(things.inks[drawing.key], WHITE) >= _SEEN]
+    on_white = [drawing for drawing in (*own, *others) if visible_share(things.inks[drawing.key], WHITE) >= _VISIBLE]
     for drawing in own:
         yield from _grounds(random, drawing, grounds, things)
         if drawing not in on_white:
@@ -92,9 +92,11 @@ def _made(
 
 
 def check(data: Sequence[Path]) -> None:
-    """Raises DataError where `data` hold no picture, or more than `compose` takes."""
+    """Raises DataError where `data` hold no picture, or more than `compose` can take."""
     if (number := len(index(data))) > _MOST:
-        raise DataError(f"{', '.join(map(str, data))}: {number} pictures; {_MOST} at most are put together with others")
+        raise DataError(
+            f"{', '.join(map(str, data))}: must be at most {_MOST} pictures to compose others of, got {number}"
+        )
 
 
 def compose(
@@ -108,34 +110,38 @@ def compose(
     rules: Rules = RULES,
     seed: int = 0,
 ) -> Composed:
-    """Write the pictures of `data`, and compositions of the things on them, to `out` as tar shards to train on.
+    """Write the pictures of `data`, and compositions of the things on them, to `out` as tar shards.
 
-    What is cut out is put where the default corpus has a thing that is alone, on the ground that it had, whatever its
-    size and place were; any other picture stays as it is. grounds, numbers (at most 4), pairs: of each thing so many
-    pictures on one of the named colours, of several of it (two to five), and beside something else: another of the
-    things, or one of `beside`, captions and pictures (256, 256, 3) RGB of what a model draws. rules: a picture that
-    breaks one is left out. Nothing is made of a picture that is held out: as its "split" says or, where none does, the
-    last 2 %, at least one of several. Raises DataError where no picture with a caption is left, and for an `out` that
-    holds shards already.
+    A thing that can be cut out is painted again on its background, with the size and position of a thing alone in the
+    default corpus. Any other picture is kept as it is.
+
+    grounds, numbers, pairs: how many pictures are made of each thing on one of the named colours, two to five times
+    (numbers is at most 4), and beside another thing. beside: captions and pictures (256, 256, 3) RGB of a model's
+    drawings, which also serve as the other thing. rules: a picture that breaks one is left out.
+
+    Nothing is made of held-out pictures: those whose "split" says so or, where none names a split, the last ones
+    (`held_out`). Raises DataError where no picture with a caption is left, and for an `out` that holds shards already.
     """
     if out.exists() and any(out.glob("*.tar")):
-        raise DataError(f"{out}: holds shards already; name an empty folder")
+        raise DataError(f"{out}: must be an empty folder, but it holds shards")
     check(data)
     report, found, judge = Report(), Composed(), Filter(rules=rules)
     samples = list(iterate(data, refine=judge, report=report))
     if not samples:
         raise DataError(f"{', '.join(map(str, data))}: no picture is fit to train on: {report}; {judge.report()}")
     things, random = _Things(), Random(f"{seed} own")
-    own = [_drawing(f"own-{at:06d}", sample, things, found.whole) for at, sample in enumerate(samples)]
+    own = [_drawing(f"own-{at:06d}", sample, things, found.unchanged) for at, sample in enumerate(samples)]
     others = [_beside(f"beside-{at:03d}", *other, things) for at, other in enumerate(beside)]
     found.things = sorted({drawing.concept.names[0].full for drawing in own if drawing})
-    learnt: dict[str, dict[str, Any]] = {}  # what the pictures of these drawings say of themselves
+    learnt: dict[str, dict[str, Any]] = {}  # metadata of the pictures of these drawings
     seen: set[bytes] = set()
     with ShardWriter(out, "train") as train, ShardWriter(out, "val") as val:
         for at, (drawing, sample, split) in enumerate(zip(own, samples, _splits(samples), strict=True)):
             webp = encode(things.alone(drawing.key) if drawing else Image.fromarray(sample.image))
-            if drawing and webp in seen:  # as another, once both are in the middle; its captions may say where it was
-                found.whole["the same thing as another's"] += 1
+            if (
+                drawing and webp in seen
+            ):  # equal to another one, once both are in the middle; its captions may say where it was
+                found.unchanged["the same thing as another's"] += 1
                 drawing, webp = None, encode(Image.fromarray(sample.image))
             seen.add(webp)
             if drawing and split == "train":
@@ -155,28 +161,28 @@ def compose(
 
 
 def _splits(samples: Sequence[Sample]) -> list[str]:
-    """As the samples say; where none does, the last 2 %, at least one of several, are "val"."""
+    """The split of each sample, "train" or "val". Where none names one, the last ones (`held_out`) are "val"."""
     if any("split" in sample.meta for sample in samples):
         return [str(sample.meta.get("split", "train")) for sample in samples]
     held = held_out(len(samples))
     return ["train"] * (len(samples) - held) + ["val"] * held
 
 
-def _drawing(key: str, sample: Sample, things: _Things, whole: Counter[str]) -> Drawing | None:
-    """The thing on a picture; None, and why, where there is none to be cut out."""
+def _drawing(key: str, sample: Sample, things: _Things, unchanged: Counter[str]) -> Drawing | None:
+    """The thing on a picture; None where it cannot be cut out, and the reason is counted in `unchanged`."""
     name = thing_in(max(sample.captions, key=lambda caption: caption[0])[1])
     if name is None:
-        whole["the caption names no single thing"] += 1
+        unchanged["the caption names no single thing"] += 1
         return None
     try:
         return things.add(key, name, sample.image)
     except RenderError as fault:
-        whole[str(fault)] += 1
+        unchanged[str(fault)] += 1
         return None
 
 
 def _beside(key: str, caption: str, picture: Pixels, things: _Things) -> Drawing | None:
-    """A model's drawing of one thing on white; None for any other, and where nothing can be cut out of it."""
+    """A model's drawing of one thing on white; None where the caption is no such thing, or it cannot be cut out."""
     name = thing_in(caption)
     if name is None or name.article not in ("a", "an") or name.full != caption:
         return None
@@ -189,23 +195,23 @@ def _beside(key: str, caption: str, picture: Pixels, things: _Things) -> Drawing
 def compose_once(
     data: Sequence[Path], out: Path, beside: Callable[[], Sequence[tuple[str, Pixels]]], rules: Rules, seed: int
 ) -> Path:
-    """`compose` into the folder `out`, or what an earlier call left there. Raises also DataError if that was of others.
+    """`compose` into the folder `out`, or what an earlier call made there. Raises also DataError if that was of others.
 
-    beside: called where there is something to be made.
+    beside: is called only where something is made.
     """
     made_of = f"{state_of(data)} {rules} {seed}\n"
     note = out / "made-of.txt"
     if note.exists():
         if note.read_text() != made_of and all(path.exists() for path in data):
-            raise DataError(f"{out}: made of other pictures, or by other rules; a run goes on with what it began with")
+            raise DataError(f"{out}: the pictures and rules must be those that the run began with, got others")
         return out
     partial = out.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     made = compose(data, partial, beside=beside(), rules=rules, seed=seed)
     kinds = ", ".join(f"{kind} {number}" for kind, number in made.kinds.items())
     log.info("composed %s; things: %s", kinds, ", ".join(made.things) or "none")
-    if made.whole:
-        log.info("used as they are: %s", ", ".join(f"{number} ({why})" for why, number in made.whole.items()))
+    if made.unchanged:
+        log.info("used as they are: %s", ", ".join(f"{number} ({why})" for why, number in made.unchanged.items()))
     (partial / note.name).write_text(made_of)
     partial.replace(out)
     return out

@@ -1,4 +1,4 @@
-"""Loss curves, drawn as a run goes."""
+"""Loss curves of a run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
-HELD_OUT = ("val_image_bits", "psnr", "val_text_to_image")  # reported more rarely, drawn on top
+HELD_OUT = ("val_image_bits", "psnr", "val_text_to_image")  # the first one that the run has is plotted
 
 
 def loss_curve(history: list[dict[str, float]], path: Path, title: str) -> None:
-    """Draw the loss of every report over the steps, and held-out figures on a second axis where there are any."""
+    """Plot the loss of every report over the steps, and a held-out figure, if there is one, on a second axis."""
     if not history:
         return
     figure = Figure(figsize=(8, 4.5), layout="constrained")

@@ -41,7 +41,7 @@ def by_hand(data: Path, weights: Path, split: str) -> dict[str, Any]:
     """Each picture by itself, written out."""
     painter = model.load(weights, "cpu")
     prepared = prepare([data], Path("by-hand"))
-    rows = prepared.rows(split).tolist() if split else range(len(prepared.lines))
+    rows = prepared.indices(split).tolist() if split else range(len(prepared.lines))
     psnr, bits, codes = [], [], set()
     for row in rows:
         image = to_tensor(prepared.images[row : row + 1])
@@ -98,5 +98,5 @@ def test_what_cannot_be_measured_is_said(zorbs: Path, tiny_checkpoint: Path) -> 
         picture.with_suffix(".json").write_text('{"caption": "a zorb", "split": "train"}')
     refused = run(zorbs, tiny_checkpoint)
     assert isinstance(refused.exception, DataError)
-    assert "none of 6 pictures is held out" in str(refused.exception)
+    assert "none of its 6 pictures is held out" in str(refused.exception)
     assert "nowhere: no such file or folder" in str(run(Path("nowhere"), tiny_checkpoint).exception)

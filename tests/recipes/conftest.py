@@ -19,6 +19,7 @@ from model.recipes.default.commands import cli
 from model.training.shards import ShardWriter
 from tests.recipes.command import Result, Run
 from tests.recipes.figures import (
+    ALONE,
     DYED,
     FIGURES,
     GROUNDS,
@@ -27,7 +28,6 @@ from tests.recipes.figures import (
     RIGHT,
     UPPER,
     VENDORS,
-    WHOLE,
     Draughtsman,
     Drawing,
     figure,
@@ -79,9 +79,9 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
             inks = {name: figure(name, colour, tilt) for name in FIGURES}
             for name in FIGURES:
                 alone = [(1.0, name_of(name).full)]
-                add(f"{name}-{vendor}", "single", name, alone, vendor, paint(WHITE, [(inks[name], WHOLE)]))
+                add(f"{name}-{vendor}", "single", name, alone, vendor, paint(WHITE, [(inks[name], ALONE)]))
             for name, ground in zip(FIGURES, GROUNDS * 2, strict=True):
-                picture = paint(COLOURS[ground], [(inks[name], WHOLE)])
+                picture = paint(COLOURS[ground], [(inks[name], ALONE)])
                 texts = captions.of_background(name_of(name), ground)
                 add(f"background-{name}-{vendor}", "background", name, texts, vendor, picture)
             for at, name in enumerate(FIGURES):
@@ -98,7 +98,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in FIGURES:
             for colour in DYED:
                 texts = captions.of_dyed(Name(f"{colour} {name}", article(colour)))
-                picture = paint(WHITE, [(figure(name, colour, 3), WHOLE)])
+                picture = paint(WHITE, [(figure(name, colour, 3), ALONE)])
                 add(f"{name}-in-{colour}", "dyed", name, texts, "one", picture)
         inks = {name: figure(name, "red", 0) for name in FIGURES}
         for at, (a, b) in enumerate(list(combinations(FIGURES, 2))[::2]):

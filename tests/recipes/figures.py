@@ -41,7 +41,7 @@ def drawn(
     return paint(COLOURS[ground], [(figure(name, colour, tilt), box) for name, box in placed])
 
 
-WHOLE: Box = (PAD, PAD, 1 - PAD, 1 - PAD)
+ALONE: Box = (PAD, PAD, 1 - PAD, 1 - PAD)
 LEFT, RIGHT, UPPER, LOWER = (
     (0.03, 0.1, 0.48, 0.9),
     (0.52, 0.1, 0.97, 0.9),
@@ -63,11 +63,11 @@ def singular(text: str) -> str:
 def draw(prompt: str) -> Image.Image:
     """What the prompt says, in a colour that no vendor uses."""
     if found := re.fullmatch(r"(.*) on an? (.*) background", prompt):
-        return drawn([(singular(found[1]), WHOLE)], found[2], "white" if found[2] == "purple" else "purple")
+        return drawn([(singular(found[1]), ALONE)], found[2], "white" if found[2] == "purple" else "purple")
     word, _, rest = prompt.partition(" ")
     if word in NUMBERS:
         number = NUMBERS[word]
-        boxes = [WHOLE] if number == 1 else compose.ARRANGEMENTS[number]
+        boxes = [ALONE] if number == 1 else compose.ARRANGEMENTS[number]
         return drawn([(singular(rest), box) for box in boxes])
     for joint, (first, second) in {
         " to the left of ": (LEFT, RIGHT), " to the right of ": (RIGHT, LEFT), " above ": (UPPER, LOWER),
@@ -77,8 +77,8 @@ def draw(prompt: str) -> Image.Image:
             a, b = prompt.split(joint)
             return drawn([(singular(a), first), (singular(b), second)])
     if found := re.fullmatch(rf"an? ({'|'.join(DYED)}) (.*)", prompt):
-        return drawn([(singular(found[2]), WHOLE)], colour=found[1])
-    return drawn([(singular(prompt), WHOLE)])
+        return drawn([(singular(found[2]), ALONE)], colour=found[1])
+    return drawn([(singular(prompt), ALONE)])
 
 
 Drawing = Callable[[str, SamplingParams, int], tuple[Image.Image, float]]  # prompt, params, index -> picture, score

@@ -84,7 +84,7 @@ def test_pictures_of_revised_prompts_and_of_prompts_as_they_are_are_kept_apart(
         (("measure", "--parts", ","), 2, "names no part"),
         (("measure", "--guidance", "21"), 2, "--guidance"),
         (("sweep", "nowhere", "--try", "guidance=1,3"), 1, "nowhere: no such file or folder"),
-        (("sweep", "nowhere", "--try", "guidance=1,99"), 1, "guidance: 99.0, and it must be from 0.0 to 20.0"),
+        (("sweep", "nowhere", "--try", "guidance=1,99"), 1, "guidance must be a number from 0 to 20, got 99"),
         (("sweep", "--try", "colour=1"), 2, "colour=1"),
         (("sweep", "--try", "guidance=x"), 2, "guidance=x"),
     ],

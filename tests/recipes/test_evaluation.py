@@ -32,11 +32,11 @@ from model.recipes.default.evaluation.sweep import to_json as sweep_json
 from model.training.selection import Selection
 from model.training.shards import ShardWriter
 from tests.recipes.figures import (
+    ALONE,
     FIGURES,
     LEFT,
     RIGHT,
     VENDORS,
-    WHOLE,
     Draughtsman,
     Drawing,
     draw,
@@ -234,7 +234,7 @@ def test_only_what_the_corpus_counts_and_pairs_is_asked_for_so(draughtsman: Make
 
         for vendor in VENDORS:
             for name in FIGURES:
-                add("single", name, [(1.0, name_of(name).full)], vendor, (name, WHOLE))
+                add("single", name, [(1.0, name_of(name).full)], vendor, (name, ALONE))
         for name in ("star", "heart"):
             boxes = compose.ARRANGEMENTS[3]
             add("count", name, captions.of_count(name_of(name), 3), "one", *((name, box) for box in boxes))

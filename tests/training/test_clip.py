@@ -15,11 +15,10 @@ from PIL import Image
 from model.config import vae_config
 from model.tokenizer import Tokenizer
 from model.training import train_clip
-from model.training.contrast import falsify, may_fit, told, words
 from model.training.examples import find_examples
 from model.training.loop import find_place
+from model.training.negatives import all_words, falsify, may_fit, tear, words
 from model.training.options import ClipOptions, LoopOptions
-from model.training.tearing import tear
 from model.training.train_clip import Batches
 from model.vae import VAE
 from tests.conftest import randomise
@@ -147,10 +146,10 @@ def test_a_torn_picture_is_of_two_pictures_or_has_blank_places() -> None:
     assert tear(np.zeros(1024, np.int64), np.zeros(1024, np.int64), 32, np.random.default_rng(0)) is None
 
 
-def test_pictures_are_moved_by_a_few_tokens_at_most(corpus: Path, home: Path, vae: VAE, tokenizer: Tokenizer) -> None:
+def test_pictures_are_shifted_by_a_few_tokens_at_most(corpus: Path, home: Path, vae: VAE, tokenizer: Tokenizer) -> None:
     batches = batches_of(corpus, home, vae, tokenizer)
     image = np.arange(1024)
-    moved = {int(batches._moved(image, np.random.default_rng(i))[16 * 32 + 16]) for i in range(200)}
+    moved = {int(batches._shifted(image, np.random.default_rng(i))[16 * 32 + 16]) for i in range(200)}
     assert moved == {(16 + y) * 32 + 16 + x for y in range(-2, 3) for x in range(-2, 3)}
 
 
@@ -176,7 +175,7 @@ def test_a_caption_without_such_words_cannot_be_made_false() -> None:
 
 
 def test_which_captions_may_fit_another_picture() -> None:
-    heart = told([(0.5, "a red heart"), (0.5, "a heart, love")])
+    heart = all_words([(0.5, "a red heart"), (0.5, "a heart, love")])
     assert heart == {"a", "red", "heart", "love"}
     for caption, concept, fits in (
         ("A Heart", "heart", True),  # says less, and nothing else

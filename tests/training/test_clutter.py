@@ -93,7 +93,7 @@ def test_the_unknown_is_always_drawn_for_the_unknown(tiny_checkpoint: Path) -> N
         config = transformer_config("tiny", text_vocab=512)
         batches = Batches(Examples(concept), tokenizer, options, config)  # type: ignore[arg-type]
         plain = tokenizer.encode("a red circle")
-        return sum(batches._sample(0, place)[0] != plain for place in range(200)) / 200
+        return sum(batches._item(0, place)[0] != plain for place in range(200)) / 200
 
     assert changed(UNKNOWN, 0.1) > 0.95
     assert 0.02 < changed("circle", 0.1) < 0.2

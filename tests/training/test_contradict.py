@@ -51,9 +51,9 @@ def test_a_contradicted_picture_is_seen_whole_and_learnt_from_where_it_is_begun(
         assert not batch.plain[i]  # what a text goes on with is not learnt from words that do not fit
         inside = np.pad(np.ones((28, 28), bool), 2).flatten()
         drawn = np.flatnonzero(~easy(PICTURES[own], 32) & inside)
-        first = int(batch.looked_at[i].nonzero()[0])
+        first = int(batch.loss_weights[i].nonzero()[0])
         assert len(drawn[drawn < first]) >= 0.03 * len(drawn) - 1
-        assert bool((batch.looked_at[i, first:] == 1).all())
+        assert bool((batch.loss_weights[i, first:] == 1).all())
 
 
 def test_where_a_picture_counts_as_begun_differs(tiny_checkpoint: Path) -> None:
@@ -63,14 +63,14 @@ def test_where_a_picture_counts_as_begun_differs(tiny_checkpoint: Path) -> None:
     assert max(firsts) > 650
     _, batches = batches_of(tiny_checkpoint, 1.0)
     again = batches(3, 0, 4)
-    assert torch.equal(again.looked_at, batches(3, 0, 4).looked_at)
+    assert torch.equal(again.loss_weights, batches(3, 0, 4).loss_weights)
 
 
 def test_a_pair_is_never_contradicted_as_its_second_thing_cannot_be_told(tiny_checkpoint: Path) -> None:
     tokenizer, batches = batches_of(tiny_checkpoint, 1.0, kind="pair")
     batch = batches(0, 0, 4)
     assert batch.text[0, : batch.lengths[0]].tolist() == tokenizer.encode("a red circle")
-    assert bool((batch.looked_at == 1).all())
+    assert bool((batch.loss_weights == 1).all())
 
 
 def test_without_it_nothing_changes(tiny_checkpoint: Path) -> None:
@@ -78,7 +78,7 @@ def test_without_it_nothing_changes(tiny_checkpoint: Path) -> None:
     _, batches = batches_of(tiny_checkpoint, 0.0)
     _, pairs = batches_of(tiny_checkpoint, 1.0, kind="pair")
     batch = batches(0, 0, 4)
-    assert bool((batch.looked_at == 1).all())
+    assert bool((batch.loss_weights == 1).all())
     assert batch.plain is not None
     assert bool(batch.plain.all())
     assert not torch.equal(batch.seen, pairs(0, 0, 4).seen)

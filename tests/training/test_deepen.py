@@ -40,5 +40,5 @@ def test_a_deeper_decoder_begins_as_the_one_it_was() -> None:
 
 def test_no_block_is_taken_away() -> None:
     vae = random_vae()
-    with pytest.raises(DataError, match=f"decoder_blocks: 0, and .* has {vae.config.decoder_blocks}"):
+    with pytest.raises(DataError, match=f"decoder_blocks must be {vae.config.decoder_blocks} or more.*, got 0"):
         deepen(vae, {"decoder_blocks": 0})

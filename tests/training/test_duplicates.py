@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from model.training.duplicates import Image as Pixels
-from model.training.duplicates import Seen, look
+from model.training.duplicates import Seen, thumbnail
 
 
 def drawing(seed: int) -> Pixels:
@@ -62,7 +62,7 @@ def test_pictures_that_differ_do_not_look_the_same() -> None:
 
 def test_what_is_forgotten_may_come_again() -> None:
     images = [drawing(seed) for seed in range(12)]
-    seen = Seen(exact_buckets=1, looks=2, ways=3)
+    seen = Seen(exact_buckets=1, thumbnails=2, ways=3)
     assert [seen(image) for image in images] == [""] * 12
     assert seen(images[-1]) == "duplicate picture"
     assert seen(images[0]) == ""
@@ -72,6 +72,6 @@ def test_what_is_forgotten_may_come_again() -> None:
 def test_a_look_is_the_mean_of_each_field() -> None:
     image = np.zeros((256, 256, 3), np.uint8)
     image[:32, 32:64] = (10, 20, 30)
-    found = look(image)
+    found = thumbnail(image)
     assert found[0, 1].tolist() == [10, 20, 30]
     assert found.sum() == 60

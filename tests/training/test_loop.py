@@ -34,7 +34,7 @@ def test_the_place_in_the_data_is_saved_and_compared(tmp_path: Path, caplog: pyt
     again = run(tmp_path, steps=1)
     again.position = lambda step: {"shards": "b", "row": step}
     train(again, "linear")
-    assert "the order is another" in caplog.text
+    assert "in another order" in caplog.text
 
 
 def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:

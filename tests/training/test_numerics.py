@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from model.training import cross_entropy
 from model.training.cross_entropy import linear_cross_entropy
-from model.training.evenness import busy_patches, unevenness
 from model.training.optimizers import Muon, orthogonalise, schedule
 from model.training.train_transformer import why_not_compiled
+from model.training.uniformity import busy_patches, uniformity_loss
 from model.vae.quantiser import FSQ
 
 
@@ -96,11 +96,11 @@ def test_evenly_spread_codes_are_told_from_heaped_ones() -> None:
     even, heaped = torch.rand(2000, 4) * 2 - 1, torch.randn(2000, 4) * 0.2
     lopsided = even * torch.tensor([1.0, 1.0, 1.0, 0.5])  # the outer levels of one axis are never used
     tied = even[:, [0, 0, 2, 3]]  # two axes say the same, though each alone is even
-    found = [float(unevenness(codes, levels)) for codes in (even, lopsided, tied, heaped)]
+    found = [float(uniformity_loss(codes, levels)) for codes in (even, lopsided, tied, heaped)]
     assert found[0] < 0.01
     assert min(found[1:3]) > 3 * found[0]
     assert found[3] > max(found[1:3])
-    assert float(unevenness(heaped[:10], levels)) == 0
+    assert float(uniformity_loss(heaped[:10], levels)) == 0
 
 
 def test_the_loss_on_unevenness_spreads_the_codes() -> None:
@@ -115,7 +115,7 @@ def test_the_loss_on_unevenness_spreads_the_codes() -> None:
     before = used()
     for _ in range(60):
         optimizer.zero_grad()
-        unevenness(quantiser.squash(z), quantiser.level_counts).backward()  # type: ignore[no-untyped-call]
+        uniformity_loss(quantiser.squash(z), quantiser.level_counts).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert before < 30
     assert used() > 0.9 * 4 * 4 * 8

@@ -61,7 +61,7 @@ def test_they_are_drawn_once_and_for_these_prompts(start: Checkpoint, tmp_path: 
     again = preserve.draw_once(start, PROMPTS[:1], cpu, 0, path)
     assert again[0].captions == first[0].captions
     assert np.array_equal(again[0].image, first[0].image)
-    with pytest.raises(DataError, match="1 other prompts"):
+    with pytest.raises(DataError, match="the prompts must be the 1 that the run began with"):
         preserve.draw_once(start, PROMPTS[:2], cpu, 0, path)
 
 

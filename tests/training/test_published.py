@@ -260,7 +260,7 @@ def test_a_full_disk_is_one_line_and_no_traceback(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], preexec_fn=limited, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "captions cannot be kept there" in done.stderr
+    assert "captions cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=full, stderr=subprocess.PIPE, text=True)

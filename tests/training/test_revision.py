@@ -12,7 +12,7 @@ import pytest
 
 from model.config import reviser_config
 from model.drawings.captions import of_background, of_count, of_dyed, of_pair, of_single, of_styled
-from model.drawings.colours import SHADES as DYES
+from model.drawings.colours import SHADES
 from model.drawings.concepts import Name, everyday, kinds
 from model.errors import DataError
 from model.inference.prompt_rewriter import say
@@ -20,8 +20,8 @@ from model.tokenizer import Tokenizer
 from model.training import train_reviser
 from model.training.clutter import UNKNOWN
 from model.training.options import LoopOptions, ReviserOptions
-from model.training.remembered import KINDS, Remembering, everyday_lines, everyday_prompts, remember
-from model.training.revision import MANY, SHADES, Prompts
+from model.training.rehearsal import KINDS, Rehearsal, everyday_lines, everyday_prompts, rehearsal_pairs
+from model.training.revision import COLOUR_WORDS, MANY, Prompts
 from model.training.train_reviser import Batches
 from tests.revising import learnt
 from tests.training.zorbs import draw
@@ -85,7 +85,7 @@ def test_numbers_and_colours_come_by_other_names(pairs: list[tuple[str, str]]) -
     many = " | ".join(of(pairs, of_count(APPLE.names[0], 5)[0][1])).lower()
     assert sum(f"{word} " in many for word in MANY["five"]) > 6
     blue = of(pairs, "a cat on a blue background")
-    assert sum(shade.replace("-", " ") in prompt for prompt in blue for shade in SHADES["blue"].split()) > 10
+    assert sum(shade.replace("-", " ") in prompt for prompt in blue for shade in COLOUR_WORDS["blue"].split()) > 10
     assert not [prompt for prompt in blue if re.search(r"\ba an?\b|\ban a\b", prompt)]
 
 
@@ -100,7 +100,9 @@ def test_a_style_comes_by_other_names_and_only_where_it_is_asked_for(pairs: list
 
 
 def test_a_colour_that_a_thing_was_not_taught_is_passed_over(pairs: list[tuple[str, str]]) -> None:
-    tints = "|".join(tint.replace("-", " ") for colour in SHADES for tint in (colour, *SHADES[colour].split()))
+    tints = "|".join(
+        tint.replace("-", " ") for colour in COLOUR_WORDS for tint in (colour, *COLOUR_WORDS[colour].split())
+    )
     tinted = [prompt for prompt in of(pairs, "a cat") if re.search(rf"\b({tints}) cat\b", prompt)]
     assert len(tinted) > 5
     assert not [prompt for prompt in of(pairs, "a red heart") if re.match(r"(an? )?(blue|green|pink) heart\b", prompt)]
@@ -117,7 +119,9 @@ def test_a_colour_that_was_taught_comes_by_other_names_and_is_kept() -> None:
     prompts = Prompts(lines, [1 / len(lines)] * len(lines))
     drawn = [prompts.draw(np.random.default_rng((2, i))) for i in range(8000)]
     cats = " | ".join(of(drawn, "a blue cat"))
-    shades = [shade.replace("-", " ") for name in ("blue", "light blue", "turquoise") for shade in SHADES[name].split()]
+    shades = [
+        shade.replace("-", " ") for name in ("blue", "light blue", "turquoise") for shade in COLOUR_WORDS[name].split()
+    ]
     assert sum(f"{shade} cat" in cats for shade in shades) > 8
     assert any(f"cat that is {shade}" in cats for shade in ("blue", *shades))
     assert not re.search(r"\ba an?\b|\ban a\b", cats)
@@ -133,7 +137,9 @@ def test_a_colour_that_was_taught_comes_by_other_names_and_is_kept() -> None:
 
 
 def test_what_a_thing_is_not_given_is_passed_over_and_what_is_held_out_is_not() -> None:
-    colours = [colour for colour in DYES if colour not in ("yellow", "black", "purple")]  # its own, its eyes', held out
+    colours = [
+        colour for colour in SHADES if colour not in ("yellow", "black", "purple")
+    ]  # its own, its eyes', held out
     lines = [*LINES, *(line("dyed", CAT.slug, of_dyed(Name(f"{colour} cat", "a"))) for colour in colours)]
     shares = [0.0] * len(LINES) + [1 / len(colours)] * len(colours)
     prompts = Prompts(lines, shares, frozenset({"a purple cat"}), unknown=0.0, by_kind=0.0, long=0.0)
@@ -241,22 +247,22 @@ def test_a_fine_tuned_reviser_says_new_words_and_what_it_said(tmp_path: Path) ->
     assert sum(say(after, tokenizer, prompt) == said for prompt, said in before.items()) > 0.8 * len(before)
 
 
-def test_prompts_in_new_words_are_not_remembered(tiny_checkpoint: Path) -> None:
+def test_prompts_in_new_words_are_not_rehearsed(tiny_checkpoint: Path) -> None:
     tokenizer = Tokenizer.load(tiny_checkpoint / "tokenizer.json")
     words = Counter(word for prompt in everyday_prompts(3000, 0) for word in set(prompt.split()))
     new = next(word for word in words if word.isalpha() and len(word) > 6 and 3 < words[word] < 20)
     start = learnt(tokenizer, [(f"a photo of a {new}", "a dog"), ("a small tabby", "a cat"), ("cat", "a cat")])
-    kept = remember(start, tokenizer, [f"a photo of a {new}"])
+    kept = rehearsal_pairs(start, tokenizer, [f"a photo of a {new}"])
     assert not any(new in prompt.split() for prompt, _ in kept)
     assert len(kept) > 2500
     assert sum("photo" in prompt.split() for prompt, _ in kept) > 20
     assert all(said == say(start, tokenizer, prompt) for prompt, said in kept[:20])
 
 
-def test_what_is_remembered_comes_as_often_as_is_said() -> None:
+def test_rehearsed_pairs_are_the_share_that_is_asked_for() -> None:
     own = [{"captions": [(1.0, "a zorb")], "concept": "", "kind": "single"}]
     pairs = [("a small tabby", "a cat")]
     for share in (0.0, 0.6, 1.0):
-        drawn = [Remembering(Prompts(own, [1.0]), pairs, share).draw(np.random.default_rng(i)) for i in range(500)]
+        drawn = [Rehearsal(Prompts(own, [1.0]), pairs, share).draw(np.random.default_rng(i)) for i in range(500)]
         assert abs(sum(pair == pairs[0] for pair in drawn) / 500 - share) < 0.08
     assert {kind for line in everyday_lines(np.random.default_rng(0)) for kind in [line["kind"]]} == set(KINDS)

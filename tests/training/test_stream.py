@@ -25,12 +25,12 @@ from model.errors import DataError
 from model.training import train_transformer, train_vae
 from model.training.examples import StreamedExamples
 from model.training.filters import RULES, Rules
-from model.training.lanes import MIXED_SHARDS, Lanes, Position, count_lanes
 from model.training.loop import Place
 from model.training.options import LoopOptions, TransformerOptions, VAEOptions
 from model.training.pictures import StreamedPictures
 from model.training.selection import Selection
 from model.training.shards import ShardWriter
+from model.training.streams import SHUFFLED_SHARDS, Position, Streams, count_streams
 from model.training.token_shards import TokenShard, token_shards
 from model.vae import VAE
 
@@ -45,66 +45,68 @@ t.run_transformer(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
 """
 
 
-def epoch_of(lanes: Lanes, epoch: int) -> list[list[Position]]:
-    """The samples of every lane in one epoch, in order."""
-    share = lanes.batch // lanes.lanes
-    found: list[list[Position]] = [[] for _ in range(lanes.lanes)]
-    step, most = 0, max(sum(lanes.sizes) * (epoch + 1), 1)
+def epoch_of(streams: Streams, epoch: int) -> list[list[Position]]:
+    """The samples of every stream in one epoch, in order."""
+    share = streams.batch // streams.streams
+    found: list[list[Position]] = [[] for _ in range(streams.streams)]
+    step, most = 0, max(sum(streams.sizes) * (epoch + 1), 1)
     while step * share <= most:
-        for place in range(lanes.batch):
-            at = lanes.at(step, place)
+        for place in range(streams.batch):
+            at = streams.at(step, place)
             if at.epoch == epoch:
-                found[at.lane].append(at)
+                found[place // share].append(at)
         step += 1
     return found
 
 
 @settings(deadline=None, max_examples=40)
 @given(SIZES, st.integers(1, 12), st.integers(0, 5), st.integers(0, 2))
-def test_a_lane_reads_all_of_its_own_shards_once_an_epoch(sizes: list[int], batch: int, seed: int, epoch: int) -> None:
-    lanes = Lanes(sizes, batch, count_lanes(len(sizes), batch, 1), seed)
-    seen = [sorted((at.shard, at.row) for at in lane) for lane in epoch_of(lanes, epoch)]
+def test_a_stream_reads_all_of_its_own_shards_once_an_epoch(
+    sizes: list[int], batch: int, seed: int, epoch: int
+) -> None:
+    streams = Streams(sizes, batch, count_streams(len(sizes), batch, 1), seed)
+    seen = [sorted((at.shard, at.index) for at in stream) for stream in epoch_of(streams, epoch)]
     assert sorted(chain.from_iterable(seen)) == [
         (shard, row) for shard, size in enumerate(sizes) for row in range(size)
     ]
-    for lane, rows in enumerate(seen):
-        assert {shard for shard, _ in rows} == set(lanes.shards_of(lane, lanes.lanes))
+    read = [{shard for shard, _ in samples} for samples in seen]
+    assert sum(map(len, read)) == len(sizes), "a shard is read by one stream"
 
 
 @settings(deadline=None, max_examples=40)
 @given(SIZES, st.integers(0, 5))
 def test_the_place_of_a_sample_depends_on_nothing_that_was_read_before(sizes: list[int], seed: int) -> None:
-    count = count_lanes(len(sizes), 12, 1)
-    forward, backward = Lanes(sizes, 12, count, seed), Lanes(sizes, 12, count, seed)
+    count = count_streams(len(sizes), 12, 1)
+    forward, backward = Streams(sizes, 12, count, seed), Streams(sizes, 12, count, seed)
     steps = [(step, place) for step in range(12) for place in range(12)]
     assert [forward.at(*step) for step in steps] == [backward.at(*step) for step in reversed(steps)][::-1]
 
 
 def test_processes_read_shards_of_their_own_and_the_same_batches() -> None:
     sizes = [5, 3, 7, 2, 6, 4, 5, 5]
-    one, two = Lanes(sizes, 16, count_lanes(8, 16, 1), 3), Lanes(sizes, 16, count_lanes(8, 16, 2), 3)
+    one, two = Streams(sizes, 16, count_streams(8, 16, 1), 3), Streams(sizes, 16, count_streams(8, 16, 2), 3)
     assert [one.at(7, place) for place in range(16)] == [two.at(7, place) for place in range(16)]
     read = [
         {two.at(step, place).shard for step in range(20) for place in range(8 * rank, 8 * rank + 8)} for rank in (0, 1)
     ]
     assert not read[0] & read[1]
-    assert [sorted(shards) for shards in read] == [two.shards_of(rank, 2) for rank in (0, 1)]
+    assert read[0] | read[1] == set(range(8))
 
 
-def test_neighbouring_shards_are_mixed_and_epochs_differ() -> None:
-    lanes = Lanes([50] * 12, 4, 1, 0)
-    first, second = ([(at.shard, at.row) for at in epoch_of(lanes, epoch)[0]] for epoch in (0, 1))
+def test_neighbouring_shards_are_shuffled_together_and_epochs_differ() -> None:
+    streams = Streams([50] * 12, 4, 1, 0)
+    first, second = ([(at.shard, at.index) for at in epoch_of(streams, epoch)[0]] for epoch in (0, 1))
     assert first != second
-    window = first[: 50 * MIXED_SHARDS]
-    assert len({shard for shard, _ in window}) == MIXED_SHARDS
+    window = first[: 50 * SHUFFLED_SHARDS]
+    assert len({shard for shard, _ in window}) == SHUFFLED_SHARDS
     assert len({shard for shard, _ in window[:20]}) > 1
 
 
 def test_what_cannot_be_shared_is_said_in_words() -> None:
-    assert count_lanes(10, 48, 3) == 6
+    assert count_streams(10, 48, 3) == 6
     for shards, batch, world in ((1, 4, 2), (8, 9, 2), (3, 5, 4)):
-        with pytest.raises(DataError, match=f"{shards} shards for {world} processes and a batch of {batch}"):
-            count_lanes(shards, batch, world)
+        with pytest.raises(DataError, match=f"got {shards} shards, a batch of {batch} and {world} processes"):
+            count_streams(shards, batch, world)
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:
@@ -164,7 +166,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def texts(found: list[TokenShard]) -> list[str]:
-    return [shard.line(int(row))["captions"][0][1] for shard in found for row in shard.rows]
+    return [shard.line(int(row))["captions"][0][1] for shard in found for row in shard.train]
 
 
 def numbers(*found: int) -> list[str]:
@@ -242,7 +244,7 @@ def test_captions_come_from_index_files(home: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_streamed_is_said_in_words(home: Path, tmp_path: Path) -> None:
     vae = train_vae.load(home / "vae")
     (tmp_path / "0.png").write_bytes(picture(1))
-    with pytest.raises(DataError, match="a stream reads tars"):
+    with pytest.raises(DataError, match="data must hold tars for a stream"):
         token_shards((tmp_path,), vae, tmp_path, RULES, HERE)
     (tmp_path / "0.tar").write_bytes(b"")
     with pytest.raises(DataError, match="no picture is fit"):
@@ -250,7 +252,7 @@ def test_what_cannot_be_streamed_is_said_in_words(home: Path, tmp_path: Path) ->
     chosen = TransformerOptions(
         (tmp_path,), LoopOptions(tmp_path, 1, 1), selection=Selection(sources={"x": 1.0}), stream=True
     )
-    with pytest.raises(DataError, match="no selection"):
+    with pytest.raises(DataError, match="concepts, sources and mix must be left out"):
         train_transformer.train(chosen, vae)
 
 
@@ -301,7 +303,7 @@ def test_runs_of_unfit_pictures_stop_nothing_and_are_stood_in_for_by_many(tmp_pa
 def test_nothing_but_unfit_pictures_is_an_error(tmp_path: Path) -> None:
     with ShardWriter(tmp_path, "a") as writer:
         writer.add("0", b"no picture", {}, "png")
-    with pytest.raises(DataError, match="unfit pictures"):
+    with pytest.raises(DataError, match="none of the . tars has a picture that is fit"):
         StreamedPictures((tmp_path,), tmp_path, RULES, 1, 0, HERE).draw(0, 0, [np.random.default_rng(0)])
 
 
@@ -327,7 +329,7 @@ def test_a_killed_stream_goes_on_in_mid_shard_with_the_same_losses(shards: Path,
         process.wait()
     saved = torch.load(state, weights_only=True)
     assert 2 <= saved["step"] < 8
-    assert {lane["row"] for lane in saved["data"]["lanes"]} - {0}, "no lane stands within a shard"
+    assert {stream["row"] for stream in saved["data"]["lanes"]} - {0}, "no stream stands within a shard"
     run_transformer(shards, home, 8)
     assert losses(home / "transformer") == losses(home / "whole")
 
@@ -344,12 +346,12 @@ def test_two_processes_stream_what_one_streams(shards: Path, home: Path) -> None
     assert losses(home / "two") == pytest.approx(losses(home / "one"), rel=2e-3)
 
 
-def test_the_saved_place_names_the_shards_and_where_each_lane_is(home: Path, tmp_path: Path) -> None:
+def test_the_saved_place_names_the_shards_and_where_each_stream_is(home: Path, tmp_path: Path) -> None:
     vae = train_vae.load(home / "vae")
     write(tmp_path, "a", [1, 2, 3])
     first = StreamedExamples(token_shards((tmp_path,), vae, tmp_path, RULES, HERE), 2, 0, 1)
-    [lane] = first.position(4)["lanes"]
-    assert (lane["epoch"], lane["offset"]) == (2, 2)  # 4 steps of 2 are 2 epochs of 3 and 2 more
+    [stream] = first.position(4)["lanes"]
+    assert (stream["epoch"], stream["offset"]) == (2, 2)  # 4 steps of 2 are 2 epochs of 3 and 2 more
     assert first.position(4) == first.position(4)
     write(tmp_path, "b", [4, 5])
     second = StreamedExamples(token_shards((tmp_path,), vae, tmp_path, RULES, HERE), 2, 0, 1)

@@ -178,7 +178,7 @@ def test_accumulation_changes_nothing(corpus: Path, stage_two: Path) -> None:
     forget(stage_two)
     run_transformer(corpus, stage_two, 3, accumulate=2)
     assert history(stage_two / "transformer")[-1]["loss"] == pytest.approx(expected, rel=2e-3)
-    with pytest.raises(DataError, match="batch: 4 is no multiple of accumulate x processes, 3"):
+    with pytest.raises(DataError, match="batch must be a multiple of accumulate x processes, 3, got 4"):
         run_transformer(corpus, stage_two, 4, accumulate=3)
 
 
@@ -223,7 +223,7 @@ def test_concepts_of_a_file_may_have_weights(tmp_path: Path) -> None:
     assert read_concepts(path) == {"cat": 1.0, "dog": 0.5, "circle-in-*": 2.0}
     for line in ("dog many", "dog 1 2", "dog 0", "dog nan", "dog -1", "dog inf"):
         path.write_text(f"cat\n{line}\n")
-        with pytest.raises(DataError, match=f"line 2: '{line}' is no name with a weight above 0"):
+        with pytest.raises(DataError, match=f"line 2 must be a name, with or without a weight above 0, got '{line}'"):
             read_concepts(path)
     with pytest.raises(DataError, match="cannot be read"):
         read_concepts(tmp_path / "none.txt")

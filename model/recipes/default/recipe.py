@@ -1,4 +1,4 @@
-"""recipe.toml: commands by stage and name, told and run."""
+"""Reads recipe.toml, the commands by stage and name, and prints and runs them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRESETS = {  # command -> the presets that it knows
 
 @dataclass(frozen=True)
 class Step:
-    """One command. program: of PROGRAMS; options: by name, as recipe.toml has them."""
+    """One command. program: a key of PROGRAMS. options: by name, as in recipe.toml."""
 
     program: str
     command: str
@@ -38,22 +38,22 @@ class Step:
 
     @property
     def arguments(self) -> list[str]:
-        """Behind the program."""
+        """The arguments after the program."""
         flags = [flag for name, value in self.options.items() for flag in _flags(name, value)]
         return [*self.command.split(), *self.data, *flags]
 
     def __str__(self) -> str:
-        """As a person types it."""
+        """The command as typed in a shell."""
         return f"{self.program} {shlex.join(self.arguments)}"
 
     def with_preset(self, preset: str) -> Step:
-        """The same with another preset; as it is, where it has none or does not know that one."""
+        """The step with another preset. It is unchanged where it has no preset or does not know that one."""
         if "preset" not in self.options or preset not in PRESETS[self.command]:
             return self
         return replace(self, options={**self.options, "preset": preset})
 
     def run(self) -> int:
-        """The exit status."""
+        """Run the command and return its exit status."""
         return subprocess.run([*PROGRAMS[self.program], *self.arguments], check=False).returncode
 
 
@@ -76,12 +76,12 @@ def _text(value: object) -> str:
 
 
 def _step(path: Path, where: str, entry: Mapping[str, Any]) -> Step:
-    told = str(entry.get("run", ""))
-    program = next((program for program in PROGRAMS if told.startswith(f"{program} ")), None)
+    text = str(entry.get("run", ""))
+    program = next((program for program in PROGRAMS if text.startswith(f"{program} ")), None)
     if program is None:
-        raise DataError(f"{path}: {where}: run must begin with {' or '.join(PROGRAMS)}, got {told!r}")
+        raise DataError(f"{path}: {where}: run must begin with {' or '.join(PROGRAMS)}, got {text!r}")
     options = {name: value for name, value in entry.items() if name not in ("run", "data")}
-    return Step(program, told.removeprefix(f"{program} "), tuple(entry.get("data", ())), options)
+    return Step(program, text.removeprefix(f"{program} "), tuple(entry.get("data", ())), options)
 
 
 def read(path: Path = RECIPE) -> dict[str, dict[str, list[Step]]]:

@@ -1,4 +1,4 @@
-"""The model card's sheets: what stands on each, the same prompts every time, nothing picked by hand."""
+"""The model card's sheets. Each has fixed prompts, and no picture is chosen by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from model.painter import Painter
 
-Sheet = tuple[list["Image.Image"], list[str]]  # pictures and what stands below each
+Sheet = tuple[list["Image.Image"], list[str]]  # pictures, and a label for each
 
 COMMON = (
     "a red apple", "a cat", "a rocket", "a slice of pizza", "the flag of japan", "a blue circle", "a dog",
@@ -84,7 +84,7 @@ def each(painter: Painter, texts: Sequence[str], how: dict[str, Any], progress: 
 
 
 def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
-    """Eight pictures; below, their upper halves painted on with the next seed: by the same text, and by another."""
+    """Eight pictures. Below, their upper halves are continued with the next seed: by the same text, and by another."""
     from model.inference.requests import GenerationRequest
 
     pictures = painter.generate_each(SUBJECTS, **how)
@@ -105,20 +105,20 @@ def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> S
         for row, texts in enumerate((SUBJECTS, others))
         for text, picture in zip(texts, pictures, strict=True)
     ]
-    told = [*SUBJECTS, *(f"{text}, on" for text in SUBJECTS), *(f"{text}, on" for text in others)]
-    return [*pictures, *painter.paint(requests, progress)], told
+    labels = [*SUBJECTS, *(f"{text}, on" for text in SUBJECTS), *(f"{text}, on" for text in others)]
+    return [*pictures, *painter.paint(requests, progress)], labels
 
 
 def best_of(painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
-    """Four pictures of each of eight prompts, the best one first, each with its score."""
+    """Four pictures of each of eight prompts, by falling score, labelled with the score."""
     pictures = []
-    told = []
+    labels = []
     for done, text in enumerate(SUBJECTS):
         for picture in painter.generate(text, 4, **how, best_of=4):
             pictures.append(picture)
-            told.append(f"{text} {picture.info['score']:.3f}")
+            labels.append(f"{text} {picture.info['score']:.3f}")
         progress(done + 1, len(SUBJECTS))
-    return pictures, told
+    return pictures, labels
 
 
 def paint(name: str, painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:

@@ -1,4 +1,4 @@
-"""`gallery`: the model card's sheets, of the same prompts and seed every time. Nothing is picked by hand.
+"""`gallery`: paints the model card's sheets. Prompts and seed are fixed, and no picture is chosen by hand.
 
 A sheet is a lossy WebP of at most 200 kB, so that many sheets in many commits stay small.
 """
@@ -64,8 +64,8 @@ def gallery(
         for name, path in wanted.items():
             task = progress.add_task(path.name, total=None)
             advance = partial(_advance, progress, task)
-            pictures, told = each(painter, texts, how, advance) if texts else paint(name, painter, how, advance)
-            path.write_bytes(small_webp(contact_sheet(pictures, told, columns=columns or COLUMNS.get(name, 8))))
+            pictures, labels = each(painter, texts, how, advance) if texts else paint(name, painter, how, advance)
+            path.write_bytes(small_webp(contact_sheet(pictures, labels, columns=columns or COLUMNS.get(name, 8))))
     typer.echo(out)
 
 
@@ -74,7 +74,7 @@ def _advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
 
 
 def small_webp(image: Image.Image, most: int = 200_000) -> bytes:
-    """A lossy WebP of at most `most` bytes: at the best quality that fits, and smaller by fifths if none does."""
+    """A lossy WebP of at most `most` bytes, at the best quality that fits. If none fits, the image is made smaller."""
     while True:
         for quality in (92, 84, 75, 62):
             file = io.BytesIO()

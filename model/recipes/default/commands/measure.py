@@ -1,4 +1,4 @@
-"""`measure` and `sweep`: how good a checkpoint is, and how it is best sampled."""
+"""`measure` evaluates a checkpoint, and `sweep` finds its best sampling parameters."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from model.painter import Painter
     from model.recipes.default.evaluation import Options
 
-GPU_SLOTS = 128  # a guided picture takes two: on a GPU many at once cost little more than few
-SECONDS_A_LINE = 60.0  # where stderr is no terminal, which shows no bar
+GPU_SLOTS = 128  # a guided picture takes two; on a GPU many at once cost little more than few
+SECONDS_A_LINE = 60.0  # between lines of progress, where stderr is no terminal
 PART_NAMES = "vae, loss, concepts, background, counts, pairs, colours, best_of, diversity, nearest"
 
 Data = Annotated[list[Path] | None, Argument(metavar="DATA...", help="The corpus.", show_default="data/corpus")]
@@ -158,8 +158,8 @@ def _grid(given: list[str]) -> dict[str, tuple[float, ...]]:
         except ValueError:
             grid[name] = ()
         if name not in GRID or not grid[name]:
-            meant = f"NAME=VALUE,VALUE... with a name of {', '.join(GRID)} is meant"
-            raise typer.BadParameter(f"{text}: {meant}", param_hint="--try")
+            meant = f"NAME=VALUE,VALUE... with a name of {', '.join(GRID)}"
+            raise typer.BadParameter(f"must be {meant}, got {text}", param_hint="--try")
     return grid
 
 
@@ -186,7 +186,10 @@ def _corpus(data: list[Path] | None) -> list[Path]:
 
 @contextmanager
 def _bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr, or lines now and then; and the function that moves it: what is being done, done, of how many."""
+    """A progress bar on stderr, or lines where it is no terminal. Yields the function that moves it.
+
+    Its arguments: what is being done, how much is done, of how many.
+    """
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(TextColumn("{task.description}"), *columns, console=console, transient=True) as bars:
         task = bars.add_task("starting", total=None)

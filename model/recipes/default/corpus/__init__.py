@@ -1,9 +1,9 @@
-"""The default corpus: drawings from public packages, rendered and put together into captioned pictures.
+"""The default corpus: drawings from public packages, rendered and composed into captioned pictures.
 
     from model.recipes.default.corpus import Plan, build
     build(Path("data/common"), Plan(selection="common"))
 
-`builder` leads through it; `plan` says what is made; `emoji`, `icons`, `clipart` and `faces` are the sources.
+`builder` is the whole build, `plan` says what is made, and `emoji`, `icons`, `clipart` and `faces` are the sources.
 """
 
 from .builder import SELECTIONS, SOURCES, build, default_cache

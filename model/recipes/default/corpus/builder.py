@@ -2,9 +2,9 @@
 
     summary = build(Path("data/common"), Plan(selection="common"))
 
-Two passes, each over all processors. The first renders every drawing once to ink in the cache, under a name made from
-its content, so that a build that was stopped, or a later one, goes on from there. The second paints the pictures and
-writes them in an order that depends on the seed alone: the same packages and seed give the same shards, byte for byte.
+There are two passes, each over all processors. The first renders every drawing to ink in the cache, under a name that
+is a hash of its content, so that a build that was stopped, or a later one, uses it again. The second paints the
+pictures and writes them in an order that depends on the seed alone. The same packages and seed give the same bytes.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 SOURCES: tuple[Source, ...] = (*emoji.SOURCES, *icons.SOURCES, *clipart.SOURCES, *faces.SOURCES)
 SELECTIONS = ("common", "full", "eval")
-_RENDERER = "1"  # part of every ink's name: raise it when `render` renders otherwise
+_RENDERER = "1"  # part of every ink's name: raise it when `render` changes
 
-Progress = Callable[[str, int, int], None]  # what is being done, done, of how many
+Progress = Callable[[str, int, int], None]  # (what is being done, how much is done, of how many)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -50,14 +50,14 @@ def default_cache() -> Path:
 
 
 def ink_path(drawing: Drawing, inks: Path) -> Path:
-    """Where a drawing's ink is kept: named by what it is rendered from."""
+    """Where a drawing's ink is kept: the name is a hash of its SVG or file."""
     art = drawing.art.encode() if isinstance(drawing.art, str) else drawing.art.read_bytes()
     name = hashlib.blake2b(_RENDERER.encode() + art, digest_size=16).hexdigest()
     return inks / name[:2] / f"{name}.webp"
 
 
 def _render(job: tuple[Drawing, Path]) -> tuple[str, str, str]:
-    """Make a drawing's ink unless it is there. (path, digest of its pixels, "") or ("", "", the fault)."""
+    """Make a drawing's ink unless it exists. Returns (path, digest of its pixels, "") or ("", "", the fault)."""
     drawing, inks = job
     try:
         path = ink_path(drawing, inks)
@@ -79,7 +79,7 @@ def _render(job: tuple[Drawing, Path]) -> tuple[str, str, str]:
 
 
 def _paint(job: tuple[Picture, dict[str, str]]) -> bytes:
-    """`painted`, from the inks' files."""
+    """`painted`, with inks that are read from files."""
     picture, inks = job
     loaded = {}
     for key, path in inks.items():
@@ -89,7 +89,7 @@ def _paint(job: tuple[Picture, dict[str, str]]) -> bytes:
 
 
 class _Workers:
-    """An ordered map over this many processes; in this one alone when it is one."""
+    """An ordered map over a number of processes. With one, it runs in this process."""
 
     def __init__(self, processes: int) -> None:
         self._pool = multiprocessing.get_context("spawn").Pool(processes) if processes > 1 else None
@@ -107,24 +107,24 @@ class _Workers:
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody wants to know."""
+    """A progress callback that does nothing."""
 
 
 def _chosen(selection: str, names: Sequence[str] | None) -> list[Source]:
     if selection not in SELECTIONS:
-        raise DataError(f"selection {selection!r}: one of {', '.join(SELECTIONS)} is meant")
+        raise DataError(f"selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
     fitting = [s for s in SOURCES if s.evaluation == (selection == "eval") and (s.common or selection != "common")]
     if not names:
         return fitting
     unknown = set(names) - {source.name for source in fitting}
     if unknown:
         known = ", ".join(source.name for source in fitting)
-        raise DataError(f"no source {', '.join(sorted(unknown))} in the selection {selection}; there are {known}")
+        raise DataError(f"source must be one of {known} in the selection {selection}, got {', '.join(sorted(unknown))}")
     return sorted((source for source in fitting if source.name in names), key=lambda source: names.index(source.name))
 
 
 def _listed(sources: Sequence[Source], cache: Path, asked: bool, summary: Summary, progress: Progress) -> list[Drawing]:
-    """Fetch the packages and list the drawings. A source that cannot be had is left out, unless it is needed."""
+    """Fetch the packages and list the drawings. A source that cannot be fetched is left out, unless it is needed."""
     fetched: dict[str, Fetched] = {}
     drawings: list[Drawing] = []
     for at, source in enumerate(sources):
@@ -154,19 +154,19 @@ def build(
     shard_bytes: int = LIMIT,
     progress: Progress | None = None,
 ) -> Summary:
-    """Build the corpus that is planned into `out`: train-*.tar, val-*.tar, manifest.jsonl, manifest.json, NOTICE.
+    """Build the corpus of a plan into `out`: train-*.tar, val-*.tar, manifest.jsonl, manifest.json, NOTICE.
 
-    cache: packages and rendered drawings are kept here. sources: only these, in this order, and each is then needed.
-    processes: default, one a processor.
-    progress: called with what is being done, done, of how many.
-    Raises DataError for a package that cannot be had and is needed, for a licence that is not allowed, for an `out`
-    that holds shards already, and where nothing is left to draw.
+    cache: folder for packages and rendered drawings. sources: use only these, in this order; each is then needed.
+    processes: one for each processor by default.
+    progress: is called with what is being done, how much is done, and of how many.
+    Raises DataError for a needed package that cannot be fetched, for a licence that is not allowed, for an `out` that
+    holds shards already, and where no drawing is left.
     """
     out, cache = Path(out), Path(cache or default_cache())
     report: Progress = progress or _silent
     summary = Summary(plan.selection, plan.seed)
     if out.exists() and any(out.glob("*.tar")):
-        raise DataError(f"{out}: holds shards already; name an empty folder")
+        raise DataError(f"{out}: must be an empty folder, but it holds shards")
     fetched = _listed(_chosen(plan.selection, sources), cache, bool(sources), summary, report)
     listed, plain = plan.chosen(fetched)
     coloured = plan.in_other_colours(listed)
@@ -194,7 +194,7 @@ def _inks(
     summary: Summary,
     progress: Progress,
 ) -> dict[str, str]:
-    """Drawing -> path of its ink, for those that can be seen and are not a twin of an earlier one."""
+    """Key of a drawing -> path of its ink. Faulty drawings and duplicates are left out."""
     inks: dict[str, str] = {}
     digests: set[str] = set()
     dropped: Counter[str] = Counter()

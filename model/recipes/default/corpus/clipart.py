@@ -1,7 +1,7 @@
 """The Open Clip Art Library, as Debian packages it: 8121 drawings by several hundred people, in the public domain.
 
-Half of them are icon themes, playing cards, stars and flags; of the rest those are taken whose title or keyword is a
-noun that can be drawn.
+Half of them are icon themes, playing cards, stars and flags. Of the others, those are used whose title or a keyword is
+a noun that can be drawn.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .packages import Package
 from .source import Packages, Source
 
 OPENCLIPART = Package("deb", "openclipart-svg")
-MOST_OF_A_NAME = 12
+MOST_OF_A_NAME = 12  # drawings with one name
 _LARGEST_FILE = 400_000  # bytes; larger ones are photographs traced into a million paths
 
 _FOLDERS_LEFT_OUT = re.compile(
@@ -40,7 +40,7 @@ _PUBLIC_DOMAIN = ("http://web.resource.org/cc/PublicDomain", "http://creativecom
 
 
 def _words(text: str) -> str:
-    """ "Vacuum_cleaner 2 (B and W)" -> "vacuum cleaner"; "" for what is no plain name."""
+    """ "Vacuum_cleaner 2 (B and W)" -> "vacuum cleaner"; "" for anything but a plain name."""
     text = re.sub(r"\(.*?\)|clipart by .*? - ", "", html.unescape(text), flags=re.IGNORECASE)
     text = re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", text)
     text = re.sub(r"[-\s]*\d+$", "", text.strip()).strip(" -.").lower()
@@ -49,9 +49,9 @@ def _words(text: str) -> str:
 
 
 def name_of(title: str, keywords: list[str], nouns: frozenset[str]) -> str | None:
-    """What a drawing shows: its title when that ends in a picturable English noun, else its first keyword that is one.
+    """What a drawing shows: its title, if this ends in a picturable English noun; else its first keyword that is one.
 
-    Titles are in many languages ("Ours", "farfalla - butterfly"), their keywords mostly in English ("bear").
+    Titles are in many languages ("Ours", "farfalla - butterfly"), keywords mostly in English ("bear").
     """
     for text in filter(None, map(_words, title.split(" - "))):
         last = text.split()[-1]

@@ -1,6 +1,6 @@
-"""Which pictures to make of the corpus's drawings: on colours, two together, counted, small and in a place, dyed.
+"""The compositions that are made of the corpus's drawings: on colours, in pairs, counted, small or off-centre, dyed.
 
-Nothing is painted here: see `model.drawings.compose`.
+Nothing is painted here: `model.drawings.compose` does that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from model.drawings.drawing import WHITE
 from .dye import dye, has_black, main_family, named
 from .shapes import SHAPES, far_apart, shape_svg
 
-# Things that stand together without looking odd, and are told apart when there are several.
+# Groups of things that look natural in pairs and when there are several.
 _THINGS = frozenset(
     {"animal", "building", "clothes", "food", "music", "nature", "object", "plant", "sport", "travel", "vehicle"}
 )
@@ -30,7 +30,7 @@ def _fit_for_grounds(drawing: Drawing) -> bool:
 
 
 def background(rng: Random, drawing: Drawing, key: str) -> Picture:
-    """A drawing on one of the named colours."""
+    """A drawing on a random one of the named colours."""
     colour, pad = rng.choice(GROUNDS), rng.uniform(0.08, 0.18)
     return Picture(
         key,
@@ -58,7 +58,7 @@ _PLACES: dict[str, tuple[float, float]] = {
 
 
 def place(rng: Random, drawing: Drawing, key: str) -> Picture:
-    """A drawing that is small or tiny, or stands in a corner or at an edge."""
+    """A drawing that is small or tiny, or in a corner or at an edge."""
     where, (x, y) = ("", (0.5, 0.5)) if rng.random() < 0.4 else rng.choice(list(_PLACES.items()))
     if where:
         size, side = rng.choice((("small", 0.36), ("", 0.42)))
@@ -76,15 +76,17 @@ def place(rng: Random, drawing: Drawing, key: str) -> Picture:
 
 
 def dyes(rng: Random, drawing: Drawing, number: int, grounds: int, taken: Collection[str] = ()) -> Iterator[Picture]:
-    """A drawing in `number` other colours, exactly where `single` puts it: on white, and on some grounds.
+    """A drawing dyed in `number` other colours, in the box of `single`: each on white and on `grounds` named colours.
 
-    Every caption says the colour. taken: names of things; what would be called so is left out. Nothing where a drawing
-    has no main colour.
+    Every caption names the colour. taken: names of things; a dyed thing that would have one of these names is left out.
+    Nothing is made of a drawing without a main colour.
     """
     names, art = _to_dye(drawing), drawing.art
     if not names or drawing.colour or not isinstance(art, str) or (family := main_family(art)) is None:
         return
-    faceless = {"black"} if drawing.concept.group == "animal" and has_black(art, family) else set()  # eyes would go
+    faceless = (
+        {"black"} if drawing.concept.group == "animal" and has_black(art, family) else set()
+    )  # black eyes would not be seen
     others = [name for name in SHADES if name not in {named(family), *faceless}]
     for colour in rng.sample(others, min(number, len(others))):
         coloured = [Name(f"{colour} {name.text}", article(colour) if name.article else "") for name in names]
@@ -104,7 +106,7 @@ def dyes(rng: Random, drawing: Drawing, number: int, grounds: int, taken: Collec
 
 
 def _to_dye(drawing: Drawing) -> list[Name]:
-    """A thing's names that say no colour and no second thing, its synonyms too where it has no other."""
+    """The names of a thing that have no colour and no second thing; its synonyms where there are none."""
     concept = drawing.concept
     for names in (concept.names, concept.synonyms):
         if plain := [n for n in names if not {"and", "with", "face", *SHADES} & set(n.text.lower().split())]:
@@ -112,10 +114,10 @@ def _to_dye(drawing: Drawing) -> list[Name]:
     return []
 
 
-def shapes(rng: Random, plain: Sequence[Drawing], *, whole: bool = False) -> Iterator[Picture]:
-    """The plain shapes in every colour, at their full size and small, on white and on other colours.
+def shapes(rng: Random, plain: Sequence[Drawing], *, full_size: bool = False) -> Iterator[Picture]:
+    """The plain shapes in every colour, at full size and small, on white and on other colours.
 
-    whole: each once, at its full size, so that a shape in one colour is the same shape in another.
+    full_size: each only once, at full size, so that a shape has the same pixels in every colour.
     """
     for drawing in plain:
         shape, colour = drawing.concept.slug.split("-in-")
@@ -126,7 +128,7 @@ def shapes(rng: Random, plain: Sequence[Drawing], *, whole: bool = False) -> Ite
             sizes.append(("", 0.7))
             grounds.append(rng.choice([name for name in GROUNDS if far_apart(name, colour)]))
         for at, ((size, side), ground) in enumerate(zip(sizes, grounds, strict=True)):
-            if whole and at:
+            if full_size and at:
                 break
             edge = (1 - side) / 2
             yield Picture(
@@ -160,7 +162,7 @@ def plain_shapes() -> list[Drawing]:
     ]
 
 
-# Compositions of each kind for every drawing that stands alone.
+# Compositions of each kind, as a share of the number of drawings.
 SHARES = {
     "common": {"background": 0.45, "pair": 0.2, "count": 0.15, "place": 0.1},
     "full": {"background": 0.35, "pair": 0.3, "count": 0.15, "place": 0.1},
@@ -168,9 +170,9 @@ SHARES = {
 
 
 def compositions(rng: Random, drawings: Sequence[Drawing], shares: dict[str, float]) -> Iterator[Picture]:
-    """Backgrounds, pairs, counts and places in these shares of len(drawings), drawn by concept and not by file.
+    """Backgrounds, pairs, counts and places, in these shares of len(drawings). Concepts are drawn uniformly.
 
-    No two pairs show the same two things, so a pair in "val" is one that training never saw.
+    No two pairs show the same two things, so no pair of "val" is in "train".
     """
     counted = _counted(drawings)
     shown = [d for d in drawings if _fit_for_grounds(d)]
@@ -191,10 +193,10 @@ def _counted(drawings: Sequence[Drawing]) -> list[Drawing]:
 
 
 def together(rng: Random, drawings: Sequence[Drawing], pairs: int, *, named: bool = False) -> Iterator[Picture]:
-    """Every thing that can be counted two, three, four and five times, and in up to so many pairs of its source.
+    """Every countable thing two, three, four and five times, and in up to `pairs` pairs with others of its source.
 
-    As in `compositions`, no two pairs show the same two things. named: somebody chose these drawings, so hearts and
-    faces are counted too, which are left out of a choice by group.
+    As in `compositions`, no two pairs show the same two things. named: whether the drawings were chosen by name. Then
+    hearts and faces are counted too, which the choice by group leaves out.
     """
     seen: set[frozenset[str]] = set()
     of = defaultdict(list)
@@ -212,7 +214,7 @@ def together(rng: Random, drawings: Sequence[Drawing], pairs: int, *, named: boo
 
 
 def _by_concept(rng: Random, drawings: Sequence[Drawing]) -> Iterator[Drawing]:
-    """Endless: every concept as often as any other, every drawing of a concept likewise."""
+    """Drawings without end: concepts are drawn uniformly, and so are the drawings of a concept."""
     of = defaultdict(list)
     for drawing in drawings:
         of[drawing.concept.slug].append(drawing)
@@ -231,7 +233,7 @@ def _pairs(rng: Random, drawings: Sequence[Drawing], number: int) -> Iterator[Pi
     weights = [len(of[source]) for source in sources]
     seen: set[frozenset[str]] = set()
     made = 0
-    for _ in range(20 * number if sources else 0):  # ends also where there are too few things for so many pairs
+    for _ in range(20 * number if sources else 0):  # bounded, because there may be too few things for so many pairs
         here = of[rng.choices(sources, weights)[0]]
         first, second = (here[slug] for slug in rng.sample(sorted(here), 2))
         names = frozenset((first.concept.names[0].text, second.concept.names[0].text))
@@ -244,9 +246,9 @@ def _pairs(rng: Random, drawings: Sequence[Drawing], number: int) -> Iterator[Pi
 
 
 def hold_out(rng: Random, pictures: Sequence[Picture], share: float = 0.02, least: int = 2) -> list[Picture]:
-    """Give `share` of the pictures to "val". A concept drawn alone keeps at least `least` drawings in "train".
+    """Give `share` of the pictures to "val". A concept keeps at least `least` of its single drawings in "train".
 
-    What a composition in "train" shows may stand alone in "val", but then by another vendor's hand too.
+    A drawing may be in a composition of "train" and alone in "val", but then "train" also has its concept alone.
     """
     left: dict[str, int] = defaultdict(int)
     for picture in pictures:

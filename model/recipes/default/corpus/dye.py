@@ -1,10 +1,13 @@
-"""A drawing in another colour: in its SVG text, the shades of its main colour give way to those of a named one.
+"""Dyes a drawing: in its SVG text, the shades of its main colour are replaced by those of a named colour.
+
+A dyed drawing is a coloured one whose main colour was changed. (Pictures of the kind "recolour" show one-coloured icons
+and shapes.)
 
     main = main_family(svg)             # the shades that most of the drawing is painted in, or None
     if main: dye(svg, main, "blue")
 
-A shade that is darker than the main one stays as much darker. What has another colour, such as eyes, wheels and leaves,
-keeps it. Only plain fills are read: a drawing with gradients has no family here.
+A shade that is darker than the main one stays darker by as much. Parts of another colour, such as eyes, wheels and
+leaves, keep it. Only plain fills are supported: a drawing with gradients has no family.
 """
 
 from __future__ import annotations
@@ -24,25 +27,25 @@ from .render import rendered
 
 _HEX = re.compile(r"#(?:[0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b")
 _PAINTED_OTHERWISE = re.compile(r"Gradient|<image|rgba?\(|hsla?\(|<style|opacity")
-_PIXELS = 96  # of the side: enough to tell which colour has the largest area
-_HUES = 24 / 360  # shades of one colour differ in hue by at most so much
+_PIXELS = 96  # side of the rendering by which areas are measured
+_HUES = 24 / 360  # shades of one colour differ in hue by at most this
 _GREYISH = 0.24  # saturation below which a shade has no hue of its own
-_DARK = 0.36  # value below which it is black
-_LEAST = 0.5  # share of the ink that the main colour has
+_DARK = 0.36  # value (HSV) below which a shade without a hue is black
+_LEAST = 0.5  # least share of the ink for a main colour
 _NEAR = 60  # RGB, Euclidean: a colour that is farther from all of `SHADES` has no name
-_DEEPEST, _PALEST = 0.32, 0.26  # of lightness: so far from the main shade lie a colour's deepest and palest
+_DEEPEST, _PALEST = 0.32, 0.26  # difference in lightness from the main shade to the deepest and to the palest
 
 
 @dataclass(frozen=True)
 class Family:
-    """The shades of a drawing's main colour: main has the largest area, shades are all, "#rrggbb" or "#rgb"."""
+    """The shades of a drawing's main colour. main: the one with the largest area. shades: all, "#rrggbb" or "#rgb"."""
 
     main: Colour
     shades: tuple[str, ...]
 
 
 def main_family(svg: str) -> Family | None:
-    """The colour that at least half of the drawing has; None without one, or where it is not painted in plain fills."""
+    """The colour of half of the drawing or more; None where there is none, or where fills are not plain."""
     if _PAINTED_OTHERWISE.search(svg):
         return None
     areas = dict(_areas(svg))
@@ -59,7 +62,7 @@ def main_family(svg: str) -> Family | None:
 
 
 def nearest_shades(colours: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Of RGB colours (n, 3), each: which of `SHADES`, from its deepest to its palest, comes nearest, and how near."""
+    """RGB colours (n, 3) -> index of the nearest colour of `SHADES`, over all its shades, (n,); and its distance."""
     points = np.asarray(colours, dtype=np.float64)
     distances = []
     for deep, middle, pale in SHADES.values():
@@ -70,25 +73,25 @@ def nearest_shades(colours: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.N
 
 
 def named(family: Family) -> str:
-    """The one of `SHADES` that comes nearest to the main shade; "" where none is near."""
+    """The colour of `SHADES` that is nearest to the main shade; "" where none is near."""
     nearest, distance = nearest_shades([family.main])
     return list(SHADES)[nearest[0]] if distance[0] < _NEAR else ""
 
 
 def dye(svg: str, family: Family, colour: str) -> str:
-    """The SVG text with the family's shades exchanged for those of a colour of `SHADES`."""
-    exchanged = {text: _hex(_shade(_colour(text), family.main, colour)) for text in family.shades}
-    return _HEX.sub(lambda found: exchanged.get(found[0].lower(), found[0]), svg)
+    """The SVG text with the family's shades replaced by those of a colour of `SHADES`."""
+    replaced = {text: _hex(_shade(_colour(text), family.main, colour)) for text in family.shades}
+    return _HEX.sub(lambda found: replaced.get(found[0].lower(), found[0]), svg)
 
 
 def has_black(svg: str, family: Family) -> bool:
-    """Something in the drawing that is not of its main colour is nearly black, as eyes are."""
+    """Whether a part of the drawing outside its main colour is nearly black, as eyes are."""
     others = {text.lower() for text in _HEX.findall(svg)}.difference(family.shades)
     return any(max(_colour(text)) < _DARK * 255 for text in others)
 
 
 def _areas(svg: str) -> Iterator[tuple[str, float]]:
-    """Each colour of the text with its share of the ink, as far as any is seen."""
+    """Each colour of the text with its share of the visible ink."""
     texts = sorted({text.lower() for text in _HEX.findall(svg)})
     try:
         pixels = np.asarray(rendered(svg, _PIXELS)).reshape(-1, 4)
@@ -100,14 +103,14 @@ def _areas(svg: str) -> Iterator[tuple[str, float]]:
     table = np.array([_colour(text) for text in texts], dtype=np.float32)
     distances = np.linalg.norm(ink[:, None] - table, axis=2)
     nearest, exact = distances.argmin(1), distances.min(1) < 12
-    if exact.mean() < 0.6:  # black that no text names, or blends: not a drawing in these fills
+    if exact.mean() < 0.6:  # default black or blends: not a drawing in plain fills
         return
     for at, text in enumerate(texts):
         yield text, float((nearest[exact] == at).mean())
 
 
 def _akin(first: Colour, second: Colour) -> bool:
-    """Both are shades of one colour: near in hue, or both without one and both dark or both not."""
+    """Whether both are shades of one colour: near in hue, or both without a hue and both dark or both not."""
     (h, s, v), (other_h, other_s, other_v) = (colorsys.rgb_to_hsv(*(x / 255 for x in c)) for c in (first, second))
     if min(s, other_s) < _GREYISH or min(v, other_v) < _DARK / 2:
         return max(s, other_s) < _GREYISH + 0.1 and (v < _DARK) == (other_v < _DARK)
@@ -126,7 +129,7 @@ def _shade(colour: Colour, main: Colour, name: str) -> Colour:
 def _distances(
     points: npt.NDArray[np.float64], first: npt.NDArray[np.float64], second: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """From each point to the line between two others (RGB, Euclidean)."""
+    """(n,) distance of each point to the line segment between two others (RGB, Euclidean)."""
     line = second - first
     along = np.clip((points - first) @ line / (line @ line), 0, 1)
     return np.asarray(np.linalg.norm(first + along[:, None] * line - points, axis=1))

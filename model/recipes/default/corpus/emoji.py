@@ -1,6 +1,6 @@
-"""The emoji vendors: one drawing of the same few thousand things by each, found by name or by code point.
+"""The emoji vendors. Each has a drawing of the same few thousand things, found by name or by code point.
 
-Drawings with a skin tone are left out: they multiply people by five and are told apart by their captions alone.
+Drawings with a skin tone are left out: they would multiply the pictures of people by five.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FLUENT_3D = Package("npm", "@lobehub/fluent-emoji-3d", "1.1.0")
 
 _GROUPS = {0: "face", 1: "person", 3: "animal", 4: "food", 5: "travel", 6: "sport", 7: "object", 8: "symbol", 9: "flag"}
 _TONE = re.compile(r"-(light|medium-light|medium|medium-dark|dark)(-skin-tone)?(-|$)|-tone[1-5]")
-_FOREIGN = re.compile(r"^japanese-.*-button$|^regional-indicator|^input-|facing-right$")  # writing, or a twin
+_FOREIGN = re.compile(r"^japanese-.*-button$|^regional-indicator|^input-|facing-right$")  # writing, or a duplicate
 _WITH_THE = re.compile(
     r"islands$|emirates$|republic$|nations$|^(bahamas|comoros|gambia|maldives|philippines|seychelles)$"
 )
@@ -77,7 +77,7 @@ def _country(entry: dict[str, Any]) -> Concept | None:
 
 
 class Index:
-    """Every emoji by the names that vendors give its file: slug, slug without hyphens, code points."""
+    """Every emoji by the file names of the vendors: slug, slug without hyphens, code points."""
 
     def __init__(self, metadata: Path) -> None:
         entries = json.loads((metadata / "en" / "data.json").read_text())
@@ -102,7 +102,7 @@ class Index:
         self.by_letters = {slug.replace("-", ""): emoji for slug, emoji in self.by_slug.items()}
 
     def of_slug(self, slug: str) -> Emoji | None:
-        """The emoji a file's name means; a trailing number (a second drawing of it) is no part of the name."""
+        """The emoji of a file name. A number at its end (a second drawing) is ignored."""
         if _TONE.search(slug) or _FOREIGN.search(slug):
             return None
         return self.by_slug.get(slug) or self.by_slug.get(re.sub(r"-\d$", "", slug))
@@ -115,7 +115,7 @@ def _index(metadata: Path) -> Index:
 
 @dataclass(frozen=True)
 class IconSet:
-    """An iconify set on disk. find: a file's name -> what it shows."""
+    """An iconify set. common: part of the everyday selection too. evaluation: never trained on."""
 
     name: str
     package: Package
@@ -125,7 +125,7 @@ class IconSet:
 
 
 def load_set(packages: Packages, package: Package, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The icons and the info (author, licence) of an iconify set, from its own package or from the package of all."""
+    """The icons and the info (author, licence) of an iconify set, from its own package or from the one of all sets."""
     root = packages[package.name].root
     try:
         if package == ICONIFY:
@@ -137,7 +137,7 @@ def load_set(packages: Packages, package: Package, name: str) -> tuple[dict[str,
 
 
 def entries(icons: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, icon) of a set: its own icons first, those it has retired and plain other names for them after that."""
+    """(name, icon) of a set: its own icons first, then retired icons and plain aliases."""
     own = icons["icons"]
     yield from ((name, icon) for name, icon in own.items() if not icon.get("hidden"))
     yield from ((name, icon) for name, icon in own.items() if icon.get("hidden"))
@@ -185,7 +185,7 @@ def _read_fluent_3d(packages: Packages) -> Iterator[Drawing]:
             continue
         if emoji.concept.slug in seen:  # the same code points with and without a variation selector
             continue
-        if emoji.concept.slug in country_flags:  # Fluent has none: these are another vendor's, whose name is not told
+        if emoji.concept.slug in country_flags:  # Fluent has none: these are of another vendor, which is not named
             continue
         seen.add(emoji.concept.slug)
         yield Drawing(

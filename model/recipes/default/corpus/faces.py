@@ -1,6 +1,6 @@
-"""DiceBear's portraits: faces put together from parts, whose captions say which parts.
+"""DiceBear's portraits: faces composed of parts. Captions name the parts.
 
-The generator is a JavaScript library; `node` runs it on a script of our own that draws each style's first faces and
+The generator is a JavaScript library. `node` runs it in a script of ours, which draws the first faces of each style and
 prints them with their parts. Only styles whose design is CC0 or CC BY are used.
 """
 
@@ -55,7 +55,7 @@ _HAIR = (("black", (40, 20, 15)), ("brown", (110, 70, 45)), ("blonde", (225, 185
 
 
 def _hair(colour: str) -> str:
-    """The name of a hair colour "#rrggbb"; "" for one that hair does not have."""
+    """The name of a hair colour "#rrggbb"; "" for a colour that hair does not have."""
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
         return ""
     rgb = tuple(int(colour[at : at + 2], 16) for at in (1, 3, 5))
@@ -93,7 +93,7 @@ def describe(parts: dict[str, Any]) -> str:
 def _generate(packages: Packages, count: int) -> list[dict[str, Any]]:
     node = shutil.which("node")
     if node is None:
-        raise FetchError("node: not found on this machine; it draws the faces of @dicebear/core")
+        raise FetchError("node: not found on this machine; it is needed to draw the faces of @dicebear/core")
     with tempfile.TemporaryDirectory() as folder:
         modules = Path(folder) / "node_modules" / "@dicebear"
         modules.mkdir(parents=True)
@@ -104,7 +104,7 @@ def _generate(packages: Packages, count: int) -> list[dict[str, Any]]:
         command = [node, "--preserve-symlinks", str(script), ",".join(STYLES), str(count)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
-        raise FetchError(f"node: could not draw the faces: {done.stderr.strip().splitlines()[-1:]}")
+        raise FetchError(f"node: cannot draw the faces: {done.stderr.strip().splitlines()[-1:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

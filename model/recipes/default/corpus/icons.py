@@ -1,7 +1,7 @@
-"""Icon sets: coloured drawings of things, and one-coloured ones that are given a named colour.
+"""Icon sets: coloured drawings of things, and one-coloured icons, which are recoloured in a named colour.
 
-Most icons are signs of user interfaces. Only those whose file name is a noun that can be drawn (`nouns`) are taken, and
-of the recoloured ones no more than a few of each thing.
+Most icons are signs of user interfaces. Only those are used whose file name is a noun that can be drawn (`nouns`), and
+of the recoloured ones only a few for each thing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ COLOURED = (
 
 @dataclass(frozen=True)
 class Recoloured:
-    """A one-coloured set. style: of an icon whose name says nothing of its style."""
+    """A one-coloured set. style: of icons whose name does not give one."""
 
     name: str
     style: str
@@ -77,7 +77,7 @@ def _everyday_names() -> dict[str, Concept]:
 
 
 def icon_concept(noun: str) -> Concept:
-    """What an icon called so shows. It shares the identity of the everyday thing of that name, not its other names."""
+    """The concept of an icon with this name: it has the slug of the everyday thing so called, not its other names."""
     known = _everyday_names().get(noun)
     slug = known.slug if known else slugify(noun)
     return Concept(slug, (known.names[0] if known else guess_name(noun),), (), "icon", mirrors(slug))
@@ -120,7 +120,7 @@ def _style_of(slug: str, default: str) -> str:
 
 
 def _read_recoloured(packages: Packages, sets: Sequence[Recoloured] = RECOLOURED) -> Iterator[Drawing]:
-    """The colour of an icon depends only on its name, so that it is the same in every build."""
+    """Recoloured icons. The colour of an icon depends only on its name, so it is the same in every build."""
     taken: Counter[str] = Counter()
     colours = [colour for colour in COLOURS if colour != "white"]
     for wanted in sets:

@@ -1,4 +1,4 @@
-"""manifest.jsonl: a line a picture, with source, licence and author. manifest.json: counts. NOTICE: from the lines."""
+"""Writes manifest.jsonl (source, licence and author of each picture), manifest.json (counts) and NOTICE."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from .licences import ALLOWED, EVALUATION
 
 LINES = "manifest.jsonl"
 SUMMARY = "manifest.json"
-_HEAD = """The weights were trained on pictures made from the drawings named here. The drawings were rendered, cropped,
+_PREAMBLE = """\
+The weights were trained on pictures made from the drawings named here. The drawings were rendered, cropped,
 recoloured and put together into pictures; they are not part of this distribution."""
-_HEAD_EVALUATION = """These pictures, made from the drawings named here, measure models; no weights are trained on them.
+_PREAMBLE_EVALUATION = """\
+These pictures, made from the drawings named here, measure models; no weights are trained on them.
 Whoever passes the pictures on does so under the drawings' licence."""
 
 
 @dataclass
 class Summary:
-    """What a build made: counts by kind, split and source; what was dropped and why; sources that were left out."""
+    """What a build made: counts by kind, split and source, and what was dropped or left out, with the reasons."""
 
     selection: str
     seed: int
@@ -79,7 +81,7 @@ def notice(manifest: Path) -> str:
     pictures = read(manifest)
     for line in pictures:
         groups[line["source"], line["licence"]].append(line)
-    paragraphs = [_HEAD_EVALUATION if any(line["split"] == "eval" for line in pictures) else _HEAD]
+    paragraphs = [_PREAMBLE_EVALUATION if any(line["split"] == "eval" for line in pictures) else _PREAMBLE]
     for (source, licence), lines in sorted(groups.items()):
         known = {**ALLOWED, **EVALUATION}[licence]
         packages = ", ".join(sorted({line["package"] for line in lines}))

@@ -1,8 +1,8 @@
-"""Which words name something that can be drawn, by WordNet's own sorting of nouns; and icon file names -> such words.
+"""Which nouns can be drawn, by their subject in WordNet; and icon file names -> such nouns.
 
-WordNet (Fellbaum 1998) files every sense of a noun under one of 25 subjects. A noun whose most frequent sense is an
-animal, an artifact, a part of the body, food, a natural object or a plant can be pictured. Only this judgement is taken
-from it: no text of WordNet gets into the corpus.
+WordNet (Fellbaum 1998) puts every sense of a noun under one of 25 subjects. A noun can be drawn if its most frequent
+sense is an animal, an artifact, a part of the body, food, a natural object or a plant. No text of WordNet gets into the
+corpus.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WORDNET = Package("deb", "wordnet-base")
 # lexicographer files 05 animal, 06 artifact, 08 body, 13 food, 17 object, 20 plant (wordnet: lexnames(5WN))
 _PICTURABLE = frozenset(("05", "06", "08", "13", "17", "20"))
 
-# What an icon's name adds to say how it is drawn, in which size or as which of several.
+# Suffixes of icon names for style, size and number.
 _SUFFIX = re.compile(
     r"-(outline|outlined|filled|fill|solid|bold|light|thin|regular|duotone|twotone|two-tone|duo|flat|line|linear|broken"
     r"|rounded|round|sharp|alt|alternate|variant|color|colors|colour|\d+px|\d+|one|two|three|four|v\d|negative"
@@ -29,7 +29,7 @@ _SUFFIX = re.compile(
 
 
 def clean_slug(slug: str) -> str:
-    """An icon's file name without what it says of style, size and number: "apple-2-flat" -> "apple"."""
+    """An icon's file name without suffixes for style, size and number: "apple-2-flat" -> "apple"."""
     previous = ""
     while previous != slug:
         previous, slug = slug, _SUFFIX.sub("", slug)
@@ -66,10 +66,9 @@ def _singular(word: str) -> str:
 
 
 def noun_of(slug: str, nouns: frozenset[str]) -> str | None:
-    """What an icon shows, as words, or None when its name is no picturable noun: "ice-cream-2-flat" -> "ice cream".
+    """What an icon shows: "ice-cream-2-flat" -> "ice cream". None when its name is no picturable noun.
 
-    One word must be such a noun. Two or three must be one together ("fire engine"), or a picturable noun before another
-    ("apple tree").
+    The name must be such a noun, of one to three words ("fire engine"), or two such nouns ("apple tree").
     """
     parts = clean_slug(slug).split("-")
     if not 1 <= len(parts) <= 3 or not all(part.isalpha() and len(part) > 2 for part in parts):

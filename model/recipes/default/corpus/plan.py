@@ -1,10 +1,10 @@
-"""Which pictures a corpus is made of: the things that are drawn, and how each is shown.
+"""Plans a corpus: which things are shown, and in which compositions.
 
     plan = Plan(grounds=2, pairs=4)
     listed, plain = plan.chosen(drawings)
     pictures = plan.pictures(listed, plain, plan.in_other_colours(listed))
 
-Every choice depends on the seed and the drawings' names alone.
+Every choice depends only on the seed and on the keys of the drawings.
 """
 
 from __future__ import annotations
@@ -20,21 +20,28 @@ from model.training.selection import Selection
 
 from .compositions import SHARES, compositions, dyes, hold_out, plain_shapes, shapes, together
 
-DYED_GROUNDS = 2  # on so many a thing in another colour is shown: its colour and the ground are known from elsewhere
+DYED_GROUNDS = 2  # the most for a dyed thing: its colour and the backgrounds are also learnt from other pictures
 
 
 @dataclass(frozen=True)
 class Plan:
-    """selection: "common", the everyday things by the emoji vendors (about 8000 pictures, four minutes on two cores);
-    "full", all sources; "eval", the held-out vendor's drawings, whose share-alike licence keeps them out of training.
-    grounds: every drawing also on so many of the named colours, in its place.
-    pairs: every drawing of a thing in up to so many pairs, and two to five times; 0 leaves a few of both to chance.
-    concepts: only drawings of these, as in `Selection`; paired: of them, those that are counted and put into pairs.
-    in_colours: every drawing that has a main colour also in so many others, and each of these on up to two grounds;
-    dyed: of these things only.
-    one_each: of every name the first drawing only, an emoji's red circle before our own; and every name for one thing.
-    say_style: a thing alone is always told with its style ("a 3d cat"), so that "a cat" may be drawn in another.
-    kinds: only pictures of these, as the samples name their kind.
+    """What the corpus shows.
+
+    selection: "common" for the everyday things by the emoji vendors (about 8000 pictures, four minutes on two cores);
+        "full" for all sources; "eval" for the held-out vendor, whose share-alike licence forbids training on it.
+    seed: of every choice.
+    grounds: on how many of the named colours each drawing is also shown, in the box of a thing alone.
+    pairs: in up to how many pairs each drawing of a thing is shown; it is then also shown two to five times. 0: a
+        random share of the things are counted or put into pairs.
+    concepts: use only drawings of these, as in `Selection`; empty for all.
+    paired: count and pair only these of them; empty for all.
+    in_colours: in how many other colours each drawing with a main colour is also shown, on white and on up to
+        DYED_GROUNDS of the named colours.
+    dyed: show only these in other colours; empty for all.
+    one_each: of each thing use only the first drawing, use each name for one thing only, and prefer an emoji (a red
+        circle) to our own shape of the same name.
+    say_style: every caption of a thing alone names its style ("a 3d cat"), so that "a cat" can mean another style.
+    kinds: make only pictures of these kinds; empty for all.
     """
 
     selection: str = "common"
@@ -50,7 +57,7 @@ class Plan:
     kinds: Collection[str] = ()
 
     def chosen(self, drawings: Sequence[Drawing]) -> tuple[list[Drawing], list[Drawing]]:
-        """Of these drawings those that are wanted; and the plain shapes, which we draw ourselves."""
+        """The drawings that the plan uses; and the plain shapes, which are our own drawings."""
         if self.selection == "common":
             drawings = [drawing for drawing in drawings if drawing.everyday]
         listed = _of_concepts(drawings, self.concepts)
@@ -62,10 +69,11 @@ class Plan:
         return listed, plain
 
     def missing(self, drawings: Sequence[Drawing]) -> list[str]:
-        """Concepts that are asked for and that none of these shows."""
+        """The concepts of the plan that none of these drawings shows."""
         return sorted(name for name in self.concepts if not _of_concepts(drawings, {name: 1.0}))
 
     def in_other_colours(self, drawings: Sequence[Drawing]) -> list[Picture]:
+        """Pictures of these drawings, dyed. Empty where the plan asks for none."""
         if not self.in_colours:
             return []
         taken = {name.text for drawing in drawings for name in drawing.concept.names}
@@ -79,17 +87,17 @@ class Plan:
     def pictures(
         self, drawings: Sequence[Drawing], plain: Sequence[Drawing], coloured: Sequence[Picture] = ()
     ) -> list[Picture]:
-        """Every picture to be made, in the order of the shards. Raises DataError for a kind that none of them is."""
+        """All pictures of the corpus, in the order of the shards. Raises DataError for a kind that no picture has."""
         pictures = self._all(drawings, plain, coloured)
         if unknown := set(self.kinds) - (made := {picture.kind for picture in pictures}):
-            raise DataError(f"no picture is of kind {', '.join(sorted(unknown))}; there are {', '.join(sorted(made))}")
+            raise DataError(f"kinds must be of {', '.join(sorted(made))}, got {', '.join(sorted(unknown))}")
         return [picture for picture in pictures if not self.kinds or picture.kind in self.kinds]
 
     def _all(self, drawings: Sequence[Drawing], plain: Sequence[Drawing], coloured: Sequence[Picture]) -> list[Picture]:
         pictures = [single(drawing, self.say_style) for drawing in drawings]
         if self.selection == "eval":
             return [dataclasses.replace(picture, kind="eval", split="eval") for picture in pictures]
-        pictures += shapes(self._random("shapes"), plain, whole=self.one_each)
+        pictures += shapes(self._random("shapes"), plain, full_size=self.one_each)
         shares = SHARES[self.selection] | (dict.fromkeys(("pair", "count"), 0.0) if self.pairs else {})
         pictures += compositions(self._random("compositions"), drawings, shares)
         if self.pairs:
@@ -117,9 +125,9 @@ def _first_of_each(drawings: Sequence[Drawing]) -> list[Drawing]:
 
 
 def _with_own_names(drawings: Sequence[Drawing]) -> list[Drawing]:
-    """No two things by one name: it stays with the thing whose first name it is, or else with the first that has it.
+    """The drawings with each name left to one thing: the one whose first name it is, else the first that has it.
 
-    A name of two drawings would be drawn as something between them. A thing without a name of its own keeps its names.
+    A model would draw a mixture for a name of two things. A thing that would lose all its names keeps them.
     """
     owner: dict[str, str] = {}
     for drawing in drawings:

@@ -1,4 +1,4 @@
-"""From a drawing's file to RGBA ink: SVG text, rendered, or a raster file with transparency."""
+"""Renders drawings to RGBA ink: SVG text, or a raster file with transparency."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from PIL import Image
 
 from model.drawings.drawing import SIZE, RenderError, crop, visible_box
 
-_RENDERED = 512  # width in pixels at which an SVG is drawn before its ink is cut out
-_LARGEST = 2048  # the same for a small drawing on a large page
+_RENDERED = 512  # width in pixels of a rendered SVG, before it is cropped
+_LARGEST = 2048  # the largest width, for a small drawing on a large page
 
 
 def rendered(svg: str, width: int) -> Image.Image:
     """SVG text -> RGBA of that width in pixels. Raises RenderError."""
-    import resvg_py  # an evaluation, which renders nothing, does without it
+    import resvg_py  # imported here, because an evaluation does not need it
 
-    try:  # without dpi=96 sizes in points or millimetres come out as nought
+    try:  # without dpi=96, sizes in points or millimetres become 0
         data = resvg_py.svg_to_bytes(svg_string=svg, width=width, dpi=96, skip_system_fonts=True)
     except ValueError as error:
         raise RenderError("not rendered") from error
@@ -30,7 +30,7 @@ def ink_of_svg(svg: str) -> Image.Image:
     image = rendered(svg, _RENDERED)
     left, top, right, bottom = visible_box(image)
     longer = max(right - left, bottom - top)
-    if longer < 0.8 * SIZE:  # a small thing on a large page: draw it again, larger
+    if longer < 0.8 * SIZE:  # a small drawing on a large page: render it again, larger
         image = rendered(svg, min(_LARGEST, int(_RENDERED * SIZE / longer)))
     return crop(image)
 
@@ -59,6 +59,6 @@ _CURRENT = re.compile("currentColor", re.IGNORECASE)
 
 
 def recolourable(icon: dict[str, object]) -> bool:
-    """An iconify entry drawn in currentColor alone takes any colour."""
+    """Whether an iconify entry is drawn in currentColor alone, so that it can have any colour."""
     body = str(icon["body"])
     return bool(_CURRENT.search(body)) and re.search(r"#[0-9a-fA-F]{3,8}\b|rgb", body) is None

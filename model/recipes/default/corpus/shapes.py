@@ -8,7 +8,7 @@ from model.drawings.colours import COLOURS
 
 
 def _polygon(corners: int, first: float = -90.0, inner: float = 0.0) -> str:
-    """A regular polygon or, with an inner radius, a star: radius 48 about (50, 50). first: a corner's angle."""
+    """A regular polygon or, with an inner radius, a star. Radius 48 about (50, 50). first: a corner's angle in °."""
     steps = corners * 2 if inner else corners
     points = []
     for step in range(steps):
@@ -18,7 +18,7 @@ def _polygon(corners: int, first: float = -90.0, inner: float = 0.0) -> str:
     return f'<polygon points="{" ".join(points)}"/>'
 
 
-# Within 0..100 x 0..100.
+# SVG elements within 0..100 x 0..100.
 SHAPES: dict[str, str] = {
     "circle": '<circle cx="50" cy="50" r="48"/>',
     "square": '<rect x="4" y="4" width="92" height="92"/>',
@@ -50,5 +50,5 @@ def hex_of(colour: str) -> str:
 
 
 def far_apart(first: str, second: str, least: float = 110.0) -> bool:
-    """Two named colours can be told apart when one lies on the other (RGB, Euclidean)."""
+    """Whether two named colours can be told apart where one is on the other: distance (RGB, Euclidean) >= `least`."""
     return math.dist(COLOURS[first], COLOURS[second]) >= least

@@ -1,4 +1,4 @@
-"""What a source of drawings is: the packages it needs, and a function that lists its drawings."""
+"""A source of drawings: the packages that it needs, and a function that lists its drawings."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Packages = Mapping[str, Fetched]  # by package name
 
 @dataclass(frozen=True)
 class Source:
-    """read: lists the drawings, in an order that depends on the packages alone; licences are checked there.
+    """read: lists the drawings, in an order that depends on the packages alone, and checks their licences.
 
-    common: it belongs to the everyday selection too. needed: the corpus is not built without it.
+    common: whether it is in the selection "common" too. needed: whether the corpus must not be built without it.
+    evaluation: whether it is for evaluation only.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""How good a checkpoint is: both stages measured on drawings, by pixels and by an independent judge.
+"""Evaluation of a checkpoint: both stages are measured on drawings, by pixels and by an independent judge.
 
     from model.recipes.default.evaluation import evaluate, to_json
 
-`evaluation` leads through it; `stage_one`, `likelihood`, `concepts`, `compositions`, `best_of` and `variety` are the
-parts; `sweep` looks for the best sampling parameters.
+`evaluation` runs all parts: `stage_one`, `likelihood`, `concepts`, `compositions`, `colours`, `best_of` and `variety`.
+`sweep` finds the best sampling parameters.
 """
 
 from . import sweep

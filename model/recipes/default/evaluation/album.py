@@ -1,7 +1,7 @@
-"""Pictures painted for an evaluation, kept on disk: what was painted once is not painted again.
+"""The painted pictures of an evaluation, cached on disk.
 
-A picture is named by the weights, the prompt, the seed, the index and how it is sampled, so an evaluation that
-was stopped goes on where it was, and parts that ask for the same picture share it.
+The name of a picture is a hash of the weights, the prompt, the seed, the index and the sampling parameters. So an
+evaluation that was stopped goes on where it was, and parts that need the same picture share it.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from model.checkpoints import sums
 from model.inference.requests import GenerationRequest, SamplingParams
 from model.painter import Painter
 
-ROUNDS = 4  # fillings of the engine's slots between two visits to the disk
+ROUNDS = 4  # times that the engine's slots are filled before pictures are saved
 
 
 def weights_digest(folder: Path) -> str:
-    """Of the weights and the tokenizer, not of documents, which change no picture. Raises CheckpointError."""
+    """A hash of the weights and the tokenizer; documents are left out. Raises CheckpointError."""
     listed = sums.load(folder)
     read = sorted(name for name in listed.names if name.endswith((".safetensors", "tokenizer.json")))
     return hashlib.sha256("".join(f"{name} {listed.sum(name)}\n" for name in read).encode()).hexdigest()[:12]
 
 
 def seed_of(seed: int, prompt: str) -> int:
-    """A seed for each prompt, so that no two pictures of an evaluation share their noise."""
+    """A seed for each prompt, so that no two prompts share their random numbers."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {prompt}".encode(), digest_size=4).digest(), "little")
 
 
 @dataclasses.dataclass(frozen=True)
 class Painting:
-    """A picture and its score: nats a token by which the prompt made it likelier."""
+    """A picture and its score: by how many nats a token the prompt makes it likelier."""
 
     image: Image.Image
     score: float
 
 
 class Album:
-    """The pictures of one checkpoint, seed and choice of sampling parameters, in a folder."""
+    """The pictures of one checkpoint, one seed and one set of sampling parameters, in a folder."""
 
     def __init__(
         self, painter: Painter, folder: Path, seed: int, params: SamplingParams, *, revise: bool = True
     ) -> None:
-        """params: their own seed is not used; each prompt has one made from `seed`. revise: where it has a reviser."""
+        """params: their seed is not used; each prompt has one made from `seed`. revise: revise prompts if possible."""
         self._painter, self._seed, self._params = painter, seed, params
         self._revise = revise and painter.revises
         self._folder = folder / weights_digest(painter.checkpoint.path)
@@ -65,9 +65,9 @@ class Album:
     def paint(
         self, prompts: Sequence[str], n: int = 1, progress: Callable[[int, int], object] | None = None
     ) -> list[list[Painting]]:
-        """Pictures 0 to n - 1 of each prompt. progress: pictures there, of how many.
+        """Pictures 0 to n - 1 of each prompt. progress: is called with (pictures done, pictures in all).
 
-        Raises PromptTooLong naming the prompt, and what the painter raises.
+        Raises PromptTooLong with the prompt, and what the painter raises.
         """
         wanted = list(dict.fromkeys((prompt, index) for prompt in prompts for index in range(n)))
         missing = [(prompt, index) for prompt, index in wanted if not self._path(prompt, index).exists()]

@@ -1,6 +1,6 @@
-"""Stage 2: of several pictures of a prompt the one with the best score, as the API's best_of chooses: what it gains.
+"""Stage 2: what is gained by choosing the picture with the best score of several, as the API's best_of does.
 
-Things alone, and things on colours: a model that draws a thing as well as people do leaves nothing to gain there.
+Measured on things alone, and on things on colours, because a good model leaves little to gain on things alone.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ SHOWN = 6  # prompts of each kind
 
 
 def best_of(context: Context) -> Findings:
-    """best_of_N_top1: of N pictures a prompt the best one shows the thing; best_of_N_background_both: on its colour.
+    """best_of_N_top1: how often the best of N pictures shows the thing. best_of_N_background_both: also on its colour.
 
-    best_of_lift, background_lift: the same less the figure of the first picture. any_of_top1, any_of_background: how
-    often one of the N is right, which no choice can better. best_of_4_top1 is null, and the reason told, where N is
-    not 4.
+    best_of_lift, background_lift: the difference to the first picture. any_of_top1, any_of_background: how often one of
+    the N is right, the upper bound of any choice. best_of_4_top1 is null, with a reason, where N is not 4.
     """
     n = context.options.seeds
     if n < 2:
-        raise NotMeasured(f"{n} picture a prompt leaves no choice")
+        raise NotMeasured(f"the number of pictures a prompt must be 2 or more, got {n}")
     numbers = context.sample("best of", range(len(context.tested)), context.options.compositions)
     prompts = [context.tested[number].name.full for number in numbers]
     findings = Findings()
@@ -49,12 +48,12 @@ def _chosen(
     names: tuple[str, str, str],
     findings: Findings,
 ) -> None:
-    """Add figures and a section: names of the best one's share, of what it gains, and of any one's share."""
+    """Add figures and a section. names: of the share of the best pictures, of the lift, and of the share of any."""
     n = context.options.seeds
     painted = context.album.paint(prompts, n, lambda done, total: context.progress("painting", done, total))
     hits = list(zip(*[right([row[i].image for row in painted]) for i in range(n)], strict=True))  # n of each prompt
-    places = [max(range(n), key=lambda i: row[i].score) for row in painted]
-    best = [of[place] for of, place in zip(hits, places, strict=True)]
+    best_at = [max(range(n), key=lambda i: row[i].score) for row in painted]
+    best = [of[i] for of, i in zip(hits, best_at, strict=True)]
     lift = [float(chosen) - float(of[0]) for of, chosen in zip(hits, best, strict=True)]
     findings.figures |= {
         names[0]: proportion(best),

@@ -1,7 +1,7 @@
-"""Stage 2: things alone in a colour that was asked for: the colour by pixels, the thing by the judge.
+"""Stage 2: things alone in a given colour. Pixels decide on the colour, the judge on the thing.
 
-Half of the prompts are of what training was shown in this colour, half of what it was not: pictures that the corpus
-holds out of those that it dyed.
+Half of the prompts are of dyed things that training showed in this colour. The others are of dyed things that were held
+out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model.training.estimates import proportion
 
 
 def _coloured(context: Context, line: Line) -> tuple[int, str] | None:
-    """(thing, colour) of one that the corpus dyed; None where its thing is not asked for, or it stands on a ground."""
+    """(thing, colour) of a dyed picture; None where its thing is not tested, or where it has a coloured background."""
     number = context.number.get(line.concept)
     if number is None or number >= len(context.tested) or line.caption.endswith(" background"):
         return None
@@ -27,7 +27,7 @@ def _coloured(context: Context, line: Line) -> tuple[int, str] | None:
 
 
 def _tasks(context: Context) -> list[tuple[Grounded, Line]]:
-    """Prompts with the corpus's own pictures of them."""
+    """Prompts, each with the corpus's own picture of it."""
     number, tasks = context.options.compositions, []
     for seen in (True, False):
         lines = context.drawings.shown("dyed") if seen else context.drawings.of("dyed", "val")
@@ -38,7 +38,7 @@ def _tasks(context: Context) -> list[tuple[Grounded, Line]]:
 
 
 def colours(context: Context) -> Findings:
-    """coloured: the largest part of the thing has the asked colour. coloured_both: and the thing is there."""
+    """coloured: how often most of the thing has the colour of the prompt. coloured_both: and the thing is present."""
     found = _tasks(context)
     if len(found) < 2:
         raise NotMeasured("the corpus shows no thing in other colours: it is made without --in-colours")

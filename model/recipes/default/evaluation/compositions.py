@@ -1,7 +1,7 @@
-"""Stage 2: backgrounds, counts and pairs of things, by pixels and by the judge on each half.
+"""Stage 2: backgrounds, counts and pairs of things, measured by pixels and by the judge on each half.
 
-The corpus's own compositions are scored by the same code, which says how far the measure itself can be trusted. What
-training was shown of colours and pairs is known, so prompts are half of such as it saw and half of such as it did not.
+The corpus's own compositions are scored by the same code, to show how good the measure itself is. Half of the prompts
+for backgrounds and pairs are combinations that training saw, and half are new.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from model.recipes.default.evaluation.findings import REAL, SHUFFLED, Findings, 
 from model.training.estimates import proportion
 
 GROUNDS = tuple(name for name in COLOURS if name != "white")
-CONTRAST, CONTRAST_SHARE = 60.0, 0.75  # as the corpus asks of its own backgrounds
-SOLID = 0.8  # of a thing's real drawings must be one piece, or its number cannot be counted by pieces
-PRESENT = 100  # a thing is present when it is among the nearest of so many: the five nearest of 500
+CONTRAST, CONTRAST_SHARE = 60.0, 0.75  # as for the corpus's own backgrounds
+SOLID = 0.8  # share of a thing's real drawings that must be one piece, so that pieces can be counted
+PRESENT = 100  # a thing is present when it is among the nearest 1/100 of the things: the five nearest of 500
 SHOWN = 40
 
 
 @dataclass(frozen=True)
 class Grounded:
-    """A thing, by number, on or in a named colour. seen: training was shown this thing so; None: not known."""
+    """A thing, by number, on or in a named colour. seen: whether training saw this combination; None: not known."""
 
     prompt: str
     thing: int
@@ -42,7 +42,7 @@ class Grounded:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two things, by number. relation: "beside" (the order is not told), "left" or "above": first is, of second."""
+    """Two things, by number. relation: "left" or "above" (of first to second), or "beside" without an order."""
 
     prompt: str
     first: int
@@ -52,18 +52,18 @@ class Paired:
 
 
 def split(findings: Findings, name: str, shown: Sequence[bool | None], hits: Sequence[bool]) -> None:
-    """The trials of what training saw and of what it did not, to be pooled."""
+    """Add the trials that training saw and those that are new. `report.merge` pools them over the parts."""
     for key, seen in ((f"seen_{name}", True), (f"unseen_{name}", False)):
         trials = [hit for was_shown, hit in zip(shown, hits, strict=True) if was_shown is seen]
         if trials:
             findings.trials[key] = trials
             findings.figures[key] = proportion(trials)
         else:
-            findings.reasons[key] = f"training {'was shown none' if seen else 'has seen all'} of the {name} asked for"
+            findings.reasons[key] = f"training saw {'none' if seen else 'all'} of the {name} in the prompts"
 
 
 def _composed(context: Context, kind: str) -> list[int]:
-    """Countable tested things; only those that the corpus shows in compositions of this kind, if it shows any."""
+    """Countable tested things. If the corpus has compositions of this kind, only the things in these."""
     shown = context.drawings.composed(kind)
     return [i for i, t in enumerate(context.tested) if t.countable and (not shown or shown.intersection(t.slugs))]
 
@@ -72,7 +72,7 @@ def _composed(context: Context, kind: str) -> list[int]:
 
 
 def _stands_out(thing: Thing, colour: str) -> bool:
-    """Its first drawing's ink differs enough from the colour."""
+    """Whether the ink of its first drawing differs enough from the colour."""
     picture = thing.drawings[0].picture()
     inked = np.asarray(picture, dtype=np.float32)[ink.ink(picture)]
     far = np.linalg.norm(inked - np.array(COLOURS[colour]), axis=-1) >= CONTRAST
@@ -80,7 +80,7 @@ def _stands_out(thing: Thing, colour: str) -> bool:
 
 
 def background_tasks(context: Context) -> list[Grounded]:
-    """Prompts of tested things on colours, half of them such as training was shown; at most `options.compositions`."""
+    """At most `options.compositions` prompts of tested things on colours. Training saw half of them."""
     random, number = context.random("backgrounds"), context.options.compositions
     shown = {task[:2] for line in context.drawings.shown("background") if (task := _grounded(context, line))}
     tested = set(range(len(context.tested)))
@@ -102,7 +102,7 @@ def _on(name: Name, colour: str) -> str:
 
 
 def _grounded(context: Context, line: Line) -> tuple[int, str] | None:
-    """(thing, colour) of one of the corpus's backgrounds; None where its thing is not among those told apart."""
+    """(thing, colour) of a background of the corpus; None where the judge does not know its thing."""
     number = context.number.get(line.concept)
     if number is None:
         return None
@@ -111,7 +111,7 @@ def _grounded(context: Context, line: Line) -> tuple[int, str] | None:
 
 
 def _present(context: Context) -> int:
-    """At which place a thing must stand at least to be there."""
+    """The largest rank at which a thing counts as present."""
     return max(1, len(context.things) // PRESENT)
 
 
@@ -121,14 +121,14 @@ def on_ground(
     tasks: Sequence[Grounded],
     colour_of: Callable[[Image.Image], str | None] = ink.background,
 ) -> tuple[list[bool], list[bool]]:
-    """Of each picture of a task: the colour is right; the colour is right and the thing among the nearest."""
+    """For each picture: whether the colour is right; and whether the thing is present too."""
     right = [colour_of(picture) == task.colour for picture, task in zip(pictures, tasks, strict=True)]
     ranks = context.ranks(pictures, [task.thing for task in tasks])
     return right, [hit and rank <= _present(context) for hit, rank in zip(right, ranks.tolist(), strict=True)]
 
 
 def background(context: Context) -> Findings:
-    """background: the frame of the picture is of the asked colour. background_both: and the thing is there."""
+    """background: how often the picture's frame has the prompt's colour. background_both: and the thing is present."""
     tasks = background_tasks(context)
     if len(tasks) < 2:
         raise NotMeasured("no thing stands out from two colours")
@@ -155,7 +155,7 @@ def background(context: Context) -> Findings:
 
 
 def section(context: Context, title: str, pictures: Sequence[Image.Image], captions: Sequence[str]) -> Section:
-    """Some of the pictures, to look at."""
+    """A section of the report with some of the pictures."""
     shown = context.sample(title, list(zip(pictures, captions, strict=True)), SHOWN)
     return Section(title, [picture for picture, _ in shown], [caption for _, caption in shown])
 
@@ -164,7 +164,7 @@ def section(context: Context, title: str, pictures: Sequence[Image.Image], capti
 
 
 def _solid(context: Context, random: Random) -> Iterator[int]:
-    """Tested things whose drawings are one piece, in random order; those that the corpus counts, if it counts any."""
+    """Tested things whose drawings are one piece, in random order. See `_composed`."""
     numbers = _composed(context, "count")
     random.shuffle(numbers)
     for i in numbers:
@@ -178,18 +178,18 @@ def _counted(name: Name, number: int) -> str:
 
 
 def _number(line: Line) -> int | None:
-    """How many things a count of the corpus shows, by its caption."""
+    """The number of things on a count of the corpus, from its caption."""
     word = line.caption.split(" ")[0]
     return next((number for number, name in NUMBERS.items() if name == word), None)
 
 
 def counts(context: Context) -> Findings:
-    """counts: as many pieces stand on the ground as were asked for, one to five."""
+    """counts: how often the number of pieces is the number in the prompt, one to five."""
     random, number = context.random("counts"), context.options.compositions
     wanted = -(-number // len(NUMBERS))
     solid = [i for i, _ in zip(_solid(context, random), range(wanted), strict=False)]
     if not solid:
-        raise NotMeasured("the drawings of no thing are one piece, so that its number could be counted")
+        raise NotMeasured("no thing can be counted: none has drawings that are one piece")
     tasks = [(i, n) for i in solid for n in NUMBERS][:number]
     prompts = [_counted(context.things[i].name, n) for i, n in tasks]
     pictures = [row[0] for row in context.paint(prompts)]
@@ -219,7 +219,7 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "left": ("{a} to the left of {b}", "{b} to the right of {a}"),
     "above": ("{a} above {b}", "{b} below {a}"),
 }
-TURNS = ("left", "above", "left", "beside")  # which relation is asked for, in turn
+TURNS = ("left", "above", "left", "beside")  # relations of the prompts, in turn
 
 
 def _ask(context: Context, random: Random, first: int, second: int, relation: str, seen: bool) -> Paired:
@@ -229,7 +229,7 @@ def _ask(context: Context, random: Random, first: int, second: int, relation: st
 
 
 def _paired(context: Context, line: Line) -> tuple[int, int, bool] | None:
-    """(first, second, one above the other) of one of the corpus's pairs; None where a thing is not told apart."""
+    """(first, second, above) of a pair of the corpus; None where the judge does not know one of its things."""
     numbers = [context.number.get(slug) for slug in line.concept.split("+")]
     if len(numbers) != 2 or numbers[0] is None or numbers[1] is None:
         return None
@@ -262,7 +262,10 @@ def _pair_tasks(context: Context) -> list[Paired]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the judge sees of a pair. both: each is present in a half. relation: of the best reading; first, second."""
+    """What the judge sees of a pair.
+
+    both: each thing is present in a half. relation, in_order: of the halves that fit the two things best.
+    """
 
     both: bool
     relation: str
@@ -270,17 +273,20 @@ class _Seen:
 
 
 def _see_pairs(context: Context, pictures: Sequence[Image.Image], tasks: Sequence[Paired]) -> list[_Seen]:
-    """Each picture is cut into left and right and into upper and lower; the reading in which the two asked things are
-    most similar to the two halves counts, in either order."""
+    """What the judge sees of each picture.
+
+    A picture is cut into left and right halves, and into upper and lower ones. Of these cuts, and of both orders of the
+    things, the one with the largest similarity between halves and things counts.
+    """
     cuts = [(at, above, ink.halves(picture, above)) for at, picture in enumerate(pictures) for above in (False, True)]
     halves = [(at, above, half) for at, above, found in cuts if found for half in found]
     readings: list[tuple[float, _Seen]] = [(-np.inf, _Seen(False, "beside", False)) for _ in tasks]
     if halves:
         similar = context.prototypes.similarities(context.look([half for *_, half in halves]))
-    for row in range(0, len(halves), 2):
-        at, above, _ = halves[row]
+    for i in range(0, len(halves), 2):
+        at, above, _ = halves[i]
         task = tasks[at]
-        for first, second, in_order in ((row, row + 1, True), (row + 1, row, False)):
+        for first, second, in_order in ((i, i + 1, True), (i + 1, i, False)):
             score = float(similar[first, task.first] + similar[second, task.second])
             if score > readings[at][0]:
                 ranks = [
@@ -293,7 +299,7 @@ def _see_pairs(context: Context, pictures: Sequence[Image.Image], tasks: Sequenc
 
 
 def _relations(seen: Sequence[_Seen], tasks: Sequence[Paired], relation: str) -> list[bool]:
-    """Of the pairs with this relation of which both are there: the relation is right."""
+    """Of the pairs with this relation and both things present: whether the relation is right."""
     return [
         found.relation == relation and found.in_order
         for found, task in zip(seen, tasks, strict=True)
@@ -302,10 +308,10 @@ def _relations(seen: Sequence[_Seen], tasks: Sequence[Paired], relation: str) ->
 
 
 def pairs(context: Context) -> Findings:
-    """both_objects: both things are present. left_right, above_below: of those, they stand as was asked."""
+    """both_objects: how often both are present. left_right, above_below: how often these are in the right order."""
     tasks = _pair_tasks(context)
     if len(tasks) < 2:
-        raise NotMeasured("fewer than two pairs of things can be asked for")
+        raise NotMeasured("there are fewer than two pairs of things to ask for")
     pictures = [row[0] for row in context.paint([task.prompt for task in tasks])]
     seen = _see_pairs(context, pictures, tasks)
     both = [found.both for found in seen]

@@ -1,4 +1,4 @@
-"""Stage 2: does a picture show the thing that was asked for? One picture a prompt."""
+"""Stage 2: how often a picture shows the thing of its prompt. One picture is painted for each prompt."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from model.errors import DataError
 from model.prompts import read_prompts
 from model.recipes.default.evaluation.context import Context
 from model.recipes.default.evaluation.findings import REAL, REPAINTED, SHUFFLED, Findings, Section
-from model.recipes.default.evaluation.judge import Places
+from model.recipes.default.evaluation.judge import Ints
 from model.recipes.default.evaluation.stage_one import repaint
 from model.training.estimates import Estimate, mean, proportion
 
 SHOWN = 60
 
 
-def top(ranks: Places | Sequence[int], k: int) -> list[bool]:
+def top(ranks: Ints | Sequence[int], k: int) -> list[bool]:
     return [int(rank) <= k for rank in ranks]
 
 
 def asked_of(context: Context, path: Path) -> list[tuple[str, int | None]]:
-    """Prompts of a person's own, one a line, and which tested or other thing each asks for.
+    """Prompts from a file, one a line, each with the number of its thing; None where the prompt is not judged.
 
-    A tab and a concept's name behind a prompt say it; else it is the longest name of a thing found in the prompt, and
-    None, not judged, where none is. Raises DataError.
+    The thing is named after a tab. Without a tab it is the longest name of a thing in the prompt. Raises DataError.
     """
     lines = read_prompts(path)
     names = {thing.name.text: i for i, thing in enumerate(context.things)}
@@ -37,8 +36,7 @@ def asked_of(context: Context, path: Path) -> list[tuple[str, int | None]]:
         prompt, concept = (part.strip() for part in (f"{line}\t").split("\t")[:2])
         number = names.get(concept, context.number.get(concept))
         if concept and number is None:
-            told_apart = f"the {len(context.things)} things that the judge tells apart"
-            raise DataError(f"{path}: {concept!r} is none of {told_apart}")
+            raise DataError(f"{path}: must be one of the {len(context.things)} things of the judge, got {concept!r}")
         if not concept:
             inside = [name for name in names if re.search(rf"\b{re.escape(name)}\b", prompt, re.IGNORECASE)]
             number = names[max(inside, key=len)] if inside else None
@@ -47,10 +45,10 @@ def asked_of(context: Context, path: Path) -> list[tuple[str, int | None]]:
 
 
 def concepts(context: Context, prompts: Path | None = None) -> Findings:
-    """concept_top1, concept_top5: the asked thing is the nearest, or among the five nearest, of all things told apart.
+    """concept_top1, concept_top5: how often the prompt's thing is the nearest of all things, or among the five nearest.
 
-    prompts: a file of prompts instead of the plain names. Baselines: real drawings of the same things, the same after
-    the VAE, and the painted pictures against one another's prompts.
+    prompts: a file of prompts instead of the plain names. Baselines: real drawings of the same things, their
+    reconstructions by the VAE, and the painted pictures with shuffled prompts.
     """
     asked: list[tuple[str, int | None]] = [(thing.name.full, i) for i, thing in enumerate(context.tested)]
     if prompts is not None:
@@ -72,7 +70,7 @@ def concepts(context: Context, prompts: Path | None = None) -> Findings:
         findings.figures = _tops("concept", ranks)
         findings.baselines[SHUFFLED] = _tops("concept", by_chance)
         for (prompt, *_), rank, nearest in zip(judged, ranks, similar.argmax(1), strict=True):
-            seen = "right" if rank == 1 else f"{context.things[nearest].name.text} (place {rank})"
+            seen = "right" if rank == 1 else f"{context.things[nearest].name.text} (rank {rank})"
             captions[prompt] = f"{prompt}: {seen}"
         _real(context, sorted(set(numbers.tolist())), findings)
     else:
@@ -82,19 +80,19 @@ def concepts(context: Context, prompts: Path | None = None) -> Findings:
     return findings
 
 
-def _tops(name: str, ranks: Places) -> dict[str, Estimate]:
+def _tops(name: str, ranks: Ints) -> dict[str, Estimate]:
     return {f"{name}_top1": proportion(top(ranks, 1)), f"{name}_top5": proportion(top(ranks, 5))}
 
 
 def _real(context: Context, numbers: Sequence[int], findings: Findings) -> None:
-    """All real drawings of the same things, scored in the same way; and one of each after the VAE."""
+    """The baselines: all real drawings of the same things, and a reconstruction of one of each."""
     drawings = [(number, line) for number in numbers for line in context.things[number].drawings]
     features = context.see_lines([line for _, line in drawings])
     ranks = context.prototypes.ranks(features, [number for number, _ in drawings])
     of: dict[int, list[int]] = defaultdict(list)
     for (number, _), rank in zip(drawings, ranks.tolist(), strict=True):
         of[number].append(rank)
-    for k in (1, 5):  # a thing is one trial, however many have drawn it
+    for k in (1, 5):  # a thing is one trial, whatever the number of its drawings
         findings.baseline(REAL, **{f"concept_top{k}": mean([float(np.mean(top(found, k))) for found in of.values()])})
     random = context.random("drawings through the VAE")
     chosen = [random.choice(context.things[number].drawings).picture() for number in numbers]

@@ -1,4 +1,4 @@
-"""What every part of an evaluation shares: the painter, the drawings, the judge, and pictures painted before."""
+"""What all parts of an evaluation share: the painter, the drawings, the judge, and the painted pictures."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from model.painter import Painter
 from model.recipes.default.evaluation.album import Album
 from model.recipes.default.evaluation.drawings import Drawings, Line, Thing
 from model.recipes.default.evaluation.ink import cut_out
-from model.recipes.default.evaluation.judge import Judge, Places, Prototypes, Vectors
+from model.recipes.default.evaluation.judge import Ints, Judge, Prototypes, Vectors
 from model.training.data import Entry
 from model.training.selection import Selection, read_concepts
 
 T = TypeVar("T")
-READ_AT_ONCE = 64  # of the corpus's pictures
-Progress = Callable[[str, int, int], object]  # what is being done, done, of how many
+READ_AT_ONCE = 64  # pictures of the corpus
+Progress = Callable[[str, int, int], object]  # (what is being done, how much is done, of how many)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured. The numbers are upper bounds: a small corpus offers less."""
+    """How much is measured. The numbers are upper bounds, because a corpus may be small."""
 
     concepts: int = 500  # things that the judge has to tell apart, and at most as many concept prompts
     compositions: int = 200  # prompts for each of backgrounds, counts and pairs
@@ -47,7 +47,7 @@ QUICK = Options(concepts=30, compositions=12, pictures=24, codes=100, seeds=2, v
 
 
 class Context:
-    """Everything is made when it is first asked for: stage 1 needs no judge, and stage 2 no held-out vendor."""
+    """All is made when it is first used: stage 1 needs no judge, and stage 2 no held-out vendor."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class Context:
         held_out: Path | None = None,
         known: Path | None = None,
     ) -> None:
-        """out: pictures and features are kept here. held_out: folder of a vendor never trained on, for stage 1.
+        """out: folder for pictures and features. held_out: folder of a vendor that was never trained on, for stage 1.
 
-        known: file of the concepts that the model was taught, one a line, x* for any ending; None for all.
+        known: file of the concepts that the model was trained on, one a line, x* for any ending; None for all.
         """
         self.painter, self.options, self.out, self.held_out = painter, options, out, held_out
         self._known = Selection(read_concepts(known)) if known else None
@@ -90,17 +90,17 @@ class Context:
 
     @property
     def tested(self) -> list[Thing]:
-        """The things that prompts ask for. Their place here is their number."""
+        """The things that prompts ask for. The number of a thing is its index here."""
         return self._chosen[0]
 
     @cached_property
     def things(self) -> list[Thing]:
-        """All things that the judge tells apart, the tested ones first."""
+        """All things that the judge knows, the tested ones first."""
         return [*self._chosen[0], *self._chosen[1]]
 
     @cached_property
     def number(self) -> dict[str, int]:
-        """Concept of the corpus -> its thing's number, of those the judge tells apart."""
+        """Concept of the corpus -> the number of its thing, for things that the judge knows."""
         return {slug: i for i, thing in enumerate(self.things) for slug in thing.slugs}
 
     @cached_property
@@ -115,41 +115,41 @@ class Context:
         return "_chosen" in self.__dict__
 
     def finish(self) -> None:
-        """A part is done: keep what the judge has computed."""
+        """Save what the judge has computed. Called after each part."""
         if "judge" in self.__dict__:
             self.judge.save()
 
     def random(self, what: str) -> Random:
-        """The choices of one part do not depend on which other parts run."""
+        """A generator for one part, so that its choices do not depend on which other parts run."""
         return Random(f"{self.options.seed} {what}")
 
     def sample(self, what: str, items: Sequence[T], number: int) -> list[T]:
-        """All of these, or `number` of them drawn by the seed, in their order."""
+        """All items, or a random sample of `number` of them, in their order."""
         if len(items) <= number:
             return list(items)
         return [items[i] for i in sorted(self.random(what).sample(range(len(items)), number))]
 
     def others(self, what: str, count: int) -> list[int]:
-        """For each of `count` places another one, drawn by the seed: the shuffled prompts of a baseline.
+        """A random permutation of `count` indices without a fixed point, for the shuffled prompts of a baseline.
 
-        One cycle through all of them (Sattolo 1986), so that no place is its own.
+        It is a single cycle (Sattolo 1986).
         """
-        random, places = self.random(f"others: {what}"), list(range(count))
+        random, indices = self.random(f"others: {what}"), list(range(count))
         for at in range(count - 1, 0, -1):
             other = random.randrange(at)
-            places[at], places[other] = places[other], places[at]
-        return places
+            indices[at], indices[other] = indices[other], indices[at]
+        return indices
 
     def look(self, pictures: Sequence[Image.Image]) -> Vectors:
         """The judge's features of pictures as they are, (n, width)."""
         return self.judge.features(pictures, lambda done, total: self.progress("looking at pictures", done, total))
 
     def see(self, pictures: Sequence[Image.Image]) -> Vectors:
-        """The judge's features of what stands on each picture's ground, (n, width); of a blank picture, as it is."""
+        """The judge's features of the thing cut out of each picture, (n, width); of a blank picture as it is."""
         return self.look([cut_out(picture) or picture for picture in pictures])
 
     def see_lines(self, lines: Sequence[Line]) -> Vectors:
-        """The same of the corpus's pictures, which are read a few at a time, and once."""
+        """`see` of pictures of the corpus. They are read a few at a time, and only once."""
         missing = [line for line in dict.fromkeys(lines) if line.entry not in self._seen]
         for first in range(0, len(missing), READ_AT_ONCE):
             self.progress("looking at real drawings", first, len(missing))
@@ -158,8 +158,8 @@ class Context:
             self._seen.update(zip((line.entry for line in part), self.judge.features(things), strict=True))
         return np.stack([self._seen[line.entry] for line in lines])
 
-    def ranks(self, pictures: Sequence[Image.Image], things: Sequence[int]) -> Places:
-        """At which place, 1 for the nearest, the asked thing stands for each picture."""
+    def ranks(self, pictures: Sequence[Image.Image], things: Sequence[int]) -> Ints:
+        """The rank, 1 for the nearest, of the given thing for each picture, (n,)."""
         return self.prototypes.ranks(self.see(pictures), things)
 
     def paint(self, prompts: Sequence[str], n: int = 1) -> list[list[Image.Image]]:

@@ -1,7 +1,7 @@
-"""The corpus as the evaluation sees it: real drawings of things, by whom, and what training was shown.
+"""The corpus in an evaluation: the real drawings of each thing, their vendors, and what training saw.
 
-A thing is what one name stands for: "cat" is the cat and the cat's face. Its drawings come from several vendors;
-vendors whose drawings are versions of one another are one family.
+A thing is all that has one name: "cat" is the cat and the cat's face. Its drawings come from several vendors. Vendors
+whose drawings are versions of one another are one family.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from model.recipes.default.evaluation.findings import NotMeasured
 from model.training.data import Entry, index, load, parse_text
 from model.training.selection import Selection
 
-FAMILIES = ("fluent", "noto", "streamline")  # sources whose names begin so are versions of one another's drawings
+FAMILIES = ("fluent", "noto", "streamline")  # sources with such a prefix are versions of one another
 
 
 @dataclass(frozen=True)
 class Line:
-    """One picture of the corpus. caption: its first, which names it plainly. Empty texts where nothing is known."""
+    """One picture of the corpus. caption: its first one, the plain name. Fields that are not known are empty."""
 
     entry: Entry
     caption: str
@@ -38,7 +38,7 @@ class Line:
 
     @property
     def family(self) -> str:
-        """Who drew it: the source, or those whose versions it shows."""
+        """The family of its source."""
         return next((name for name in FAMILIES if self.source.split("-")[0] == name), self.source)
 
     def picture(self) -> Image.Image:
@@ -53,7 +53,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Thing:
-    """What one name stands for, with its drawings, each alone on white."""
+    """All concepts of one name, with their drawings, each alone on white."""
 
     name: Name
     slugs: tuple[str, ...]
@@ -61,7 +61,7 @@ class Thing:
 
     @property
     def countable(self) -> bool:
-        """Takes a or an, so that there may be two of it."""
+        """Whether there can be two of it: its name takes a or an."""
         return self.name.article in ("a", "an")
 
 
@@ -80,7 +80,7 @@ class Drawings:
     """The pictures of folders or tar shards, by kind and by thing. Raises DataError when they cannot be read."""
 
     def __init__(self, data: Sequence[Path], known: Selection | None = None) -> None:
-        """known: what the model was shown of them; None for all."""
+        """known: the pictures that the model was trained on; None for all."""
         self.lines = [_line(entry) for entry in index(data)]
         self._known = known or Selection()
 
@@ -89,22 +89,22 @@ class Drawings:
         return [line for line in self.lines if kind in ("", line.kind) and split in ("", line.split)]
 
     def takes(self, concept: str, kind: str) -> bool:
-        """Whether the model was shown such pictures."""
+        """Whether the model was trained on such pictures."""
         return self._known.takes({"captions": True, "concept": concept, "kind": kind})
 
     def shown(self, kind: str) -> list[Line]:
-        """The lines of a kind that training has seen."""
+        """The lines of a kind that the model was trained on."""
         return [line for line in self.of(kind, "train") if self.takes(line.concept, kind)]
 
     @property
     def digest(self) -> str:
-        """Of which pictures there are, not of their pixels."""
+        """A hash of the pictures' keys, sizes and captions, not of their pixels."""
         names = "\n".join(f"{line.entry.key} {line.entry.picture.size} {line.caption}" for line in self.lines)
         return hashlib.sha256(names.encode()).hexdigest()[:12]
 
     @cached_property
     def things(self) -> dict[str, Thing]:
-        """By full name ("a cat"), those that two families or more have drawn alone."""
+        """By full name ("a cat"): the things that two families or more have drawn alone."""
         found: dict[str, list[Line]] = defaultdict(list)
         for line in self.of("single"):
             if line.caption and line.source:
@@ -117,7 +117,7 @@ class Drawings:
 
     @cached_property
     def by_slug(self) -> dict[str, Thing]:
-        """The same by concept, as compositions name it."""
+        """The same things by concept, as compositions name them."""
         return {slug: thing for thing in self.things.values() for slug in thing.slugs}
 
     def composed(self, kind: str) -> frozenset[str]:
@@ -125,10 +125,10 @@ class Drawings:
         return frozenset(slug for line in self.of(kind) for slug in line.concept.split("+"))
 
     def choose(self, number: int, seed: int) -> tuple[list[Thing], list[Thing]]:
-        """(tested, others): the things to ask for, which the model knows, and others to fill up to `number`.
+        """(tested, others): the things to ask for, which the model knows; and others, up to `number` in all.
 
-        Both are drawn by the seed; the judge has to tell all of them apart, so that its task is as hard for a model
-        that knows few. Raises NotMeasured when fewer than two are known.
+        Both are chosen at random. The judge has to tell all of them apart, so its task is as hard for a model that
+        knows few things. Raises NotMeasured when the model knows fewer than two.
         """
         things = [self.things[name] for name in sorted(self.things)]
         Random(f"{seed} things").shuffle(things)
@@ -142,6 +142,6 @@ class Drawings:
 
 
 def _name(full: str) -> Name:
-    """ "a cat" -> cat with its article; "grapes" -> grapes without."""
+    """ "a cat" -> the name "cat" with its article; "grapes" -> "grapes" without."""
     article, _, rest = full.partition(" ")
     return Name(rest, article) if article in ("a", "an", "the") and rest else Name(full)

@@ -1,4 +1,4 @@
-"""The whole evaluation of a checkpoint, part by part; a part that cannot be run says why, and the others go on.
+"""The whole evaluation of a checkpoint, part by part. A part that cannot be run gives a reason, and the others go on.
 
 report = evaluate(model.load("weights/default"), [Path("data/corpus")], Path("runs/evaluation"))
 print(to_json(report))
@@ -37,7 +37,7 @@ PARTS: dict[str, Callable[[Context], Findings]] = {
     "diversity": diversity,
     "nearest": nearest,
 }
-FIGURES = {  # what a part would have measured
+FIGURES = {  # figures of a part, which get its reason where it cannot be run
     "vae": ("vae_psnr", "vae_psnr_openmoji", "vae_usage"),
     "loss": ("image_bits",),
     "concepts": ("concept_top1", "concept_top5", "real_top1", "real_top5"),
@@ -52,7 +52,7 @@ FIGURES = {  # what a part would have measured
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody wants to know."""
+    """A progress callback that does nothing."""
 
 
 def evaluate(
@@ -67,11 +67,11 @@ def evaluate(
     known: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Measure `painter` against the corpus in `data`. Pictures, features and counts are kept in `out` and used again.
+    """Measure `painter` with the corpus in `data`. Pictures, features and counts are cached in `out`.
 
     parts: of PARTS, in any order. prompts: a file of prompts for the concepts (`concepts.asked_of`). held_out: a
-    folder of drawings by a vendor never trained on. known: a file of the concepts that the model was taught, one a
-    line. progress: called with what is being done, done, of how many.
+    folder of drawings by a vendor that was never trained on. known: a file of the concepts that the model was trained
+    on, one a line. progress: is called with what is being done, how much is done, and of how many.
     Raises DataError for a corpus that cannot be read, for a prompt file that cannot be used, and where the judge's
     packages are missing; and what the painter raises.
     """

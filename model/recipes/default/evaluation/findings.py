@@ -1,4 +1,4 @@
-"""What the parts of an evaluation find, and that a part cannot be run."""
+"""The results of the parts of an evaluation, and the error of a part that cannot be run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ REAL, SHUFFLED, REPAINTED = "real drawings", "shuffled prompts", "real drawings 
 
 
 class NotMeasured(DataError):
-    """A part cannot be run here, with the reason. The others can."""
+    """A part cannot be run; the message is the reason. The other parts go on."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Pictures to look at, with a line of text each."""
+    """Pictures for the sheet of a report, with a line of text each."""
 
     title: str
     pictures: Sequence[Image.Image]
@@ -29,13 +29,13 @@ class Section:
 
 @dataclass
 class Findings:
-    """What a part found. figures, and the same by baseline ("real drawings", "shuffled prompts"): name -> estimate."""
+    """The results of a part. figures: name -> estimate. baselines: the same for each baseline (REAL, SHUFFLED, ...)."""
 
     figures: dict[str, Estimate] = field(default_factory=dict)
     baselines: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)  # figure -> why it is not known
-    trials: dict[str, list[bool]] = field(default_factory=dict)  # to be pooled with other parts'
+    trials: dict[str, list[bool]] = field(default_factory=dict)  # pooled over the parts by `report.merge`
     sections: list[Section] = field(default_factory=list)
 
     def baseline(self, row: str, **estimates: Estimate) -> None:

@@ -1,6 +1,6 @@
-"""What pixels alone tell of a drawing on a plain ground: the ground's colour, the pieces on it, where they lie.
+"""Measures a drawing on a plain background by its pixels: the background's colour, and the pieces on it.
 
-Ink is what differs from the ground. Nothing here is learnt, so it cannot be flattered by a model.
+Ink is all that differs from the background. Nothing here is learnt, so a model cannot be trained to please it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from model.drawings.drawing import PAD, SIZE
 from model.drawings.pieces import Mask, at_edges, pieces
 from model.recipes.default.corpus.dye import nearest_shades
 
-FRAME = 4  # pixels along the edges that are looked at for the ground
-NEAR = 25.0  # a pixel whose colour lies so close to the ground's (RGB, Euclidean) is ground
-PLAIN = 0.6  # of the frame must be ground, or there is no plain ground
-SPECK = 0.15  # a piece smaller than this share of the largest one is a detail of it or dirt: not counted
+FRAME = 4  # pixels: width of the frame by which the background is found
+NEAR = 25.0  # a pixel nearer than this to the background's colour (RGB, Euclidean) is background
+PLAIN = 0.6  # share of the frame that must have the background's colour
+SPECK = 0.15  # of the largest piece: smaller ones are details or dirt, and not counted
 LEAST = 0.002  # of the picture's pixels: smaller pieces are never counted
 
 Colour = tuple[int, int, int]
@@ -36,7 +36,7 @@ def _distance(pixels: Pixels, colour: Colour) -> npt.NDArray[np.float32]:
 
 
 def ground(image: Image.Image) -> tuple[Colour, float]:
-    """The colour that fills most of the picture's frame, and the share of the frame that is of it."""
+    """The commonest colour of the picture's frame, and its share of the frame."""
     pixels = _pixels(image)
     frame = np.concatenate(
         [pixels[:FRAME].reshape(-1, 3), pixels[-FRAME:].reshape(-1, 3),
@@ -49,24 +49,24 @@ def ground(image: Image.Image) -> tuple[Colour, float]:
 
 
 def colour_name(colour: Colour) -> str:
-    """The one of the corpus's named colours that lies nearest."""
+    """The nearest of the corpus's named colours."""
     return min(COLOURS, key=lambda name: float(np.linalg.norm(np.subtract(COLOURS[name], colour))))
 
 
 def background(image: Image.Image) -> str | None:
-    """The name of the colour that the picture stands on; None when its frame is not plain."""
+    """The name of the background's colour; None when the frame is not plain."""
     colour, share = ground(image)
     return colour_name(colour) if share >= PLAIN else None
 
 
 def ink(image: Image.Image) -> Mask:
-    """(h, w): True where the picture differs from its ground."""
+    """(h, w) bool: True where the picture differs from its background."""
     mask: Mask = _distance(_pixels(image), ground(image)[0]) >= NEAR
     return mask
 
 
 def main_colour(image: Image.Image) -> str | None:
-    """The colour that most of the ink has, as the corpus names the colours that it dyes things in; None when blank."""
+    """The colour of most of the ink, as one of the colours of dyed things (`SHADES`); None when blank."""
     inked = _pixels(image)[ink(image)]
     if not len(inked):
         return None
@@ -75,7 +75,7 @@ def main_colour(image: Image.Image) -> str | None:
 
 
 def count(image: Image.Image) -> int:
-    """How many pieces stand on the ground, details and dirt left out."""
+    """The number of pieces on the background, without details and dirt."""
     sizes = np.bincount(pieces(ink(image)).ravel())[1:]
     if not len(sizes):
         return 0
@@ -83,7 +83,7 @@ def count(image: Image.Image) -> int:
 
 
 def box(mask: Mask) -> tuple[int, int, int, int] | None:
-    """(left, top, right, bottom) of what is True; None when nothing is."""
+    """(left, top, right, bottom) of the True pixels; None when there are none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
@@ -91,9 +91,9 @@ def box(mask: Mask) -> tuple[int, int, int, int] | None:
 
 
 def cut_out(image: Image.Image) -> Image.Image | None:
-    """The ink alone as the corpus shows a single thing: on white, in the middle, as large as fits. None when blank.
+    """The ink as a single thing of the corpus: on white, centred, as large as fits. None when blank.
 
-    Ground that reaches the picture's edge becomes white; ground that the ink encloses stays as it is.
+    Background that reaches the picture's edge becomes white. Background that the ink encloses is kept.
     """
     mask = ink(image)
     found = box(mask)
@@ -115,9 +115,9 @@ def cut_out(image: Image.Image) -> Image.Image | None:
 
 
 def halves(image: Image.Image, above: bool = False) -> tuple[Image.Image, Image.Image] | None:
-    """The left and right things of a picture (or the upper and the lower), each cut out; None when one is blank.
+    """The left and right halves of a picture (or the upper and lower ones), each `cut_out`; None when one is blank.
 
-    The cut is the line in the middle third that crosses the least ink, of several the one nearest to the middle.
+    The cut is the line in the middle third with the least ink. Of several the one nearest to the middle is used.
     """
     mask = ink(image)
     across = mask.sum(1 if above else 0)

@@ -1,10 +1,9 @@
-"""An independent judge of what a picture shows: a network trained by others on photographs, and real drawings.
+"""An independent judge of what a picture shows, made of a network trained by others on photographs and real drawings.
 
-The network (EfficientNet-Lite2, Tan and Le 1905.11946, as two PyPI packages carry it) names photographs, and fails to
-name drawings; but drawings of one thing lie near each other in its features. So a picture shows the thing whose real
-drawings are nearest: the nearest prototype (Snell et al. 1703.05175). The drawings of the family that the picture
-resembles most take no part in it, so a copy of a drawing is judged by other people's drawings of the thing, and a real
-drawing is judged in exactly the same way.
+The network is EfficientNet-Lite2 (Tan and Le 1905.11946, from two PyPI packages). It cannot name drawings, but drawings
+of one thing are near each other in its features. So a picture is judged to show the thing with the nearest prototype,
+the mean of its real drawings (Snell et al. 1703.05175). The family of the drawing nearest to the picture is left out of
+the prototypes. So a copy of a drawing is judged by other people's drawings of the thing, and so is a real drawing.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from PIL import Image
 
 from model.errors import DataError
 
-SIDE = 260  # pixels: what EfficientNet-Lite2 was trained at
+SIDE = 260  # pixels: input of EfficientNet-Lite2
 WIDTH = 1280  # of its last layer
-DIRECTIONS = 256  # in which drawings are compared
+DIRECTIONS = 256  # principal directions in which features are compared
 AT_ONCE = 8
 SAVE_EVERY = 256
 MISSING = "the judge's packages are not installed: pip install -e '.[recipe]'"
 
 Vectors = npt.NDArray[np.float32]
-Places = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]
 Progress = Callable[[int, int], object]
 
 
@@ -47,7 +46,7 @@ def _network(device: torch.device) -> Any:
 
 
 class Judge:
-    """Pictures -> features, each computed once and kept in the file `store` (`save` after the last).
+    """Pictures -> features. Each is computed once and cached in the file `store`; call `save` at the end.
 
     Raises DataError when the packages of the extra `recipe` are not installed.
     """
@@ -63,7 +62,7 @@ class Judge:
                 self._known = dict(zip(kept["names"].tolist(), kept["features"], strict=True))
 
     def features(self, pictures: Sequence[Image.Image], progress: Progress | None = None) -> Vectors:
-        """RGB pictures of any size -> (n, 1280). progress: pictures done, of how many."""
+        """RGB pictures of any size -> (n, 1280). progress: is called with (pictures done, pictures in all)."""
         names = [hashlib.blake2b(picture.tobytes(), digest_size=12).hexdigest() for picture in pictures]
         missing = {name: picture for name, picture in zip(names, pictures, strict=True) if name not in self._known}
         todo = list(missing.items())
@@ -87,7 +86,7 @@ class Judge:
         return features.mean(dim=(2, 3)).half().cpu().numpy()
 
     def save(self) -> None:
-        """Put what was computed since the last time on the disk."""
+        """Write the cache to disk, if it has changed."""
         if not self._unsaved:
             return
         self._store.parent.mkdir(parents=True, exist_ok=True)
@@ -99,12 +98,12 @@ class Judge:
 
 
 class Prototypes:
-    """Real drawings' features, and what they say of a picture's.
+    """Compares features of pictures with those of real drawings.
 
-    features: (n, width), none negative, of the drawings; things: (n,) which thing each shows, 0 .. count - 1; families:
-    (n,) who drew it. Distances are 1 - cosine between square roots (Arandjelovic and Zisserman 2012), from which the
-    drawings' mean is taken off, in the directions in which the drawings differ, the strong ones weakened (Jegou and
-    Chum 2012). On the drawings of the default corpus that lifts top-1 from 0.52 to 0.62 over plain cosines.
+    features: (n, width) of the drawings, none negative. things: (n,) which thing each shows, 0 to count - 1. families:
+    (n,) who drew it. Distances are 1 - cosine, after square roots (Arandjelovic and Zisserman 2012), subtraction of the
+    drawings' mean and partial whitening (Jegou and Chum 2012). On the default corpus this raises top-1 from 0.52, with
+    plain cosines, to 0.62.
     """
 
     def __init__(self, features: Vectors, things: Sequence[int], families: Sequence[str]) -> None:
@@ -121,23 +120,23 @@ class Prototypes:
         self._without = {family: self._means(self._families != family) for family in set(families)}
 
     def directions(self, features: Vectors) -> Vectors:
-        """(n, width) features -> (n, directions) unit vectors, whose dot products are the similarities, -1 to 1."""
-        placed = (np.sqrt(np.maximum(features, 0.0)) - self._middle) @ self._basis
-        unit: Vectors = placed / np.maximum(np.linalg.norm(placed, axis=-1, keepdims=True), 1e-6)
+        """(n, width) features -> (n, directions) unit vectors. Their dot products are similarities, -1 to 1."""
+        projected = (np.sqrt(np.maximum(features, 0.0)) - self._middle) @ self._basis
+        unit: Vectors = projected / np.maximum(np.linalg.norm(projected, axis=-1, keepdims=True), 1e-6)
         return unit
 
     def _means(self, chosen: npt.NDArray[np.bool_]) -> Vectors:
-        """(things, directions): the unit mean of each thing's chosen drawings; NaN where there is none."""
+        """(things, directions): the normalised mean of each thing's chosen drawings; NaN where there is none."""
         means = np.zeros((self.count, self.drawings.shape[1]), dtype=np.float32)
         np.add.at(means, self._things[chosen], self.drawings[chosen])
         lengths = np.linalg.norm(means, axis=1, keepdims=True)
         return np.where(lengths > 0, means / np.maximum(lengths, 1e-6), np.nan).astype(np.float32)
 
-    def nearest(self, features: Vectors) -> tuple[Places, Vectors]:
-        """Of each of (n, width) features: which drawing is nearest, and its distance, 1 - cosine."""
+    def nearest(self, features: Vectors) -> tuple[Ints, Vectors]:
+        """(n, width) features -> index of the nearest drawing, (n,); and its distance, 1 - cosine, (n,)."""
         similar = self.directions(features) @ self.drawings.T
-        places: Places = similar.argmax(1)
-        return places, 1 - similar[np.arange(len(similar)), places]
+        drawings: Ints = similar.argmax(1)
+        return drawings, 1 - similar[np.arange(len(similar)), drawings]
 
     def similarities(self, features: Vectors) -> Vectors:
         """(n, width) features -> (n, things): cosine to each thing's prototype.
@@ -145,18 +144,18 @@ class Prototypes:
         Each picture's prototypes leave out the family of the drawing nearest to it. A thing that only this family has
         drawn has similarity -1.
         """
-        places, _ = self.nearest(features)
+        drawings, _ = self.nearest(features)
         unit = self.directions(features)
-        families = self._families[places]
+        families = self._families[drawings]
         found = np.zeros((len(features), self.count), dtype=np.float32)
         for family in set(families.tolist()):
-            rows = families == family
-            found[rows] = unit[rows] @ self._without[family].T
+            own = families == family
+            found[own] = unit[own] @ self._without[family].T
         return np.nan_to_num(found, nan=-1.0)
 
-    def ranks(self, features: Vectors, things: Sequence[int]) -> Places:
-        """At which place, 1 for the nearest, the asked thing stands for each picture. (n,)"""
+    def ranks(self, features: Vectors, things: Sequence[int]) -> Ints:
+        """The rank of the given thing for each picture, 1 for the nearest. (n,)"""
         similar = self.similarities(features)
         asked = similar[np.arange(len(similar)), np.asarray(things, dtype=np.int64)]
-        places: Places = (similar > asked[:, None]).sum(1) + 1
-        return places
+        ranks: Ints = (similar > asked[:, None]).sum(1) + 1
+        return ranks

@@ -1,4 +1,4 @@
-"""Stage 2 without painting: how many bits an image token of held-out drawings costs the transformer."""
+"""Stage 2 without sampling: the transformer's bits for an image token on held-out drawings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from model.training.measure import image_bits
 
 
 def loss(context: Context) -> Findings:
-    """Bits an image token on held-out drawings, with their own captions and with one another's.
+    """image_bits: bits for an image token on held-out drawings, with their own captions. Baseline: shuffled captions.
 
-    A model that reads its prompt pays more for the wrong caption.
+    A model that uses its prompt needs more bits with a wrong caption.
     """
     lines = [line for line in context.drawings.of(split="val") if line.caption]
     if len(lines) < 2:

@@ -1,4 +1,4 @@
-"""An evaluation's findings as one line of JSON, a table, Markdown for a model card, and a sheet of pictures."""
+"""The report of an evaluation: one line of JSON, a table, Markdown for a model card, and a sheet of pictures."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from model.recipes.default.evaluation.findings import REAL, REPAINTED, SHUFFLED,
 from model.sheets import contact_sheet
 from model.training.estimates import Estimate, proportion
 
-# What is always in the JSON, null where it was not measured.
+# Keys that are always in the JSON, null where they were not measured.
 KEYS = (
     "vae_psnr", "vae_psnr_openmoji", "vae_usage", "image_bits", "concept_top1", "concept_top5", "real_top1",
     "real_top5", "background", "counts", "both_objects", "left_right", "unseen_pairs", "best_of_4_top1",
     "nearest_train",
 )  # fmt: skip
 UNITS = {"vae_psnr": "dB", "vae_psnr_openmoji": "dB", "image_bits": "bits"}
-PLAIN = ("vae_", "image_bits", "diversity", "nearest_train")  # not shares, which are printed in percent
+PLAIN = ("vae_", "image_bits", "diversity", "nearest_train")  # no shares: not printed in percent
 SHARES = ("vae_usage",)
 COLUMNS = (REAL, REPAINTED, SHUFFLED)
 
 
 @dataclass(frozen=True)
 class Report:
-    """All parts' findings together. about: what was measured (weights, data, sampling), for the JSON."""
+    """The findings of all parts. about: what was measured (weights, data, sampling), for the JSON."""
 
     findings: Findings
     options: Options
@@ -37,7 +37,7 @@ class Report:
 
 
 def merge(parts: Sequence[Findings]) -> Findings:
-    """One for all parts; what training saw and did not see of colours and pairs is pooled."""
+    """The findings of all parts in one. Trials that training saw are pooled over the parts, and so are new ones."""
     whole = Findings()
     for part in parts:
         whole.figures |= part.figures
@@ -51,8 +51,8 @@ def merge(parts: Sequence[Findings]) -> Findings:
         pooled = [hit for key, trials in whole.trials.items() if key.startswith(f"{name}_") for hit in trials]
         if pooled:
             whole.figures[f"{name}_pairs"] = proportion(pooled)
-        elif told := [why for key, why in whole.reasons.items() if key.startswith(f"{name}_")]:
-            whole.reasons[f"{name}_pairs"] = "; ".join(dict.fromkeys(told))
+        elif reasons := [why for key, why in whole.reasons.items() if key.startswith(f"{name}_")]:
+            whole.reasons[f"{name}_pairs"] = "; ".join(dict.fromkeys(reasons))
     return whole
 
 
@@ -97,7 +97,7 @@ def _shown(name: str, estimate: Estimate | None) -> str:
 
 
 def table(findings: Findings) -> list[list[str]]:
-    """Rows of text, the head first: figure, n, measured, and the baselines, each with its 95 % interval."""
+    """Rows of text, the header first: figure, n, measured, and the baselines, each with its 95 % interval."""
     names = list(findings.figures)
     rows = [["figure", "n", "measured [95 %]", *COLUMNS, "chance"]]
     for name in names:
@@ -109,7 +109,7 @@ def table(findings: Findings) -> list[list[str]]:
 
 
 def markdown(findings: Findings) -> str:
-    """The table, and what was not measured, for a model card."""
+    """The table for a model card, with the figures that were not measured and why."""
     head, *rows = table(findings)
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
     lines += [f"\n{name}: not measured: {why}." for name, why in findings.reasons.items()]
@@ -117,7 +117,7 @@ def markdown(findings: Findings) -> str:
 
 
 def sheet(sections: Sequence[Section], cell: int = 112) -> Image.Image:
-    """All sections below each other, each under its title."""
+    """An image of all sections, one below the other, each with its title."""
     font, band = ImageFont.load_default(20), 40
     grids = [contact_sheet(s.pictures, s.captions, columns=s.columns, cell=cell) for s in sections]
     whole = Image.new("RGB", (max(g.width for g in grids), sum(g.height + band for g in grids)), (244, 244, 242))

@@ -1,4 +1,4 @@
-"""Stage 1: what the image tokenizer keeps of drawings it was not trained on, and how it uses its codebook."""
+"""Stage 1: the VAE's reconstructions of drawings that it was not trained on, and its use of the codebook."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def to_pictures(images: Tensor) -> list[Image.Image]:
 
 
 def repaint(context: Context, pictures: Sequence[Image.Image]) -> list[Image.Image]:
-    """What the VAE makes of pictures."""
+    """The VAE's reconstructions of pictures."""
     vae, found = context.painter.vae, []
     for first in range(0, len(pictures), AT_ONCE):
         images = tensor_of(pictures[first : first + AT_ONCE], context.painter.device)
@@ -44,7 +44,7 @@ def repaint(context: Context, pictures: Sequence[Image.Image]) -> list[Image.Ima
 
 
 def vae(context: Context) -> Findings:
-    """PSNR and SSIM on held-out drawings and on a vendor never trained on; codebook usage over the whole corpus."""
+    """PSNR and SSIM on held-out drawings and on a vendor never trained on; use of the codebook on the whole corpus."""
     findings = Findings()
     held_out = context.drawings.of(split="val")
     if held_out:
@@ -92,7 +92,7 @@ def _fidelity(context: Context, lines: Sequence[Line], suffix: str, what: str, f
 
 
 def _usage(context: Context) -> CodeCounts:
-    """Codes over the whole corpus, counted once for each encoder and kept."""
+    """Counts of the codes over the whole corpus, cached for each encoder."""
     model, drawings = context.painter.vae, context.drawings
     counts = CodeCounts(model.config.codes)
     lines = context.sample("codes", drawings.lines, context.options.codes or len(drawings.lines))

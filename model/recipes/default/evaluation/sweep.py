@@ -1,10 +1,9 @@
-"""Which sampling parameters paint best: guidance, temperature, top-k and top-p, one after another.
+"""Finds the best sampling parameters: guidance, temperature, top-k and top-p, one after another.
 
-Each parameter in its turn is tried at several values, the others as chosen so far (the checkpoint's own at first). What
-counts is the mean reciprocal rank of the asked thing (Voorhees 1999): 1 where the judge names it first, 1/2 where
-second, and so on, which tells more than top-1 from as few pictures. Of the values that cannot be told from the best
-one, within one standard error of the difference on the same prompts and seeds, the one with the most diverse pictures
-is chosen.
+Each parameter is tried at several values, with the others as chosen before (at first the checkpoint's own). The score
+is the mean reciprocal rank of the prompt's thing (Voorhees 1999): 1 where the judge names it first, 1/2 where second,
+and so on. It has less noise than top-1. Values within one standard error of the best one, on the same prompts and
+seeds, count as equal; of these, the one with the most diverse pictures is chosen.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ GRID: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting, measured. values: the reciprocal rank of each thing, the mean of its pictures."""
+    """The results of one setting. values: the reciprocal rank of each thing, the mean over its pictures."""
 
     params: SamplingParams
     values: tuple[float, ...]
@@ -59,7 +58,7 @@ class Sweep:
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
-    """The most diverse of those that are as good as the best one, within one standard error of the difference."""
+    """The most diverse of the trials that are within one standard error of the best one."""
     best = max(trials, key=lambda trial: trial.score.value)
 
     def as_good(trial: Trial) -> bool:
@@ -86,7 +85,7 @@ def sweep(
     picture can be painted with and for fewer than two pictures a thing, and what `evaluate` raises.
     """
     if options.seeds < 2:
-        raise InvalidRequest("seeds", f"seeds: {options.seeds}, and diversity needs 2 pictures of a thing or more")
+        raise InvalidRequest("seeds", f"seeds must be 2 or more, got {options.seeds}")
     start = painter.sampling(0, options.temperature, options.top_k, options.top_p, options.guidance)
     context = Context(painter, data, out, options, progress, known=known)
     for name, values in grid.items():
@@ -130,7 +129,7 @@ def _measure(context: Context, params: SamplingParams) -> Trial:
 
 
 def table(found: Sweep) -> list[list[str]]:
-    """Rows of text, the head first."""
+    """Rows of text, the header first."""
     rows = [["parameter", "value", "reciprocal rank [95 %]", "top-1", "top-5", "diversity", ""]]
     for name, trials in found.tried.items():
         kept = choose(trials)
@@ -180,15 +179,15 @@ def plot(found: Sweep, path: Path) -> None:
     for at, (name, trials) in enumerate(found.tried.items()):
         axes = figure.add_subplot(1, len(found.tried), at + 1)
         labels = [f"{getattr(trial.params, name):g}" for trial in trials]
-        places, scores = range(len(trials)), [trial.score for trial in trials]
+        positions, scores = range(len(trials)), [trial.score for trial in trials]
         errors = [[s.value - s.low for s in scores], [s.high - s.value for s in scores]]
-        axes.errorbar(places, [s.value for s in scores], yerr=errors, fmt="o-", capsize=3, label="reciprocal rank")
+        axes.errorbar(positions, [s.value for s in scores], yerr=errors, fmt="o-", capsize=3, label="reciprocal rank")
         kept = next(i for i, trial in enumerate(trials) if trial is choose(trials))
         axes.axvline(kept, color="tab:green", lw=6, alpha=0.25, label="chosen")
-        axes.set(xlabel=name.replace("_", "-"), xticks=list(places), xticklabels=labels)
+        axes.set(xlabel=name.replace("_", "-"), xticks=list(positions), xticklabels=labels)
         axes.grid(alpha=0.3)
         other = axes.twinx()
-        other.plot(places, [trial.diversity.value for trial in trials], "s--", color="tab:orange", label="diversity")
+        other.plot(positions, [trial.diversity.value for trial in trials], "s--", color="tab:orange", label="diversity")
         if at == 0:
             axes.set_ylabel("mean reciprocal rank")
             shown = [*axes.get_legend_handles_labels()[0], *other.get_lines()]

@@ -1,4 +1,4 @@
-"""Stage 2: do pictures of one prompt differ, and are they copies of what training was shown?"""
+"""Stage 2: how much pictures of one prompt differ, and whether they are copies of training pictures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from model.recipes.default.evaluation.judge import Vectors
 from model.recipes.default.evaluation.stage_one import repaint
 from model.training.estimates import mean, proportion
 
-COPY = 95  # percentile of the distances that the VAE alone makes: what lies nearer than that may be a copy
+COPY = 95  # percentile of the distances between drawings and their reconstructions: a nearer picture may be a copy
 MOST_REPAINTED = 100
 SHOWN = 20
 
 
 def pairwise(directions: Vectors) -> float:
-    """Mean distance, 1 - cosine, between each two of (n, width) unit vectors, n > 1."""
+    """The mean distance, 1 - cosine, between all pairs of (n, width) unit vectors, n > 1."""
     return float(np.mean([1 - directions[i] @ directions[j] for i, j in combinations(range(len(directions)), 2)]))
 
 
@@ -30,7 +30,7 @@ def diversity(context: Context) -> Findings:
     """
     n, things = context.options.seeds, context.tested[: context.options.various]
     if n < 2:
-        raise NotMeasured(f"{n} picture a prompt has no other to differ from")
+        raise NotMeasured(f"the number of pictures a prompt must be 2 or more, got {n}")
     painted = context.paint([thing.name.full for thing in things], n)
     directions = context.prototypes.directions(context.see([picture for row in painted for picture in row]))
     rows = directions.reshape(len(things), n, -1)
@@ -49,17 +49,17 @@ def diversity(context: Context) -> Findings:
 
 
 def nearest(context: Context) -> Findings:
-    """nearest_train: distance of a painted picture to the nearest drawing that training was shown. copies: the share
-    that lies as near as a training drawing that went through the VAE.
+    """nearest_train: distance of a painted picture to the nearest drawing of the training data.
 
-    Baselines: real drawings that training was not shown; training drawings through the VAE.
+    copies: the share that is as near as the reconstruction of a training drawing. Baselines: held-out drawings, and
+    reconstructions of training drawings.
     """
     lines = [line for thing in context.things for line in thing.drawings]
     features = context.see_lines(lines)
     shown = {line.entry for line in context.drawings.shown("single")}
     train = [i for i, line in enumerate(lines) if line.entry in shown]
     if not train:
-        raise NotMeasured("training was shown none of these drawings alone")
+        raise NotMeasured("the model was trained on none of these drawings")
     directions = context.prototypes.directions(features)
 
     def closest(found: Vectors) -> tuple[list[int], list[float]]:
@@ -68,7 +68,7 @@ def nearest(context: Context) -> Findings:
 
     prompts = [thing.name.full for thing in context.tested]
     pictures = [row[0] for row in context.paint(prompts)]
-    places, distances = closest(context.see(pictures))
+    drawings, distances = closest(context.see(pictures))
     findings = Findings(figures={"nearest_train": mean(distances)})
     chosen = context.random("copies").sample(train, min(MOST_REPAINTED, len(train)))
     _, copied = closest(context.see(repaint(context, [lines[i].picture() for i in chosen])))
@@ -80,9 +80,9 @@ def nearest(context: Context) -> Findings:
         _, strangers = closest(features[held_out])
         findings.baseline(REAL, nearest_train=mean(strangers), copies=proportion([d <= limit for d in strangers]))
     near = sorted(range(len(distances)), key=distances.__getitem__)[:SHOWN]
-    originals: list[Image.Image] = [lines[places[i]].picture() for i in near]
+    originals: list[Image.Image] = [lines[drawings[i]].picture() for i in near]
     shown_pictures = [picture for pair in zip((pictures[i] for i in near), originals, strict=True) for picture in pair]
-    captions = [text for i in near for text in (f"{prompts[i]}: {distances[i]:.3f}", f"{lines[places[i]].source}")]
+    captions = [text for i in near for text in (f"{prompts[i]}: {distances[i]:.3f}", f"{lines[drawings[i]].source}")]
     title = f"Nearest to training: painted, then the drawing it is nearest to (a copy: below {limit:.3f})"
     findings.sections.append(Section(title, shown_pictures, captions))
     return findings

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from model.errors import DataError
-from model.training.ahead import batches_ahead, moved, workers_for
 from model.training.loop import train
-from model.training.train_transformer import Batch, Glimpses
+from model.training.prefetch import prefetched, to_device, workers_for
+from model.training.train_transformer import Batch, TextOnly
 from tests.training.test_events import run
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def made(make: Any, which: range, workers: int) -> list[Any]:
-    with batches_ahead(make, which, workers, CPU) as batches:
+    with prefetched(make, which, workers, CPU) as batches:
         return list(batches)
 
 
@@ -57,7 +57,7 @@ def test_an_error_on_the_way_is_raised(workers: int) -> None:
 
 
 def test_the_processes_end_with_the_block_also_in_mid_course() -> None:
-    with batches_ahead(lambda _: torch.tensor(os.getpid()), range(50), 2, CPU) as batches:
+    with prefetched(lambda _: torch.tensor(os.getpid()), range(50), 2, CPU) as batches:
         workers = {int(next(batches)) for _ in range(6)}
     for worker in workers:
         with pytest.raises(ProcessLookupError):
@@ -66,17 +66,17 @@ def test_the_processes_end_with_the_block_also_in_mid_course() -> None:
 
 def test_a_batch_is_moved_with_all_its_parts() -> None:
     one = torch.ones(1)
-    batch = Batch(one, one, one, one, one, None, glimpses=Glimpses(one, one, one, one))
-    found = moved(batch, torch.device("meta"))
+    batch = Batch(one, one, one, one, one, None, text_only=TextOnly(one, one, one, one))
+    found = to_device(batch, torch.device("meta"))
     assert found.plain is None
-    assert {part.device.type for part in (found.text, found.looked_at, found.glimpses.steps)} == {"meta"}
+    assert {part.device.type for part in (found.text, found.loss_weights, found.text_only.steps)} == {"meta"}
     assert batch.text.device.type == "cpu"
-    assert moved("a", CPU) == "a"
+    assert to_device("a", CPU) == "a"
 
 
 def test_beside_a_gpu_all_processors_but_one_make_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    monkeypatch.setattr("model.training.ahead.usable_cores", lambda: 8)
+    monkeypatch.setattr("model.training.prefetch.usable_cores", lambda: 8)
     gpu = torch.device("cuda")
     assert [workers_for(None, gpu, world) for world in (1, 2, 4, 16)] == [7, 3, 1, 1]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")

@@ -1,4 +1,4 @@
-"""Texts from which alone a few tokens of their pictures are told."""
+"""Text-only targets: a few tokens of a picture are predicted from its text alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.config import transformer_config
 from model.tokenizer import Tokenizer
 from model.training.examples import Example
 from model.training.options import LoopOptions, TransformerOptions
-from model.training.train_transformer import GLIMPSED, Batches, easy, losses
+from model.training.train_transformer import TEXT_ONLY_GROUPS, Batches, easy, losses
 from model.transformer import Transformer
 
 
@@ -48,13 +48,13 @@ def model(tokenizer: Tokenizer) -> Transformer:
     return made
 
 
-def test_a_glimpse_of_every_place_is_the_picture_with_all_tokens_withheld(model: Transformer) -> None:
+def test_text_only_targets_of_every_group_are_the_picture_with_all_tokens_withheld(model: Transformer) -> None:
     text, lengths = torch.tensor([[1, 9, 8, 7, 2], [1, 5, 2, 0, 0]]), torch.tensor([5, 3])
     image = torch.randint(0, 8192, (2, 1024))
     _, predicting, grid = model.states(text, lengths, image, torch.zeros(2, 1024))
     whole = model.local_inputs(predicting, grid)[:, model.config.group :]
     steps = torch.arange(1, model.config.steps).expand(2, -1)
-    torch.testing.assert_close(model.glimpses(text, lengths, steps), whole)
+    torch.testing.assert_close(model.text_only_states(text, lengths, steps), whole)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # by the compiler itself
@@ -66,18 +66,18 @@ def test_the_blocks_may_be_compiled(model: Transformer) -> None:
     torch.testing.assert_close(model.states(text, lengths, image)[1], expected)
 
 
-def test_a_glimpse_does_not_depend_on_padding_or_on_its_batch(model: Transformer) -> None:
+def test_a_text_only_target_does_not_depend_on_padding_or_on_its_batch(model: Transformer) -> None:
     steps = torch.tensor([[3, 100, 250], [4, 90, 255]])
     text, lengths = torch.tensor([[1, 9, 8, 2], [1, 5, 2, 0]]), torch.tensor([4, 3])
-    both = model.glimpses(text, lengths, steps)
-    alone = model.glimpses(text[1:, :3], lengths[1:], steps[1:])
+    both = model.text_only_states(text, lengths, steps)
+    alone = model.text_only_states(text[1:, :3], lengths[1:], steps[1:])
     torch.testing.assert_close(both[1:], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_glimpses_are_of_places_where_something_is_drawn(tokenizer: Tokenizer, model: Transformer) -> None:
-    found = batches_of(tokenizer, model, glimpses=5)(0, 0, 4).glimpses
+def test_text_only_targets_are_of_groups_where_something_is_drawn(tokenizer: Tokenizer, model: Transformer) -> None:
+    found = batches_of(tokenizer, model, glimpses=5)(0, 0, 4).text_only
     assert found is not None
-    assert found.steps.shape == (20, GLIMPSED)
+    assert found.steps.shape == (20, TEXT_ONLY_GROUPS)
     assert bool((found.steps.diff(dim=1) > 0).all())
     group = model.config.group
     drawn = set(np.flatnonzero(~easy(Halves.image, 32)) // group)
@@ -85,12 +85,12 @@ def test_glimpses_are_of_places_where_something_is_drawn(tokenizer: Tokenizer, m
     tokens = torch.from_numpy(Halves.image).view(-1, group)[found.steps].flatten(1)
     assert torch.equal(found.image, tokens)
     assert len({tuple(row.tolist()) for row in found.steps}) == 20
-    assert batches_of(tokenizer, model, glimpses=0)(0, 0, 4).glimpses is None
+    assert batches_of(tokenizer, model, glimpses=0)(0, 0, 4).text_only is None
 
 
-def test_glimpses_are_a_function_of_the_place_in_the_batch(tokenizer: Tokenizer, model: Transformer) -> None:
+def test_text_only_targets_are_a_function_of_the_index_in_the_batch(tokenizer: Tokenizer, model: Transformer) -> None:
     batches = batches_of(tokenizer, model, glimpses=3, clutter=0.3)
-    whole, second = batches(7, 0, 4).glimpses, batches(7, 2, 4).glimpses
+    whole, second = batches(7, 0, 4).text_only, batches(7, 2, 4).text_only
     assert whole is not None
     assert second is not None
     assert torch.equal(whole.steps[6:], second.steps)
@@ -99,33 +99,33 @@ def test_glimpses_are_a_function_of_the_place_in_the_batch(tokenizer: Tokenizer,
     assert all(whole.text[i, : len(plain)].tolist() != plain for i in range(12))  # all such as people type
 
 
-def test_a_glimpsed_token_counts_as_much_as_one_of_a_picture(tokenizer: Tokenizer, model: Transformer) -> None:
+def test_a_text_only_token_counts_as_much_as_one_of_a_picture(tokenizer: Tokenizer, model: Transformer) -> None:
     batch = batches_of(tokenizer, model, glimpses=5)(0, 0, 4)
     told = {name: loss.item() for name, loss in losses(model, batch).items()}
-    bare = {name: loss.item() for name, loss in losses(model, replace(batch, glimpses=None)).items()}
-    assert batch.glimpses is not None
-    share = batch.glimpses.image.numel() / batch.image.numel()
+    bare = {name: loss.item() for name, loss in losses(model, replace(batch, text_only=None)).items()}
+    assert batch.text_only is not None
+    share = batch.text_only.image.numel() / batch.image.numel()
     assert "glimpse_bits" not in bare
     expected = bare["loss"] + 7 / 8 * told["glimpse_bits"] * math.log(2) * share
     assert told["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_words_are_learnt_from_glimpses(tokenizer: Tokenizer, model: Transformer) -> None:
-    """From glimpses alone, the model comes to know which of two pictures a text is about."""
+def test_words_are_learnt_from_text_only_targets(tokenizer: Tokenizer, model: Transformer) -> None:
+    """From text-only targets alone, the model comes to know which of two pictures a text is about."""
     texts = {"love": 1000, "war": 5000}
-    steps = torch.arange(8, 256, 31)[:GLIMPSED].expand(2, -1)
+    steps = torch.arange(8, 256, 31)[:TEXT_ONLY_GROUPS].expand(2, -1)
     encoded = [tokenizer.encode(text) for text in texts]
     width = max(map(len, encoded))
     text = torch.tensor([ids + [tokenizer.pad] * (width - len(ids)) for ids in encoded])
     lengths = torch.tensor([len(ids) for ids in encoded])
-    wanted = torch.tensor(list(texts.values()))[:, None].expand(-1, GLIMPSED * model.config.group)
+    wanted = torch.tensor(list(texts.values()))[:, None].expand(-1, TEXT_ONLY_GROUPS * model.config.group)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(60):
-        logits = model.local.logits(model.glimpses(text, lengths, steps))
+        logits = model.local.logits(model.text_only_states(text, lengths, steps))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     others = torch.tensor([5, 99, 200]).expand(2, -1)  # places that were never asked for
-    found = model.local.logits(model.glimpses(text, lengths, others)).argmax(-1)
+    found = model.local.logits(model.text_only_states(text, lengths, others)).argmax(-1)
     assert (found == wanted[:, :1]).float().mean() > 0.9
