@@ -1,4 +1,4 @@
-"""What the HTTP process reads of the checkpoint: its configuration and its tokenizer, never a tensor.
+"""The part of the checkpoint that the HTTP process reads: its configuration and its tokenizer, and no tensors.
 
 The worker process compares the whole folder with its SHA256SUMS before it says that it is ready.
 """
@@ -17,7 +17,7 @@ from model.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ServedCheckpoint:
-    """The model that this server serves, as far as requests are concerned."""
+    """The model that this server serves, without its tensors."""
 
     path: Path
     config: CheckpointConfig
@@ -25,7 +25,7 @@ class ServedCheckpoint:
 
     @classmethod
     def read(cls, path: Path) -> ServedCheckpoint:
-        """Read config.json and tokenizer.json in the folder `path`. Raises CheckpointError naming the file."""
+        """Read config.json and tokenizer.json in the folder `path`. Raises CheckpointError, which names the file."""
         file = path / "config.json"
         try:
             values: Any = json.loads(file.read_bytes())

@@ -1,4 +1,4 @@
-"""`dalle-server bench`: speed of a checkpoint on this machine, as shares of what the machine could do."""
+"""`dalle-server bench` measures the speed of a checkpoint, and compares it with what this machine could do."""
 
 from __future__ import annotations
 
@@ -21,19 +21,25 @@ MOST_AT_ONCE = 256
 
 
 def bench(
-    images: Annotated[str, Option(help="How many pictures at once, numbers with commas between.")] = "1,4,16",
-    repeats: Annotated[int, Option(min=1, max=100, help="Runs of each; the median counts.")] = 3,
-    prompt: Annotated[str, Option(help="What is painted.")] = "a red apple",
+    images: Annotated[str, Option(help="Pictures that are painted at once: numbers separated by commas.")] = "1,4,16",
+    repeats: Annotated[int, Option(min=1, max=100, help="Runs of each number. The median counts.")] = 3,
+    prompt: Annotated[str, Option(help="The text that is painted.")] = "a red apple",
     guidance: Annotated[
-        float | None, Option(min=0, max=20, help="1: off, at half the rows.", show_default="the checkpoint's")
+        float | None,
+        Option(min=0, max=20, help="0 to 20. 1 is off and needs half the slots.", show_default="the checkpoint's"),
     ] = None,
-    dtype: Annotated[str, Option(help="auto, float32, bfloat16: of the transformer and its cache.")] = "auto",
-    strict: Annotated[bool, Option("--strict/--fast", help="Bit-equal pictures in any crowd, or the fastest.")] = True,
+    dtype: Annotated[str, Option(help="Number format of the transformer: auto, float32 or bfloat16.")] = "auto",
+    strict: Annotated[
+        bool,
+        Option(
+            "--strict/--fast", help="A picture has the same bits in any company, or is painted as fast as possible."
+        ),
+    ] = True,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
-    out: Annotated[Path | None, Option("-o", "--out", help="Also write the JSON here.", show_default="none")] = None,
+    out: Annotated[Path | None, Option("-o", "--out", help="File for the JSON, too.", show_default="none")] = None,
 ) -> None:
-    """Measure pictures a second. The last line on stdout is JSON; ratios compare between machines, times do not."""
+    """Measure pictures a second. The last line on stdout is JSON. Its ratios compare between machines."""
     crowds = _crowds(images)
     from model.benchmark import benchmark
     from model.checkpoints import load
@@ -65,14 +71,16 @@ def _crowds(text: str) -> tuple[int, ...]:
     try:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InvalidRequest("images", f"--images: {text!r} is no list of whole numbers such as 1,4,16") from None
+        raise InvalidRequest(
+            "images", f"--images must be whole numbers separated by commas, such as 1,4,16, got {text!r}"
+        ) from None
     if wrong := [number for number in found if not 1 <= number <= MOST_AT_ONCE]:
-        raise InvalidRequest("images", f"--images: {wrong[0]}, and 1 to {MOST_AT_ONCE} at once are measured")
+        raise InvalidRequest("images", f"--images must be numbers from 1 to {MOST_AT_ONCE}, got {wrong[0]}")
     return found
 
 
 def show(result: Result, console: Console) -> None:
-    """Machine, sizes, method and figures, for people."""
+    """Print the machine, the sizes, the method and the figures."""
     machine = result.machine
     console.print(f"{machine.processor}, {machine.cores} cores, {machine.threads} threads; on {machine.device}")
     console.print(f"torch {machine.torch}, python {machine.python}, {machine.dtype}")

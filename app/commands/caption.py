@@ -1,4 +1,4 @@
-"""`dalle-server caption TEXT`: the model continues a caption by its text head, one line a completion."""
+"""`dalle-server caption TEXT` completes a caption with the model's text head. Each completion is a line."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from app.commands.common import DEFAULT_WEIGHTS, Device, Weights
 
 
 def caption(
-    text: Annotated[str, Argument(help='How the caption begins; "" for one from nothing.')],
+    text: Annotated[str, Argument(help='The beginning of the caption. "" lets the model write all of it.')],
     n: Annotated[int, Option("-n", "--num-captions", min=1, max=64, help="How many completions.")] = 1,
     seed: Annotated[int | None, Option(help="The same seed gives the same texts.", show_default="random")] = None,
     temperature: Annotated[
-        float | None, Option(help="0 to 5; 0 takes the likeliest token.", show_default="0.7")
+        float | None, Option(help="0 to 5. 0 always takes the likeliest token.", show_default="0.7")
     ] = None,
     top_k: Annotated[
-        int | None, Option(help="Draw from the k likeliest tokens only; 0: from all.", show_default="50")
+        int | None, Option(help="Draw from the k likeliest tokens only. 0 draws from all.", show_default="50")
     ] = None,
-    tokens: Annotated[int | None, Option(help="At most so many further tokens, 1 to 256.", show_default="32")] = None,
+    tokens: Annotated[
+        int | None, Option(help="How many tokens are added at most, 1 to 256.", show_default="32")
+    ] = None,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Complete TEXT as captions of the training data go on; `generate --complete` paints such a text."""
+    """Complete TEXT as a caption of the training data. `generate --complete` paints such a text."""
     import model
 
     painter = model.load(weights, device)

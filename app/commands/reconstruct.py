@@ -1,4 +1,4 @@
-"""`dalle-server reconstruct IN... --out sheet.png`: what the image tokenizer keeps of a picture."""
+"""`dalle-server reconstruct IN... --out sheet.png` shows what the image tokenizer keeps of pictures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, check_out, rea
 
 def reconstruct(
     pictures: Annotated[list[Path], Argument(metavar="IN...", help="Pictures of any size.")],
-    out: Annotated[Path, Option("-o", "--out", help="Sheet to write.")] = Path("reconstructions.png"),
-    columns: Annotated[int, Option(min=1, max=32, help="Pictures to a row.")] = 8,
+    out: Annotated[Path, Option("-o", "--out", help="File to write.")] = Path("reconstructions.png"),
+    columns: Annotated[int, Option(min=1, max=32, help="Pictures in a row.")] = 8,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Paint pictures (their middle square) above what the VAE makes of them from 32 x 32 image tokens."""
+    """Show the middle square of each picture above the picture that the VAE makes of its image tokens."""
     check_out(out)
     import model
     from model.training.train_vae import reconstruction_sheet

@@ -1,4 +1,4 @@
-"""The application: routes, error answers, the demo page. `app.server` runs it; tests run it over any pool.
+"""The application: its routes, its error answers and the demo page. `app.server` runs it.
 
 app = create_app(settings)
 """
@@ -41,10 +41,10 @@ DESCRIPTION = "Text to image with the DALL-E family's method: a prompt in, pictu
 
 
 def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
-    """The application over `pool`, or over worker processes of its own; its lifespan starts and stops them.
+    """The application over `pool`, or over worker processes of its own. Its lifespan starts and stops the workers.
 
     Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read, and SettingsError if the API
-    keys cannot.
+    keys cannot be read.
     """
     keys = Keys(hashes := read_hashes(settings))
     pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
@@ -71,7 +71,7 @@ def create_app(settings: Settings, pool: Pool | None = None) -> FastAPI:
         version=model.__version__,
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,  # FastAPI's page loads its scripts from elsewhere; /docs is ours
+        docs_url=None,  # FastAPI's page loads scripts from other hosts, so /docs is a page of this server
         redoc_url=None,
     )
     app.state.service = service
@@ -111,9 +111,11 @@ def _page(file: Path) -> Callable[[], Awaitable[FileResponse]]:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
-        what = f"{request.method[:16]} {shorten(request.url.path)}: "
+        route = f"{request.method[:16]} {shorten(request.url.path)}"
         allow = (error.headers or {}).get("Allow")
-        what += f"no such method here; allowed is {allow}" if allow else "no such route; /docs lists what there is"
+        what = (
+            f"the method must be {allow}, got {route}" if allow else f"{route} is not a route; /docs lists the routes"
+        )
         error = HTTPException(error.status_code, what, error.headers)
     said = answer(error)
     service: Service = request.app.state.service

@@ -1,4 +1,4 @@
-"""A job is one accepted request. It knows what was ordered, and tells its clients what happens to it.
+"""A job is one accepted request. It knows its order, and tells its clients what happens to it.
 
 Jobs live on the event loop. The pool posts events to a job, and ends it exactly once. Every client reads the events
 with a reader of its own; most jobs have one client:
@@ -31,8 +31,8 @@ from model.inference.events import (
 )
 from model.inference.requests import Completion, GenerationRequest, SamplingParams
 
-POISONOUS = 2  # workers that crash or hang under a job before it is failed
-HUNGRY = 3  # workers that are killed from outside under a job before it is painted alone, after the others
+POISONOUS = 2  # crashes and hangs of workers under a job, after which it fails
+HUNGRY = 3  # kills of workers from outside under a job, after which it is painted alone and last
 
 
 class Outcome(StrEnum):
@@ -74,7 +74,7 @@ class Order:
 
     @property
     def deadline(self) -> float | None:
-        """Monotonic seconds."""
+        """The deadline in monotonic seconds, None for none."""
         return None if self.seconds is None else self.began + self.seconds
 
     @property
@@ -84,11 +84,11 @@ class Order:
 
     @property
     def rows_done(self) -> list[int]:
-        """Rows of cells painted of each picture: none yet."""
+        """Rows of cells that are painted of each picture. None is painted yet."""
         return [0] * self.num_images
 
     def request(self, job_id: str, text_ids: tuple[int, ...], first_index: int, num_images: int) -> GenerationRequest:
-        """What a worker is told: to paint `num_images` pictures of this order, from `first_index` on."""
+        """The request to a worker to paint `num_images` pictures of this order, from `first_index` on."""
         return GenerationRequest(
             id=job_id,
             text_ids=text_ids,
@@ -107,11 +107,11 @@ class Order:
 class Job:
     """An accepted order.
 
-    id: a number of this server's, and the request's id.
-    text_ids: the tokens to paint. tokens: how many the whole text has; text_ids may be cut.
+    id: a number that the server counts, and the request's id.
+    text_ids: the tokens to paint; they may be cut. tokens: how many tokens the whole text has.
     accepted, started, ended: monotonic seconds; None until it happens.
     outcome: how it ended, None until then. error: why it failed, None if it did not.
-    crashes: workers that crashed or hung while they painted it. kills: workers that were killed from outside meanwhile.
+    crashes: how many workers crashed or hung while they painted it. kills: how many were killed from outside then.
     rows_done: rows of cells painted of each picture. rows_each: rows of the cache that one picture takes.
     revised: the text that is painted, once the worker has changed it.
     observed: whether the metrics have counted its times.
@@ -147,22 +147,22 @@ class Job:
 
     @property
     def poisonous(self) -> bool:
-        """Whether it is the likely reason why workers crash: it must not be painted again."""
+        """Whether workers probably crash because of this job. It must not be painted again."""
         return self.crashes >= POISONOUS
 
     @property
     def hungry(self) -> bool:
-        """Whether it may be the reason why workers are killed, by the memory that it takes."""
+        """Whether workers may be killed because of the memory that this job takes."""
         return self.kills >= HUNGRY
 
     @property
     def alone(self) -> bool:
-        """Whether it may only be painted without a neighbour: it may be the reason why workers die."""
+        """Whether the job must be painted without other jobs, because workers may die of it."""
         return self.crashes > 0 or self.hungry
 
     @property
     def unpainted(self) -> int:
-        """Pictures that are still to be painted."""
+        """How many pictures are not painted yet."""
         return self.order.num_images - len(self._painted)
 
     @property
@@ -171,7 +171,7 @@ class Job:
         return self.unpainted * self.rows_each
 
     def request(self) -> GenerationRequest:
-        """What a worker has to paint: the shortest run of pictures that holds all missing ones."""
+        """What a worker has to paint: the pictures from the first missing one to the last missing one."""
         first, count = self.order.first_index, self.order.num_images
         missing = [i for i in range(first, first + count) if i not in self._painted] or [first]
         return self.order.request(self.id, self.text_ids, missing[0], missing[-1] - missing[0] + 1)
@@ -179,7 +179,7 @@ class Job:
     def post(self, event: Event, first_index: int) -> None:
         """Pass an event of a worker on to the readers. first_index: of the request that the worker was given.
 
-        A picture that is painted again after its worker died is not shown twice, and its rows do not go back.
+        A picture that is painted again after its worker died is sent only once, and its rows do not go back.
         """
         if self.outcome is not None:
             return
@@ -246,13 +246,13 @@ class Job:
 
     @property
     def size(self) -> int:
-        """Bytes, roughly, of what it keeps for later readers."""
+        """Bytes, roughly, of what the job keeps for later readers."""
         pictures = sum(len(event.rgb) + len(event.tokens) for event in self._painted.values() if event)
         return pictures + len(self.order.image or b"") + 4 * len(self.order.text)
 
 
 class Reader:
-    """The events that one client has not read yet: an asynchronous iterator, see the module.
+    """The events that one client has not read yet. It is an asynchronous iterator, see the module.
 
     since: monotonic seconds at which this client's request began. joined: whether another reader was before it.
     """
@@ -267,14 +267,14 @@ class Reader:
 
     @property
     def deadline(self) -> float | None:
-        """Monotonic seconds until which its client wants to wait; None for no end."""
+        """The client's deadline in monotonic seconds, None for none."""
         if not self.joined:
             return self.job.deadline
         seconds = self._seconds or self.job.order.seconds
         return None if seconds is None else self.since + seconds
 
     def put(self, event: Event) -> None:
-        """Add an event. It replaces an unread one of its kind, and of its picture."""
+        """Add an event. It replaces an unread one of the same kind and picture."""
         key: Hashable = type(event).__name__
         match event:
             case Partial(index=index):
@@ -294,7 +294,7 @@ class Reader:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event. Raises the job's error, and DeadlineExceeded when this reader's own seconds are over."""
+        """The next event. Raises the job's error, and DeadlineExceeded if this reader's own deadline passes."""
         while not self._pending:
             if self.job.outcome is not None:
                 if self.job.error is not None:
@@ -316,5 +316,5 @@ class Reader:
 
 
 def late(seconds: float | None) -> DeadlineExceeded:
-    """The error of a request that had so many seconds and was not done."""
+    """The error of a request that was not done within `seconds`."""
     return DeadlineExceeded(f"the request was not done within its {seconds:g} s")

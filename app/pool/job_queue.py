@@ -1,14 +1,14 @@
-"""The queue of jobs that no worker has: which job a worker gets next, and where the jobs of a dead worker go.
+"""The queue of jobs that no worker has. It says which job a worker gets next, and where the jobs of a dead worker go.
 
 Jobs are given out in the order of their acceptance, several to a worker. When a worker dies, its jobs come back:
 
 - After a crash or a hang, the jobs that were being painted are suspects. The same lane paints each of them again,
-  alone, so that a poisonous one harms no neighbour. A job under which two workers crashed or hung is poisonous, and is
+  alone, so that a poisonous one harms no other job. A job under which two workers crashed or hung is poisonous, and is
   not painted again. The jobs that the worker had not begun go back to the queue's head.
 - After a kill from outside, all jobs go back to the queue's head. Suspects stay suspects.
-- A job that was being painted at three such kills may be what uses up the memory. From then on it is painted alone, and
-  after every kill it goes to the queue's tail. So a job that waits at that moment has its turn first, and one that
-  comes later waits for one attempt at most. Kills never fail a job; its deadline ends it.
+- A job that was being painted at three such kills may be the one that uses up the memory. From then on it is painted
+  alone, and after every kill it goes to the queue's tail. So a job that waits at that moment has its turn first, and a
+  later one waits for one attempt at most. Kills never fail a job; its deadline ends it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.pool.lane import Lane
 
 
 class JobQueue:
-    """The jobs that no worker has, for these lanes."""
+    """The jobs that wait for a worker of these lanes."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self._lanes = lanes
@@ -42,7 +42,7 @@ class JobQueue:
                 lane.alone.remove(job)
 
     def give_out(self) -> Iterator[tuple[Lane, Job]]:
-        """Take out every job that a worker has room for, and yield it with that worker's lane.
+        """Take out every job that a worker has room for, and yield it with the lane of that worker.
 
         The caller must make the lane hold the job, or end the job, before it asks for the next pair.
         """
@@ -60,7 +60,7 @@ class JobQueue:
     def take_back(self, lane: Lane, cause: Cause) -> list[Job]:
         """Take back the jobs of a lane whose worker died. Returns the poisonous ones, which are not in the queue.
 
-        If the worker had begun with none of them, any may be the reason, and all count as being painted.
+        If the worker had begun none of them, any of them may be the reason, and all count as being painted.
         """
         held, lane.held = list(lane.held.values()), {}
         painted = [one.job for one in held if one.started] or [one.job for one in held]

@@ -1,6 +1,6 @@
-"""Keeps a worker process on every lane: starts it, watches it, and starts another one when it dies.
+"""Keeps a worker process running on every lane. If it dies, another one is started.
 
-`deaths` says how long it waits before it starts another one, and when it gives up. The pool decides about the jobs.
+`deaths` says how long the keeper waits before that, and when it gives up. The pool decides what happens to the jobs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Keeper:
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
     async def stop(self) -> None:
-        """End the workers, and start none any more."""
+        """End the workers. No others are started."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -84,7 +84,7 @@ class Keeper:
                 wait = self._bury(lane, worker, death)
                 if wait:
                     await self._wait(lane, wait)
-        except Exception as error:  # such as no memory for another process
+        except Exception as error:  # such as a lack of memory for another process
             log.exception("the supervisor of %s failed", lane.options.device)
             self._end(f"no worker can be kept on {lane.options.device}: {error}")
 

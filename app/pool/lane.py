@@ -21,7 +21,7 @@ LOOKAHEAD = 2  # a worker is given rows for so many times its slots, so that no 
 class Held:
     """A job that a worker was given. It stays held until the worker answers that the job has ended.
 
-    A worker answers a cancel one step later, and until then the job's rows are taken.
+    A worker answers a cancel one step later. Until then the job holds its rows.
     first_index: of the pictures that this worker paints. rows: of the cache, for one picture. pictures: not yet
     painted. started: whether the worker has begun to paint.
     """

@@ -1,11 +1,11 @@
-"""The port between the routes and whatever paints: take an order, answer for it, say how things stand.
+"""The interface between the routes and the pool that paints.
 
-    reader = (await pool.submit(order)).join()  # Overloaded, Draining, PromptTooLong, ...: nothing was taken
+    reader = (await pool.submit(order)).join()  # raises Overloaded, Draining, PromptTooLong, ...
     async for event in reader: ...
-    pool.leave(reader)                          # always, at the end
+    pool.leave(reader)                          # always at the end
 
-The ledger of every pool holds at every moment: accepted = completed + failed + cancelled + expired + in flight.
-`app.pool.worker_pool` is the pool over processes of this machine.
+In every pool and at every moment accepted = completed + failed + cancelled + expired + in flight.
+`app.pool.worker_pool` is the pool of processes on this machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.pool.job import Job, Order, Reader
 
 @dataclass(frozen=True)
 class PoolStats:
-    """The pool at one moment, and since its start."""
+    """Figures of the pool: some of one moment, some since its start."""
 
     accepted: int  # requests
     completed: int
@@ -29,7 +29,7 @@ class PoolStats:
     cancelled: int
     expired: int
     in_flight: int
-    queued_requests: int  # accepted, and not yet with a worker
+    queued_requests: int  # accepted and not yet given to a worker
     pictures_in_flight: int  # accepted, and not yet painted
     queue_limit: int  # pictures
     pictures: int  # painted since the start
@@ -40,51 +40,51 @@ class PoolStats:
     worker_deaths: Mapping[str, int]  # by cause: crash, hang, killed, start
     slots: int  # of the workers that are ready
     slots_busy: int
-    heartbeat_age: float | None  # seconds, of the worker least lately heard of; None before the first is ready
+    heartbeat_age: float | None  # seconds since the oldest last step of a worker; None while none is ready
     draining: bool
 
 
 class Pool(Protocol):
-    """What the routes know of painting."""
+    """What the routes need of a pool."""
 
     checkpoint: ServedCheckpoint
-    fatal: str | None  # why the server has to end, once it has
+    fatal: str | None  # why the server must end, None while it need not
 
     async def start(self) -> None:
-        """Begin to load. Returns at once; orders may be submitted before a worker is ready."""
+        """Begin to load the model. It returns at once. Orders may be submitted before a worker is ready."""
 
     async def submit(self, order: Order) -> Job:
-        """Take an order, or raise: Overloaded, Draining, DeadlineExceeded, PromptTooLong, InvalidRequest.
+        """Accept an order. It waits only for the tokens of a long text, after it has reserved the order's place.
 
-        Its place is reserved before it is worked on; waits for nothing but the tokens of a long text.
+        Raises Overloaded, Draining, DeadlineExceeded, PromptTooLong or InvalidRequest, and then nothing is accepted.
         """
 
     def hold(self, order: Order) -> AbstractContextManager[None]:
-        """Keep a place for an order while work is done for it, or raise what `submit` would for want of room.
+        """Keep a place for an order while the context lasts. Raises what `submit` raises if there is no room.
 
-        The place is free at the end: submit the order at once, without waiting for anything in between.
+        At the end the place is free again. Submit the order then at once, without an await in between.
         """
 
     def cancel(self, job: Job) -> None:
-        """End the job; its slots are free one step later. Nothing happens if it has ended."""
+        """End the job. Its slots are free one step later. Nothing happens if it has ended."""
 
     def leave(self, reader: Reader) -> None:
-        """The reader's client wants no more: cancel the job unless others read it, too."""
+        """Remove a reader whose client wants no more. The job is cancelled unless others read it, too."""
 
     def ahead(self, job: Job) -> int:
-        """Pictures that are painted before the first of this job; 0 once it has started."""
+        """How many pictures are painted before the first one of this job. 0 once it has started."""
 
     def seconds_left(self, job: Job) -> float | None:
-        """Until its last picture is drawn, by the pace measured; None while no worker is ready."""
+        """Seconds until its last picture is painted, at the measured pace. None while no worker is ready."""
 
     def stats(self) -> PoolStats:
-        """Reads memory and waits for nothing."""
+        """The figures of the pool. It reads memory and waits for nothing."""
 
     def not_ready(self) -> str | None:
-        """Why orders would not be painted now, None if they would. Reads memory."""
+        """Why orders would not be painted now, or None if they would. It reads memory and waits for nothing."""
 
     async def drain(self, seconds: float) -> None:
-        """Take no more orders, wait for those accepted, and fail the rest after `seconds`."""
+        """Accept no more orders, and wait for the accepted ones. After `seconds` the remaining ones fail."""
 
     async def stop(self) -> None:
-        """End the workers; what is still in flight is failed."""
+        """End the workers. Jobs that have not ended fail."""

@@ -1,11 +1,10 @@
-"""The pool of worker processes on this machine: it accepts orders up to its bounds, and keeps one worker a device.
+"""The pool of worker processes on this machine. It accepts orders up to its bounds, and keeps one worker a device.
 
-The event loop owns all state, and no `await` stands between a check and the change that depends on it. An order gets
+The event loop owns all state. Nothing is awaited between a check and the change that depends on it. An order gets
 its place in the queue before any work is done for it, so that no place is given twice.
 
-A worker that dies is replaced, see `deaths`, and its jobs are painted again with the same seeds, see `job_queue`. A job
-keeps the pictures that were finished. It can be cancelled and its deadline can pass at any time, also while there is no
-worker.
+A worker that dies is replaced (see `deaths`), and its jobs are painted again with the same seeds (see `job_queue`). A
+job keeps its finished pictures. It can be cancelled, and its deadline can pass, at any time, also without a worker.
 """
 
 from __future__ import annotations
@@ -43,8 +42,10 @@ from model.inference import events
 from model.inference.events import Event
 from model.inference.messages import Cancel, Heartbeat, Ready, Submit, WorkerOptions
 
-SURE = 1.5  # a request is refused if the forecast says so many times the seconds left to it; forecasts err
-LONG_TEXT = 500  # characters; a longer text is tokenized in a thread, a shorter one takes a few milliseconds at most
+SURE = 1.5  # a request is refused if its forecast is so many times longer than its time; forecasts err
+LONG_TEXT = (
+    500  # characters; a longer text is tokenized in a thread, since a shorter one takes a few milliseconds at most
+)
 log = logging.getLogger("dalle.pool")
 
 
@@ -72,7 +73,7 @@ class WorkerPool:
         ]
         self._ids = itertools.count(1)
         self._jobs: dict[str, Job] = {}  # in flight
-        self._queue = JobQueue(self._lanes)  # of these, the ones that no worker has
+        self._queue = JobQueue(self._lanes)  # the jobs in flight that no worker has
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reserved: list[Order] = []  # places given to orders whose text is still being read
         self._accepted = 0
@@ -123,18 +124,21 @@ class WorkerPool:
             raise late(order.seconds)
         ahead = self._in_flight()
         if ahead + order.num_images > self._settings.queue:
-            message = f"the queue is full: {ahead} pictures are waiting or painted, of {self._settings.queue} at most"
+            limit = self._settings.queue
+            message = f"the queue is full: {ahead} pictures are waiting or being painted, and it takes {limit}"
             raise Overloaded(message, self._seconds(ahead))
         share = self._settings.client_queue
         if share and order.client and (own := self._in_flight(order.client)) + order.num_images > share:
-            message = f"your share of the queue is full: {own} pictures are waiting or painted, of {share} at most"
+            message = (
+                f"your share of the queue is full: {own} pictures are waiting or being painted, and it takes {share}"
+            )
             raise Overloaded(message, self._seconds(own), per_client=True)
         others: list[Work] = [*self._jobs.values(), *self._reserved]
-        if order.deadline is not None and others:  # where nobody else wants to be painted, it may as well be tried
+        if order.deadline is not None and others:  # a request that is alone is always tried
             given = order.deadline - time.monotonic()
             needed = self._forecast([*others, order], order) or 0.0
             if needed > SURE * given:
-                message = f"by what is before it the request would take about {needed:.3g} s, and it has {given:.3g} s"
+                message = f"with those before it the request would take about {needed:.3g} s, and it has {given:.3g} s"
                 raise Overloaded(message, needed - given)
 
     def cancel(self, job: Job) -> None:
@@ -154,7 +158,7 @@ class WorkerPool:
         return self._forecast(self._jobs.values(), job)
 
     def _forecast(self, works: Iterable[Work], work: Work) -> float | None:
-        """Seconds until `work`, the last of `works` that counts, is done; None while no worker is ready."""
+        """Seconds until `work`, which is among `works`, is done. None while no worker is ready."""
         lanes = [(lane, lane.ready) for lane in self._lanes if lane.ready]
         if not lanes:
             return None
@@ -204,7 +208,7 @@ class WorkerPool:
     async def drain(self, seconds: float) -> None:
         self._draining = True
         self._keeper.hurry()
-        log.info("draining: %d requests in flight, %g s for them", len(self._jobs), seconds)
+        log.info("draining: %d requests in flight have %g s to finish", len(self._jobs), seconds)
         try:
             await asyncio.wait_for(self._idle.wait(), seconds)
         except TimeoutError:
@@ -231,7 +235,7 @@ class WorkerPool:
             raise Draining(self.fatal or "the server is shutting down and takes no more requests")
 
     def _seconds(self, pictures: int) -> float:
-        """Seconds until so many pictures are painted at the measured pace; 1 s a picture while none is known."""
+        """Seconds until so many pictures are painted at the measured pace, or at 1 s a picture while none is known."""
         pace = 0.0  # pictures a second
         for lane in self._lanes:
             if ready := lane.ready:
@@ -240,7 +244,7 @@ class WorkerPool:
         return pictures / pace if pace else float(pictures)
 
     def _mean_rows(self) -> float:
-        """Rows that a picture in flight takes, on average."""
+        """Rows of the cache that a picture in flight takes, on average."""
         rows = sum(job.rows for job in self._jobs.values())
         pictures = sum(job.unpainted for job in self._jobs.values())
         return rows / pictures if pictures else 1.0
@@ -265,7 +269,7 @@ class WorkerPool:
     # --- the end of a job
 
     def _end(self, job: Job, outcome: Outcome, error: DalleError | None = None) -> None:
-        """End a job. Every job leaves the ledger's "in flight" here, and only once."""
+        """End a job. Every job ends here, and only once."""
         if self._jobs.pop(job.id, None) is None:
             return
         self._queue.discard(job)
@@ -312,7 +316,7 @@ class WorkerPool:
                 self._dispatch()
             case Heartbeat():
                 lane.stats = message.stats
-                for held in lane.held.values():  # a cancel that got lost on the way is said again
+                for held in lane.held.values():  # a cancel that was lost on the way is sent again
                     if held.job.outcome is not None and lane.worker:
                         lane.worker.send(Cancel(held.job.id))
             case Event():

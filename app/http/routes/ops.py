@@ -1,4 +1,4 @@
-"""Health, readiness and metrics. They read memory and queue nothing, so they answer while every slot is busy."""
+"""Health, readiness and metrics. These routes only read memory, so they answer while every slot is busy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _no(why: str) -> dict[str, Any]:
     responses={200: _plain("Health")},
 )  # fmt: skip
 async def healthz() -> str:
-    """The contract of the Ainize DALLE-server: always `Health`."""
+    """Always `Health`, as in the contract of the Ainize DALLE-server."""
     return "Health"
 
 
@@ -37,7 +37,7 @@ async def healthz() -> str:
     responses={200: _plain("live"), 503: _no("It has given up and is ending.")},
 )  # fmt: skip
 async def livez(request: Request) -> Response:
-    """503 only when a restart would help: workers keep crashing. Loading, a full queue and draining are fine."""
+    """503 only if workers keep crashing, so that a restart may help. A server that loads, is full or drains is live."""
     service: Service = request.app.state.service
     if cause := service.pool.fatal:
         return render(Answer(503, "worker_failed", cause))
@@ -49,7 +49,7 @@ async def livez(request: Request) -> Response:
     responses={200: _plain("ready"), 503: _no("It is loading, shutting down, or has no worker that makes steps.")},
 )  # fmt: skip
 async def readyz(request: Request) -> Response:
-    """200 while a worker's step loop goes round, its weights compared and its model warm, and no shutdown has begun."""
+    """200 while a worker is warm, its weights are checked and it makes steps, and no shutdown has begun."""
     service: Service = request.app.state.service
     if why := service.pool.not_ready():
         return render(Answer(503, "not_ready", why))
@@ -61,6 +61,6 @@ async def readyz(request: Request) -> Response:
     responses={200: _plain("dalle_requests_in_flight 0.0")},
 )  # fmt: skip
 async def metrics(request: Request) -> Response:
-    """Counters, gauges and histograms; all labels come from closed sets."""
+    """Counters, gauges and histograms. All labels come from closed sets."""
     service: Service = request.app.state.service
     return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE})
