@@ -1,4 +1,4 @@
-"""What the HTTP process reads of the checkpoint: its configuration and its tokenizer, never a tensor.
+"""The part of the checkpoint that the HTTP process reads: its configuration and its tokenizer, and no tensors.
 
 The worker process compares the whole folder with its SHA256SUMS before it says that it is ready.
 """

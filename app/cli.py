@@ -2,7 +2,7 @@
 
     dalle-server generate "a red apple" -n 4 --out apple.png
 
-An error that a person can mend is one line on stderr and exit status 1; a wrong flag is exit status 2.
+An error that a person can mend is one line on stderr and exit status 1. A wrong flag is exit status 2.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from model.inference.cores import settle_threads, usable_cores
 
 app = typer.Typer(
     name="dalle-server",
-    help="Text to image with the DALL-E family's method: a server, and the tools around its models.",
+    help="Text to image with the DALL-E family's method: a server and the tools for its models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -62,13 +62,13 @@ def _version(wanted: bool) -> None:
 def options(
     _: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
 ) -> None:
-    """Text to image with the DALL-E family's method: a server, and the tools around its models."""
+    """Text to image with the DALL-E family's method: a server and the tools for its models."""
 
 
 def main() -> None:
     """Run the command line on sys.argv."""
     settle_threads()
-    # OpenMP reads this once, when torch is loaded: a container's quota may be fewer cores than the machine has.
+    # OpenMP reads this when torch is loaded. A container may have fewer cores than the machine.
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     try:
         app()

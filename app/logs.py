@@ -1,10 +1,10 @@
-"""Log lines on stderr: one a request and one an occurrence, plain or JSON. Never a prompt, nor a part of one.
+"""Log lines on stderr, plain or JSON: one for each request and each event. They never hold a prompt or a part of it.
 
-`extra={"fields": {...}}` of a log call are further fields of its line. Of an exception the kind and the places in the
-code are told, not the words: of one that nobody foresaw, these may repeat what a client sent.
+`extra={"fields": {...}}` of a log call adds fields to its line. For an exception the log shows its class and the lines
+of code. It does not show the message, which may repeat what a client sent.
 
-Lines that a client can cause in any number are marked `extra={"seldom": True}`: of those alike one is written in
-SELDOM seconds, and the next one tells in `times` how many it stands for. So are warnings and errors of SELDOM_LOGGERS.
+Lines that a client can cause in any number have `extra={"seldom": True}`. Of equal ones, one is written in SELDOM
+seconds. Its field `times` tells how many it stands for. Warnings and errors of SELDOM_LOGGERS are treated alike.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import Any, Literal, TextIO
 SELDOM = 10.0  # seconds
 SELDOM_LOGGERS = frozenset({"uvicorn.error", "asyncio"})
 log = logging.getLogger("dalle")
-_salt = secrets.token_bytes(16)  # of this process: equal prompts can be seen to be equal, and nothing more
+_salt = secrets.token_bytes(16)  # new in every process: a hash shows which prompts are equal, and nothing more
 
 
 def configure(form: Literal["plain", "json"], level: str) -> None:
-    """Send every logger of this process to stderr in one form; of other packages' lines only warnings and errors.
+    """Send the lines of all loggers of this process to stderr in one form. Other packages log only from warnings on.
 
-    Warnings, and what ends a thread, are logged as well.
+    Python's warnings are logged, and so is an exception that ends a thread.
     """
     handler = Handler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else PlainLines())
@@ -45,14 +45,14 @@ def configure(form: Literal["plain", "json"], level: str) -> None:
 
 
 def tell_repeated(at_once: bool = False) -> None:
-    """Write the lines that were held back for SELDOM seconds, or all of them. To be called every now and then."""
+    """Write the lines that were held back for SELDOM seconds, or all of them. Call it again and again."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, Handler):
             handler.tell_repeated(at_once)
 
 
 def on_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Log what goes wrong on the event loop and nobody catches, without asyncio's words: they repeat arguments."""
+    """Log exceptions that nobody catches on the event loop, without asyncio's message, which repeats arguments."""
     loop.set_exception_handler(lambda _, context: _unforeseen("on the event loop", context.get("exception")))
 
 
@@ -65,7 +65,7 @@ def _unforeseen(where: str, error: BaseException | None) -> None:
 
 
 def places(error: BaseException | None) -> str:
-    """The kinds of an exception and of its causes, each with the lines of code that it went through."""
+    """The classes of an exception and of its causes, each with the lines of code that it passed."""
     parts = []
     while error is not None:
         frames = traceback.extract_tb(error.__traceback__)
@@ -76,7 +76,7 @@ def places(error: BaseException | None) -> str:
 
 
 def prompt_fields(text: str) -> dict[str, Any]:
-    """What a log may know of a prompt: its length, and a hash that nobody can look up."""
+    """The fields of a log line on a prompt: its length, and a hash that nobody can look up."""
     digest = hashlib.blake2b(text.encode(), key=_salt, digest_size=6)
     return {"characters": len(text), "prompt_hash": digest.hexdigest()}
 
@@ -92,7 +92,7 @@ def _time(record: logging.LogRecord) -> str:
 
 @dataclass
 class _Repeated:
-    """Lines alike. until: monotonic seconds before which no more is written. times, last: of those held back."""
+    """Equal lines. until: monotonic seconds before which no other is written. times, last: of the lines held back."""
 
     until: float
     times: int = 0
@@ -100,7 +100,7 @@ class _Repeated:
 
 
 class Handler(logging.StreamHandler[TextIO]):
-    """Writes lines to a stream, and of many that are alike only some. clock: monotonic seconds."""
+    """Writes lines to a stream, and only some of many equal ones. clock: returns monotonic seconds."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
@@ -108,12 +108,12 @@ class Handler(logging.StreamHandler[TextIO]):
         self._repeated: dict[object, _Repeated] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the line, or count it."""
+        """Write the line, or only count it."""
         if not getattr(record, "seldom", record.name in SELDOM_LOGGERS and record.levelno >= logging.WARNING):
             super().emit(record)
             return
         where = places(record.exc_info[1]) if record.exc_info else ""
-        alike = (record.name, record.levelno, str(record.msg), where)  # not the arguments: they may be a client's
+        alike = (record.name, record.levelno, str(record.msg), where)  # no arguments: a client may have sent them
         found = self._repeated.setdefault(alike, _Repeated(-math.inf))
         found.times += 1
         found.last = record
@@ -142,18 +142,20 @@ class Handler(logging.StreamHandler[TextIO]):
 
 
 class PlainLines(logging.Formatter):
-    """TIME LEVEL MESSAGE key=value ..."""
+    """Formats a line as TIME LEVEL MESSAGE key=value ..."""
 
     def format(self, record: logging.LogRecord) -> str:
         parts = [_time(record), record.levelname.lower(), record.getMessage()]
         parts += [f"{name}={_plain(value)}" for name, value in _fields(record).items()]
         line = " ".join(parts)
-        line = line if line.isprintable() else line.encode("unicode_escape").decode()  # a client's path ends no line
+        line = (
+            line if line.isprintable() else line.encode("unicode_escape").decode()
+        )  # a client's path cannot begin a new line
         return f"{line}\n{places(record.exc_info[1])}" if record.exc_info else line
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line."""
+    """Formats a line as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()}

@@ -1,10 +1,11 @@
 """Runs the application under uvicorn, from the first socket to the exit status.
 
-SIGTERM or SIGINT: not ready at once, accepted work is finished within the drain limit while new requests are told 503,
-then the workers end and `serve` returns. A second signal fails what is left at once.
+At SIGTERM or SIGINT the server drains. /readyz says 503 at once, and new requests get 503. Accepted requests are
+finished within the drain limit. Then the workers end and `serve` returns. At a second signal the remaining requests
+fail at once.
 
-SIGHUP: the file of API keys is read again. Without such a file the server drains and ends, unless it was started with
-SIGHUP ignored, as `nohup` does. SIGHUP never fails accepted work before its time.
+At SIGHUP the file of API keys is read again. Without such a file the server drains and ends, unless it was started with
+SIGHUP ignored, as by `nohup`. SIGHUP never shortens the drain limit.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ from app.settings import Settings, SettingsError, unused_host
 from app.wording import shorten
 from model.errors import DalleError
 
-KEEP_ALIVE = 75  # seconds that an idle connection is kept; above the usual 60 of proxies, so that they close first
-SAME_SIGNAL = 1.0  # seconds within which a second signal is the first one again
-UNSENT = 1 << 20  # bytes of a connection that the system keeps for a client who does not take them
-FLUSH_SECONDS = 5  # for answers on their way after the drain
+KEEP_ALIVE = 75  # seconds for which an idle connection is kept; longer than the 60 of proxies, so that they close first
+SAME_SIGNAL = 1.0  # seconds within which a second signal counts as the first one
+UNSENT = 1 << 20  # bytes that the system keeps for a client that does not read
+FLUSH_SECONDS = 5  # for answers that are still being sent after the drain
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 log = logging.getLogger("dalle.server")
 
@@ -51,9 +52,9 @@ class ServerFailed(DalleError):
 
 
 class Server(uvicorn.Server):
-    """uvicorn that drains the pool before it closes its sockets, and ends when the pool has given up.
+    """uvicorn that drains the pool before it closes its sockets, and that ends when the pool has given up.
 
-    It takes connections from `listener` into `limiter`. reload: what SIGHUP does; None: it drains, as SIGTERM does.
+    listener: accepts the connections. limiter: bounds them. reload: is called at SIGHUP; None: SIGHUP drains.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002, they are the acceptor's
         """Start the application, then accept."""
-        await super().startup([])  # or uvicorn would have asyncio accept, without a limit
+        await super().startup([])  # with sockets uvicorn would let asyncio accept, without a limit
         self._acceptor.open()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -90,7 +91,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn raises a signal again once it has shut down, which would make the exit status -15; this does not."""
+        """Handle signals. uvicorn would raise a signal again after the shutdown, and the exit status would be -15."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -108,9 +109,9 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def begin_shutdown(self) -> None:
-        """Drain, then end. Called again after a while: do not wait any longer. On the event loop only.
+        """Drain, then end. A second call, more than SAME_SIGNAL later, ends the wait. Call it on the event loop only.
 
-        A signal to a whole process group comes twice where a parent, GNU make for one, passes on what it gets.
+        A signal to a process group may come twice: a parent such as GNU make passes on the one that it gets.
         """
         now = time.monotonic()
         if self._asked is None:
@@ -121,7 +122,7 @@ class Server(uvicorn.Server):
             self._draining = asyncio.create_task(self._drain(0))
 
     def hang_up(self) -> None:
-        """SIGHUP: reload, or drain. Never a second signal, which would cut short what still runs."""
+        """Reload the API keys, or drain. It does not count as a second signal, which would end the drain."""
         if self._reload is None:
             self._begin_draining()
             return
@@ -134,20 +135,21 @@ class Server(uvicorn.Server):
             self._draining = asyncio.create_task(self._drain(self._drain_seconds))
 
     async def _drain(self, seconds: float) -> None:
-        # What is still being decoded is no accepted request yet: the pool would refuse it.
+        # A request whose picture is being decoded is not accepted yet, and the pool would refuse it.
         await asyncio.gather(self._pool.drain(seconds), self._decoders.close())
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Every 0.1 s."""
+        """Called every 0.1 s. Returns whether the server ends."""
         logs.tell_repeated()
         return bool(self._pool.fatal) or await super().on_tick(counter)
 
 
 def abortable(app: ASGIApp) -> ASGIApp:
-    """The application, which finds in `scope["state"]["connection"]` what `app.http.answers` does with it.
+    """The application with `scope["state"]["connection"]`, by which `app.http.answers` can cut a slow client.
 
-    ASGI has no word for it: what a client does not read would be kept for it, and its socket open, until it leaves.
+    ASGI offers no way to do so. Without it the server would keep an unread answer, and its socket, until the client
+    leaves.
     """
 
     async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,10 +162,10 @@ def abortable(app: ASGIApp) -> ASGIApp:
 
 
 def reloader(settings: Settings, keys: Keys) -> Callable[[], Awaitable[None]] | None:
-    """What reads the file of API keys into `keys` again; None where there is no such file."""
+    """A function that reads the file of API keys into `keys` again. None if the settings name no such file."""
     if settings.api_keys_file is None:
         return None
-    one = asyncio.Lock()  # so that what was read last is what holds
+    one = asyncio.Lock()  # so that the last reading wins
 
     async def reload() -> None:
         async with one:
@@ -179,7 +181,7 @@ def reloader(settings: Settings, keys: Keys) -> Callable[[], Awaitable[None]] | 
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ServerFailed naming the address."""
+    """A listening socket. Raises ServerFailed, which names the address."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, proto)
@@ -199,9 +201,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until a signal ends it. Raises DalleError, one line, if it cannot start or go on.
+    """Serve until a signal ends the server. Raises DalleError with one line if it cannot start or go on.
 
-    Where the log is JSON, the line is logged, and SystemExit is raised instead.
+    If the log is JSON, the line is logged and SystemExit is raised instead.
     """
     logs.configure(settings.log, settings.log_level)
     try:
@@ -227,13 +229,14 @@ def _serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # uvicorn would trust whoever is on this machine: see app.http.proxies
+        proxy_headers=False,  # uvicorn would trust every process on this machine: see app.http.proxies
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=FLUSH_SECONDS,
     )
     if (unused := unused_host(settings)) is not None:
         log.warning(
-            "HOST must be an IP address or localhost, got %s: not used; DALLE_HOST takes names", shorten(unused)
+            "HOST must be an IP address or localhost, got %s; it is ignored, and DALLE_HOST takes names",
+            shorten(unused),
         )
     listener = bind(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
@@ -245,7 +248,7 @@ def _serve(settings: Settings) -> None:
     finally:
         logs.tell_repeated(at_once=True)
         pool.kill()
-        gc.freeze()  # or the interpreter, on its way out, searches all that was imported for garbage: 0.2 s
+        gc.freeze()  # or the interpreter searches all modules for garbage when it ends: 0.2 s
     if pool.fatal:
         raise ServerFailed(pool.fatal)
     log.info("ended")

@@ -1,12 +1,15 @@
-"""What a pydantic model allows, and what was wrong with a value, in words; made from the model's own JSON schema.
+"""Says in words what a pydantic model allows and what is wrong with a value. The words come from its JSON schema.
 
-The fields of a request and the settings of the server are both told so.
+The fields of a request and the settings of the server use the same words: "num_images must be an integer from 1 to 10,
+got 11".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -16,52 +19,66 @@ from pydantic_core import ErrorDetails
 
 NOT_BLANK = r"\S"
 SHOWN = 80  # characters of a refused value that a message repeats
+PLAIN = re.compile(r"[\w./:+*%@-]+")  # strings that need no quotes
+MAX_NAME = 40  # characters of an unknown name for which a known one is looked for; the search is slow
+NEAR = 0.7  # similarity, 0 to 1, from which on a known name is suggested for an unknown one
 FILES = frozenset({"image", "mask"})  # fields that are files
 
 
-def describe(model: type[BaseModel], fault: ErrorDetails, name: str = "") -> str:
-    """One line on one fault of a `model`. name: what the caller calls the field, where it is not the field's name."""
+def describe(model: type[BaseModel], fault: ErrorDetails, setting: str = "") -> str:
+    """One line on one fault of a `model`. setting: the variable or flag that gave the value as a string."""
     field = str(fault["loc"][0]) if fault["loc"] else "body"
-    name = name or field
+    name = setting or field
     known = properties(model)
     if fault["type"] == "extra_forbidden":
         if field in FILES:
-            return f"{name}: it must be a file of a multipart/form-data body"
-        return f"{shorten(name)}: no such field; known are {', '.join(known)}"
-    value = fault["input"]
+            return f"{name} must be a file in a multipart/form-data body"
+        near = nearest(field, known)
+        hint = f"did you mean {near}?" if near else "/docs lists the fields"
+        return f"{shorten(name)} is not a field of this request; {hint}"
+    schema = known.get(field, {})
     if fault["type"] == "missing":
-        shown = "missing"
-    elif fault["type"] == "string_too_long":
-        shown = f"{len(value)} characters"
+        return f"{name} is missing; it must be {allowed(schema)}"
+    value = fault["input"]
+    if fault["type"] == "string_too_long":
+        got = f"{len(value)} characters"
     elif fault["type"] == "string_unicode":
-        shown = f"{shorten(value)} holds a lone surrogate"
+        got = f"{shorten(value)}, which holds a lone surrogate"
     elif isinstance(value, str) and not value.strip():
-        shown = "blank" if value else "empty"
-    else:
-        shown = shorten(value)
-    return f"{name}: {shown}, and it must be {allowed(known.get(field, {}))}"
+        got = "blank" if value else "empty"
+    else:  # a string in the place of a number shows its quotes, since they are what is wrong with it
+        got = shorten(value, quoted=not setting and not _takes_strings(schema))
+    return f"{name} must be {allowed(schema)}, got {got}"
 
 
-def shorten(value: Any) -> str:
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """The known name that is most like `name`, in any case of letters. None if none is much like it."""
+    if len(name) > MAX_NAME:
+        return None
+    return next(iter(get_close_matches(name.lower(), known, 1, NEAR)), None)
+
+
+def shorten(value: Any, quoted: bool = False) -> str:
     """`value` as JSON, of SHOWN characters at most, for a message or a log line.
 
-    However long or deep it is, only its beginning is looked at; of a list or an object, whole strings.
+    A single word stands without quotes, unless `quoted`. Only the beginning of a long or deep value is read, but
+    the strings of a list or an object are read whole.
     """
     value = value[: SHOWN + 1] if isinstance(value, str) else value
     try:
         text = "".join(islice(json.JSONEncoder().iterencode(value), SHOWN + 1))
     except (TypeError, ValueError):
         text = repr(value)
-    if isinstance(value, str) and value.isidentifier():
+    if isinstance(value, str) and not quoted and PLAIN.fullmatch(value):
         text = value
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
-    """What a JSON schema of a scalar allows, in words."""
+    """What a JSON schema of a scalar allows, in words that follow "must be"."""
     parts = [part for part in alternatives(schema) if part.get("type") != "null"]
     if not parts:
-        return "left out: this server cannot honour it"
+        return "left out"
     part = parts[0]
     if "const" in part:
         return str(part["const"])
@@ -75,10 +92,14 @@ def allowed(schema: Mapping[str, Any]) -> str:
         case "boolean":
             return "true or false"
         case _ if part.get("pattern", NOT_BLANK) != NOT_BLANK:
-            return str(schema.get("description", "of another form"))
+            return str(schema.get("form", "of another form"))
         case _:
             lengths = f" of {part.get('minLength', 0)} to {part['maxLength']} characters" if "maxLength" in part else ""
-            return f"a text{lengths}, not blank" if "pattern" in part else f"a text{lengths}"
+            return f"a text{lengths} that is not blank" if "pattern" in part else f"a text{lengths}"
+
+
+def _takes_strings(schema: Mapping[str, Any]) -> bool:
+    return any(part.get("type") == "string" for part in alternatives(schema))
 
 
 def _range(part: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`dalle-server bench`: speed of a checkpoint on this machine, as shares of what the machine could do."""
+"""`dalle-server bench` measures the speed of a checkpoint, and compares it with what this machine could do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def bench(
     device: Device = "auto",
     out: Annotated[Path | None, out_option("Also write the JSON here.", show_default="none")] = None,
 ) -> None:
-    """Measure pictures a second. The last line on stdout is JSON; ratios compare between machines, times do not."""
+    """Measure pictures a second. The last line on stdout is JSON. Its ratios compare between machines."""
     crowds = _crowds(images)
     from model.benchmark import benchmark
     from model.checkpoints import load
@@ -76,14 +76,16 @@ def _crowds(text: str) -> tuple[int, ...]:
     try:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InvalidRequest("images", f"--images: {text!r} is no list of whole numbers such as 1,4,16") from None
+        raise InvalidRequest(
+            "images", f"--images must be whole numbers separated by commas, such as 1,4,16, got {text!r}"
+        ) from None
     if wrong := [number for number in found if not 1 <= number <= MOST_AT_ONCE]:
-        raise InvalidRequest("images", f"--images: {wrong[0]}, and 1 to {MOST_AT_ONCE} at once are measured")
+        raise InvalidRequest("images", f"--images must be numbers from 1 to {MOST_AT_ONCE}, got {wrong[0]}")
     return found
 
 
 def show(result: Result, console: Console) -> None:
-    """Machine, sizes, method and figures, for people."""
+    """Print the machine, the sizes, the method and the figures."""
     machine = result.machine
     console.print(f"{machine.processor}, {machine.cores} cores, {machine.threads} threads; on {machine.device}")
     console.print(f"torch {machine.torch}, python {machine.python}, {machine.dtype}")

@@ -1,4 +1,4 @@
-"""`dalle-server caption TEXT`: the model continues a caption by its text head, one line a completion."""
+"""`dalle-server caption TEXT` completes a caption with the model's text head. Each completion is a line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.commands.common import top_k as top_k_option
 
 
 def caption(
-    text: Annotated[str, Argument(help='How the caption begins; "" for one from nothing.')],
+    text: Annotated[str, Argument(help='The beginning of the caption. "" lets the model write all of it.')],
     n: Annotated[int, Option("-n", "--num-captions", min=1, max=64, help="How many completions.")] = 1,
     seed: Seed = None,
     temperature: Annotated[float | None, temperature_option("0.7")] = None,
@@ -22,7 +22,7 @@ def caption(
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Complete TEXT as captions of the training data go on; `generate --complete` paints such a text."""
+    """Complete TEXT as a caption of the training data. `generate --complete` paints such a text."""
     import model
 
     painter = model.load(weights, device)

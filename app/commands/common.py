@@ -1,4 +1,4 @@
-"""Options that several commands share, and pictures to and from files."""
+"""Options that several commands share. Reads and writes picture files."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def top_k(default: str) -> Any:
 
 
 def check_out(path: Path) -> None:
-    """Before hours of work: can a picture be written to `path`? Raises InvalidRequest."""
+    """Check before hours of work that a picture can be written to `path`. Raises InvalidRequest."""
     if path.suffix.lower() not in SUFFIXES:
-        raise InvalidRequest("out", f"--out: {path} ends in none of {', '.join(SUFFIXES)}")
+        raise InvalidRequest("out", f"--out must end in one of {', '.join(SUFFIXES)}, got {path}")
     if not path.parent.is_dir():
-        raise InvalidRequest("out", f"--out: there is no folder {path.parent}")
+        raise InvalidRequest("out", f"--out must be in a folder that exists, got {path}")
     if path.is_dir():
-        raise InvalidRequest("out", f"--out: {path} is a folder")
+        raise InvalidRequest("out", f"--out must be a file, got the folder {path}")
 
 
 def save_image(image: Image.Image, path: Path, texts: Mapping[str, object]) -> None:
-    """Write a picture; a PNG carries `texts` in its text chunks. Raises DataError."""
+    """Write a picture. A PNG holds `texts` in its text chunks. Raises DataError."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -75,7 +75,7 @@ def read_image(path: Path, size: int) -> Image.Image:
     except PictureError as error:
         raise DataError(f"{path} {error}") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: no picture of a known format") from None
+        raise DataError(f"{path} must be a picture of a known format") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     white = Image.new("RGBA", upright.size, "white")

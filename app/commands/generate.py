@@ -1,4 +1,4 @@
-"""`dalle-server generate TEXT`: pictures without HTTP, by the same engine. `--like FILE` paints one again."""
+"""`dalle-server generate TEXT` paints pictures without HTTP, with the same engine. `--like FILE` paints one again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OWN = "the checkpoint's"
 
 def generate(
     text: Annotated[
-        str | None, Argument(help="What the pictures shall show.", show_default="with --like, the picture's own")
+        str | None, Argument(help="What the pictures should show.", show_default="with --like, the picture's own")
     ] = None,
     n: Annotated[int, Option("-n", "--num-images", min=1, max=64, help="How many pictures.")] = 1,
     out: Annotated[Path | None, out_option("Picture to write.", show_default="the text, as a file name")] = None,
@@ -54,7 +54,7 @@ def generate(
         int | None,
         Option(help="Paint this many, up to 64, and keep the -n that fit the text best.", show_default="off"),
     ] = None,
-    complete: Annotated[bool, Option("--complete", help="Let the model complete the text first.")] = False,
+    complete: Annotated[bool, Option("--complete", help="The model completes the text as a caption first.")] = False,
     revise: Annotated[
         bool | None,
         Option(
@@ -63,26 +63,31 @@ def generate(
             show_default="if it can, and the text is not completed",
         ),
     ] = None,
-    truncate: Annotated[bool, Option("--truncate", help="Cut a text that is too long.")] = False,
+    truncate: Annotated[
+        bool, Option("--truncate", help="Cut a text that has too many tokens instead of refusing it.")
+    ] = False,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Paint pictures of TEXT into a file; several become a grid. Sampling defaults are the checkpoint's."""
+    """Paint pictures of TEXT into a file. Several become a grid. The checkpoint has the sampling's defaults."""
     steering = {"seed": seed, "temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
     console = Console(stderr=True)
     if like is not None:
         if given := [name for name, value in steering.items() if value is not None]:
-            raise typer.BadParameter("--like takes it from the picture", param_hint=f"--{given[0].replace('_', '-')}")
+            raise typer.BadParameter(
+                "it must be left out with --like, which takes it from the picture",
+                param_hint=f"--{given[0].replace('_', '-')}",
+            )
         if n != 1:
-            raise typer.BadParameter("--like paints one picture", param_hint="-n")
+            raise typer.BadParameter("it must be 1 with --like, which paints one picture", param_hint="-n")
         if best_of is not None or complete or revise is not None:
             asked = {"--complete": complete, "--best-of": best_of is not None, "--revise": revise, "--no-revise": True}
             name = next(name for name, is_asked in asked.items() if is_asked)
-            raise typer.BadParameter("--like paints that one picture again", param_hint=name)
+            raise typer.BadParameter("it must be left out with --like, which paints one picture again", param_hint=name)
         _paint_like(like, text, out or Path(f"{like.stem}-again.png"), weights, device, console)
         return
     if text is None:
-        raise typer.BadParameter("missing: what the pictures shall show", param_hint="TEXT")
+        raise typer.BadParameter("it is missing; it must say what the pictures should show", param_hint="TEXT")
     path = out or Path(f"{slug(text)}.png")
     check_out(path)
     painter = _load(weights, device, console)
@@ -115,46 +120,46 @@ def generate(
 
 
 def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: str, console: Console) -> None:
-    """Paint the picture in `file` again into `out`, and compare. Raises DataError if it is not the same."""
+    """Paint the picture in `file` again into `out`, and compare. Raises DataError if the pixels are not the same."""
     from PIL import Image
 
     check_out(out)
     original, how = read_provenance(file)
     text = how.prompt if text is None else text
     if text is None:
-        raise DataError(f"{file}: does not hold its text, only a hash of it; give the text too")
+        raise DataError(f"TEXT is missing; {file} holds only a hash of its text")
     painter = _load(weights, device, console)
     if painter.checkpoint.config.name != how.model:
-        found = f"--weights: {weights} holds the model {painter.checkpoint.config.name}"
-        raise InvalidRequest("weights", f"{found}, and {file} was painted by {how.model}")
+        found = f"{painter.checkpoint.config.name} in {weights}"
+        raise InvalidRequest("weights", f"--weights must hold {how.model}, which painted {file}, got {found}")
     if prompt_hash(text) != how.prompt_hash and painter.revises:
         text = painter.revise(text)
     if prompt_hash(text) != how.prompt_hash:
-        raise InvalidRequest("text", f"text: it is not the one that {file} was painted from")
+        raise InvalidRequest("text", f"TEXT must be the text that {file} was painted from, got another")
     (painted,) = _paint(painter, how, text, 1, True, console, revise=False)
     rgb = enlarge(painted.tobytes(), painted.width, original.width)
     save_image(Image.frombytes("RGB", original.size, rgb), out, dataclasses.replace(how, prompt=text).texts())
     typer.echo(out)
     if rgb != original.tobytes():
         by = f"{how.software} painted {file}, perhaps with other weights, other threads or on another machine"
-        raise DataError(f"{out}: is not the identical picture: {by}")
+        raise DataError(f"{out} is not identical: {by}")
     console.print(f"identical to {file}", highlight=False)
 
 
 def read_provenance(file: Path) -> tuple[Image.Image, Provenance]:
-    """The picture in a PNG, RGB, and how it was painted. Raises DataError."""
+    """The RGB picture in a PNG, and how it was painted. Raises DataError, which names the file."""
     from PIL import Image
 
     try:
         with Image.open(file, formats=("PNG",)) as image:
             how = Provenance.read(image.text)  # type: ignore[attr-defined]
             if image.width != image.height:
-                raise DataError(f"{image.width} x {image.height} pixels, and pictures are square")
+                raise DataError(f"must be square, got {image.width} x {image.height} pixels")
             return image.convert("RGB"), how
     except DataError as error:
-        raise DataError(f"{file}: {error}") from None
+        raise DataError(f"{file} {error}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: no PNG that can be read: {getattr(error, 'strerror', None) or error}") from None
+        raise DataError(f"{file} must be a PNG that can be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _load(weights: Path, device: str, console: Console) -> Painter:
@@ -198,11 +203,11 @@ def _paint(
 
 
 def slug(text: str) -> str:
-    """A file name of the text's words: "A red apple!" -> "a-red-apple"."""
+    """A file name from the words of a text: "A red apple!" -> "a-red-apple"."""
     words = re.findall(r"\w+", text.lower())
     return "-".join(words)[:60].rstrip("-") or "picture"
 
 
 def numbered(path: Path, n: int) -> list[Path]:
-    """apple.png -> [apple.png] for one, [apple-1.png, apple-2.png, ...] for more."""
+    """The files of `n` pictures. apple.png -> [apple.png] for one, [apple-1.png, apple-2.png, ...] for more."""
     return [path] if n == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(1, n + 1)]

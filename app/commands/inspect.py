@@ -1,4 +1,4 @@
-"""`dalle-server inspect PATH`: what a checkpoint is, and what, if anything, does not match."""
+"""`dalle-server inspect PATH` tells what a checkpoint is, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def inspect(path: Annotated[Path, Argument(help="Folder of the checkpoint.")] = DEFAULT_WEIGHTS) -> None:
-    """Explain a checkpoint: sizes, parameters, licence, sums. Exit status 1 if it would not load."""
+    """Describe a checkpoint: sizes, parameters, licence and sums. The exit status is 1 if it would not load."""
     from model.checkpoints.describe import describe
 
     console = Console(highlight=False)

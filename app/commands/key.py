@@ -1,4 +1,4 @@
-"""`dalle-server key`: a new API key, and the hash that the server is told."""
+"""`dalle-server key` makes an API key and its hash."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from app.http.keys import key_hash, make_key
 
 
 def key() -> None:
-    """Make an API key. Its hash goes into DALLE_API_KEYS, or into a line of the file DALLE_API_KEYS_FILE.
+    """Make an API key. Put its hash into DALLE_API_KEYS or into a line of the file DALLE_API_KEYS_FILE.
 
-    The key itself is shown once and kept nowhere. Clients send it as `Authorization: Bearer KEY`.
+    The key is shown once and is not stored. Clients send it as `Authorization: Bearer KEY`.
     """
     made = make_key()
     typer.echo(f"key   {made}")

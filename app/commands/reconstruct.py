@@ -1,4 +1,4 @@
-"""`dalle-server reconstruct IN... --out sheet.png`: what the image tokenizer keeps of a picture."""
+"""`dalle-server reconstruct IN... --out sheet.png` shows what the image tokenizer keeps of pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def reconstruct(
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Paint pictures (their middle square) above what the VAE makes of them from 32 x 32 image tokens."""
+    """Show the middle square of each picture above the picture that the VAE makes of its image tokens."""
     check_out(out)
     import model
     from model.training.train_vae import reconstruction_sheet

@@ -1,4 +1,4 @@
-"""`dalle-server serve`: the HTTP service. Its flags are made from the fields of `app.settings.Settings`, one each."""
+"""`dalle-server serve` runs the HTTP service. Every field of `app.settings.Settings` is a flag."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "path": "PA
 
 
 def serve(**flags: str | bool | None) -> None:
-    """Serve pictures over HTTP. Every setting is a flag, and a variable of the environment; the flag wins."""
+    """Serve pictures over HTTP. Every setting is a flag and a variable of the environment. The flag wins."""
     from app import server
 
     try:
@@ -28,12 +28,12 @@ def serve(**flags: str | bool | None) -> None:
 
 
 def _parameter(name: str, field: FieldInfo, schema: dict[str, Any]) -> inspect.Parameter:
-    """The flag of a setting. What it is given stays a string, as of a variable: the settings class checks both."""
+    """The flag of a setting. Its value stays a string, like the value of a variable. The settings class checks both."""
     dashed = name.replace("_", "-")
     switch = field.annotation is bool
     plain = schema.get("anyOf", [schema])[0]  # of a type that may be None
     limits = allowed(schema)
-    limits = "" if switch or limits == field.description else limits.removeprefix(f"an {plain['type']} ")
+    limits = "" if switch or "form" in schema else limits.removeprefix(f"an {plain['type']} ")
     limits = limits.removeprefix(f"a {plain['type']} ").removeprefix("a text")
     facts = "; ".join(filter(None, (limits, f"default: {shown(field.default)}", ", ".join(variables(name)))))
     option = Option(

@@ -1,4 +1,4 @@
-// The form: reads an order out of it, fills one in, says what is wrong with a field, and holds the picture to paint on.
+// The form. Reads an order from it, fills one in, says what is wrong with a field, and holds the picture to paint on.
 
 import { name, sentence } from "./words.js";
 
@@ -16,7 +16,7 @@ const SEED = /^(\d{1,16})(?::(\d{1,9}))?$/;
 let base = null; // {png: Blob, rows}
 let known = 32; // rows of the server's pictures, as far as we know
 
-// The order in the form, or null where a field is wrong, which is then told and has the focus.
+// The order in the form. Null if a field is wrong: the form then says what is wrong, and the field has the focus.
 export function order() {
   FIELDS.forEach((field) => complain(field, ""));
   const found = { prompt: $("prompt").value.trim(), n: $("n").valueAsNumber };
@@ -32,12 +32,15 @@ export function order() {
   const [, seed, index] = SEED.exec($("seed").value.trim()) || [];
   if ($("seed").value.trim() === "") Object.assign(found, { seed: crypto.getRandomValues(new Uint32Array(1))[0], index: 0 });
   else if (Number(seed) <= Number.MAX_SAFE_INTEGER) Object.assign(found, { seed: Number(seed), index: Number(index || 0) });
-  else refuse("seed", `The seed must be a whole number up to ${Number.MAX_SAFE_INTEGER}, or one with an index, as 7:2.`);
+  else refuse("seed", `Seed must be a whole number up to ${Number.MAX_SAFE_INTEGER}, or one with an index, such as 7:2.`);
   if (base) Object.assign(found, { base: base.png, rows: base.rows, keep: $("keep").valueAsNumber });
   if (!wrong) return found;
   show(wrong);
   return null;
 }
+
+// What the page calls a field of the API.
+export const label = (field) => NUMBERS[field]?.[0] || field;
 
 // Marks a field as wrong, or as right again with why "". Returns whether the form has such a field.
 export function complain(field, why) {
@@ -108,8 +111,7 @@ function measure() {
 
 function summarise() {
   const chosen = [...Object.keys(NUMBERS), "seed"].filter((field) => $(field).value.trim());
-  const label = (field) => (field === "seed" ? "seed" : NUMBERS[field][0].toLowerCase());
-  $("chosen").textContent = chosen.map((field) => `${label(field)} ${$(field).value.trim()}`).join(", ");
+  $("chosen").textContent = chosen.map((field) => `${label(field).toLowerCase()} ${$(field).value.trim()}`).join(", ");
 }
 
 function count() {

@@ -62,9 +62,9 @@ async function generate(order) {
   }
 }
 
-// Says at its field what the server said of it, if the form has that field.
+// Shows what the server says of a field at that field, if the form has it.
 function complain({ param, message }) {
-  if (!param || !composer.complain(param, message.replace(`${param}: `, ""))) return false;
+  if (!param || !composer.complain(param, message.replace(param, composer.label(param)))) return false;
   composer.show(param);
   return true;
 }

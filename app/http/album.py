@@ -1,7 +1,7 @@
-"""The files of a job's pictures. Each is made once for all who hold it, and anew for whoever asks when nobody does.
+"""The files of a job's pictures. All requests that hold a file share it. It is made again if nobody holds it.
 
-An album remembers the sizes. So an answer that comes again knows its length before it has any file, and makes one after
-another while the client takes them: sixty readers of the same ten pictures cost hardly more than one.
+An album remembers the sizes of files. So a repeated answer knows its length before it has any file, and it makes one
+file after another while the client reads. Sixty readers of the same ten pictures cost hardly more than one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 
 class File:
-    """The bytes of a picture's file; there are no others of the same picture while these are held."""
+    """The bytes of a picture's file. No second copy is made while this one is held."""
 
     __slots__ = ("__weakref__", "data")
 
@@ -23,9 +23,9 @@ class File:
 
 
 class Album:
-    """The files of one job, by the index of the picture. Belongs to the event loop.
+    """The files of one job, by the index of the picture. Use it on the event loop only.
 
-    sizes: bytes of every file that was ever made. The same picture always makes the same file.
+    sizes: bytes of every file that was made so far. The same picture always makes the same file.
     """
 
     def __init__(self) -> None:
@@ -34,17 +34,17 @@ class Album:
         self._making: dict[int, asyncio.Task[File]] = {}
 
     async def file(self, index: int, make: Callable[[], Coroutine[Any, Any, File]]) -> File:
-        """The file that somebody holds or is making, or else what `make` makes. Raises what `make` raises."""
+        """The file, if somebody holds it or is making it. Otherwise `make` makes it. Raises what `make` raises."""
         if (held := self._files.get(index)) is not None:
             return held
         making = self._making.get(index)
         if making is None:
             making = self._making[index] = asyncio.create_task(make())
             making.add_done_callback(partial(self._made, index))
-        return await asyncio.shield(making)  # of all who wait for it, whoever leaves
+        return await asyncio.shield(making)  # a request may leave, and the others still wait
 
     def close(self) -> None:
-        """Make no more of what is being made: nobody will want it."""
+        """Cancel the files that are being made, because nobody wants them any more."""
         for making in self._making.values():
             making.cancel()
 

@@ -1,11 +1,11 @@
-"""How an answer leaves: in pieces, each taken by the client before the next one is made, and in time.
+"""Sends an answer in pieces. Each is made when the client has taken the one before. A client that is too slow is cut.
 
-A client gets a number of seconds for every MiB of its answer, and for the rest of it. That is a floor of speed, too: a
-client that takes a byte a minute is cut like one that takes none. Only the seconds in which the client is waited for
-count, so a stream may be silent for as long as it likes.
+A client has a number of seconds to read each MiB of its answer, and the last part of it. A client that reads a byte a
+minute is cut like one that reads nothing. Only the seconds count in which the server waits for the client, so a stream
+may be silent for any time.
 
-uvicorn waits before it writes and not after, and writes whatever it is given, so a large body in one message would be
-copied to the transport's buffer and count as sent. `Connection` asks the transport to tell of every byte that is left.
+uvicorn waits before it writes a message and not afterwards. A large body in one message would be copied to the
+transport's buffer and count as sent. `Connection` makes the transport report every byte that is not sent yet.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from app.http.painting import Picture
 
 PIECE = 128 << 10  # bytes of a message, at most
-RAW = 24 << 10  # bytes that are made base64 at a time; a multiple of 3, so that the parts fit together
-PART = 1 << 20  # bytes of an answer for which a client gets its seconds
+RAW = 24 << 10  # bytes of a file that are encoded in base64 at a time; a multiple of 3, so that the parts fit together
+PART = 1 << 20  # bytes of an answer for which a client has its seconds
 JSON = "application/json"
 EMPTY = b'"b64_json":""'
 
 
 class Connection:
-    """What an answer needs to know of its connection, which ASGI has no words for. cycle: uvicorn's."""
+    """The connection of an answer, with what ASGI cannot tell. cycle: uvicorn's request and response."""
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
-        cycle.transport.set_write_buffer_limits(high=0)  # so that `taken` waits for all of it
+        cycle.transport.set_write_buffer_limits(high=0)  # so that `taken` waits for all bytes
 
     @property
     def gone(self) -> bool:
@@ -58,10 +58,10 @@ class Connection:
 
 
 class Sender:
-    """ASGI's `send` of one answer, which keeps the module's promises.
+    """ASGI's `send` of one answer. It sends pieces, waits for the client, and cuts a client that is too slow.
 
-    seconds: for every MiB. connection: None under another server than uvicorn. head: whether the body is not wanted.
-    cut: why the answer was given up, once it was.
+    seconds: that a client has for each MiB. connection: None under another server than uvicorn. head: send no body.
+    cut: why the answer was given up. None if it was not.
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class Sender:
         self._budget = claim.budget
         self._seconds = seconds
         self._head = head
-        self._sent = 0  # bytes of the present MiB
-        self._waited = 0.0  # seconds, for these
+        self._sent = 0  # bytes of the current MiB
+        self._waited = 0.0  # seconds of waiting for the current MiB
         self._last = 0  # bytes of the last piece
 
     async def __call__(self, message: Message) -> None:
-        """Send a message, and wait until the client has taken it unless it is the last one.
+        """Send a message. Unless it is the last one, wait until the client has taken it.
 
-        Raises ReaderTooSlow, and ClientGone in mid-answer.
+        Raises ReaderTooSlow, and ClientGone if the client left before the last message.
         """
         if message["type"] != "http.response.body":
             await self._send(message)
@@ -93,8 +93,8 @@ class Sender:
     async def end(self) -> None:
         """Wait until the client has taken the last piece, too. `cut` tells if it has not.
 
-        Not a part of sending it: then receive() says at once that there is nothing to come, for which Starlette's
-        answers stop whatever they do.
+        This is not a part of sending the last piece, because receive() says then that the client has gone, and
+        Starlette's answers stop at that.
         """
         if self.cut is not None or self._connection is None:
             return
@@ -103,7 +103,7 @@ class Sender:
                 await self._in_time(self._connection.taken())
         except ReaderTooSlow:
             pass
-        except asyncio.CancelledError:  # by the server, which ends and waits no longer
+        except asyncio.CancelledError:  # the server ends and waits no longer
             self.cut = Draining("the server is shutting down")
             self._connection.abort()
 
@@ -119,7 +119,7 @@ class Sender:
         if self._sent >= PART:
             self._sent, self._waited = self._sent % PART, 0.0
         if more:
-            await asyncio.sleep(0)  # a client that takes all at once leaves others their turn
+            await asyncio.sleep(0)  # a client that reads fast must leave other tasks their turn
 
     async def _one(self, body: bytes, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
@@ -127,30 +127,30 @@ class Sender:
             await self._connection.taken()
 
     async def _in_time(self, sending: Coroutine[Any, Any, None]) -> None:
-        """Wait for the client, if it has any of its seconds left. Raises ReaderTooSlow."""
+        """Wait for the client as long as it has seconds left. Raises ReaderTooSlow."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds - self._waited):
                 await sending
         except TimeoutError:
-            self.cut = ReaderTooSlow(f"the client took less than 1 MiB of its answer in {self._seconds:g} s")
+            self.cut = ReaderTooSlow(f"the client read less than 1 MiB of its answer in {self._seconds:g} s")
             if self._connection is not None:
                 self._connection.abort()
-                await asyncio.sleep(0)  # so that the server notes it, and misses no end of the answer
+                await asyncio.sleep(0)  # uvicorn notices it in this turn, and misses no end of the answer
             raise self.cut from None
         finally:
             self._waited += time.monotonic() - began
 
 
 class Writer:
-    """Puts small parts of a body together to messages, and files to base64 part by part, never all at once."""
+    """Collects small parts of a body into messages. A file is encoded in base64 part by part, never as a whole."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._held = bytearray()
 
     async def write(self, text: bytes) -> None:
-        """Send these bytes, perhaps with later ones."""
+        """Send these bytes, now or together with later ones."""
         if self._held and len(self._held) + len(text) > PIECE:
             await self.flush()
         self._held += text
@@ -161,16 +161,16 @@ class Writer:
             await self.write(base64.b64encode(data[start : start + RAW]))
 
     async def flush(self, more: bool = True) -> None:
-        """Send what is left. more: of the answer to come."""
+        """Send what was collected. more: whether more of the answer comes."""
         body, self._held = bytes(self._held), bytearray()
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 class PicturesAnswer(Response):
-    """JSON with pictures in it. texts: what stands before, between and after them, so there is one more.
+    """JSON with pictures in it. texts: the JSON before, between and after the pictures, so one more than pictures.
 
-    Its length is known at the start; a picture's file is made, if nobody holds it, when its turn has come, and let go
-    once the client has taken it.
+    Its length is known at the start. If nobody holds a picture's file, it is made when its turn has come. The file is
+    let go when the client has taken it.
     """
 
     def __init__(self, texts: Sequence[bytes], pictures: Sequence[Picture], headers: dict[str, str]) -> None:
@@ -181,7 +181,7 @@ class PicturesAnswer(Response):
         self._pictures = pictures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, ASGI's
-        """Send it."""
+        """Send the answer."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         writer = Writer(send)
         for text, picture in zip(self._texts, self._pictures, strict=False):
@@ -193,13 +193,14 @@ class PicturesAnswer(Response):
 
 
 def base64_length(size: int) -> int:
-    """Bytes of a file of so many bytes in base64."""
+    """Bytes that a file of `size` bytes has in base64."""
     return 4 * ((size + 2) // 3)
 
 
 def around_pictures(text: str) -> list[bytes]:
-    """A JSON text in UTF-8, cut where an empty b64_json stands, into what comes before, between and after pictures.
+    """Cut a JSON text at every empty b64_json, into the parts before, between and after the pictures, in UTF-8.
 
-    No string can look like that: JSON has a backslash before a quotation mark, and no byte 0.
+    No string of the JSON can look like an empty b64_json, because its quotation marks have backslashes before them.
+    JSON holds no byte 0, so the text can be cut at one.
     """
     return text.encode().replace(EMPTY, EMPTY[:-1] + b"\0" + EMPTY[-1:]).split(b"\0")

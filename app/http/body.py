@@ -1,8 +1,8 @@
-"""Request bodies: read up to a bound, then parsed strictly as JSON or as a form. Nothing is guessed or repaired.
+"""Request bodies. A body is read up to a bound and then parsed strictly as JSON or as a form. Nothing is repaired.
 
-No body keeps the event loop for more than a few milliseconds. What Python code has to go through is bounded in number
-(strings, nested objects, fields, headers of a part) before it is parsed; what is bounded in bytes only is left to C
-code, or taken in slices of SLICE bytes with a turn for everybody else in between.
+No body holds the event loop for more than a few milliseconds. The number of strings, nested objects, fields and headers
+is bounded before Python code goes through them. Long strings of bytes are left to C code, or are taken in slices of
+SLICE bytes, and other tasks get their turn after each slice.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Body(Generic[M]):
-    """What a client sent. files: of a multipart form, by the name of their field, in order."""
+    """What a client sent. files: the files of a multipart form in their order, by the name of their field."""
 
     fields: M
     files: Mapping[str, list[bytes]]
@@ -51,10 +51,10 @@ async def read_body(
     kinds: Collection[str] = (JSON, MULTIPART, URLENCODED),
     files: Collection[str] = (),
 ) -> Body[M]:
-    """The body, its fields as a `model`. kinds: the Content-Types that are read. files: names that a form's files have.
+    """Read the body, and its fields as a `model`.
 
-    Raises WrongContentType, BodyTooLarge (having read the limit at most), BodyTooSlow, ClientGone, BadBody, and
-    InvalidRequest for fields.
+    kinds: the Content-Types that the route reads. files: the names that files of a form may have.
+    Raises WrongContentType, BodyTooLarge, BodyTooSlow, ClientGone and BadBody, and InvalidRequest for a wrong field.
     """
     coding = request.headers.get("content-encoding", "identity")
     if coding.lower() != "identity":
@@ -64,15 +64,17 @@ async def read_body(
     charset = options.get(b"charset", b"utf-8").lower()
     name = kind.decode("latin-1").lower()
     if name not in kinds or charset not in (b"utf-8", b"utf8", b"us-ascii"):
-        shown = shorten(given) if given else "missing"
-        raise WrongContentType(f"Content-Type: {shown}, and it must be {' or '.join(kinds)}, in UTF-8")
+        allowed = f"{' or '.join(kinds)}, in UTF-8"
+        if not given:
+            raise WrongContentType(f"Content-Type is missing; it must be {allowed}")
+        raise WrongContentType(f"Content-Type must be {allowed}, got {shorten(given)}")
     data = await _bytes(request, settings.max_upload if files and name == MULTIPART else settings.max_body)
     sent: dict[str, list[bytes]] = {}
     if name == JSON:
         values = await parse_json(data)
     elif name == URLENCODED:
-        if data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":  # `curl -d '{...}'`, unless it is told otherwise
-            raise WrongContentType(f"Content-Type: {name}, and the body looks like JSON: send Content-Type: {JSON}")
+        if data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":  # `curl -d '{...}'` sends this Content-Type
+            raise WrongContentType(f"Content-Type must be {JSON} for a body of JSON, got {name}")
         values = from_strings(model, await parse_urlencoded(data))
     else:
         strings, sent = await parse_multipart(data, options.get(b"boundary"), files, settings.max_body)
@@ -84,7 +86,7 @@ async def read_body(
 async def _bytes(request: Request, max_bytes: int) -> bytes:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:
-        raise BodyTooLarge(f"the body has {length} bytes, and the server reads at most {max_bytes}")
+        raise BodyTooLarge(f"the body must have at most {max_bytes} bytes, got {length}")
     data = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -94,7 +96,7 @@ async def _bytes(request: Request, max_bytes: int) -> bytes:
                     raise ClientGone("the client left before its request was complete")
                 data += message.get("body", b"")
                 if len(data) > max_bytes:
-                    raise BodyTooLarge(f"the body has more than the {max_bytes} bytes that the server reads")
+                    raise BodyTooLarge(f"the body must have at most {max_bytes} bytes, got more")
                 if not message.get("more_body", False):
                     return bytes(data)
     except TimeoutError:
@@ -102,13 +104,16 @@ async def _bytes(request: Request, max_bytes: int) -> bytes:
 
 
 async def parse_json(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`: UTF-8, with or without a byte order mark (RFC 8259, section 8.1, lets one be ignored),
-    no NaN or Infinity, no key twice, and within MAX_STRINGS, MAX_NESTED and MAX_OTHER. Raises BadBody."""
+    """The JSON object in `data`.
+
+    Raises BadBody unless it is UTF-8 without NaN, Infinity and repeated keys, within MAX_STRINGS, MAX_NESTED and
+    MAX_OTHER. A byte order mark is ignored (RFC 8259, section 8.1).
+    """
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadBody(f"the body is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
+        raise BadBody(f"the body must be UTF-8, got 0x{data[error.start]:02x} at byte {error.start}") from None
     # Without escaped backslashes and quotes, every quote begins or ends a string.
     parts = data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 2 * MAX_STRINGS + 1)
     other = b"".join(parts[::2]).translate(None, b" \t\r\n")
@@ -120,28 +125,29 @@ async def parse_json(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_twice)
     except json.JSONDecodeError as error:
-        what = "empty" if not text.strip() else f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        raise BadBody(f"the body is {what}") from None
+        if not text.strip():
+            raise BadBody("the body must be JSON, got an empty body") from None
+        raise BadBody(f"the body must be JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     if not isinstance(value, dict):
-        raise BadBody(f"the body must be a JSON object, and it is {shorten(value)}")
+        raise BadBody(f"the body must be a JSON object, got {shorten(value, quoted=True)}")
     return value
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise BadBody(f"the body is not JSON: it holds {name}, which is no JSON number")
+    raise BadBody(f"the body must be JSON, got {name}, which is not a JSON number")
 
 
 def _no_twice(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name in values:
-            raise BadBody(f"{shorten(name)}: stands more than once in the body")
+            raise BadBody(f"{shorten(name)} must be given once, got it more than once")
         values[name] = value
     return values
 
 
 async def parse_urlencoded(data: bytes) -> dict[str, str]:
-    """The fields of an URL-encoded form. Raises BadBody."""
+    """The fields of a URL-encoded form. Raises BadBody."""
     fields = data.split(b"&", MAX_FIELDS) if data else []
     if len(fields) > MAX_FIELDS:
         raise BadBody(f"the form must have at most {MAX_FIELDS} fields")
@@ -160,7 +166,7 @@ async def _unquoted(data: bytes) -> bytes:
     start = 0
     while start < len(data):
         end = start + SLICE
-        escape = data.rfind(b"%", end - 2, end)  # that a cut here would go through
+        escape = data.rfind(b"%", end - 2, end)  # a cut at `end` would divide it
         end = end if escape == -1 else escape
         found += unquote_to_bytes(data[start:end])
         start = end
@@ -171,9 +177,10 @@ async def _unquoted(data: bytes) -> bytes:
 async def parse_multipart(
     data: bytes, boundary: bytes | None, names: Collection[str], max_bytes: int
 ) -> tuple[dict[str, str], dict[str, list[bytes]]]:
-    """The fields of a multipart form, of `max_bytes` together at most, and its files, which may be of these names.
+    """The fields and the files of a multipart form.
 
-    Raises BadBody, BodyTooLarge, and InvalidRequest for a file of no such name.
+    names: those that files may have. max_bytes: of all fields together.
+    Raises BadBody, BodyTooLarge, and InvalidRequest for a file of another name.
     """
     if not boundary:
         raise BadBody("the form cannot be read: its Content-Type has no boundary")
@@ -193,20 +200,20 @@ async def parse_multipart(
         if b"filename" not in options:
             max_bytes -= end - start
             if max_bytes < 0:
-                raise BodyTooLarge("the fields of the form have more bytes than the server reads beside files")
+                raise BodyTooLarge("the fields of the form, without its files, have more bytes than the server reads")
             pairs.append((name, _utf8(data[start:end], "a value")))
         elif name in names:
             files[name].append(data[start:end])
         else:
-            taken = f"files are taken as {', '.join(names)}" if names else "no field takes one"
-            raise InvalidRequest(name, f"{shorten(name)}: a file, and {taken}")
+            allowed = f"one of {', '.join(names)}" if names else "left out"
+            raise InvalidRequest(name, f"the name of a file must be {allowed}, got {shorten(name)}")
     return _no_twice(pairs), dict(files)
 
 
 async def _parts(data: bytes, delimiter: bytes) -> list[tuple[int, int]]:
-    """Where the parts of a multipart body begin, after their delimiter, and end. Raises BadBody.
+    """Where each part of a multipart body begins, after its delimiter, and where it ends. Raises BadBody.
 
-    A line that begins with the boundary is one, whatever follows: RFC 2046, section 5.1.1.
+    Every line that begins with the boundary is a delimiter, whatever follows on it (RFC 2046, section 5.1.1).
     """
     parts: list[tuple[int, int]] = []
     first = delimiter[2:]
@@ -221,7 +228,7 @@ async def _parts(data: bytes, delimiter: bytes) -> list[tuple[int, int]]:
 
 
 async def _find(data: bytes, delimiter: bytes, start: int) -> int:
-    """Where the delimiter stands next. Raises BadBody if it does not."""
+    """Where the next delimiter begins. Raises BadBody if there is none."""
     for at in range(start, len(data), STRIDE):
         found = data.find(delimiter, at, at + STRIDE + len(delimiter) - 1)
         if found != -1:
@@ -234,11 +241,11 @@ def _headers(data: bytes, start: int, end: int) -> tuple[dict[bytes, bytes], int
     """The headers of a part, their names in lower case, and where its content begins. Raises BadBody."""
     blank = data.find(b"\r\n\r\n", start, min(start + MAX_HEADER, end))
     if blank == -1:
-        raise BadBody(f"the form cannot be read: a part must begin with headers, of {MAX_HEADER} bytes at most")
+        raise BadBody(f"the form cannot be read: a part must begin with headers of at most {MAX_HEADER} bytes")
     padding, *lines = data[start:blank].split(b"\r\n")
     fields = [line.partition(b":") for line in lines]
     if padding.strip(b" \t") or not all(colon for _, colon, _ in fields):
-        raise BadBody("the form cannot be read: a line between a boundary and a part is no header")
+        raise BadBody("the form cannot be read: a part begins with a line that is not a header")
     return {name.lower(): value.strip(b" \t") for name, _, value in fields}, blank + 4
 
 
@@ -246,5 +253,5 @@ def _utf8(data: bytes, what: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        found = f"byte {error.start} is 0x{data[error.start]:02x}"
-        raise BadBody(f"the form holds {what} that is not UTF-8: {found}") from None
+        found = f"0x{data[error.start]:02x} at byte {error.start}"
+        raise BadBody(f"the form must be UTF-8, got {what} with {found}") from None

@@ -1,17 +1,17 @@
-"""What pages in a browser may do here. Those of other origins may do nothing, unless DALLE_CORS_ORIGINS names them.
+"""Keeps web pages of other origins from using this server, unless DALLE_CORS_ORIGINS names their origin.
 
-A browser reaches whatever its machine reaches, this server on 127.0.0.1 too, and sends there what any page wants sent.
-Three things keep such pages out:
+A browser can reach every server that its machine can reach, also this one on 127.0.0.1. It sends there whatever a web
+page asks it to. Three rules keep such pages out:
 
-- `cross_origin`: a page may read answers only if its origin is named. Cookies play no part, so credentials are never
-  allowed.
-- A page needs no permission to send a form, which would be painted although the page never sees the picture. `Browsers`
-  refuses it by the headers in which the browser tells where a request comes from: Sec-Fetch-Site and Origin.
-- A page can have its own name resolve to 127.0.0.1 (DNS rebinding). Then the browser takes this server for the page's
-  own, and reads are open to it too. `Browsers` refuses by the name, which the header Host tells.
+- A page may read answers only if its origin is named. `cross_origin` sees to that. The server uses no cookies, so
+  credentials are never allowed.
+- A page may send a form without any permission. The server would paint for it, unseen by the page.
+  The browser tells where a request comes from in the headers Sec-Fetch-Site and Origin. `Browsers` refuses by them.
+- A page can let its own name resolve to 127.0.0.1 (DNS rebinding). The browser then takes this server for the page's
+  own and lets the page read answers. The header Host holds that name, and `Browsers` refuses by it.
 
-Programs send neither Origin nor Sec-Fetch-Site, and pass. `Browsers` is not needed where API keys are: a foreign page
-knows no key, and no browser adds one by itself.
+Programs send neither Origin nor Sec-Fetch-Site, so they pass. A server with API keys does not need `Browsers`: a page
+of another origin knows no key, and no browser adds one by itself.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ EXPOSED = (
     "Retry-After",
 )  # fmt: skip
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing here
-OWN_SITES = frozenset({"same-origin", "none"})  # Sec-Fetch-Site of our pages, and of what a person typed
+OWN_SITES = frozenset({"same-origin", "none"})  # Sec-Fetch-Site of this server's pages and of typed addresses
 HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^:\[\]]*)(:[0-9]*)?")
 
 
 def cross_origin(origins: Collection[str]) -> Callable[[ASGIApp], ASGIApp]:
-    """What wraps an application so that pages of `origins` may ask it; "*" stands for every origin."""
+    """A function that wraps an application so that pages of `origins` may use it. "*" stands for every origin."""
     if not origins:
         return lambda app: app
     return functools.partial(
@@ -55,11 +55,13 @@ def cross_origin(origins: Collection[str]) -> Callable[[ASGIApp], ASGIApp]:
 
 
 class Browsers:
-    """ASGI: refuses what a page of a foreign origin sends, and requests to a foreign name.
+    """ASGI middleware that refuses requests of pages of other origins, and requests to another name than this server's.
 
-    origins: whose pages may ask all the same; "*" for all. hosts: names beside localhost and all IP addresses that a
-    request may be sent to, "*.example.org" for all below that name, "*" for any. Without hosts only connections to a
-    loopback address are looked at, and those of trusted proxies are not. own_names: names of this machine.
+    origins: pages of these origins may send requests. "*" stands for every origin.
+    hosts: requests may be sent to these names, besides localhost and all IP addresses. "*.example.org" stands for all
+    names below example.org, and "*" for every name. Without hosts the name is checked only on connections to a loopback
+    address that are not a trusted proxy's.
+    own_names: names of this machine, which are always allowed.
 
     Raises ForeignPage and ForeignHost.
     """
@@ -73,7 +75,7 @@ class Browsers:
         self._hosts = frozenset(name.lower().rstrip(".") for name in ("localhost", "*.localhost", *own_names, *hosts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the name that is asked, and of a request that may change something the page that sends it."""
+        """Check the name in Host. If the method may change something, check the page that sends the request, too."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             if self._everywhere or (_is_loopback(scope) and not scope["state"].get("proxied")):
@@ -111,14 +113,14 @@ class Browsers:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether a page of `origin` is of the server that Host calls `host`. A proxy may have taken the TLS off."""
+    """Whether `origin` is the origin of the server that Host calls `host`, with http or https."""
     scheme, _, place = origin.lower().partition("://")
     port = DEFAULT_PORTS.get(scheme)
     return port is not None and place.removesuffix(port) == host.lower().removesuffix(port) != ""
 
 
 def _is_loopback(scope: Scope) -> bool:
-    """Whether the connection was made to an address that only this machine reaches."""
+    """Whether the connection was made to an address that only this machine can reach."""
     server = scope.get("server")
     if not server or not _is_address(server[0]):  # a Unix socket
         return False
@@ -127,7 +129,7 @@ def _is_loopback(scope: Scope) -> bool:
 
 
 def _is_address(name: str) -> bool:
-    """An address is what it is: nobody can have it resolve to another."""
+    """Whether `name` is an IP address. Nobody can let an address resolve to another machine."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

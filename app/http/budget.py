@@ -1,8 +1,8 @@
-"""Bytes of answers in flight, counted over all connections: files of pictures, and what clients have not taken yet.
+"""Bounds the bytes of answers in memory, over all connections: picture files, and what clients have not taken yet.
 
-Files wait for room, in the order of arrival. One client gets at most a share, half of the whole, so that others have
-room beside it. Other bytes, a piece of an answer each connection, are counted and never wait: a probe is answered while
-the budget is used up.
+Files wait for room in the order of arrival. One client gets at most half of the whole, so that others have room, too.
+Other bytes are counted and never wait: one piece of an answer for each connection. So a probe is answered while the
+budget is used up.
 
     claim = Claim(budget, lambda: "a client")
     await claim.take(3_000_000, deadline)  # raises Overloaded when there is no room before the deadline
@@ -32,9 +32,9 @@ class _Waiting:
 
 
 class Budget:
-    """A bound on bytes of files, see the module. Belongs to the event loop.
+    """A bound on bytes of files, see the module. Use it on the event loop only.
 
-    retry_after: seconds that a client who found no room is told to wait.
+    retry_after: seconds after which a client that found no room should try again.
     """
 
     def __init__(self, total: int, retry_after: float) -> None:
@@ -51,7 +51,7 @@ class Budget:
 
     @contextmanager
     def passing(self, size: int) -> Iterator[None]:
-        """Count so many bytes while this lasts, without waiting."""
+        """Count so many bytes while the context lasts. This never waits."""
         self._passing += size
         try:
             yield
@@ -59,16 +59,17 @@ class Budget:
             self._passing -= size
 
     def try_take(self, client: str, size: int) -> bool:
-        """Take so many bytes, if there is room now and nobody waits for it. Returns whether they were taken."""
+        """Take so many bytes if there is room now and nobody waits. Returns whether they were taken."""
         if self._waiting or not (self._fits(size) and self._in_share(client, size)):
             return False
         self._taken[client] += size
         return True
 
     async def take(self, client: str, size: int, deadline: float | None) -> None:
-        """Wait for room. What is larger than the room there can be gets it alone. deadline: monotonic seconds.
+        """Wait for room and take it. Bytes beyond the whole budget, or beyond the client's half, are taken alone.
 
-        Raises Overloaded at the deadline. Cancelled, it has taken nothing.
+        deadline: monotonic seconds, None for none. Raises Overloaded at the deadline. If it is cancelled, nothing is
+        taken.
         """
         waiting = _Waiting(client, size, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
@@ -85,12 +86,12 @@ class Budget:
             if not isinstance(error, TimeoutError):
                 raise
             own = not self._in_share(client, size)
-            whose = "this client's share" if own else "the server's memory"
-            what = f"{whose} for answers is used up by answers that are not read, and none was within the time"
+            whose = "your share of the memory" if own else "the memory"
+            what = f"{whose} for answers is full of answers that are not read yet, and the time for this one is over"
             raise Overloaded(what, self.retry_after, per_client=own) from None
 
     def give(self, client: str, size: int) -> None:
-        """Give so many bytes back; a negative number takes more, without waiting."""
+        """Give so many bytes back. A negative number takes more without waiting."""
         self._taken[client] -= size
         if not self._taken[client]:
             del self._taken[client]
@@ -105,7 +106,10 @@ class Budget:
         return not taken or taken + size <= self.total // SHARE
 
     def _admit(self) -> None:
-        """Let those in for whom there is room. Who has its share is passed over; who needs more room is not."""
+        """Grant the waiting files for which there is room.
+
+        A file of a client that has its share is passed over. A file that needs more room than there is blocks the rest.
+        """
         for waiting in list(self._waiting):
             if not self._in_share(waiting.client, waiting.size):
                 continue
@@ -120,7 +124,7 @@ class Budget:
 class Claim:
     """What one request has taken of the budget.
 
-    client: tells whose share it counts to, an API key or an address; asked once, when something is taken.
+    client: returns the client whose share is used, an API key or an address. It is called once, at the first use.
     """
 
     def __init__(self, budget: Budget, client: Callable[[], str]) -> None:
@@ -132,32 +136,32 @@ class Claim:
 
     @property
     def client(self) -> str:
-        """Whose share it counts to."""
+        """The client whose share is used."""
         if self._client is None:
             self._client = self._name()
         return self._client
 
     async def take(self, size: int, deadline: float | None) -> None:
-        """As Budget.take."""
+        """Wait for room and take it, as Budget.take does."""
         await self.budget.take(self.client, size, deadline)
         self._size += size
         if self._closed:
             self.close()
 
     def try_take(self, size: int) -> bool:
-        """As Budget.try_take."""
+        """Take room if there is some now, as Budget.try_take does."""
         taken = self.budget.try_take(self.client, size)
         self._size += taken * size
         return taken
 
     def give(self, size: int) -> None:
-        """Give so many bytes back, or take -size more. A closed claim has nothing to give."""
+        """Give so many bytes back. A negative number takes more. A closed claim does nothing."""
         if not self._closed:
             self._size -= size
             self.budget.give(self.client, size)
 
     def close(self) -> None:
-        """Give back all that is left. Once it is closed, nothing is taken any more."""
+        """Give back all that is left. A closed claim takes nothing any more."""
         self._closed = True
         if self._size:
             self._size, size = 0, self._size

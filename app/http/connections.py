@@ -1,11 +1,11 @@
-"""All connections together: how many there may be, which of them give way to new ones, and how new ones are taken in.
+"""Limits the number of connections. A waiting connection gives way to a new one.
 
     limiter = ConnectionLimiter(connection_limit(raise_descriptor_limit(), workers=1), count)
     acceptor = Acceptor(listener, lambda: Protocol(..., limiter), limiter)
     acceptor.open()
 
-A connection costs a client nothing, and the server a descriptor. So the number of connections stays below the limit of
-descriptors, and there is always one for the pipe of a new worker.
+A connection costs the client nothing and the server a descriptor. So the number of connections stays below the limit of
+descriptors. The pipes of a new worker always find some free.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from app.http.protocol import Protocol
 
-DESCRIPTORS = 16_384  # as many as this process has use for
-MAX_CONNECTIONS = 4096  # of 6 kB each, 22 with a head that is not complete
+DESCRIPTORS = 16_384  # this process has no use for more
+MAX_CONNECTIONS = 4096  # each takes 6 kB, or 22 kB with an incomplete head
 MIN_CONNECTIONS = 16
-RESERVE = 128  # descriptors for what is no connection, for those that leave, and for a batch just accepted
+RESERVE = 128  # descriptors for files, for connections that leave, and for a batch just accepted
 WORKER_RESERVE = 16  # descriptors for a worker's pipes, also while it is replaced
-LEAVING = 32  # connections that were told a last answer and are not closed yet
+LEAVING = 32  # connections that have their last answer and are not closed yet
 BATCH = 32  # connections accepted in one turn of the event loop
 PAUSE = 0.1  # seconds without accepting, after an error
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -37,19 +37,19 @@ log = logging.getLogger("dalle.http")
 
 
 def raise_descriptor_limit() -> int:
-    """How many descriptors this process may have, once its soft limit is the hard one or DESCRIPTORS."""
+    """Raise the soft limit of descriptors to the hard one or DESCRIPTORS. Returns how many this process may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return wanted
-    with contextlib.suppress(OSError, ValueError):  # a system with a limit of its own
+    with contextlib.suppress(OSError, ValueError):  # some systems have another limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         return wanted
     return soft
 
 
 def connection_limit(descriptors: int, workers: int) -> int:
-    """How many connections there may be. Each may need a second descriptor, for the file that it is answered with."""
+    """How many connections there may be. Each may need a second descriptor for a file that it is answered with."""
     return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, (descriptors - RESERVE - WORKER_RESERVE * workers) // 2))
 
 
@@ -64,7 +64,8 @@ def reset(transport: asyncio.WriteTransport) -> None:
 class ConnectionLimiter:
     """The connections that are not in the middle of a request, the longest waiting first.
 
-    limit: connections at most, beside those that leave. count: told the code of every answer that no route gave.
+    limit: connections at most, without those that leave. count: is called with the code of every answer that no route
+    gave.
     """
 
     def __init__(self, limit: int, count: Callable[[str], None]) -> None:
@@ -74,11 +75,11 @@ class ConnectionLimiter:
         self._leaving: OrderedDict[Protocol, None] = OrderedDict()
 
     def too_many(self, connections: int) -> bool:
-        """Whether `connections`, all that are open, are above the limit."""
+        """Whether the number of all open `connections` is above the limit."""
         return connections - len(self._leaving) > self.limit
 
     def make_room(self) -> bool:
-        """Close the connection that has waited longest. False if none waits."""
+        """Close the connection that has waited longest. Returns False if none waits."""
         for longest in self._waiting:
             if not longest.sending:
                 log.info("a connection without a request gave way to a new one", extra={"seldom": True})
@@ -91,7 +92,7 @@ class ConnectionLimiter:
         self._waiting.setdefault(connection)
 
     def leaves(self, connection: Protocol) -> None:
-        """The connection has been told its last answer. Only few may take their time to read it."""
+        """The connection has its last answer. Only LEAVING connections may take their time to read it."""
         self._waiting.pop(connection, None)
         self._leaving[connection] = None
         if len(self._leaving) > LEAVING:
@@ -104,10 +105,10 @@ class ConnectionLimiter:
 
 
 class Acceptor:
-    """Takes connections in from `listener`, a listening socket that does not block. make: the protocol of a new one.
+    """Accepts connections on `listener`, a listening socket that does not block. make: makes a connection's protocol.
 
-    asyncio's own way, when descriptors are short, tries again once for every connection that might be waiting, and each
-    try begets as many: a line in the log each time, and a processor kept busy.
+    asyncio's own acceptor is not used. When it runs out of descriptors, it tries again once for every connection that
+    may be waiting, and each try starts as many. That fills the log and keeps a core busy.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Acceptor:
         self._welcoming: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Begin to accept. On the event loop only, as all else here."""
+        """Begin to accept. Call it on the event loop only, like all methods here."""
         self._pause = None
         asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
@@ -139,7 +140,7 @@ class Acceptor:
                 return
             except OSError as error:
                 log.error("a connection cannot be accepted: %s", error.strerror or error, extra={"seldom": True})
-                if error.errno == errno.ECONNABORTED:  # by its client, and it is off the queue
+                if error.errno == errno.ECONNABORTED:  # its client has left, and it is out of the queue
                     continue
                 if error.errno in SHORTAGE:
                     self._limiter.make_room()

@@ -1,22 +1,22 @@
-"""Which error answers with which status, and in which words.
+"""The errors of the HTTP side, and the status that each error is answered with.
 
     DalleError (model.errors)
-    ├── BadBody                 400: not JSON, not UTF-8, not the form that it says it is
-    ├── BadHeader               400: a header that steers the request, of another form (names the header)
-    ├── BodyTooLarge            413: more bytes than the server reads
-    ├── WrongContentType        415: or a Content-Encoding
+    ├── BadBody                 400: it is not JSON, not UTF-8 or not a valid form
+    ├── BadHeader               400: a header that steers the request has a wrong value (names the header)
+    ├── BodyTooLarge            413: it has more bytes than the server reads
+    ├── WrongContentType        415: the route does not read this type, or there is a Content-Encoding
     ├── BodyTooSlow             408: the body did not arrive in time
-    ├── NotAuthorised           401: no API key, or none that is known
+    ├── NotAuthorised           401: the API key is missing or unknown
     ├── ForeignPage             403: a page of another origin sent it
-    ├── ForeignHost             403: sent to a name that is not this server's
+    ├── ForeignHost             403: it was sent to a name that is not this server's
     ├── NoSuchModel             404: a model that this server does not serve
     ├── IdempotencyConflict     409: another request had this Idempotency-Key
-    ├── ClientGone              no answer: nobody is there to read it (499 in the log)
-    └── ReaderTooSlow           the client takes its answer too slowly and is cut (499 in the log)
+    ├── ClientGone              no answer, because nobody would read it (499 in the log)
+    └── ReaderTooSlow           the client reads its answer too slowly and is cut (499 in the log)
 
-One table maps these and the tree of `model.errors`. There are two dialects: under /v1/ OpenAI's
-{"error": {"message", "type", "param", "code"}}, where a field that cannot be honoured is a 400, and elsewhere
-{"Error": "one line for a person"}, where it is a 422.
+One table maps these errors and those of `model.errors`. There are two dialects. Under /v1/ an answer is OpenAI's
+{"error": {"message", "type", "param", "code"}}, and a wrong field is a 400. Elsewhere it is
+{"Error": "one line for a person"}, and a wrong field is a 422.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class BadBody(DalleError):
 
 
 class BadHeader(InvalidRequest):
-    """A header that steers the request holds a value that cannot be honoured. field: the header's name."""
+    """A header that steers the request has a value that cannot be honoured. field: the header's name."""
 
 
 class BodyTooLarge(DalleError):
-    """A body with more bytes than the server reads. The message names both numbers, where both are known."""
+    """A body with more bytes than the server reads. The message names the limit, and the bytes if they are known."""
 
 
 class WrongContentType(DalleError):
@@ -54,7 +54,7 @@ class BodyTooSlow(DalleError):
 
 
 class NotAuthorised(DalleError):
-    """A request without an API key, or with one that is not known. given: whether there was one."""
+    """A request without an API key, or with an unknown one. given: whether there was a key."""
 
     def __init__(self, message: str, given: bool) -> None:
         super().__init__(message)
@@ -62,11 +62,11 @@ class NotAuthorised(DalleError):
 
 
 class ForeignPage(DalleError):
-    """A page of another origin sent what may change something."""
+    """A web page of another origin sent a request that may change something."""
 
 
 class ForeignHost(DalleError):
-    """A request to a name that is not this server's."""
+    """A request was sent to a name that is not this server's."""
 
 
 class IdempotencyConflict(DalleError):
@@ -74,7 +74,7 @@ class IdempotencyConflict(DalleError):
 
 
 class NoSuchModel(InvalidRequest):
-    """A model's id that is not the served one's."""
+    """A request for a model that this server does not serve."""
 
 
 class ClientGone(DalleError):
@@ -82,7 +82,7 @@ class ClientGone(DalleError):
 
 
 class ReaderTooSlow(DalleError):
-    """The client takes its answer too slowly, or not at all."""
+    """The client reads its answer too slowly, or not at all."""
 
 
 # The first row whose type fits counts.
@@ -108,24 +108,26 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (errors.WorkerFailed, 503, "worker_failed"),
     (errors.DeadlineExceeded, 504, "deadline_exceeded"),
 )
-RESTART_SECONDS = 5  # when to come back to a server that is shutting down or lost its worker
+RESTART_SECONDS = 5  # after which a client should try a server again that is shutting down or lost its worker
 OPENAI = "/v1/"  # the paths that speak OpenAI's dialect
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-# Statuses that the openai package retries unless it is told not to, and that would be the same again: painted once more
-# the request would fail in the same way, or take as long.
+# The openai package retries these statuses unless the answer forbids it. A retry would fail in the same way or take as
+# long.
 NO_RETRY = frozenset({409, 500, 504})
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 CODES = tuple(dict.fromkeys(
     [code for _, _, code in TABLE]
-    + ["bad_request", "head_too_slow", "too_many_connections"]  # of what is no request: see app.http.protocol
+    + ["bad_request", "head_too_slow", "too_many_connections"]  # for what is not a request: see app.http.protocol
     + ["missing_api_key", "client_over_share", "poison_request", "internal_error", "http_error", *HTTP_CODES.values()]
 ))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an error answers with. code: one of CODES, for logs, metrics and the OpenAI dialect. param: the field at
-    fault, if it is one field's."""
+    """The answer to an error.
+
+    code: one of CODES, for logs, metrics and the OpenAI dialect. param: the wrong field, if there is one.
+    """
 
     status: int
     code: str
@@ -135,7 +137,7 @@ class Answer:
 
 
 def answer(error: BaseException) -> Answer:
-    """The answer to `error`. Whatever is not in the table is a fault of ours: 500, and only the log has the details."""
+    """The answer to `error`. An error that is not in the table is a fault of ours: 500, with details in the log."""
     if isinstance(error, errors.Overloaded):
         headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
         if error.per_client:
@@ -171,6 +173,6 @@ def render(said: Answer, path: str = "") -> Response:
 
 
 def openai_error(said: Answer) -> dict[str, str | None]:
-    """The error object of OpenAI's dialect, of a response or in the middle of a stream."""
+    """The error object of OpenAI's dialect, for an answer or an event of a stream."""
     kind = TYPES.get(said.status, "invalid_request_error" if said.status < 500 else "server_error")
     return {"message": said.message, "type": kind, "param": said.param, "code": said.code}

@@ -1,8 +1,8 @@
-"""HTTP/1.1 read strictly: where one request ends and the next one begins is never a matter of taste.
+"""Reads HTTP/1.1 strictly, so that nobody can read the end of a request at another place than this server.
 
-h11 refuses most of what is malformed. This refuses, too, what h11 lets through and a proxy in front of the server may
-read in another way (RFC 9112, section 11.2: request smuggling), and brings every target into the form that the routes
-know.
+h11 refuses most malformed requests. This module also refuses requests that h11 accepts and that a proxy in front of the
+server may read differently (RFC 9112, section 11.2: request smuggling). It turns every target into the form that the
+routes know.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import h11
 from app.http.errors import Answer
 
 MAX_HEAD = 16 * 1024  # bytes of a request line and its headers
-MAX_LINES = 200  # of a head; h11 takes some 8 microseconds for each, in one turn of the event loop
-MANY_CHUNKS, LEAST_BYTES = 256, 64  # from so many chunks of a body on, each must have so many bytes on average
+MAX_LINES = 200  # of a head; h11 parses a line in about 8 microseconds, all in one turn of the event loop
+MANY_CHUNKS, LEAST_BYTES = 256, 64  # a body of more chunks must have so many bytes a chunk on average
 ABSOLUTE = re.compile(rb"(?i:https?)://(?P<host>[^/?#@]+)(?P<rest>[/?].*)?")  # RFC 9112, section 3.2.2
 END_OF_HEAD = re.compile(rb"\n\r?\n")
 CODE = "bad_request"
-UNREADABLE = Answer(400, CODE, "the request is not HTTP/1.1 that can be read")
+UNREADABLE = Answer(400, CODE, "the request must be HTTP/1.1, got something that cannot be read")
 HEAD_TOO_LARGE = Answer(
     431, CODE, f"the request's line and headers must have at most {MAX_HEAD} bytes and {MAX_LINES} lines together"
 )
-WRONG_CODING = Answer(501, CODE, "Transfer-Encoding must be chunked, once, or left out")
+WRONG_CODING = Answer(501, CODE, "Transfer-Encoding must be chunked, given once, or left out")
 TWO_LENGTHS = Answer(400, CODE, "the request must not have both Content-Length and Transfer-Encoding")
 OLD_CHUNKED = Answer(400, CODE, "a request of HTTP/1.0 must not have Transfer-Encoding")
 WRONG_VERSION = Answer(505, CODE, "the request must be HTTP/1.1 or HTTP/1.0")
 NO_HOST = Answer(400, CODE, "the request must have the header Host")
-NO_PROXY = Answer(501, CODE, "CONNECT is for proxies, and this server is none")
+NO_PROXY = Answer(501, CODE, "the method must not be CONNECT: this server is not a proxy")
 TINY_CHUNKS = Answer(400, CODE, f"the body's chunks must have at least {LEAST_BYTES} bytes on average")
 WRONG_TARGET = Answer(400, CODE, "the request's target must be a path that begins with /, or http://HOST and a path")
 
 
 class Refused(h11.RemoteProtocolError):
-    """A request that h11 reads and this server does not. path: its target, if that is one."""
+    """A request that h11 accepts and this server does not. path: the request's target if that is a path, else ""."""
 
     def __init__(self, answer: Answer, path: str) -> None:
         super().__init__(answer.message, answer.status)
@@ -43,22 +43,24 @@ class Refused(h11.RemoteProtocolError):
 
 
 class StrictConnection(h11.Connection):
-    """The server's side of a connection. refusal: after an h11.RemoteProtocolError, what to answer, and the path of
-    the request where it is known."""
+    """The server's side of a connection.
+
+    refusal: after an h11.RemoteProtocolError the answer, and the path of the request or "" if it is not known.
+    """
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEAD)
         self.refusal = (UNREADABLE, "")
-        self._path = ""  # of the request whose body is read
+        self._path = ""  # of the request whose body is being read
         self._chunks = self._bytes = 0  # of that body
 
     @property
     def unread(self) -> bool:
-        """Whether the client has begun something that it has not ended: a head, or a body."""
+        """Whether a head or a body has begun to arrive and has not ended."""
         return self.their_state is h11.SEND_BODY or bool(self.trailing_data[0])
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """As of h11, whose requests are checked. Raises h11.RemoteProtocolError."""
+        """The next event of h11. A request is checked first. Raises h11.RemoteProtocolError."""
         in_head = self.their_state is h11.IDLE
         try:
             if in_head:
@@ -79,7 +81,7 @@ class StrictConnection(h11.Connection):
             raise
 
     def _count(self, data: h11.Data) -> None:
-        """Refuse a body in tiny chunks: each costs h11 30 microseconds, and one read may bring 40 000."""
+        """Refuse a body in tiny chunks. h11 takes 30 microseconds for a chunk, and one read may bring 40 000 chunks."""
         self._chunks += data.chunk_start
         self._bytes += len(data.data)
         if self._chunks > MANY_CHUNKS and self._bytes < self._chunks * LEAST_BYTES:
@@ -87,7 +89,7 @@ class StrictConnection(h11.Connection):
 
 
 def check_head(data: bytes) -> None:
-    """Raises Refused if a head that begins `data` is too large, before it is parsed; h11 itself minds only parts."""
+    """Raise Refused if the head at the beginning of `data` is too large, before h11 parses it."""
     end = END_OF_HEAD.search(data, 0, MAX_HEAD)
     head = data[: end.end()] if end else data[: MAX_HEAD + 1]
     if len(head) > MAX_HEAD or head.count(b"\n") > MAX_LINES:
@@ -95,7 +97,7 @@ def check_head(data: bytes) -> None:
 
 
 def checked(request: h11.Request) -> h11.Request:
-    """The request, its target a path or, of OPTIONS, "*". Raises Refused."""
+    """The request with a path as its target. The target of OPTIONS may be "*". Raises Refused."""
     path = request.target.decode("ascii") if request.target.startswith(b"/") else ""
     names = {name for name, _ in request.headers}
     if not request.http_version.startswith(b"1."):
@@ -113,7 +115,7 @@ def checked(request: h11.Request) -> h11.Request:
     if not (absolute := ABSOLUTE.fullmatch(request.target)):
         raise Refused(WRONG_TARGET, "")
     rest = absolute["rest"] or b"/"
-    # The target's host counts, whatever the header says: RFC 9112, section 3.2.2.
+    # The host in the target wins over the header Host: RFC 9112, section 3.2.2.
     others = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"host"]
     return h11.Request(
         method=request.method,

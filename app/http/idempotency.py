@@ -1,12 +1,12 @@
-"""Requests that come twice: with the same Idempotency-Key the second one joins the first, or gets its pictures again.
+"""Requests that come twice. A request with the Idempotency-Key of an earlier one joins it or gets its pictures again.
 
-A key belongs to an API key, where there are any. What a request asks for is compared by a hash of its path, fields and
-files; another request under the key is a conflict. What fails, is refused or is cancelled is forgotten at once, so that
-it can be tried again. What was painted is kept for SECONDS as the job's pictures, so that a stream is replayed, too:
-it gets all finished pictures, and of a job that is still running the unfinished ones from then on.
+Each API key has Idempotency-Keys of its own. Two requests are the same if a hash of their path, fields and files is the
+same. Another request under the key is a conflict. A request that fails, is refused or is cancelled is forgotten at
+once, so that it can be tried again. The pictures of a finished job are kept for SECONDS. A stream can be repeated, too:
+it gets all finished pictures, and the unfinished ones that come from then on.
 
-Memory is bounded: there are never more running requests than the queue takes, and of finished ones at most RESULTS, and
-`max_bytes` of pictures, are kept. Beyond that the oldest are forgotten, and their requests are painted anew.
+Memory is bounded. The queue bounds the running requests. At most RESULTS finished ones and `max_bytes` of their
+pictures are kept. Beyond that the oldest are forgotten, and their requests are painted anew.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from app.http.errors import IdempotencyConflict
 from app.http.headers import IDEMPOTENCY
 from app.pool.job import Job, Outcome, Reader
 
-SECONDS = 600.0  # that a result is kept
-RESULTS = 1000  # that are kept
+SECONDS = 600.0  # for which a result is kept
+RESULTS = 1000  # kept at most
 Name = tuple[str, str]  # the hash of an API key, "" for none; the Idempotency-Key
 
 
 def fingerprint(path: str, fields: str, files: Mapping[str, list[bytes]]) -> bytes:
-    """A hash of what is asked for. fields: in one form, however they were sent. files: by the name of their field."""
+    """A hash of a request. fields: in one form, however they were sent. files: by the name of their field."""
     found = hashlib.blake2b(digest_size=32)
     for part in (path, fields):
         found.update(hashlib.blake2b(part.encode()).digest())
@@ -39,13 +39,13 @@ def fingerprint(path: str, fields: str, files: Mapping[str, list[bytes]]) -> byt
 
 
 def joined_headers(reader: Reader) -> dict[str, str]:
-    """Of an answer: that its pictures were asked for before, if that is so."""
+    """The answer's header Idempotent-Replayed, if the request joined an earlier one."""
     return {"Idempotent-Replayed": "true"} if reader.joined else {}
 
 
 @dataclass(eq=False)
 class _Entry:
-    """A request under its key. size: bytes of its result, once it is kept."""
+    """The request of a key. size: bytes of its result, once it is kept."""
 
     fingerprint: bytes
     submitting: asyncio.Task[Job]
@@ -54,19 +54,20 @@ class _Entry:
 
 
 class Idempotency:
-    """Jobs by the keys that clients gave them. Belongs to the event loop."""
+    """Jobs by the keys that clients gave them. Use it on the event loop only."""
 
     def __init__(self, max_bytes: int, seconds: float = SECONDS, results: int = RESULTS) -> None:
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._results = results
         self._entries: dict[Name, _Entry] = {}
-        self._kept: dict[Name, _Entry] = {}  # of these, the finished ones, the oldest first
+        self._kept: dict[Name, _Entry] = {}  # the finished ones of `_entries`, the oldest first
 
     async def job(self, name: Name, asked: bytes, submit: Callable[[], Coroutine[Any, Any, Job]]) -> Job:
-        """The job under the key: one that is there, or what `submit` makes of an order that is `shared`.
+        """The job of the key. If there is none, `submit` makes one, of an order that is `shared`.
 
-        Join it at once. asked: as `fingerprint` makes it. Raises IdempotencyConflict, and what `submit` raises.
+        The caller must join the job at once. asked: the request's `fingerprint`. Raises IdempotencyConflict, and what
+        `submit` raises.
         """
         while True:
             entry = self._entries.get(name)
@@ -75,15 +76,15 @@ class Idempotency:
                 entry.submitting.add_done_callback(partial(self._submitted, name, entry))
             elif entry.fingerprint != asked:
                 raise IdempotencyConflict(
-                    f"{IDEMPOTENCY}: another request was sent with this key in the last {self._seconds / 60:g} minutes"
+                    f"{IDEMPOTENCY} must be new: another request had it in the last {self._seconds / 60:g} minutes"
                 )
-            job = await asyncio.shield(entry.submitting)  # of all who wait for it, whoever leaves
-            if job.outcome is not Outcome.CANCELLED:  # by the others, who left before this one could join
+            job = await asyncio.shield(entry.submitting)  # a request may leave, and the others still wait
+            if job.outcome is not Outcome.CANCELLED:  # the others left before this one could join
                 return job
 
     @property
     def kept_bytes(self) -> int:
-        """Of all results that are kept."""
+        """Bytes of all results that are kept."""
         return sum(entry.size for entry in self._kept.values())
 
     def _submitted(self, name: Name, entry: _Entry, _: object) -> None:

@@ -1,9 +1,9 @@
-"""API keys, where the operator wants them: who may ask. The server knows only their SHA-256 hashes.
+"""API keys. If the operator sets any, only requests with one of them are let in. The server knows only their hashes.
 
-    dalle-server key  # makes a key, and the hash of it for DALLE_API_KEYS or a line of DALLE_API_KEYS_FILE
+    dalle-server key  # makes a key, and its hash for DALLE_API_KEYS or a line of DALLE_API_KEYS_FILE
 
-With keys set every path is closed unless it stands in OPEN, whether there is a route for it or not. A key is checked
-before anything of the request's body is read.
+With keys set, every path needs a key unless it stands in OPEN, whether it is a route or not. A key is checked before
+anything of the request's body is read.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from app.settings import Settings, SettingsError
 OPEN = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz", "/healthz"})
 OPEN_FOLDER = "/demo/"  # the pages' own files
 HASH = re.compile(r"[0-9a-f]{64}")
-SHOWN = 8  # digits of a key's hash that the log tells it by
+SHOWN = 8  # digits of a key's hash that the log shows
 
 
 def make_key() -> str:
-    """A new key of 256 random bits, to be kept secret."""
+    """A new secret key of 256 random bits."""
     return f"dalle-{secrets.token_urlsafe(32)}"
 
 
 def key_hash(key: str) -> str:
-    """What the server is told of a key. Keys are random, so a plain hash cannot be turned round."""
+    """The SHA-256 of a key, by which the server knows it. A key is random, so its hash cannot be turned back."""
     return hashlib.sha256(key.encode("latin-1", "replace")).hexdigest()
 
 
 def read_hashes(settings: Settings) -> frozenset[str]:
-    """The hashes of the keys that are let in; none: everybody is.
+    """The hashes of the keys that are let in. Without any, everybody is let in.
 
-    Raises SettingsError naming the file, and the line of it that is no hash, never what stands there: it may be a key.
+    Raises SettingsError, which names the file and the line that is not a hash. It does not show the line, which may be
+    a key.
     """
     hashes = set(settings.api_keys.replace(",", " ").split())
     if (file := settings.api_keys_file) is not None:
         found = _read_file(file)
         if not found:
-            raise SettingsError(f"{file}: holds no hash of an API key, so nobody would be let in")
+            raise SettingsError(f"{file} must hold the hash of an API key, got none: nobody would be let in")
         hashes |= found
     return frozenset(hashes)
 
@@ -61,36 +62,37 @@ def _read_file(file: Path) -> set[str]:
     for number, line in enumerate(lines, 1):
         first = line.partition("#")[0].strip()
         if first and not HASH.fullmatch(first):
-            raise SettingsError(f"{file}, line {number}: no hash of an API key, which is 64 digits from 0 to f")
+            raise SettingsError(f"{file}, line {number} must be the hash of an API key, 64 digits from 0 to f")
         found |= {first} - {""}
     return found
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is answered without a key."""
+    """Whether requests to this path need no key."""
     return path in OPEN or path.startswith(OPEN_FOLDER)
 
 
 class Keys:
-    """The keys that are let in, by their hashes. They may be replaced while the server runs."""
+    """The hashes of the keys that are let in. They may be replaced while the server runs."""
 
     def __init__(self, hashes: Collection[str]) -> None:
         self.replace(hashes)
 
     def replace(self, hashes: Collection[str]) -> None:
-        """From the next request on let these keys in, and no others."""
+        """Let these keys in from the next request on, and no others."""
         self._hashes = [known.encode() for known in hashes]
 
     def known(self, digest: str) -> bool:
-        """Whether this is the hash of a key that is let in. Takes the same time for every answer."""
-        same = [hmac.compare_digest(digest.encode(), known) for known in self._hashes]  # all of them, whichever fits
+        """Whether this is the hash of a key that is let in. Both answers take the same time."""
+        # All are compared, also after one that is the same.
+        same = [hmac.compare_digest(digest.encode(), known) for known in self._hashes]
         return any(same)
 
 
 class Guard:
-    """ASGI: lets a request with a known key on, its hash as `key` in the state, and others to open paths only.
+    """ASGI middleware that lets a request without a known key reach open paths only.
 
-    Raises NotAuthorised.
+    It puts the hash of a known key into the state, as `key`. Raises NotAuthorised.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
@@ -98,7 +100,7 @@ class Guard:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the key, where one is needed."""
+        """Check the key if the path needs one."""
         if scope["type"] == "http" and not is_open(scope["path"]):
             scope["state"]["key"] = found = self._check(scope)
             scope["state"]["log"]["key"] = found[:SHOWN]
@@ -108,10 +110,10 @@ class Guard:
         """The hash of the request's key."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if not given:
-            raise NotAuthorised("an API key is needed: send the header Authorization: Bearer KEY", False)
+            raise NotAuthorised("Authorization is missing; it must be Bearer and an API key", False)
         scheme, _, key = given[0].partition(b" ")
         if scheme.lower() == b"bearer" and len(given) == 1:
             digest = hashlib.sha256(key.strip()).hexdigest()
             if self._keys.known(digest):
                 return digest
-        raise NotAuthorised("the header Authorization holds no API key that is known here, as Bearer KEY", True)
+        raise NotAuthorised("Authorization must be Bearer and an API key that this server knows", True)

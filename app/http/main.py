@@ -1,4 +1,4 @@
-"""The application: routes, error answers, the demo page. `app.server` runs it; tests run it over any pool.
+"""The application: its routes, its error answers and the demo page. `app.server` runs it.
 
 app = create_app(settings)
 """
@@ -43,7 +43,7 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
     """The application over `pool`, or over worker processes of its own; its lifespan starts and stops them.
 
     Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read, and SettingsError if the API
-    keys cannot.
+    keys cannot be read.
     """
     keys = Keys(hashes := read_hashes(settings))
     pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
@@ -70,7 +70,7 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
         version=model.__version__,
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,  # FastAPI's page loads its scripts from elsewhere; /docs is ours
+        docs_url=None,  # FastAPI's page loads scripts from other hosts, so /docs is a page of this server
         redoc_url=None,
     )
     app.state.service = service

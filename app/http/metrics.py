@@ -1,6 +1,6 @@
-"""Prometheus metrics in a registry of our own. Every label comes from a closed set, so a client can make no series.
+"""Prometheus metrics. Every label comes from a closed set, so a client cannot make new series.
 
-The pool's figures are read in one go at the scrape, so that the ledger holds in every answer:
+All figures of the pool are read at one moment of the scrape, so that this sum holds in every answer:
 dalle_requests_accepted_total = completed + failed + cancelled + expired (dalle_requests_ended_total) + in flight.
 """
 
@@ -23,7 +23,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """What the routes and the middleware count, and what the pool tells."""
+    """The metrics of the routes, the middleware and the pool."""
 
     def __init__(self, pool: WorkerPool, budget: Budget) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a "_created" series beside each counter: nobody asked for it
@@ -43,30 +43,30 @@ class Metrics:
         for code in CODES:
             self._errors.labels(code)
         Gauge(
-            "dalle_answer_bytes", "Files of pictures held for answers, and bytes that clients have not taken.",
+            "dalle_answer_bytes", "Bytes of answers in memory: picture files, and what clients have not read yet.",
             registry=self._registry,
         ).set_function(lambda: budget.used)  # fmt: skip
         Gauge(
-            "dalle_answer_bytes_limit", "Bytes of such files at which answers wait for room.", registry=self._registry
+            "dalle_answer_bytes_limit", "Bytes of picture files from which on answers wait.", registry=self._registry
         ).set(budget.total)
         self.joined = Counter(
-            "dalle_requests_joined", "Requests that joined another, or got its pictures, by their Idempotency-Key.",
+            "dalle_requests_joined", "Requests that joined an earlier one by their Idempotency-Key.",
             registry=self._registry,
         )  # fmt: skip
         self.queue_seconds = Histogram(
-            "dalle_queue_seconds", "Seconds from acceptance until the first picture of a request has its slots.",
+            "dalle_queue_seconds", "Seconds from acceptance until a worker begins to paint the request.",
             buckets=SECONDS, registry=self._registry,
         )  # fmt: skip
         self.paint_seconds = Histogram(
-            "dalle_paint_seconds", "Seconds from then until the last picture of the request is painted.",
+            "dalle_paint_seconds", "Seconds from the beginning of painting until the last picture is painted.",
             buckets=SECONDS, registry=self._registry,
         )  # fmt: skip
         self.first_picture_seconds = Histogram(
-            "dalle_first_picture_seconds", "Seconds from acceptance until a stream shows something.",
+            "dalle_first_picture_seconds", "Seconds from acceptance until a stream sends its first picture.",
             buckets=SECONDS, registry=self._registry,
         )  # fmt: skip
         self.encode_seconds = Histogram(
-            "dalle_encode_seconds", "Seconds to make a PNG of one picture.",
+            "dalle_encode_seconds", "Seconds to make the file of one picture.",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0), registry=self._registry,
         )  # fmt: skip
 
@@ -80,25 +80,29 @@ class Metrics:
         self._errors.labels(code if code in CODES else "internal_error").inc()
 
     def text(self) -> bytes:
-        """The answer to a scrape, of CONTENT_TYPE."""
+        """The answer to a scrape. Its type is CONTENT_TYPE."""
         return generate_latest(self._registry)
 
 
 class _PoolCollector(Collector):
-    """One consistent reading of the pool a scrape."""
+    """Reads the pool once a scrape, so that its figures belong together."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
 
     def describe(self) -> Iterator[Metric]:
-        return iter(())  # nothing is collected at registration, and no name is known before
+        return iter(())  # so that registration collects nothing
 
     def collect(self) -> Iterator[Metric]:
         stats = self._pool.stats()
-        info = GaugeMetricFamily("dalle_server_info", "1; what is served.", labels=["version", "model"])
+        info = GaugeMetricFamily(
+            "dalle_server_info", "Always 1. Its labels tell what is served.", labels=["version", "model"]
+        )
         info.add_metric([model.__version__, self._pool.checkpoint.config.name], 1)
         yield info
-        ended = CounterMetricFamily("dalle_requests_ended", "Requests that ended, by how.", labels=["outcome"])
+        ended = CounterMetricFamily(
+            "dalle_requests_ended", "Requests that ended, by their outcome.", labels=["outcome"]
+        )
         for outcome in ("completed", "failed", "cancelled", "expired"):
             ended.add_metric([outcome], getattr(stats, outcome))
         yield ended
@@ -110,26 +114,32 @@ class _PoolCollector(Collector):
             yield CounterMetricFamily(name, text, value=value)
         deaths = CounterMetricFamily(
             "dalle_worker_deaths",
-            "Workers that crashed, made no step (hang), were killed from outside, or could not start.",
+            "Workers that died. hang: made no step for too long. killed: from outside. start: could not start.",
             labels=["cause"],
         )
         for cause, count in stats.worker_deaths.items():
             deaths.add_metric([cause], count)
         yield deaths
         for name, text, level in (
-            ("dalle_requests_in_flight", "Requests accepted and not ended.", stats.in_flight),
-            ("dalle_requests_queued", "Of these, the ones that no worker has yet.", stats.queued_requests),
-            ("dalle_pictures_in_flight", "Pictures accepted and not painted.", stats.pictures_in_flight),
-            ("dalle_pictures_limit", "Pictures in flight at which requests are refused.", stats.queue_limit),
+            ("dalle_requests_in_flight", "Requests that are accepted and have not ended.", stats.in_flight),
+            ("dalle_requests_queued", "Accepted requests that no worker has yet.", stats.queued_requests),
+            ("dalle_pictures_in_flight", "Pictures that are accepted and not painted yet.", stats.pictures_in_flight),
+            ("dalle_pictures_limit", "Pictures in flight from which on requests are refused.", stats.queue_limit),
             ("dalle_slots", "Slots of all workers that are ready.", stats.slots),
-            ("dalle_slots_busy", "Of these, the ones that a picture has.", stats.slots_busy),
-            ("dalle_tokens_per_second", "Image tokens a second, while painting.", stats.tokens_per_second),
-            ("dalle_workers", "Worker processes there should be.", stats.workers),
+            ("dalle_slots_busy", "Slots that a picture has.", stats.slots_busy),
+            (
+                "dalle_tokens_per_second",
+                "Image tokens that are drawn in a second of painting.",
+                stats.tokens_per_second,
+            ),
+            ("dalle_workers", "Worker processes that should run.", stats.workers),
             ("dalle_workers_ready", "Worker processes that can paint.", stats.workers_ready),
             ("dalle_draining", "1 while the server is shutting down.", float(stats.draining)),
         ):
             yield GaugeMetricFamily(name, text, value=level)
         if stats.heartbeat_age is not None:
             yield GaugeMetricFamily(
-                "dalle_heartbeat_age_seconds", "Since the slowest worker's last step.", value=stats.heartbeat_age
+                "dalle_heartbeat_age_seconds",
+                "Seconds since the last step of the worker that has been silent longest.",
+                value=stats.heartbeat_age,
             )

@@ -1,6 +1,6 @@
-"""Around every request: its id, the security headers, one log line, its metrics, and an answer to what nobody caught.
+"""Gives every request its id, the security headers, a log line, its metrics, and an answer to any error.
 
-Pure ASGI on purpose: Starlette's BaseHTTPMiddleware, which @app.middleware("http") makes, hides from a route that its
+It is plain ASGI. Starlette's BaseHTTPMiddleware, which @app.middleware("http") makes, would hide from a route that its
 client has left.
 """
 
@@ -22,7 +22,7 @@ from app.http.errors import Answer, answer, render
 from app.http.metrics import Metrics
 from model.errors import DalleError, Draining
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")  # what we take over from a client; anything else gets a fresh one
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")  # an id of another form is replaced by a new one
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -41,10 +41,12 @@ log = logging.getLogger("dalle.http")
 
 
 class Frontier:
-    """The outermost layer but `app.http.proxies`. In the state it leaves `request_id`, `began` (monotonic seconds),
-    `log` (fields for the log line), an empty `key`, which `app.http.keys` fills, and `claim`, the answer's share of the
-    budget, which is given back at the end of the request. send_timeout: seconds in which a client must take a MiB of
-    its answer."""
+    """ASGI middleware. Only `app.http.proxies` is around it.
+
+    It adds to the state: `request_id`; `began`, in monotonic seconds; `log`, fields for the log line; `key`, which is
+    empty until `app.http.keys` fills it; `claim`, the answer's share of the budget, which is given back at the end.
+    send_timeout: seconds that a client has to read each MiB of its answer.
+    """
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class Frontier:
                 if sender.cut is None:
                     said = failed(_known(error, request_id))
                     if status:
-                        raise  # in the middle of an answer: its connection is cut, so that nobody takes it for whole
+                        raise  # the answer has begun: its connection is cut, so that nobody takes it for complete
                     await self._cross_origin(render(said, scope["path"]))(scope, receive, send_on)
             await sender.end()
             if sender.cut is not None:
@@ -118,8 +120,8 @@ class Frontier:
 
 
 def _known(error: BaseException, request_id: str) -> BaseException:
-    """The error, or what a cancellation means. One that is not ours is logged."""
-    if isinstance(error, asyncio.CancelledError):  # by uvicorn, which ends and waits no longer for this request
+    """The error, or Draining for a cancellation. An error that is not a DalleError is logged."""
+    if isinstance(error, asyncio.CancelledError):  # uvicorn ends and waits no longer for this request
         return Draining("the server is shutting down")
     if not isinstance(error, DalleError):
         log.error("a fault of ours", exc_info=error, extra={"fields": {"id": request_id}})

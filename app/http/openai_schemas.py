@@ -1,8 +1,8 @@
-"""The wire models of the OpenAI Images API: what it may be asked, and what it answers.
+"""The wire models of the OpenAI Images API: its requests and its answers.
 
-A value that this server cannot honour is not in its field's type, so it is refused with the field's name. Fields that
-only advise (quality, style, moderation, user ...) are accepted and change nothing. Every field may be null, as that
-API has it. The fields of `Sampling` are ours: `extra_body` of the openai package sends them.
+The type of a field allows only what this server can honour. Any other value is refused with the field's name. Fields
+that only advise (quality, style, moderation, user ...) are accepted and change nothing. Every field may be null, as in
+OpenAI's API. The fields of `Sampling` are additions of this server. `extra_body` of the openai package sends them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.http.schemas import KeepRows, Sampling, Text
 from app.settings import MAX_IMAGES
 
-MAX_PARTIALS = 3  # unfinished pictures that the API can ask for
+MAX_PARTIALS = 3  # unfinished pictures of one picture, as in OpenAI's API
 Label = Annotated[str, Field(max_length=512)] | None
 
 
@@ -23,28 +23,33 @@ class ImagesRequest(Sampling):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a red apple", "n": 2, "seed": 1}]})
 
-    prompt: Text = Field(description="What the pictures shall show. Not blank.")
+    prompt: Text = Field(description="What the pictures should show. It must not be blank.")
     model: Label = Field(None, description="The served model's id, as GET /v1/models tells it.")
-    n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = Field(None, description="How many pictures; 1 if left out.")
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = Field(None, description="How many pictures. Left out: 1.")
     size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")] | None = Field(
-        None, description='"auto" (as painted), or a square from that size up to "1024x1024", enlarged by Lanczos.'
+        None,
+        description='"auto" is the size that the model paints. A larger square, up to "1024x1024", is enlarged.',
+        json_schema_extra={"form": "auto or a square such as 512x512"},
     )
-    output_format: Literal["png", "jpeg", "webp"] | None = Field(None, description="png if left out.")
+    output_format: Literal["png", "jpeg", "webp"] | None = Field(None, description="Left out: png.")
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
-        None, description="Of jpeg and webp: their quality, 100 if left out. A png is always whole: 100."
+        None, description="The quality of a jpeg or webp. Left out: 100. A png loses nothing, so it takes only 100."
     )
-    response_format: Literal["b64_json"] | None = Field(None, description="The server keeps no pictures to link to.")
+    response_format: Literal["b64_json"] | None = Field(
+        None, description="Only b64_json: the server keeps no pictures that a URL could name."
+    )
     background: Literal["auto", "opaque"] | None = Field(None, description="Pictures have no transparent parts.")
     stream: bool | None = Field(None, description="Answer with server-sent events.")
     partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIALS)] | None = Field(
-        None, description="Of a stream: unfinished pictures of each picture, after equal shares of its rows."
+        None,
+        description="In a stream: how many unfinished pictures to send of each picture, after equal shares of rows.",
     )
     every_rows: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Of a stream, instead of partial_images: an unfinished picture after every so many rows."
+        None, description="In a stream, instead of partial_images: send an unfinished picture after every so many rows."
     )
 
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(
-        None, description="Accepted; there is one quality."
+        None, description="Accepted, without effect. There is one quality."
     )
     style: Literal["vivid", "natural"] | None = Field(None, description="Accepted, without effect.")
     moderation: Literal["auto", "low"] | None = Field(None, description="Accepted, without effect.")
@@ -58,12 +63,12 @@ class ImagesRequest(Sampling):
 
 
 class EditsRequest(ImagesRequest):
-    """The fields of POST /v1/images/edits, beside its files `image` and `mask`."""
+    """The fields of POST /v1/images/edits. Its files are `image` and `mask`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": []})
 
     input_fidelity: Literal["high", "low"] | None = Field(
-        None, description="Accepted; what is kept is always what the model's code makes of it."
+        None, description="Accepted, without effect. Kept cells are always shown as the model's tokens say them."
     )
     keep_rows: KeepRows = Field(
         None, description="Instead of a mask: how many of the image's top rows of cells are kept."
@@ -95,8 +100,8 @@ class Usage(BaseModel):
 
     @classmethod
     def of(cls, text: int, kept: int, drawn: int, written: int = 0) -> Usage:
-        """text: tokens of the prompt; kept: of a sent picture; drawn: of all the pictures that were painted; written:
-        those that were drawn to complete or revise the prompt."""
+        """Counted in tokens. text: of the prompt. kept: of the picture that was sent. drawn: of all pictures that were
+        painted. written: those that the model wrote to complete or revise the prompt."""
         return cls(
             input_tokens=text + kept,
             input_tokens_details=InputDetails(text_tokens=text, image_tokens=kept),
@@ -107,17 +112,17 @@ class Usage(BaseModel):
 
 
 class Image(BaseModel):
-    """One picture. seed and index, sent with the same prompt, paint it again."""
+    """One picture. A request with its seed, its index and the same prompt paints it again."""
 
     b64_json: str
     seed: int
     index: int
     score: float | None = Field(
         None,
-        description="With best_of: how well it fits the prompt, by the cosine of the checkpoint's CLIP; without one, "
-        "by how many nats a token the prompt made it likelier.",
+        description="With best_of: how well the picture fits the prompt. It is the cosine of the checkpoint's CLIP, or "
+        "without a CLIP how many nats a token the prompt makes the picture likelier.",
     )
-    revised_prompt: str | None = Field(None, description="The text that was painted, where it is another.")
+    revised_prompt: str | None = Field(None, description="The text that was painted, if it is not the prompt.")
 
 
 class ImagesResponse(BaseModel):
@@ -141,7 +146,7 @@ class ErrorObject(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """What every refusal and failure under /v1/ answers with."""
+    """The body of every answer under /v1/ that refuses a request or says that it failed."""
 
     error: ErrorObject
 

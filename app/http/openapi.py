@@ -1,5 +1,7 @@
-"""What /openapi.json says beyond FastAPI's own: the server's limit of time; where keys are needed, the scheme, and 401
-for the closed routes; where none are, 403 for what browsers send."""
+"""Adds to FastAPI's /openapi.json the server's time limit and, if keys are needed, their scheme and the status 401.
+
+Without keys it adds the status 403 for requests of browsers.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,18 @@ SCHEME = {
     "scheme": "bearer",
     "description": "An API key that the operator of this server gave you.",
 }
-FOREIGN = "A browser sent it from a page of another origin, or to a name that is not this server's."
+FOREIGN = "A browser sent the request from a page of another origin, or to a name that is not this server's."
 ASKED = {"WWW-Authenticate": {"description": "Bearer, the scheme of RFC 6750.", "schema": {"type": "string"}}}
 
 
 class Application(FastAPI):
-    """FastAPI whose document tells of API keys and of the deadline. keyed: whether keys are needed."""
+    """FastAPI whose document tells of API keys and of the time limit. keyed: whether keys are needed."""
 
     keyed: bool = False
     deadline: float = 0.0  # seconds that a request may ask for at most
 
     def openapi(self) -> dict[str, Any]:
-        """The document, made once."""
+        """The document. It is made once."""
         if self.openapi_schema is None:
             document = super().openapi()
             for _, operation in _operations(document):
@@ -48,7 +50,7 @@ def _close(document: dict[str, Any]) -> None:
     for path, operation in _operations(document):
         operation["security"] = [] if is_open(path) else [{"key": []}]
         if not is_open(path):
-            operation["responses"]["401"] = {**_refusal(path, "No API key, or none that is known."), "headers": ASKED}
+            operation["responses"]["401"] = {**_refusal(path, "The API key is missing or unknown."), "headers": ASKED}
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

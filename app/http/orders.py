@@ -1,4 +1,4 @@
-"""From the fields of a request to an order of the pool: what all routes that paint have in common."""
+"""Makes an order of the pool from the fields of a request. All routes that paint share this."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def make_order(
     pictures: int,
     partial_rows: tuple[int, ...] = (),
 ) -> Order:
-    """The order of `pictures` pictures, noted for the request's log line. Its time counts from the request's arrival.
+    """The order of `pictures` pictures. Its time counts from the request's arrival. The request's log line tells it.
 
-    Raises InvalidRequest for a best_of, complete or revise, and BadHeader for a time limit, that cannot be honoured.
+    Raises InvalidRequest if best_of, complete or revise cannot be honoured, and BadHeader if the time limit cannot.
     """
     settings = service.settings
     if asked.best_of is not None:
         room = min(settings.queue, settings.client_queue or settings.queue)
         if not pictures <= asked.best_of <= room:
-            allowed = f"it must be from {pictures}, the pictures to return, to {room}, which the queue has room for"
-            raise InvalidRequest("best_of", f"best_of: {asked.best_of}, and {allowed}")
+            allowed = f"from {pictures}, the pictures to return, to {room}, the room of the queue"
+            raise InvalidRequest("best_of", f"best_of must be {allowed}, got {asked.best_of}")
     config = service.pool.checkpoint.config
     if asked.complete and not config.completes:
-        raise InvalidRequest("complete", f"complete: true, and {config.name} was not trained to continue texts")
+        raise InvalidRequest("complete", f"complete must be left out: {config.name} was not trained to continue texts")
     if asked.revise and config.reviser is None:
-        raise InvalidRequest("revise", f"revise: true, and {config.name} has no reviser")
+        raise InvalidRequest("revise", f"revise must be left out: {config.name} has no reviser")
     revises = settings.revise and not asked.complete and config.reviser is not None
     params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, asked.top_k, asked.top_p, asked.guidance)
     order = Order(
@@ -78,7 +78,7 @@ async def submit(
 ) -> Reader:
     """Have the order painted; with an Idempotency-Key, only if the request has not come before.
 
-    sent: what `order` is made of. Raises what `order` and the pool raise, IdempotencyConflict and BadHeader.
+    sent: the body that `order` is made of. Raises IdempotencyConflict, BadHeader, and what `order` and the pool raise.
     """
     key = idempotency_key(request)
     if key is None:
@@ -110,7 +110,7 @@ def _log_order(request: Request, order: Order) -> None:
 
 
 def log_painting(request: Request, painting: Painting) -> None:
-    """Note for the request's log line how it went."""
+    """Add to the request's log line how many milliseconds its painting took."""
     request.state.log.update(
         tokens=painting.tokens, queue_ms=milliseconds(painting.queued), paint_ms=milliseconds(painting.painted),
         encode_ms=milliseconds(painting.encoded),
@@ -123,20 +123,23 @@ def painting_on(order: Order, picture: Upload, keep: bytes) -> Order:
 
 
 def text_headers(tokens: int, read: int) -> dict[str, str]:
-    """Of the answer: that only `read` of the text's tokens were read, if that is so."""
+    """The answer's header X-Text-Truncated, if only `read` of the text's tokens were read."""
     return {"X-Text-Truncated": f"{read} of {tokens} tokens"} if read < tokens else {}
 
 
 def revised_header(prompt: str | None) -> dict[str, str]:
-    """Of the answer: the painted text, if it is another than was sent, in UTF-8, percent-encoded as in an address."""
+    """The answer's header X-Revised-Prompt, if the painted text is not the one that was sent.
+
+    The text is UTF-8, percent-encoded as in a URL.
+    """
     return {} if prompt is None else {"X-Revised-Prompt": quote(prompt, safe=" ,'()")}
 
 
 async def decode(service: Service, request: Request, order: Order, name: str, data: bytes) -> Upload:
     """The picture that was sent in the field `name`, decoded in another process within the order's time.
 
-    Raises InvalidRequest, DeadlineExceeded, Draining, and ClientGone when the client leaves first, unless others may
-    wait for the same pictures.
+    Raises InvalidRequest, DeadlineExceeded and Draining, and ClientGone if the client leaves first. With an
+    Idempotency-Key others may wait for the same pictures, so that the decoding goes on without the client.
     """
     decoding = asyncio.create_task(service.decoders.decode(name, data, order.client))
     leaving = [asyncio.create_task(gone(request.receive))] if idempotency_key(request) is None else []
@@ -156,12 +159,15 @@ async def decode(service: Service, request: Request, order: Order, name: str, da
 
 
 def top_rows(rows: int, grid: int) -> bytes:
-    """For each cell of the grid, row by row, whether it is in one of the `rows` top rows. Raises InvalidRequest."""
+    """A byte for each cell of the grid, row by row: 1 in the `rows` top rows, else 0.
+
+    Raises InvalidRequest unless `rows` is from 1 to grid - 1.
+    """
     if not 1 <= rows < grid:
-        raise InvalidRequest("keep_rows", f"keep_rows: {rows}, and it must be an integer from 1 to {grid - 1}")
+        raise InvalidRequest("keep_rows", f"keep_rows must be an integer from 1 to {grid - 1}, got {rows}")
     return bytes([1]) * rows * grid + bytes((grid - rows) * grid)
 
 
 def milliseconds(seconds: float) -> float:
-    """Rounded for people."""
+    """`seconds` in milliseconds, rounded for people."""
     return round(seconds * 1000, 1)

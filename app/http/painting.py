@@ -1,7 +1,7 @@
-"""From an order to files: submit, encode every picture as it is painted, and stop the moment the client leaves.
+"""Makes files of an order's pictures: each is encoded when it is painted. All stops when the client leaves.
 
-The request that a job was made for holds all its files until they are sent: it has taken room for them in the budget of
-answers before the first one is made. One that joins the job, or comes again, waits for the end and holds one at a time.
+The request that a job was made for holds all its files until they are sent. It takes room for them in the budget of
+answers before the first file is made. A request that joins the job waits for its end and holds one file at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SPECIALS = 2  # <bos> and <eot> around the text
 class Wanted:
     """What a client wants of the pictures of its order.
 
-    best: only so many, the best by their score; None for all. embed_prompt: the prompt itself in a PNG's text chunks.
+    best: how many of the pictures, those with the best scores; None for all. embed_prompt: the PNG holds the prompt.
     """
 
     finish: Finish = PNG
@@ -41,9 +41,9 @@ class Wanted:
 
 
 class Picture:
-    """A picture to be sent. index: first_index of its order included. size: bytes of its file.
+    """A picture to be sent. index: its index, which includes the order's first_index. size: bytes of its file.
 
-    make: the file, which somebody may hold. held: it, if this request does; claim: from which it was taken then.
+    make: gets or makes the file. held: the file, if this request holds it. claim: took the room of a held file.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class Picture:
         self._held = held
 
     async def file(self) -> File:
-        """Its file, which whoever asks should let go soon."""
+        """The picture's file. The caller should not keep it long."""
         return self._held or await self._make()
 
     def let_go(self) -> None:
-        """Hold its file no longer."""
+        """Let go of the file, and give its room back."""
         if self._held is not None:
             self._held = None
             self._claim.give(self.size)
@@ -74,11 +74,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Painting:
-    """An order, painted.
+    """An order that was painted.
 
-    pictures: in the order of their indices, or the best one first. tokens: of the text, of which `read` were read.
-    queued, painted, encoded: seconds, one after another. revised: the text that was painted, if it is another than was
-    sent; written: tokens that were drawn for it.
+    pictures: in the order of their indices, or the best one first. tokens: of the text. read: how many of them the
+    model read. queued, painted, encoded: seconds of three times that follow one another. revised: the text that was
+    painted, if it is not the one that was sent. written: tokens that the model drew for it.
     """
 
     pictures: list[Picture]
@@ -86,16 +86,17 @@ class Painting:
     read: int
     queued: float
     painted: float
-    encoded: float  # of it, what was left to do after the last picture was painted
+    encoded: float  # only the part after the last picture was painted
     revised: str | None = None
     written: int = 0
 
 
 async def paint(service: Service, reader: Reader, receive: Receive, wanted: Wanted, claim: Claim) -> Painting:
-    """The pictures of the reader's job. Raises what the job raises, and ClientGone when the client leaves first.
+    """The pictures of the reader's job.
 
-    receive: the ASGI channel of the request, whose body has been read: what comes now is the client's leaving. claim:
-    takes room for the files, which stays taken until they are let go. Raises Overloaded when there is none in time.
+    receive: the ASGI channel of the request. The body has been read, so the next message is that the client left.
+    claim: takes room for the files. A file's room is given back when the file is let go.
+    Raises what the job raises, ClientGone if the client leaves first, and Overloaded if there is no room in time.
     """
     collect = _collect_lazily if reader.joined else _collect
     working = asyncio.create_task(collect(reader, service, wanted, claim))
@@ -113,13 +114,13 @@ async def paint(service: Service, reader: Reader, receive: Receive, wanted: Want
 
 
 async def gone(receive: Receive) -> None:
-    """Wait until the client has left. A receive() is pending all the while, which is how the server notices."""
+    """Wait until the client has left. The server notices that only while a receive() is pending."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def _collect(reader: Reader, service: Service, wanted: Wanted, claim: Claim) -> Painting:
-    """Wait for every picture of the job; each is encoded while the others are painted, unless only the best count."""
+    """Wait for the job's pictures. Each is encoded while others are painted, unless only the best are wanted."""
     job, album = reader.job, service.album(reader.job)
     bound = file_bound(service, wanted)
     painted: list[Painted] = []
@@ -135,7 +136,7 @@ async def _collect(reader: Reader, service: Service, wanted: Wanted, claim: Clai
 
     def begin(picture: Painted) -> None:
         nonlocal room
-        if room is None:  # for all of them at once: answers that hold some and wait for more could wait for each other
+        if room is None:  # for all at once: two answers that hold some and want more could wait for each other
             room = asyncio.create_task(claim.take(count * bound, reader.deadline))
         encoding[picture.index] = asyncio.create_task(encode(picture, room))
 
@@ -165,7 +166,7 @@ async def _collect(reader: Reader, service: Service, wanted: Wanted, claim: Clai
 
 
 async def _collect_lazily(reader: Reader, service: Service, wanted: Wanted, claim: Claim) -> Painting:
-    """Wait for the end of a job that others wait for, too. The files are made when they are sent, one after another."""
+    """Wait for the end of a job that others read, too. Each file is made when it is sent."""
     job, album = reader.job, service.album(reader.job)
     painted = _sorted([event async for event in reader if isinstance(event, Painted)], wanted)
     bound = file_bound(service, wanted)
@@ -175,7 +176,7 @@ async def _collect_lazily(reader: Reader, service: Service, wanted: Wanted, clai
         return album.file(event.index, partial(finish, service, job, event, wanted))
 
     for event in painted:
-        if event.index not in album.sizes:  # the first request has left before its time
+        if event.index not in album.sizes:  # the first request has left before its end
             await file(event)
     sizes = [album.sizes[event.index] for event in painted]
     claim.give(bound - max(sizes))
@@ -186,7 +187,7 @@ async def _collect_lazily(reader: Reader, service: Service, wanted: Wanted, clai
 
 
 def _sorted(painted: list[Painted], wanted: Wanted) -> list[Painted]:
-    """In the order of their indices, or if only some are wanted these, the best one first."""
+    """The pictures in the order of their indices. If only the best are wanted, those, the best one first."""
     if wanted.best is None:
         return sorted(painted, key=lambda picture: picture.index)
     return sorted(painted, key=lambda picture: (-(picture.score or 0.0), picture.index))[: wanted.best]
@@ -201,7 +202,7 @@ def _painting(service: Service, reader: Reader, pictures: list[Picture]) -> Pain
 
 
 def file_bound(service: Service, wanted: Wanted) -> int:
-    """Bytes that the file of a picture hardly exceeds: its pixels uncompressed, and its texts."""
+    """Bytes that a picture's file hardly exceeds: those of its uncompressed pixels and of its texts."""
     side = wanted.finish.side or service.pool.checkpoint.config.vae.image_size
     return 3 * side**2 + side**2 // 64 + (64 << 10)
 
@@ -212,12 +213,12 @@ def text_tokens(job: Job) -> int:
 
 
 def written_tokens(job: Job) -> int:
-    """Tokens that the model drew to complete or revise it."""
+    """How many tokens the model drew to complete or revise the text."""
     return job.revised.written if job.revised else 0
 
 
 def observe(service: Service, job: Job) -> tuple[float, float]:
-    """Count the seconds of a job that has ended, in the queue and in painting, once, and return them."""
+    """The seconds of an ended job in the queue and in painting. The metrics count them at the first call."""
     started, ended = job.started or job.accepted, job.ended or job.accepted
     if not job.observed:
         job.observed = True

@@ -1,12 +1,13 @@
-"""One connection: uvicorn's HTTP/1.1, with a limit to the time that a client may take, and answers in our form.
+"""One connection: uvicorn's HTTP/1.1 with limits on the time that a client may take.
 
-A connection is in the middle of a request from the end of the request's head to the end of its answer. Otherwise it
-waits, and may be closed to make room for others (see `app.http.connections`). While it waits, a clock runs:
+A connection is in the middle of a request from the end of the request's head to the end of its answer. At other times
+it waits, and it may be closed to make room for others (see `app.http.connections`). While it waits, a clock runs:
 
-    opened, or a head begun             HEAD_SECONDS until the head is complete; else 408, or no word if nothing came
-    answered before its body has come   HEAD_SECONDS for the rest of the body
-    answered, and nothing begun         uvicorn's timeout_keep_alive
-    closed, the answer not read yet     the same, from each time that the client has read some of it
+    it was opened, or a head has begun        HEAD_SECONDS until the head is complete. Then 408, or no answer if no
+                                              byte came.
+    it was answered before its body ended     HEAD_SECONDS for the rest of the body
+    it was answered and sends nothing         uvicorn's timeout_keep_alive
+    it was closed with an unread answer       uvicorn's timeout_keep_alive, again whenever the client has read a part
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ log = logging.getLogger("dalle.http")
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 on one connection of `limiter`. app_state: uvicorn's, of the application's lifespan."""
+    """HTTP/1.1 on one connection of `limiter`. app_state: uvicorn's state of the application's lifespan."""
 
     conn: StrictConnection
 
@@ -49,33 +50,33 @@ class Protocol(H11Protocol):
 
     @property
     def sending(self) -> bool:
-        """Whether a part of an answer still waits for the client to read."""
+        """Whether the client has not read all of its answer yet."""
         return self.transport.get_write_buffer_size() > 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Take the connection in, at the cost of another one if there are too many, or refuse it."""
+        """Take the connection in. If there are too many, close a waiting one instead, or refuse this one."""
         super().connection_made(transport)
         if self._limiter.too_many(len(self.connections)) and not self._limiter.make_room():
-            log.warning("a connection was refused: all that are open have requests", extra={"seldom": True})
+            log.warning("a connection was refused: every open connection has a request", extra={"seldom": True})
             self._hang_up(TOO_MANY)
         else:
             self._settle()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; what comes after a last answer is thrown away."""
+        """Read the data. Data that comes after a last answer is thrown away."""
         if not self._leaving:
             super().data_received(data)
             self._settle()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or go on with one that is here already."""
+        """Wait for the next request, or go on with one that has arrived already."""
         super().on_response_complete()
         self._settle()
         if self.transport.is_closing():
             self._await_reader()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection, on which nothing has come for a while."""
+        """Close the connection, because nothing has come for a while."""
         super().timeout_keep_alive_handler()
         self._await_reader()
 
@@ -87,14 +88,14 @@ class Protocol(H11Protocol):
         self._limiter.forget(self)
 
     def shutdown(self) -> None:
-        """The server ends: close the connection, after the answer if there is one to come."""
+        """Close the connection because the server ends. An answer that has begun is sent first."""
         if self._leaving:
             self.transport.close()
         else:
             super().shutdown()
 
     def give_way(self) -> None:
-        """Close the connection, which is not in the middle of a request."""
+        """Close the connection to make room. It must not be in the middle of a request."""
         self._limiter.forget(self)
         if self._leaving:
             self.transport.abort()
@@ -102,17 +103,17 @@ class Protocol(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002, uvicorn's name for it
-        """Answer what is no request, and close the connection: nothing after it is read."""
+        """Answer data that is not a valid request, and close the connection. Nothing after it is read."""
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
             self._hang_up(*self.conn.refusal)
-        else:  # the answer is under way, and is cut short
+        else:  # the answer has begun and is cut short
             self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """No word in the log: the request is answered as if it had not asked for another protocol (RFC 9110, 7.8)."""
+        """Log nothing. A request for another protocol is answered as if it had not asked for one (RFC 9110, 7.8)."""
 
     def _settle(self) -> None:
-        """Note whether a request is under way, and see to it that a clock runs if none is."""
+        """Tell the limiter whether a request is in progress. Start a clock if none is."""
         if self._leaving or self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
@@ -126,7 +127,7 @@ class Protocol(H11Protocol):
                 self._clock = self.loop.call_later(HEAD_SECONDS, self._too_slow)
             return
         self._stop_clock()
-        if self.timeout_keep_alive_task is None:  # uvicorn has stopped it for data that was only the end of a body
+        if self.timeout_keep_alive_task is None:  # uvicorn stopped it for data that was only the end of a body
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -142,7 +143,7 @@ class Protocol(H11Protocol):
             self.transport.close()
 
     def _await_reader(self, unread_before: int = 0) -> None:
-        """Of a connection that is to be closed once the client has read its answer: see to it that it reads on."""
+        """Cut the connection if the client no longer reads its last answer. Check again later if it still reads."""
         unread = self.transport.get_write_buffer_size()
         if unread and unread == unread_before:
             reset(self.transport)

@@ -1,4 +1,5 @@
-"""Requests that come through a proxy: the client that it names counts, if DALLE_TRUSTED_PROXIES names the proxy."""
+"""Requests that come through a proxy. The server believes the client's address if DALLE_TRUSTED_PROXIES names the
+proxy."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 
 class Proxies:
-    """ASGI: uvicorn's reading of X-Forwarded-For and X-Forwarded-Proto, of which it takes what is an IP address.
+    """ASGI middleware. uvicorn reads X-Forwarded-For and X-Forwarded-Proto, and only IP addresses are taken.
 
-    Of a chain of proxies the last address counts that is no trusted proxy's. In the state this leaves `proxied`:
-    whether the connection is a trusted proxy's. trusted: networks.
+    In a chain of proxies the client is the last address that is not a trusted proxy's. `proxied` in the state says
+    whether the connection is a trusted proxy's. trusted: the networks of trusted proxies.
     """
 
     def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:
@@ -23,7 +24,7 @@ class Proxies:
         self._forwarded: Any = ProxyHeadersMiddleware(inner, [*trusted])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Note who is connected, and let uvicorn read whom the proxy names."""
+        """Note the address that is connected, and let uvicorn read the address that a proxy names."""
         if scope["type"] == "http":
             peer = scope.get("client")
             proxied = peer is not None and peer[0] in self._forwarded.trusted_hosts
@@ -31,7 +32,7 @@ class Proxies:
         await self._forwarded(scope, receive, send)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What is no address ("unknown", a client's own words that a proxy passed on) is neither logged nor counted."""
+        """Take the connection's address if the proxy names no address, such as "unknown" or words of a client."""
         if scope["type"] == "http" and scope["state"]["proxied"]:
             scope["client"] = _address(scope["client"]) or scope["state"]["peer"]
         await self._app(scope, receive, send)

@@ -1,7 +1,7 @@
-"""What a client may send and gets back: the wire models, with every limit declared in its field.
+"""The wire models: what a client may send and what it gets back. Every limit is declared in its field.
 
-`read(Model, values)` checks strictly ("3" is no integer, and neither is true) and says what is wrong in one line that
-names the field, the value found and what is allowed; the wording is that of `app.wording`.
+`read(Model, values)` checks strictly: neither "3" nor true is an integer. It says what is wrong in one line that names
+the field, what the field must be and what it got. The words are those of `app.wording`.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from model.errors import InvalidRequest
 from model.inference.requests import MAX_INDEX
 
 MAX_SAMPLES = 16  # pictures of which the best are chosen
-MAX_CHARACTERS = 32_000  # of a prompt; the tokenizer's limit is much lower, and needs the text to be counted
+MAX_CHARACTERS = 32_000  # of a prompt; the limit of tokens is much lower, but counting tokens takes time
 MAX_DIGITS = 100  # characters of a number in a form
 INTEGER = re.compile(r"[+-]?[0-9]+")
-NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")  # one way only to read any string
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")  # without backtracking
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=NOT_BLANK)]
-KeepRows = Annotated[int, Field(ge=1)] | None  # the grid, which is the checkpoint's, bounds it
+KeepRows = Annotated[int, Field(ge=1)] | None  # the upper bound is the checkpoint's grid
 M = TypeVar("M", bound=BaseModel)
 
 
 class Sampling(BaseModel):
-    """How the image tokens are drawn; what is left out, or null, is the model's own default."""
+    """How the image tokens are drawn. A field that is left out or null takes the model's own default."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
-        None, description="The same seed gives the same pictures; where it is left out, a random one is taken and told."
+        None, description="The same seed gives the same pictures. Left out: a random seed, which the answer tells."
     )
     temperature: Temperature | None = Field(
         None, description="Above 1 is more varied, below 1 more usual; 0 always takes the likeliest token."
@@ -46,22 +46,23 @@ class Sampling(BaseModel):
         None, description="Scale of classifier-free guidance: higher follows the text more closely; 1 is off."
     )
     index: Annotated[int, Field(ge=0, lt=MAX_INDEX - MAX_SAMPLES)] | None = Field(
-        None, description="Index of the first picture, 0 if left out: seed and index together name a picture."
+        None, description="Index of the first picture. Left out: 0. Seed and index together name a picture."
     )
     best_of: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = Field(
-        None, description="Paint so many pictures and return the ones that fit the text best, the best one first."
+        None, description="Paint so many pictures and return those that fit the text best, the best one first."
     )
     complete: bool | None = Field(
-        None, description="Let the model complete the text as a caption first; the answer tells the text painted."
+        None, description="The model first completes the text as a caption. The answer tells the text that was painted."
     )
     revise: bool | None = Field(
         None,
-        description="Let the model first say the text in words that it was taught; the answer tells the text painted. "
-        "Left out: true, if the model can, the text is not completed and the server does not say otherwise.",
+        description="The model first rewords the text into a caption as it was taught. The answer tells the text that "
+        "was painted. Left out: true, unless the text is completed, or the model has no reviser, or the server turns "
+        "it off.",
     )
     truncate: bool | None = Field(None, description="Cut a text with too many tokens instead of refusing it.")
     embed_prompt: bool | None = Field(
-        None, description="Write the text itself into the PNG's text chunks, not only its SHA-256."
+        None, description="Write the text into the PNG's text chunks. Otherwise they hold only its SHA-256."
     )
 
 
@@ -72,10 +73,10 @@ class GenerateRequest(Sampling):
         json_schema_extra={"examples": [{"text": "a red apple", "num_images": 4, "seed": 1}]},
     )
 
-    text: Text = Field(description="What the pictures shall show. Not blank.")
+    text: Text = Field(description="What the pictures should show. It must not be blank.")
     num_images: int = Field(1, ge=1, le=MAX_IMAGES, description="How many pictures.")
     keep_rows: KeepRows = Field(
-        None, description="With the file `image`: how many of its top rows of cells are kept; the rest is painted."
+        None, description="With the file `image`: how many of its top rows of cells are kept. The rest is painted."
     )
 
 
@@ -86,15 +87,15 @@ class Pictures(RootModel[list[str]]):
 
 
 class ErrorBody(BaseModel):
-    """What every refusal and failure answers with."""
+    """The body of every answer that refuses a request or says that it failed."""
 
     Error: str = Field(
-        description="One line for a person.", examples=["num_images: 11, and it must be an integer from 1 to 10"]
+        description="One line for a person.", examples=["num_images must be an integer from 1 to 10, got 11"]
     )
 
 
 def read(model: type[M], values: Mapping[str, Any]) -> M:
-    """`values` as a `model`. Raises InvalidRequest naming every field at fault, the value found and what is allowed."""
+    """`values` as a `model`. Raises InvalidRequest, which says of every wrong field what it must be and what it got."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -104,7 +105,10 @@ def read(model: type[M], values: Mapping[str, Any]) -> M:
 
 
 def from_strings(model: type[BaseModel], strings: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of a form, numbers and booleans read exactly; what is none stays a string, for `read` to refuse."""
+    """The fields of a form, with their numbers and booleans read exactly.
+
+    A string that should be a number or a boolean and is not stays a string. `read` refuses it.
+    """
     values: dict[str, Any] = {}
     for name, string in strings.items():
         kinds = {part.get("type") for part in alternatives(properties(model).get(name, {}))}
@@ -122,7 +126,7 @@ def from_strings(model: type[BaseModel], strings: Mapping[str, str]) -> dict[str
 
 
 def form_schema(model: type[BaseModel], **files: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of a form. files: of its files, by name. A form has no null: a field is given or left out."""
+    """The JSON schema of a form. files: the schemas of its files, by name. Null is no value in a form."""
     fields: dict[str, Any] = {}
     for name, field in properties(model).items():
         kinds = [kind for kind in alternatives(field) if kind.get("type") != "null"]

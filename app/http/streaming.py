@@ -1,13 +1,13 @@
-"""Pictures as server-sent events, while they are painted: the stream of the OpenAI Images API, and a little more.
+"""Sends pictures as server-sent events while they are painted: the stream of the OpenAI Images API, with additions.
 
-`data:` lines are that API's events: partial_image, completed, an error, [DONE]. What else there is to tell, the place
-in the queue and the rows done, stands in further keys of these events and in comments, because the openai package takes
-an event of an unknown type for a partial image and skips comments:
+`data:` lines are that API's events: partial_image, completed, an error, [DONE]. Further keys of these events, and
+comments, tell the place in the queue and the rows done. The openai package skips comments, but it would take an event
+of another type for a partial image:
 
     : progress {"queue_position":3,"rows_done":[0,0],"rows":32,"seconds_left":12.4}
 
-A slow reader holds one file, and as pixels the finished pictures and the newest frame of the others: nothing is taken
-from the job before the client has taken what was sent before.
+Nothing is taken from the job before the client has read what was sent before. So a slow client holds one file in
+memory, and as pixels the finished pictures and the newest frame of each unfinished one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from app.pool.job import Reader
 from model.errors import DalleError
 from model.inference.events import Event, Painted, Partial
 
-TICK = 0.5  # seconds between two looks at the queue, and at least between two comments about progress
+TICK = 0.5  # seconds between two looks at the queue; comments about progress are at least as far apart
 log = logging.getLogger("dalle.http")
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -45,9 +45,9 @@ HEADERS = {
 
 
 class PictureStream(Response):
-    """The answer that streams an accepted job. kind: image_generation or image_edit. It always leaves the job.
+    """The answer that streams an accepted job. It always leaves the job at the end.
 
-    log: fields of the request's log line. claim: takes room for a file.
+    kind: image_generation or image_edit. log: fields of the request's log line. claim: takes room for a file.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class PictureStream(Response):
         self._completed = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the end, until the client leaves, or until it reads too slowly: see `app.http.answers`."""
+        """Stream until the job ends, the client leaves or the client reads too slowly (see `app.http.answers`)."""
         working = asyncio.create_task(self._stream(send, scope["state"]["request_id"]))
         leaving = asyncio.create_task(gone(receive))
         try:
@@ -108,7 +108,7 @@ class PictureStream(Response):
         except (ClientGone, ReaderTooSlow):
             raise
         except Exception as error:
-            if not isinstance(error, DalleError):  # as the middleware does, which could only cut the connection
+            if not isinstance(error, DalleError):  # the middleware could only cut the connection
                 log.exception("a fault of ours", extra={"fields": {"id": request_id}})
             said = self._failed(error)
             await self._send(send, _data({"error": openai_error(said)}), more=False)
@@ -116,7 +116,7 @@ class PictureStream(Response):
             self._log["images_sent"] = self._completed
 
     async def _follow(self, send: Send) -> None:
-        """Tell what happens to the job until it has ended. Raises its error."""
+        """Send the job's events until it has ended. Raises the job's error."""
         coming: asyncio.Task[Event] | None = None
         try:
             while True:
@@ -142,7 +142,7 @@ class PictureStream(Response):
         match event:
             case Partial():
                 if not self._claim.try_take(self._bound):
-                    return  # there will be a newer one, and the finished picture
+                    return  # a newer one will come, or the finished picture
                 try:
                     await self._tell_partial(send, event)
                 finally:
@@ -155,7 +155,7 @@ class PictureStream(Response):
                     self._claim.give(self._bound)
 
     async def _room(self, send: Send) -> None:
-        """Wait for room for a file, not in silence. Raises Overloaded."""
+        """Wait for room for a file, and send comments meanwhile. Raises Overloaded."""
         taking = asyncio.create_task(self._claim.take(self._bound, self._reader.deadline))
         try:
             await asyncio.wait({taking}, timeout=TICK)
@@ -182,7 +182,7 @@ class PictureStream(Response):
         await self._picture(send, "completed", file, event.index, keys)
 
     def _revised(self) -> dict[str, str]:
-        """The text that is painted, once it is known to be another than was sent."""
+        """The key revised_prompt, once it is known that the painted text is not the one that was sent."""
         return {"revised_prompt": self._job.revised.text} if self._job.revised else {}
 
     def _usage(self) -> Usage:
@@ -218,12 +218,12 @@ class PictureStream(Response):
         self._sent = time.monotonic()
 
     def _seconds_left(self) -> float | None:
-        """Rounded up to tenths, so that 0 is told only of what is done."""
+        """Seconds until the job is done, rounded up to tenths so that 0 means done. None if they are not known."""
         seconds = self._service.pool.seconds_left(self._job)
         return None if seconds is None else math.ceil(10 * seconds) / 10
 
     async def _tell_progress(self, send: Send) -> None:
-        """A comment when there is news, not too often, or when nothing was sent for too long."""
+        """Send a comment if there is news, every TICK seconds at most, or if nothing was sent for too long."""
         now = time.monotonic()
         if now - self._commented < TICK:
             return

@@ -1,7 +1,7 @@
-"""Pictures in: PNG, JPEG or WebP, one frame, bounded in pixels and in parts before they are decoded.
+"""Decodes a picture that a client sent: PNG, JPEG or WebP with one frame. Its pixels and parts are bounded first.
 
-A picture is turned upright, cut to its middle square, resized, and put on white where it is transparent. Nothing is
-read from anywhere but the bytes that were sent. `app.pictures.decoders` does it in other processes.
+The picture is turned upright, cut to its middle square and resized. Its transparent parts become white. Only the bytes
+that were sent are read. `app.pictures.decoders` calls this in other processes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from model.upright import open_upright
 
 @dataclass(frozen=True)
 class Upload:
-    """A decoded picture. width, height: of the whole, upright. rgb: side * side * 3 bytes, row by row.
+    """A decoded picture. width, height: of the whole picture, upright. rgb: side * side * 3 bytes, row by row.
 
-    empty: for every cell of the grid 1 where a pixel of it is wholly transparent (alpha 0), else 0; None without alpha.
+    empty: a byte for every cell of the grid: 1 if one of its pixels is wholly transparent (alpha 0), else 0. None if
+    the picture has no alpha.
     """
 
     width: int
@@ -31,7 +32,7 @@ class Upload:
 def read_upload(data: bytes, side: int, grid: int, max_pixels: int) -> Upload:
     """The picture in `data` as a square of `side` pixels and of `grid` cells a side.
 
-    Raises PictureError: no picture of the three formats, too many pixels, scans or parts, several frames, or damaged.
+    Raises PictureError if the file is of another format or damaged, or has too many pixels, scans, parts or frames.
     """
     file = examine(data)
     file.check(max_pixels)

@@ -1,8 +1,8 @@
 """The process that decodes pictures for the server, one after another, until its input ends.
 
-It loads Pillow and little else. It can be killed at any time, and the kernel ends it at a picture that takes too long.
-A picture comes as its length (4 bytes) and its bytes. The answer is HEAD and a body: of ANSWER a picture, PICTURE and
-its pixels and empty cells; of REFUSED the words of a PictureError.
+It loads Pillow and little else. It can be killed at any time. The kernel ends it if a picture takes too long. A picture
+arrives as its length (4 bytes) and its bytes. The answer is HEAD and a body. The body of ANSWER is PICTURE, the pixels
+and the empty cells. The body of REFUSED is the text of a PictureError.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ LENGTH = struct.Struct(">I")
 HEAD = struct.Struct(">BI")  # ANSWER or REFUSED, bytes of the body
 PICTURE = struct.Struct(">II?")  # width, height, whether empty cells follow the pixels
 ANSWER, REFUSED = 0, 1
-BYTES_PER_PIXEL = 48  # of address space; the hungriest of ordinary pictures, a progressive JPEG in CMYK, takes 22
-BYTES_BESIDE = 256 << 20  # for threads of an image library, and what else a process reserves and does not use
+BYTES_PER_PIXEL = 48  # of address space; of ordinary pictures a progressive JPEG in CMYK takes most: 22
+BYTES_BESIDE = 256 << 20  # for threads of image libraries, and for what a process reserves and does not use
 
 
 def pack(upload: Upload) -> bytes:
@@ -34,7 +34,7 @@ def pack(upload: Upload) -> bytes:
 
 
 def unpack(body: bytes, side: int, grid: int) -> Upload:
-    """What `pack` has packed. Raises ValueError if it is anything else: the process may have been taken over."""
+    """The picture that `pack` packed. Raises ValueError for anything else: an attacker may control the process."""
     width, height, has_empty = PICTURE.unpack_from(body)
     middle = PICTURE.size + side * side * 3
     if len(body) != middle + grid * grid * has_empty:
@@ -43,7 +43,7 @@ def unpack(body: bytes, side: int, grid: int) -> Upload:
 
 
 def limit_memory(most: int) -> None:
-    """Let the process have `most` bytes more than it has now. Nothing happens where the system has no such limit."""
+    """Let the process take `most` bytes more than it has now. Nothing happens on a system without such a limit."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             own = int(file.read().split()[0]) * resource.getpagesize()
@@ -53,7 +53,7 @@ def limit_memory(most: int) -> None:
 
 
 def main(side: int, grid: int, max_pixels: int, seconds: float) -> None:
-    """Serve until the input ends. seconds: of the processor, for one picture; SIGPROF ends the process beyond them."""
+    """Serve until the input ends. seconds: of processor time for one picture. SIGPROF ends the process after them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal: the server ends this process
     warnings.simplefilter("ignore")  # of Pillow, on what is odd in clients' files
     logging.disable()

@@ -1,8 +1,8 @@
-"""Processes that decode the pictures of clients: a few, each started when it is first needed and then kept.
+"""A few processes that decode pictures of clients. Each is started when it is first needed, and is then kept.
 
-A picture's decoder can be ended at any time: when the request is cancelled, when the picture takes more processor time
-than any ordinary one, when the server ends. The next picture gets a new process. Nothing that a decoder answers is
-unpickled, so that a hole in an image library is not one in the server.
+A process can be ended at any time: when the request is cancelled, when a picture takes more processor time than any
+ordinary one, or when the server ends. The next picture gets a new process. The server unpickles nothing that a decoder
+answers, so that a hole in an image library is not a hole in the server.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ CPU_SECONDS = 5.0  # for a picture; the slowest ordinary one of USUAL_PIXELS tak
 USUAL_PIXELS = 1 << 24
 FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP})  # signals that no picture causes
 ROOT = Path(__file__).parents[2]
-# An interpreter without the site's start-up files: they cost more than Pillow. What the server can import, it can.
+# An interpreter without start-up files, which take longer than Pillow. It can import what the server can import.
 COMMAND = (
     "import sys; sys.path[:] = sys.argv[5:]; from app.pictures.decoder import main; "
     "main(*map(int, sys.argv[1:4]), float(sys.argv[4]))"
 )
-GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # glibc keeps 80 MB of a large picture otherwise
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # or glibc keeps 80 MB after a large picture
 log = logging.getLogger("dalle.pictures")
 
 
 class Decoders:
-    """Belongs to the event loop. side, grid, max_pixels: as of `read_upload`. processes: at most; seconds: of the
-    processor for one picture."""
+    """The decoding processes. Use it on the event loop only.
+
+    side, grid, max_pixels: as in `read_upload`. processes: how many at most. seconds: of processor time for a picture.
+    """
 
     def __init__(
         self, side: int, grid: int, max_pixels: int, processes: int | None = None, seconds: float | None = None
@@ -51,10 +53,10 @@ class Decoders:
         self._closed = False
 
     async def decode(self, name: str, data: bytes, client: str = "") -> Upload:
-        """The picture that was sent in the field `name`. client: pictures of several are decoded in turn.
+        """Decode the picture that was sent in the field `name`. client: clients take turns.
 
-        Cancelled, it has its process killed. Raises InvalidRequest for what is no picture, cannot be decoded, takes
-        too long or crashes the decoder; and Draining after `close`.
+        Raises InvalidRequest if the data is not a picture, cannot be decoded, takes too long or crashes the decoder.
+        Raises Draining after `close`. A cancellation kills the process.
         """
         self._check_open()
         async with self._turns.turn(client):
@@ -70,7 +72,7 @@ class Decoders:
         raise InvalidRequest(name, f"{name} must be a picture that can be decoded, got {found}")
 
     async def close(self) -> None:
-        """End all processes at once; who waits for a picture is told Draining."""
+        """End all processes at once. Whoever waits for a picture gets Draining."""
         self._closed = True
         self._turns.refuse(Draining("the server is shutting down"))
         for process in list(self._alive):
@@ -82,7 +84,7 @@ class Decoders:
             raise Draining("the server is shutting down")
 
     async def _try(self, name: str, data: bytes, process: Process | None = None) -> Upload | signal.Signals:
-        """The picture, or the signal that ended the process. Raises RuntimeError where it ended in another way."""
+        """The picture, or the signal that ended the process. Raises RuntimeError if the process ended by itself."""
         if process is None or process.returncode is not None:
             process = await self._start()
         try:
@@ -94,14 +96,14 @@ class Decoders:
             raise
         except (OSError, EOFError):  # the pipe has ended, and so does the process
             return await self._buried(process, len(data))
-        except BaseException:  # nobody waits for the picture any more, or the answer is none
+        except BaseException:  # nobody waits for the picture any more, or the answer is not valid
             self._kill(process)
             raise
 
     async def _buried(self, process: Process, size: int) -> signal.Signals:
-        """The signal that ended the process. Raises RuntimeError where it ended in another way."""
+        """The signal that ended the process. Raises RuntimeError if the process ended by itself."""
         try:
-            status = await process.wait()  # without a kill before it, which may take the status away
+            status = await process.wait()  # not killed first: that may hide the status
         except asyncio.CancelledError:
             self._kill(process)
             raise
@@ -109,7 +111,7 @@ class Decoders:
         if status >= 0:
             raise RuntimeError(f"a decoder of pictures ended with status {status}")
         ended = signal.Signals(-status)
-        log.warning("decoder %d ended by %s at a picture of %d bytes", process.pid, ended.name, size)
+        log.warning("decoder %d was ended by %s at a picture of %d bytes", process.pid, ended.name, size)
         return ended
 
     async def _ask(self, name: str, data: bytes, process: Process) -> Upload:

@@ -1,7 +1,7 @@
-"""What a PNG tells of how it was painted, in text chunks: enough to paint it again, if one knows the prompt.
+"""The text chunks of a PNG that tell how it was painted. Who knows the prompt can paint it again.
 
-    Software, Model, Seed, Index, Parameters (JSON), Prompt-SHA256, and if wanted Prompt itself;
-    Forced: of a picture that was painted on from another, the tokens that were kept (`pack`)
+    Software, Model, Seed, Index, Parameters (JSON), Prompt-SHA256, and Prompt if it was wanted
+    Forced: the tokens that were kept, if the picture was painted on from another one (`pack`)
 
 `dalle-server generate --like picture.png` reads them.
 """
@@ -71,10 +71,10 @@ class Provenance:
             forced = unpack(texts[chunk]) if chunk in texts else None
         except KeyError:
             raise DataError(
-                f"its text chunk {chunk} is missing: it is no single picture that dalle-server painted"
+                f"must be a single picture that dalle-server painted, got a file without the text chunk {chunk}"
             ) from None
         except (ValueError, TypeError, zlib.error) as error:
-            raise DataError(f"its text chunk {chunk} cannot be read: {error}") from None
+            raise DataError(f"must hold a text chunk {chunk} that can be read: {error}") from None
         return cls(
             model=values["Model"],
             index=int(values["Index"]),
@@ -87,12 +87,12 @@ class Provenance:
 
 
 def prompt_hash(prompt: str) -> str:
-    """SHA-256 of the prompt's UTF-8, in hexadecimal."""
+    """The SHA-256 of the prompt in UTF-8, in hexadecimal."""
     return hashlib.sha256(prompt.encode()).hexdigest()
 
 
 def forced_tokens(tokens: bytes, keep: bytes) -> bytes:
-    """Of a picture's tokens (little-endian int16) the ones that `keep` (a byte each) kept; the others are FREE."""
+    """A picture's tokens (little-endian int16). FREE replaces those that `keep` (a byte each) did not keep."""
     drawn = struct.unpack(f"<{len(keep)}h", tokens)
     kept = [token if keeps else FREE for token, keeps in zip(drawn, keep, strict=True)]
     return struct.pack(f"<{len(keep)}h", *kept)
@@ -104,12 +104,12 @@ def pack(forced: bytes) -> str:
 
 
 def unpack(text: str) -> bytes:
-    """The opposite of `pack`. Raises ValueError, also for more tokens than any picture has."""
+    """The opposite of `pack`. Raises ValueError for text that cannot be unpacked or holds more than 1 MiB."""
     try:
         inflater = zlib.decompressobj()
         forced = inflater.decompress(base64.b64decode(text, validate=True), 1 << 20)
     except (binascii.Error, zlib.error) as error:
         raise ValueError(str(error)) from None
     if not inflater.eof:
-        raise ValueError("it is cut short, or too long")
+        raise ValueError("it is incomplete or too long")
     return forced

@@ -1,4 +1,4 @@
-"""Places for which clients take turns: the second thing of one client waits behind the first of every other."""
+"""Places for which clients take turns. A client's second job waits until every other client had a first one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """So many at a time. Those who wait are served client by client, the things of one client in their order."""
+    """A number of places. The clients that wait are served in turn, and the jobs of one client in their order."""
 
     def __init__(self, places: int) -> None:
         self._free = places
@@ -17,7 +17,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """Wait for a place and have it. Raises what `refuse` is given."""
+        """Wait for a place, and have it while the context lasts. Raises the error that `refuse` is given."""
         await self._wait(client)
         try:
             yield
@@ -25,7 +25,7 @@ class Turns:
             self._pass_on()
 
     def refuse(self, error: Exception) -> None:
-        """Raise `error` to all who wait."""
+        """Raise `error` in all that wait."""
         for turn in [turn for queue in self._waiting.values() for turn in queue if not turn.done()]:
             turn.set_exception(error)
         self._waiting.clear()

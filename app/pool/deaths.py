@@ -1,11 +1,11 @@
-"""Why worker processes die, what is done about it, and when the server has to end for it.
+"""Why worker processes die, what is done then, and when the server has to end.
 
 - Crash: a signal such as SIGSEGV, or the process ended by itself. Hang: it made no step for too long, and the
   supervisor ended it. Start: it failed, crashed or hung before it was ready. Another worker is started at once; the
   server ends when such deaths come too often.
-- Killed: somebody else ended it, such as the kernel's OOM killer, an operator or a container runtime. That is no fault
-  of the worker or of a request, so it never ends the server. Another worker is started after a wait that doubles with
-  every such death, and is short again once a worker has been ready for a while.
+- Killed: somebody else ended it, such as the kernel's OOM killer, an operator or a container runtime. That is not
+  the fault of the worker or of a request, so it never ends the server. Another worker is started after a wait. The wait
+  doubles with every such death, and is short again once a worker has been ready for a while.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FIRST_WAIT = 0.5  # seconds
 LONGEST_WAIT = 15.0  # seconds
 CALM = 30.0  # seconds that a worker was ready, after which the next wait is FIRST_WAIT again
 
-# By these people, container runtimes and the kernel end processes. Workers ignore all but SIGKILL and SIGQUIT, but not
-# in their first moments.
+# With these signals people, container runtimes and the kernel end processes. After their first moments workers ignore
+# all of them except SIGKILL and SIGQUIT.
 OUTSIDE = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM})
 
 
@@ -37,7 +37,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Death:
-    """The end of a worker that nobody here had asked for. text: what the worker did, as in "worker 7 TEXT"."""
+    """The end of a worker that the server did not ask for. text: what happened, as in "worker 7 TEXT"."""
 
     cause: Cause
     text: str
@@ -47,7 +47,7 @@ class Death:
         """The death of a worker whose pipe ended.
 
         status: its exit status, a negated signal, or None if it lived on without its pipe until it was ended.
-        ready: whether it had loaded its model. memory: what is known of a shortage, to be added to a SIGKILL.
+        ready: whether it had loaded its model. memory: what is known of a shortage of memory; it is told of a SIGKILL.
         """
         if status is not None and -status in OUTSIDE:
             text = f"was killed from outside by {_signal_name(-status)}" + ("" if ready else " while it loaded")

@@ -1,4 +1,4 @@
-"""How long a job will still take. A picture has always as many tokens, so the cost of a queue is known."""
+"""Forecasts how long a job will take. All pictures have the same number of tokens, so the cost of a queue is known."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol
 
 
 class Work(Protocol):
-    """A job, or an order that would become one."""
+    """A job, or an order that may become one."""
 
     @property
     def rows_done(self) -> Sequence[int]:
-        """Rows of cells of each picture."""
+        """Rows of cells that are painted of each picture."""
 
     @property
     def slots_per_image(self) -> int:

@@ -1,4 +1,4 @@
-"""A job is one accepted request. It knows what was ordered, and tells its clients what happens to it.
+"""A job is one accepted request. It knows its order, and tells its clients what happens to it.
 
 Jobs live on the event loop. The pool posts events to a job, and ends it exactly once. Every client reads the events
 with a reader of its own; most jobs have one client:
@@ -31,8 +31,8 @@ from model.inference.events import (
 )
 from model.inference.requests import GenerationRequest
 
-POISONOUS = 2  # workers that crash or hang under a job before it is failed
-HUNGRY = 3  # workers that are killed from outside under a job before it is painted alone, after the others
+POISONOUS = 2  # crashes and hangs of workers under a job, after which it fails
+HUNGRY = 3  # kills of workers from outside under a job, after which it is painted alone and last
 
 
 class Outcome(StrEnum):
@@ -67,7 +67,7 @@ class Order:
 
     @property
     def deadline(self) -> float | None:
-        """Monotonic seconds."""
+        """The deadline in monotonic seconds, None for none."""
         return None if self.seconds is None else self.began + self.seconds
 
     @property
@@ -122,17 +122,17 @@ class Job:
 
     @property
     def poisonous(self) -> bool:
-        """Whether it is the likely reason why workers crash: it must not be painted again."""
+        """Whether workers probably crash because of this job. It must not be painted again."""
         return self.crashes >= POISONOUS
 
     @property
     def hungry(self) -> bool:
-        """Whether it may be the reason why workers are killed, by the memory that it takes."""
+        """Whether workers may be killed because of the memory that this job takes."""
         return self.kills >= HUNGRY
 
     @property
     def alone(self) -> bool:
-        """Whether it may only be painted without a neighbour: it may be the reason why workers die."""
+        """Whether the job must be painted without other jobs, because workers may die of it."""
         return self.crashes > 0 or self.hungry
 
     @property
@@ -159,7 +159,7 @@ class Job:
     def post(self, event: Event, first_index: int) -> None:
         """Pass an event of a worker on to the readers. first_index: of the request that the worker was given.
 
-        A picture that is painted again after its worker died is not shown twice, and its rows do not go back.
+        A picture that is painted again after its worker died is sent only once, and its rows do not go back.
         """
         if self.outcome is not None:
             return
@@ -226,13 +226,13 @@ class Job:
 
     @property
     def size(self) -> int:
-        """Bytes, roughly, of what it keeps for later readers."""
+        """Bytes, roughly, of what the job keeps for later readers."""
         pictures = sum(len(event.rgb) + len(event.tokens) for event in self._painted.values() if event)
         return pictures + len(self.request.image or b"") + 4 * len(self.order.text)
 
 
 class Reader:
-    """The events that one client has not read yet: an asynchronous iterator, see the module.
+    """The events that one client has not read yet. It is an asynchronous iterator, see the module.
 
     since: monotonic seconds at which this client's request began. joined: whether another reader was before it.
     """
@@ -247,14 +247,14 @@ class Reader:
 
     @property
     def deadline(self) -> float | None:
-        """Monotonic seconds until which its client wants to wait; None for no end."""
+        """The client's deadline in monotonic seconds, None for none."""
         if not self.joined:
             return self.job.deadline
         seconds = self._seconds or self.job.order.seconds
         return None if seconds is None else self.since + seconds
 
     def put(self, event: Event) -> None:
-        """Add an event. It replaces an unread one of its kind, and of its picture."""
+        """Add an event. It replaces an unread one of the same kind and picture."""
         key: Hashable = type(event).__name__
         match event:
             case Partial(index=index):
@@ -274,7 +274,7 @@ class Reader:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event. Raises the job's error, and DeadlineExceeded when this reader's own seconds are over."""
+        """The next event. Raises the job's error, and DeadlineExceeded if this reader's own deadline passes."""
         while not self._pending:
             if self.job.outcome is not None:
                 if self.job.error is not None:
@@ -296,5 +296,5 @@ class Reader:
 
 
 def late(seconds: float | None) -> DeadlineExceeded:
-    """The error of a request that had so many seconds and was not done."""
+    """The error of a request that was not done within `seconds`."""
     return DeadlineExceeded(f"the request was not done within its {seconds:g} s")

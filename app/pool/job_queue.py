@@ -1,4 +1,4 @@
-"""The queue of jobs that no worker has: which job a worker gets next, and where the jobs of a dead worker go.
+"""The queue of jobs that no worker has. It says which job a worker gets next, and where the jobs of a dead worker go.
 
 Jobs are given out in the order of their acceptance, several to a worker. When a worker dies, its jobs come back:
 
@@ -6,9 +6,9 @@ Jobs are given out in the order of their acceptance, several to a worker. When a
   alone, so that a poisonous one harms no neighbour. A job under which two workers crashed or hung is poisonous, and is
   not painted again. The jobs that the worker had not begun go back to the queue's head.
 - After a kill from outside, all jobs go back to the queue's head. Suspects stay suspects.
-- A job that was being painted at three such kills may be what uses up the memory. From then on it is painted alone, and
-  after every kill it goes to the queue's tail. So a job that waits at that moment has its turn first, and one that
-  comes later waits for one attempt at most. Kills never fail a job; its deadline ends it.
+- A job that was being painted at three such kills may be the one that uses up the memory. From then on it is painted
+  alone, and after every kill it goes to the queue's tail. So a job that waits at that moment has its turn first, and a
+  later one waits for one attempt at most. Kills never fail a job; its deadline ends it.
 """
 
 from __future__ import annotations

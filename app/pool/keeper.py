@@ -1,6 +1,6 @@
 """Keeps a process on every device: starts it, watches it, and starts another one when it dies.
 
-`deaths` says how long it waits before it starts another one, and when it gives up. The pool decides about the jobs.
+`deaths` says how long the keeper waits before that, and when it gives up. The pool decides what happens to the jobs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Keeper:
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
     async def stop(self) -> None:
-        """End the workers, and start none any more."""
+        """End the workers. No others are started."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

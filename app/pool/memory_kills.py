@@ -1,6 +1,6 @@
-"""Whether the kernel's OOM killer may have ended a worker: its count of kills, before and after.
+"""Tells whether the kernel's OOM killer may have ended a worker, by its count of kills before and after.
 
-The count is of the server's control group where that can be read, else of the whole machine. It does not say which
+The count is that of the server's control group if it can be read, else that of the whole machine. It does not say which
 process was killed.
 """
 
@@ -13,14 +13,14 @@ COUNTS = ("/sys/fs/cgroup/memory.events", "/proc/vmstat")  # each with a line "o
 
 
 class MemoryKills:
-    """The OOM killer's count, as it was when this was made. Reads one small file of the kernel."""
+    """The OOM killer's count when the object was made. It reads one small file of the kernel."""
 
     def __init__(self, files: Sequence[str] = COUNTS) -> None:
         self._files = files
         self._before = _read(files)
 
     def since(self) -> str:
-        """What the count says by now about a process that was killed, as the end of a sentence."""
+        """What the count says now about a process that was killed, as the end of a sentence."""
         after = _read(self._files)
         if self._before is None or after is None or self._before[0] != after[0]:
             return "out of memory?"
@@ -31,7 +31,7 @@ class MemoryKills:
 
 
 def _read(files: Sequence[str]) -> tuple[str, int] | None:
-    """The first of the files that tells the count, and the count."""
+    """The first file that tells the count, and the count."""
     for file in files:
         try:
             words = [line.split() for line in Path(file).read_text().splitlines()]

@@ -58,7 +58,7 @@ class WorkerProcess:
     start_timeout: seconds that it may take until it is ready.
     log, log_level: the server's settings.
 
-    ended: done once the process counts as dead. Its result is the death, or None where the exit status tells that.
+    ended: done once the process counts as dead. Its result is the death, or None if the exit status tells why.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class WorkerProcess:
             threading.Thread(target=target, args=(ours, loop), name=target.__name__, daemon=True).start()
 
     def send(self, message: Inbound) -> None:
-        """Never blocks; what is sent to a process that has ended is dropped."""
+        """Send a message without blocking. A message to a process that has ended is dropped."""
         self._outbox.put(message)
 
     async def watch(self, tick: float = 0.25) -> Death:

@@ -1,11 +1,10 @@
-"""The pool of worker processes on this machine: it accepts orders up to its bounds, and keeps one worker a device.
+"""The pool of worker processes on this machine. It accepts orders up to its bounds, and keeps one worker a device.
 
 The event loop owns all state, and nothing is awaited between a check and the change that depends on it. An order gets
 its place in the queue before any work is done for it, so that no place is given twice.
 
-A worker that dies is replaced, see `deaths`, and its jobs are painted again with the same seeds, see `job_queue`. A job
-keeps the pictures that were finished. It can be cancelled and its deadline can pass at any time, also while there is no
-worker.
+A worker that dies is replaced (see `deaths`), and its jobs are painted again with the same seeds (see `job_queue`). A
+job keeps its finished pictures. It can be cancelled, and its deadline can pass, at any time, also without a worker.
 """
 
 from __future__ import annotations
@@ -41,8 +40,10 @@ from model.inference import events
 from model.inference.events import Event
 from model.inference.messages import Cancel, Heartbeat, Ready, WorkerOptions
 
-SURE = 1.5  # a request is refused if the forecast says so many times the seconds left to it; forecasts err
-LONG_TEXT = 500  # characters; a longer text is tokenized in a thread, a shorter one takes a few milliseconds at most
+SURE = 1.5  # a request is refused if its forecast is so many times longer than its time; forecasts err
+LONG_TEXT = (
+    500  # characters; a longer text is tokenized in a thread, since a shorter one takes a few milliseconds at most
+)
 log = logging.getLogger("dalle.pool")
 
 
@@ -148,11 +149,11 @@ class WorkerPool:
             message = f"your share of the queue is full: {own} pictures are waiting or painted, of {share} at most"
             raise Overloaded(message, self._seconds(own), per_client=True)
         others: list[Work] = [*self._jobs.values(), *self._reserved]
-        if order.deadline is not None and others:  # where nobody else wants to be painted, it may as well be tried
+        if order.deadline is not None and others:  # a request that is alone is always tried
             given = order.deadline - time.monotonic()
             needed = self._forecast([*others, order], order) or 0.0
             if needed > SURE * given:
-                message = f"by what is before it the request would take about {needed:.3g} s, and it has {given:.3g} s"
+                message = f"with those before it the request would take about {needed:.3g} s, and it has {given:.3g} s"
                 raise Overloaded(message, needed - given)
 
     def cancel(self, job: Job) -> None:
@@ -229,7 +230,7 @@ class WorkerPool:
         """Take no more orders, wait for those accepted, and fail the rest after `seconds`."""
         self._draining = True
         self._keeper.hurry()
-        log.info("draining: %d requests in flight, %g s for them", len(self._jobs), seconds)
+        log.info("draining: %d requests in flight have %g s to finish", len(self._jobs), seconds)
         try:
             await asyncio.wait_for(self._idle.wait(), seconds)
         except TimeoutError:
@@ -257,7 +258,7 @@ class WorkerPool:
             raise Draining(self.fatal or "the server is shutting down and takes no more requests")
 
     def _seconds(self, pictures: int) -> float:
-        """Seconds until so many pictures are painted at the measured pace; 1 s a picture while none is known."""
+        """Seconds until so many pictures are painted at the measured pace, or at 1 s a picture while none is known."""
         pace = 0.0  # pictures a second
         for worker in self._workers:
             if ready := worker.ready:
@@ -289,7 +290,7 @@ class WorkerPool:
     # --- the end of a job
 
     def _end(self, job: Job, outcome: Outcome, error: DalleError | None = None) -> None:
-        """End a job. Every job leaves the ledger's "in flight" here, and only once."""
+        """End a job. Every job ends here, and only once."""
         if self._jobs.pop(job.id, None) is None:
             return
         self._queue.discard(job)

@@ -211,9 +211,9 @@ def test_the_command_makes_a_key_and_the_hash_that_lets_it_in() -> None:
     ("content", "says"),
     [
         (None, "the API keys cannot be read: No such file or directory"),
-        ("", "holds no hash of an API key, so nobody would be let in"),
-        ("# nothing\n", "holds no hash"),
-        (f"{key_hash('a')}\nsesame\n", "line 2: no hash of an API key, which is 64 digits from 0 to f"),
+        ("", "must hold the hash of an API key, got none: nobody would be let in"),
+        ("# nothing\n", "must hold the hash of an API key"),
+        (f"{key_hash('a')}\nsesame\n", "line 2 must be the hash of an API key, 64 digits from 0 to f"),
     ],
 )
 def test_a_wrong_file_of_keys_stops_the_start_and_its_words_are_not_told(
@@ -341,6 +341,6 @@ def test_what_is_no_http_is_answered_in_our_way_too(guarded: Live, data: bytes) 
     assert head.startswith(b"HTTP/1.1 400 ")
     for name, value in HEADERS:
         assert name + b": " + value in head
-    assert json.loads(body) == {"Error": "the request is not HTTP/1.1 that can be read"}
+    assert json.loads(body) == {"Error": "the request must be HTTP/1.1, got something that cannot be read"}
     assert guarded.client.get("/healthz").status_code == 200
     assert "Traceback" not in guarded.log

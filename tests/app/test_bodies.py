@@ -77,29 +77,37 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
     "strings": (JSON, filled(b'"",', BODY, b'{"text":[', b"1]}"), BOUNDS),
     "depth": (JSON, b'{"text":' + b"[" * 500_000 + b"]" * 500_000 + b"}", BOUNDS),
     "digits": (JSON, filled(b"9", BODY, b'{"seed":', b"}"), BOUNDS),
-    "long key": (JSON, filled("é".encode(), BODY, b'{"', b'":1}'), 'no such field'),
-    "long item": (JSON, filled(b'\\"', BODY, b'{"seed":["', b'"]}'), 'seed: ["'),
-    "quotes": (JSON, filled(b'\\"', BODY, b'{"text":"', b'"}'), "text: 5242"),
-    "backslashes": (JSON, filled(b"\\\\", BODY, b'{"text":"', b'"}'), "text: 5242"),
-    "escapes": (URLENCODED, filled(b"%41", BODY, b"text="), "text: 3495"),
-    "percents": (URLENCODED, filled(b"%", BODY, b"text="), "text: 10485"),
+    "long key": (JSON, filled("é".encode(), BODY, b'{"', b'":1}'), "is not a field of this request"),
+    "unknown keys": (
+        JSON, b'{"text":"a",' + b",".join(b'"%s%d":1' % (b"temperature" * 6, i) for i in range(250)) + b"}",
+        "/docs lists the fields",
+    ),
+    "near keys": (
+        JSON, b'{"text":"a",' + b",".join(b'"temperature%d":1' % i for i in range(250)) + b"}",
+        "did you mean temperature?",
+    ),
+    "long item": (JSON, filled(b'\\"', BODY, b'{"seed":["', b'"]}'), '775807, got ["'),
+    "quotes": (JSON, filled(b'\\"', BODY, b'{"text":"', b'"}'), "not blank, got 5242"),
+    "backslashes": (JSON, filled(b"\\\\", BODY, b'{"text":"', b'"}'), "not blank, got 5242"),
+    "escapes": (URLENCODED, filled(b"%41", BODY, b"text="), "not blank, got 3495"),
+    "percents": (URLENCODED, filled(b"%", BODY, b"text="), "not blank, got 10485"),
     "pairs": (URLENCODED, filled(b"a=1&", BODY), "the form must have at most 64 fields"),
-    "digits of a form": (URLENCODED, filled(b"1", BODY, b"temperature=", b"x"), "temperature: "),
+    "digits of a form": (URLENCODED, filled(b"1", BODY, b"temperature=", b"x"), 'a number from 0 to 5, got "1111'),
     "parts": (FORM, filled(part(FILE), UPLOAD, b"", END), PARTS),
-    "headers": (FORM, filled(b"a:\r\n", UPLOAD, b"--B\r\n", b"\r\n" + END), "of 2048 bytes at most"),
-    "spaces": (FORM, filled(b" ", UPLOAD, b"--B\r\na:", b"\r\n\r\n\r\n" + END), "of 2048 bytes at most"),
-    "padding": (FORM, filled(b" ", UPLOAD, b"--B", b"\r\n\r\n" + END), "of 2048 bytes at most"),
-    "semicolons": (FORM, b"".join(FIELDS) + END, "text: missing"),
+    "headers": (FORM, filled(b"a:\r\n", UPLOAD, b"--B\r\n", b"\r\n" + END), "headers of at most 2048 bytes"),
+    "spaces": (FORM, filled(b" ", UPLOAD, b"--B\r\na:", b"\r\n\r\n\r\n" + END), "headers of at most 2048 bytes"),
+    "padding": (FORM, filled(b" ", UPLOAD, b"--B", b"\r\n\r\n" + END), "headers of at most 2048 bytes"),
+    "semicolons": (FORM, b"".join(FIELDS) + END, "text is missing"),
     "boundaries": (FORM, filled(b"\r\n--Bx", UPLOAD, b"--B\r\n" + FILE + b"\r\n\r\n", b"\r\n" + END), PARTS),
-    "near": (FORM, filled(b"\r\n--A", UPLOAD, b"--B\r\n" + FILE + b"\r\n\r\n", b"\r\n" + END), "text: missing"),
+    "near": (FORM, filled(b"\r\n--A", UPLOAD, b"--B\r\n" + FILE + b"\r\n\r\n", b"\r\n" + END), "text is missing"),
     "preamble": (FORM, filled(b"\r\n-", UPLOAD), "its last boundary is missing"),
-    "epilogue": (FORM, filled(b"\r\n--B", UPLOAD, part(NAMED % b"x") + END), "text: missing"),
+    "epilogue": (FORM, filled(b"\r\n--B", UPLOAD, part(NAMED % b"x") + END), "text is missing"),
     "base64": (
         FORM, filled(b"QUFB", UPLOAD, b"--B\r\n" + FILE + BASE64 + b"\r\n\r\n", LAST),
         "Content-Transfer-Encoding must be left out, or binary, got base64",
     ),
     "large field": (FORM, filled(b"a", UPLOAD, b"--B\r\n" + NAMED % b"text" + b"\r\n\r\n", LAST), "more bytes"),
-    "type": (FORM + ";" * 60_000, b"", "Content-Type: "),
+    "type": (FORM + ";" * 60_000, b"", "Content-Type must be "),
 }  # fmt: skip
 
 
@@ -212,9 +220,9 @@ def test_a_byte_order_mark_is_passed_over(live: Live) -> None:
     )
     assert marked.status_code == 200
     assert marked.json() == plain.json()
-    assert "the body is empty" in refusal(JSON, mark)
-    assert "the body is not JSON" in refusal(JSON, 2 * mark + b"{}")
-    assert "send Content-Type: application/json" in refusal(URLENCODED, mark + b'{"text": "a"}')
+    assert "the body must be JSON, got an empty body" in refusal(JSON, mark)
+    assert "the body must be JSON" in refusal(JSON, 2 * mark + b"{}")
+    assert "Content-Type must be application/json for a body of JSON" in refusal(URLENCODED, mark + b'{"text": "a"}')
 
 
 def test_the_longest_texts_are_read_whole() -> None:
@@ -251,13 +259,13 @@ def test_forms_may_have_padding_a_preamble_and_an_epilogue() -> None:
         (b"--B\r\n\r\na\r\n" + END, "a part has no Content-Disposition with a name"),
         (b"--B\r\n--B--", "a part must begin with headers"),
         (b"--B\r\n\r\n--B--", "a part must begin with headers"),
-        (b"--Bx\r\n" + NAMED % b"text" + b"\r\n\r\na\r\n" + END, "is no header"),
-        (b"--B\r\ntext\r\n\r\na\r\n" + END, "is no header"),
+        (b"--Bx\r\n" + NAMED % b"text" + b"\r\n\r\na\r\n" + END, "a line that is not a header"),
+        (b"--B\r\ntext\r\n\r\na\r\n" + END, "a line that is not a header"),
         (part(b"Content-Disposition: form-data") + END, "a part has no Content-Disposition with a name"),
         (part(NAMED % b"text", b"a").replace(b"\r\n", b"\n") + END, "its last boundary is missing"),
-        (2 * part(NAMED % b"text", b"a") + END, "text: stands more than once"),
-        (part(NAMED % b"\xff", b"a") + END, "the form holds a name that is not UTF-8"),
-        (END, "text: missing"),
+        (2 * part(NAMED % b"text", b"a") + END, "text must be given once"),
+        (part(NAMED % b"\xff", b"a") + END, "the form must be UTF-8, got a name with 0xff at byte 0"),
+        (END, "text is missing"),
     ],
 )
 def test_broken_forms_are_refused_in_words(data: bytes, says: str) -> None:
@@ -305,7 +313,7 @@ def test_a_body_in_tiny_chunks_is_given_up_early(live: Live) -> None:
         connection.sendall(CHUNKED + b"1\r\n \r\n" * 300)  # at once: what comes after a refusal may cut it off
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
     assert live.post(content=iter([b" " * 64] * 2000), headers={"Content-Type": JSON}).json() == {
-        "Error": "the body is empty"
+        "Error": "the body must be JSON, got an empty body"
     }
 
 

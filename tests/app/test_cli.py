@@ -160,10 +160,16 @@ def test_file_names() -> None:
 def test_what_cannot_be_done_is_one_line(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
     weights = ("--weights", tiny_checkpoint)
     assert "nowhere: no such folder" in one_line(run("generate", "a cat", "--weights", "nowhere"))
-    assert "--out: there is no folder gone" in one_line(run("generate", "a cat", "-o", "gone/cat.png", *weights))
-    assert "cat.bmpx ends in none of .png" in one_line(run("generate", "a cat", "-o", "cat.bmpx", *weights))
+    assert "--out must be in a folder that exists, got gone/cat.png" in one_line(
+        run("generate", "a cat", "-o", "gone/cat.png", *weights)
+    )
+    assert "--out must end in one of .png, .jpg, .jpeg, .webp, got cat.bmpx" in one_line(
+        run("generate", "a cat", "-o", "cat.bmpx", *weights)
+    )
     (tmp_path / "folder.png").mkdir()
-    assert "folder.png is a folder" in run("generate", "a cat", "-o", "folder.png", *weights).err
+    assert (
+        "--out must be a file, got the folder folder.png" in run("generate", "a cat", "-o", "folder.png", *weights).err
+    )
     assert "text must have at most 256 text tokens" in run("generate", "a cat " * 300, *weights).err
     assert (
         "temperature must be a number from 0 to 5, got 9.0"
@@ -172,7 +178,7 @@ def test_what_cannot_be_done_is_one_line(run: Run, tiny_checkpoint: Path, tmp_pa
     assert run("generate", "a cat", "-n", 0, *weights).status == 2
     assert run("generate", "a cat", "-n", "many", *weights).status == 2
     (tmp_path / "text.png").write_text("no picture")
-    assert "text.png: no picture of a known format" in one_line(run("reconstruct", "text.png", *weights))
+    assert "text.png must be a picture of a known format" in one_line(run("reconstruct", "text.png", *weights))
     assert "gone.png: cannot be read: No such file" in one_line(run("reconstruct", "gone.png", *weights))
 
 

@@ -99,7 +99,7 @@ def test_what_cannot_be_completed_is_refused_by_name(
     server = start(mute)
     refused = server.generate(text=TEXT, complete=True)
     assert refused.status_code == 422
-    assert refused.json()["Error"] == "complete: true, and quick was not trained to continue texts"
+    assert refused.json()["Error"] == "complete must be left out: quick was not trained to continue texts"
     refused = server.client.post(GENERATIONS, json={"prompt": TEXT, "complete": True})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "complete")
     assert ledger(server.metrics())["accepted"] == 0
@@ -109,7 +109,7 @@ def test_what_cannot_be_completed_is_refused_by_name(
 def test_a_wrong_value_is_named(live: Live, value: object) -> None:
     refused = live.generate(text=TEXT, complete=value)
     assert refused.status_code == 422
-    assert refused.json()["Error"].startswith("complete: ")
+    assert refused.json()["Error"].startswith("complete must be true or false, got ")
 
 
 def test_the_best_of_many_are_those_of_the_clip(live: Live, painter: model.Painter) -> None:

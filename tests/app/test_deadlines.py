@@ -13,7 +13,7 @@ from tests.app.live import Live, ledger
 
 NAME = "X-Request-Timeout"
 PAINT = "/v1/images/generations"
-ALLOWED = "it must be a number of seconds above 0, up to 600"
+ALLOWED = "must be a number of seconds above 0, up to 600"
 
 
 def ask(server: Live, path: str, timeout: str, **fields: Any) -> httpx.Response:
@@ -29,8 +29,7 @@ def test_what_is_no_time_that_a_request_may_take_is_refused_with_both_values(liv
     answer = live.client.post("/generate", json={"text": "a"}, headers=headers)
     assert answer.status_code == 400
     said = answer.json()["Error"]
-    assert said.startswith(f"{NAME}: ")
-    assert said.endswith(f", and {ALLOWED}")
+    assert said.startswith(f"{NAME} {ALLOWED}, got ")
     shown = value or "empty"
     assert shown in said or not value.isascii()
     answer = live.client.post(PAINT, json={"prompt": "a"}, headers=headers)
@@ -44,7 +43,7 @@ def test_it_may_be_given_once_only(live: Live) -> None:
     content, kind = b'{"text": "a"}', ("Content-Type", "application/json")
     answer = live.post(content=content, headers=[kind, (NAME, "5"), (NAME, "6")])
     assert answer.status_code == 400
-    assert answer.json()["Error"] == f"{NAME}: given 2 times, and {ALLOWED}, once"
+    assert answer.json()["Error"] == f"{NAME} must be given once, got 2 of them"
 
 
 def test_time_enough_changes_nothing(live: Live) -> None:
@@ -83,7 +82,7 @@ def test_what_could_not_be_done_in_time_is_refused_at_once_with_a_time_to_come_b
         answer = ask(live, PAINT, f"{seconds / 4:.3f}", n=10)
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "overloaded"
-        assert "by what is before it the request would take about" in answer.json()["error"]["message"]
+        assert "the request would take about " in answer.json()["error"]["message"]
         assert 1 <= int(answer.headers["retry-after"]) <= seconds + 1
         assert ledger(live.metrics())["accepted"] == accepted
     live.wait(lambda: live.in_flight() == 0, "jobs of clients that left go on")

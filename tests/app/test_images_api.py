@@ -157,39 +157,59 @@ def test_a_wide_photograph_is_cut_to_its_middle_like_its_mask(live: Live) -> Non
 
 
 WRONG: list[tuple[dict[str, Any], int, str, str]] = [
-    ({"prompt": None}, 400, "prompt", "prompt: null, and it must be a text"),
-    ({"prompt": "  "}, 400, "prompt", "prompt: blank"),
+    ({"prompt": None}, 400, "prompt", "that is not blank, got null"),
+    ({"prompt": "  "}, 400, "prompt", "prompt must be a text of 1 to 32000 characters that is not blank, got blank"),
     ({"prompt": "🦆" * 100}, 400, "prompt", "prompt must have at most 256 text tokens, got 401"),
-    ({"prompt": "x" * 32_001}, 400, "prompt", "prompt: 32001 characters"),
-    ({"n": 0}, 400, "n", "n: 0, and it must be an integer from 1 to 10"),
-    ({"n": "2"}, 400, "n", 'n: "2"'),
-    ({"model": "dall-e-2"}, 404, "model", 'model: "dall-e-2", and this server serves quick'),
-    ({"size": "256x128"}, 400, "size", "size: 256x128, and it must be auto, or a square from 64x64 to 1024x1024"),
-    ({"size": "63x63"}, 400, "size", "size: 63x63"),
-    ({"size": "1025x1025"}, 400, "size", "size: 1025x1025"),
-    ({"size": "large"}, 400, "size", "size: large"),
-    ({"quality": "best"}, 400, "quality", "quality: best, and it must be one of auto, low"),
-    ({"background": "transparent"}, 400, "background", "background: transparent, and it must be one of auto, opaque"),
-    ({"output_format": "svg"}, 400, "output_format", "output_format: svg, and it must be one of png, jpeg, webp"),
-    ({"output_compression": 101}, 400, "output_compression", "output_compression: 101"),
-    ({"output_compression": 9}, 400, "output_compression", "output_compression: 9 with the output_format png"),
-    ({"response_format": "url"}, 400, "response_format", "response_format: url, and it must be b64_json"),
-    ({"style": "odd"}, 400, "style", "style: odd"),
-    ({"moderation": "none"}, 400, "moderation", "moderation: none"),
-    ({"user": "x" * 513}, 400, "user", "user: 513 characters"),
-    ({"partial_images": 4, "stream": True}, 400, "partial_images", "partial_images: 4"),
-    ({"partial_images": 1}, 400, "partial_images", "partial_images: 1, and that needs stream: true"),
-    ({"every_rows": 1}, 400, "every_rows", "every_rows: 1, and that needs stream: true"),
-    ({"every_rows": 8, "stream": True}, 400, "every_rows", "every_rows: 8, and it must be an integer from 1 to 7"),
-    ({"every_rows": 1, "partial_images": 1, "stream": True}, 400, "every_rows", "only one can be honoured"),
-    ({"best_of": 2, "n": 3}, 400, "best_of", "best_of: 2, and it must be from 3"),
-    ({"best_of": 2, "stream": True}, 400, "best_of", "a stream cannot know the best before the end"),
-    ({"stream": "yes"}, 400, "stream", "stream: yes, and it must be true or false"),
-    ({"svg": {}}, 400, "svg", "svg: {}, and it must be left out"),
-    ({"frame_count": 2}, 400, "frame_count", "frame_count: 2, and it must be left out"),
-    ({"keep_rows": 2}, 400, "keep_rows", "keep_rows: no such field"),
-    ({"top_p": 0}, 400, "top_p", "top_p: 0"),
-    ({"colour": 1}, 400, "colour", "colour: no such field"),
+    ({"prompt": "x" * 32_001}, 400, "prompt", "got 32001 characters"),
+    ({"n": 0}, 400, "n", "n must be an integer from 1 to 10, got 0"),
+    ({"n": "2"}, 400, "n", 'n must be an integer from 1 to 10, got "2"'),
+    ({"model": "dall-e-2"}, 404, "model", "model must be quick, got dall-e-2"),
+    ({"size": "256x128"}, 400, "size", "size must be auto or a square from 64x64 to 1024x1024, got 256x128"),
+    ({"size": "63x63"}, 400, "size", "got 63x63"),
+    ({"size": "1025x1025"}, 400, "size", "got 1025x1025"),
+    ({"size": "large"}, 400, "size", "size must be auto or a square such as 512x512, got large"),
+    ({"quality": "best"}, 400, "quality", "quality must be one of auto, low, "),
+    ({"background": "transparent"}, 400, "background", "background must be one of auto, opaque, got transparent"),
+    ({"output_format": "svg"}, 400, "output_format", "output_format must be one of png, jpeg, webp, got svg"),
+    (
+        {"output_compression": 101},
+        400,
+        "output_compression",
+        "output_compression must be an integer from 0 to 100, got 101",
+    ),
+    (
+        {"output_compression": 9},
+        400,
+        "output_compression",
+        "output_compression must be 100 or left out with the output_format png, got 9",
+    ),
+    ({"response_format": "url"}, 400, "response_format", "response_format must be b64_json, got url"),
+    ({"style": "odd"}, 400, "style", "style must be one of vivid, natural, got odd"),
+    ({"moderation": "none"}, 400, "moderation", "moderation must be one of auto, low, got none"),
+    ({"user": "x" * 513}, 400, "user", "user must be a text of 0 to 512 characters, got 513 characters"),
+    (
+        {"partial_images": 4, "stream": True},
+        400,
+        "partial_images",
+        "partial_images must be an integer from 0 to 3, got 4",
+    ),
+    ({"partial_images": 1}, 400, "partial_images", "partial_images must be left out without stream: true, got 1"),
+    ({"every_rows": 1}, 400, "every_rows", "every_rows must be left out without stream: true, got 1"),
+    ({"every_rows": 8, "stream": True}, 400, "every_rows", "every_rows must be an integer from 1 to 7, got 8"),
+    (
+        {"every_rows": 1, "partial_images": 1, "stream": True},
+        400,
+        "every_rows",
+        "every_rows must be left out with partial_images",
+    ),
+    ({"best_of": 2, "n": 3}, 400, "best_of", "best_of must be from 3, the pictures to return, to "),
+    ({"best_of": 2, "stream": True}, 400, "best_of", "best_of must be left out of a stream, got 2"),
+    ({"stream": "yes"}, 400, "stream", 'stream must be true or false, got "yes"'),
+    ({"svg": {}}, 400, "svg", "svg must be left out, got {}"),
+    ({"frame_count": 2}, 400, "frame_count", "frame_count must be left out, got 2"),
+    ({"keep_rows": 2}, 400, "keep_rows", "keep_rows is not a field of this request"),
+    ({"top_p": 0}, 400, "top_p", "top_p must be a number above 0, up to 1, got 0"),
+    ({"colour": 1}, 400, "colour", "colour is not a field of this request; /docs lists the fields"),
 ]
 
 
@@ -212,38 +232,48 @@ def test_wrong_fields_are_refused_by_name(
 
 
 WRONG_EDITS: list[tuple[dict[str, str], list[tuple[str, bytes]], str, str]] = [
-    ({}, [], "image", "image: no files, and it must be one"),
-    ({}, [("image", file(PICTURE)), ("image[]", file(PICTURE))], "image", "image: 2 files, and it must be one"),
+    ({}, [], "image", "image must be one file, got none"),
+    ({}, [("image", file(PICTURE)), ("image[]", file(PICTURE))], "image", "image must be one file, got 2"),
     ({}, [("image", b"junk")], "image", "image must be a PNG, JPEG or WebP file, got 4 bytes of something else"),
     ({}, [("image", file(PICTURE, "GIF"))], "image", "image must be a PNG, JPEG or WebP file, got"),
-    ({}, [("image", file(PICTURE))], "mask", "mask: no pixel of the image is wholly transparent"),
+    (
+        {},
+        [("image", file(PICTURE))],
+        "mask",
+        "mask is missing; without it the image must have a wholly transparent pixel",
+    ),
     (
         {},
         [("image", file(PICTURE)), ("mask", file(PICTURE))],
         "mask",
-        "mask: no pixel of the mask is wholly transparent",
+        "mask must have a wholly transparent pixel where the picture is painted anew, got none",
     ),
-    ({}, [("image", file(PICTURE)), ("mask", mask_of())], "mask", "mask: no pixel of the mask is wholly transparent"),
+    ({}, [("image", file(PICTURE)), ("mask", mask_of())], "mask", "mask must have a wholly transparent pixel"),
     (
         {},
         [("image", file(PICTURE.resize((32, 32)))), ("mask", mask_of((0, 0)))],
         "mask",
-        "mask: 64 x 64 pixels, and the image has 32 x 32",
+        "mask must have 32 x 32 pixels like the image, got 64 x 64",
     ),
     (
         {"keep_rows": "8"},
         [("image", file(PICTURE))],
         "keep_rows",
-        "keep_rows: 8, and it must be an integer from 1 to 7",
+        "keep_rows must be an integer from 1 to 7, got 8",
     ),
-    ({"keep_rows": "2"}, [("image", file(PICTURE)), ("mask", mask_of((0, 0)))], "keep_rows", "there is a mask"),
-    ({"n": "two"}, [("image", file(PICTURE))], "n", "n: two, and it must be an integer from 1 to 10"),
-    ({"mask": "x"}, [("image", file(PICTURE))], "mask", "mask: it must be a file of a multipart/form-data body"),
+    (
+        {"keep_rows": "2"},
+        [("image", file(PICTURE)), ("mask", mask_of((0, 0)))],
+        "keep_rows",
+        "keep_rows must be left out with a mask, got 2",
+    ),
+    ({"n": "two"}, [("image", file(PICTURE))], "n", 'n must be an integer from 1 to 10, got "two"'),
+    ({"mask": "x"}, [("image", file(PICTURE))], "mask", "mask must be a file in a multipart/form-data body"),
     (
         {},
         [("image", file(PICTURE)), ("markup", b"x")],
         "markup",
-        "markup: a file, and files are taken as image, image[]",
+        "the name of a file must be one of image, image[], mask, got markup",
     ),
 ]
 
@@ -264,13 +294,31 @@ def test_wrong_edits_are_refused_by_name(
 @pytest.mark.parametrize(
     ("method", "path", "options", "status", "says"),
     [
-        ("POST", GENERATIONS, {"content": b"{"}, 400, "not JSON"),
-        ("POST", GENERATIONS, {"data": {"prompt": "a"}}, 415, "it must be application/json, in UTF-8"),
-        ("POST", EDITS, {"json": {"prompt": "a"}}, 415, "it must be multipart/form-data"),
-        ("POST", GENERATIONS, {"content": b" " * (2 << 20)}, 413, "2097152 bytes"),
-        ("POST", EDITS, {"files": {"image": b" " * (9 << 20)}}, 413, "the server reads at most 8388608"),
-        ("GET", GENERATIONS, {}, 405, "allowed is POST"),
-        ("GET", "/v1/no-such", {}, 404, "no such route"),
+        ("POST", GENERATIONS, {"content": b"{"}, 400, "the body must be JSON: "),
+        (
+            "POST",
+            GENERATIONS,
+            {"data": {"prompt": "a"}},
+            415,
+            "must be application/json, in UTF-8, got application/x-www-form-urlencoded",
+        ),
+        ("POST", EDITS, {"json": {"prompt": "a"}}, 415, "must be multipart/form-data, in UTF-8, got application/json"),
+        (
+            "POST",
+            GENERATIONS,
+            {"content": b" " * (2 << 20)},
+            413,
+            "the body must have at most 1048576 bytes, got 2097152",
+        ),
+        (
+            "POST",
+            EDITS,
+            {"files": {"image": b" " * (9 << 20)}},
+            413,
+            "the body must have at most 8388608 bytes, got 9437",
+        ),
+        ("GET", GENERATIONS, {}, 405, "the method must be POST, got GET /v1/images/generations"),
+        ("GET", "/v1/no-such", {}, 404, "GET /v1/no-such is not a route; /docs lists the routes"),
     ],
 )
 def test_wrong_bodies_and_routes_speak_that_dialect(
@@ -283,7 +331,9 @@ def test_wrong_bodies_and_routes_speak_that_dialect(
 
 def test_models_are_told_and_no_others(live: Live) -> None:
     assert live.client.get("/v1/models").json()["data"] == [live.client.get("/v1/models/quick").json()]
-    check_refusal(live.client.get("/v1/models/openai/gpt-image-1"), 404, "model", "this server serves quick")
+    check_refusal(
+        live.client.get("/v1/models/openai/gpt-image-1"), 404, "model", "model must be quick, got openai/gpt-image-1"
+    )
 
 
 def test_a_picture_with_too_many_pixels_is_refused_by_its_header(live: Live) -> None:

@@ -254,6 +254,6 @@ def test_a_taken_port_which_a_flag_names_and_a_wrong_variable_stop_the_start_wit
     assert (line["level"], line["message"]) == ("error", f"{tmp_path / 'missing'}: no such folder")
     server = start(slots="many")
     assert exit_status(server) == 1
-    assert server.log == "dalle-server: DALLE_SLOTS: many, and it must be an integer from 2 to 1024\n"
+    assert server.log == "dalle-server: DALLE_SLOTS must be an integer from 2 to 1024, got many\n"
     with suppress(FileNotFoundError):
         assert not server.workers()

@@ -45,13 +45,13 @@ def test_the_tokens_that_were_kept_are_told() -> None:
 @pytest.mark.parametrize(
     ("chunk", "text", "says"),
     [
-        ("Seed", None, "Seed is missing: it is no single picture that dalle-server painted"),
-        ("Seed", "x", "Seed cannot be read"),
-        ("Parameters", "{", "Parameters cannot be read"),
-        ("Parameters", '{"temperature": 1, "colour": 2}', "Parameters cannot be read"),
-        ("Parameters", "[]", "Parameters cannot be read"),
-        ("Forced", "!", "Forced cannot be read"),
-        ("Forced", "eJwDAAAAAAE", "Forced cannot be read"),
+        ("Seed", None, "must be a single picture that dalle-server painted, got a file without the text chunk Seed"),
+        ("Seed", "x", "must hold a text chunk Seed that can be read"),
+        ("Parameters", "{", "must hold a text chunk Parameters that can be read"),
+        ("Parameters", '{"temperature": 1, "colour": 2}', "must hold a text chunk Parameters that can be read"),
+        ("Parameters", "[]", "must hold a text chunk Parameters that can be read"),
+        ("Forced", "!", "must hold a text chunk Forced that can be read"),
+        ("Forced", "eJwDAAAAAAE", "must hold a text chunk Forced that can be read"),
     ],
 )
 def test_a_chunk_that_is_wrong_is_named(chunk: str, text: str | None, says: str) -> None:
@@ -123,9 +123,9 @@ def test_without_the_prompt_in_the_file_it_must_be_given(
     file = tmp_path / "x.png"
     file.write_bytes(base64.b64decode(painted))
     assert again(file) == 1
-    assert "does not hold its text" in capsys.readouterr().err
+    assert "holds only a hash of its text" in capsys.readouterr().err
     assert again(file, "a blue circle") == 1
-    assert "it is not the one" in capsys.readouterr().err
+    assert "TEXT must be the text that" in capsys.readouterr().err
     assert again(file, PROMPT) == 0
     assert again(tmp_path / "x-again.png") == 0  # which holds it
 
@@ -136,7 +136,7 @@ def test_what_is_not_identical_is_said_to_be_so(
     file = tmp_path / "x.png"
     file.write_bytes(base64.b64decode(live.pictures(text=PROMPT, seed=1, embed_prompt=True)[0]))
     assert again(file, weights=tiny_checkpoint) == 1
-    assert "was painted by quick" in capsys.readouterr().err
+    assert "--weights must hold quick, which painted" in capsys.readouterr().err
     assert again(file, "--seed", "1") == 2
     assert again(file, "-n", "2") == 2
     with Image.open(file) as image:
@@ -146,8 +146,8 @@ def test_what_is_not_identical_is_said_to_be_so(
             info.add_itxt(name, text)
         image.save(file, pnginfo=info)
     assert again(file) == 1
-    assert "x-again.png: is not the identical picture" in capsys.readouterr().err
+    assert "x-again.png is not identical: " in capsys.readouterr().err
     (tmp_path / "plain.png").write_bytes(picture())
     assert again(tmp_path / "plain.png") == 1
-    assert "Software is missing" in capsys.readouterr().err
+    assert "got a file without the text chunk Software" in capsys.readouterr().err
     assert again(tmp_path / "none.png") == 1

@@ -106,12 +106,12 @@ def test_what_no_model_can_revise_is_refused_by_name(start: Callable[..., Live])
     server = start()
     refused = server.generate(text=KITTEN, revise=True)
     assert refused.status_code == 422
-    assert refused.json()["Error"] == "revise: true, and quick has no reviser"
+    assert refused.json()["Error"] == "revise must be left out: quick has no reviser"
     refused = server.client.post(GENERATIONS, json={"prompt": KITTEN, "revise": True})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "revise")
     assert ledger(server.metrics())["accepted"] == 0
     assert server.generate(text=KITTEN, revise=False).status_code == 200
-    assert server.generate(text=KITTEN, revise="yes").json()["Error"].startswith("revise: ")
+    assert server.generate(text=KITTEN, revise="yes").json()["Error"].startswith("revise must be true or false, got ")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -173,6 +173,6 @@ def test_the_command_line_paints_it_and_paints_it_again(
         assert run(monkeypatch, "generate", text, "--like", "served.png", *here) == 0
     capsys.readouterr()
     assert run(monkeypatch, "generate", CIRCLE, "--like", "served.png", *here) == 1
-    assert "it is not the one that served.png was painted from" in capsys.readouterr().err
+    assert "TEXT must be the text that served.png was painted from" in capsys.readouterr().err
     assert run(monkeypatch, "generate", "--like", "kitten.png", "--revise", *here) == 2
     assert "--revise" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(play: Callable[
     async def scene(stage: Stage) -> None:
         for _ in range(2):
             await stage.order(images=5)
-        with pytest.raises(Overloaded, match="10 pictures are waiting or painted, of 12 at most") as caught:
+        with pytest.raises(Overloaded, match="10 pictures are waiting or being painted, and it takes 12") as caught:
             await stage.order(images=3)
         assert caught.value.retry_after == pytest.approx(10 / 4 * 0.5 * 10)  # pictures / slots * seconds a picture
         await stage.order(images=2)  # what fits is taken
@@ -109,7 +109,7 @@ def test_a_long_text_is_read_elsewhere_and_holds_its_place_meanwhile(play: Calla
 
         submitting = long(truncate=False)
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="10 pictures are waiting or painted, of 12 at most"):
+        with pytest.raises(Overloaded, match="10 pictures are waiting or being painted, and it takes 12"):
             await stage.order(images=3)
         with pytest.raises(PromptTooLong, match="at most 256 text tokens"):
             await submitting
@@ -133,7 +133,7 @@ def test_an_order_holds_its_place_while_its_picture_is_read(play: Callable[..., 
         order = order_of(images=10)
         with stage.pool.hold(order):
             for _ in range(2):
-                with pytest.raises(Overloaded, match="10 pictures are waiting or painted, of 12 at most"):
+                with pytest.raises(Overloaded, match="10 pictures are waiting or being painted, and it takes 12"):
                     await stage.order(images=3)
         await stage.pool.submit(order)
         with pytest.raises(Overloaded), stage.pool.hold(order):

@@ -1,4 +1,4 @@
-"""POST /generate: a text in, pictures out. The contract of the Ainize DALLE-server, with true statuses."""
+"""POST /generate paints pictures of a text. It has the contract of the Ainize DALLE-server, with true statuses."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from model.errors import InvalidRequest
 router = APIRouter()
 
 HEADERS = {
-    "X-Request-Id": "The request's id, also in the server's log. A client may choose it.",
-    "X-Seeds": "For every picture SEED:INDEX, separated by commas. These, as `seed` and `index`, paint it again.",
-    "X-Scores": "With best_of: how well each picture fits the text, by the cosine of the checkpoint's CLIP; without "
-    "one, by how many nats a token the text made it likelier.",
-    "X-Revised-Prompt": "The text that was painted, where it is another than was sent, in UTF-8, percent-encoded.",
+    "X-Request-Id": "The request's id, which the server's log shows. A client may choose it.",
+    "X-Seeds": "SEED:INDEX of every picture, separated by commas. Sent as `seed` and `index`, they paint it again.",
+    "X-Scores": "With best_of: how well each picture fits the text. It is the cosine of the checkpoint's CLIP, or "
+    "without a CLIP how many nats a token the text makes the picture likelier.",
+    "X-Revised-Prompt": "The text that was painted, if it is not the one that was sent. UTF-8, percent-encoded.",
     "X-Text-Truncated": "`N of M tokens`, if only the first N of the text's M tokens were read.",
-    "Idempotent-Replayed": "`true` if, by its Idempotency-Key, the request joined another or got its pictures again.",
-    "Server-Timing": "Milliseconds in the queue, in painting, and in encoding what was painted last.",
+    "Idempotent-Replayed": "`true` if the request joined an earlier one by its Idempotency-Key.",
+    "Server-Timing": "Milliseconds in the queue, in painting, and in encoding after the last picture was painted.",
 }
 ERRORS = {
-    400: "The body is not what its Content-Type says: not JSON, not UTF-8, a broken form; or a header is wrong.",
+    400: "The body is not what its Content-Type says, or a header is wrong.",
     408: "The body did not arrive in time.",
     409: "Another request had this Idempotency-Key.",
     413: "The body has too many bytes.",
-    415: "The Content-Type is none of the three, or there is a Content-Encoding.",
+    415: "The route does not read this Content-Type, or there is a Content-Encoding.",
     422: "A field is missing, unknown or out of range, or the text has too many tokens.",
-    429: "This client has its share of the queue; Retry-After says when there should be room.",
+    429: "This client has its share of the queue. Retry-After says when there should be room.",
     500: "The pictures could not be painted.",
-    503: "The queue is full, or too long for the deadline (Retry-After); or the server is ending or lost its worker.",
+    503: "The queue is full or too long for the deadline, or the server is ending or lost its worker. See Retry-After.",
     504: "The deadline passed before the pictures were done.",
 }
 SCHEMA = GenerateRequest.model_json_schema()
-SCHEMA["properties"]["keep_rows"] = {"type": "null", "description": "Goes with a file, in a multipart form."}
-FILE = {"type": "string", "format": "binary", "description": "A PNG, JPEG or WebP to paint on from: see keep_rows."}
+SCHEMA["properties"]["keep_rows"] = {"type": "null", "description": "Only with a file, in a multipart form."}
+FILE = {"type": "string", "format": "binary", "description": "A PNG, JPEG or WebP to paint on from. See keep_rows."}
 WITH_FILE = form_schema(GenerateRequest, image=FILE)
 WITH_FILE["dependentRequired"] = {"image": ["keep_rows"], "keep_rows": ["image"]}
 FORM = form_schema(GenerateRequest)
@@ -102,10 +102,12 @@ async def generate(request: Request, service: Shared) -> Response:
 
 async def _paint_on(service: Service, request: Request, order: Order, rows: int | None, files: list[bytes]) -> Order:
     if rows is None:
-        raise InvalidRequest("keep_rows", "keep_rows: missing: how many rows of the image to keep")
+        raise InvalidRequest(
+            "keep_rows", "keep_rows is missing; with a file it must be the number of the image's rows to keep"
+        )
     keep = top_rows(rows, service.pool.checkpoint.config.vae.grid)
     if len(files) != 1:
-        raise InvalidRequest("image", f"image: {len(files) or 'no'} files, and with keep_rows it must be one")
+        raise InvalidRequest("image", f"image must be one file with keep_rows, got {len(files) or 'none'}")
     with service.pool.hold(order):
         return painting_on(order, await decode(service, request, order, "image", files[0]), keep)
 

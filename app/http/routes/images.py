@@ -36,18 +36,18 @@ from model.inference.requests import GenerationRequest
 
 router = APIRouter(prefix="/v1")
 Asked = TypeVar("Asked", bound=ImagesRequest)
-MAX_SIDE = 1024  # pixels that a picture can be enlarged to
+MAX_SIDE = 1024  # pixels a side to which a picture can be enlarged
 
 ERRORS = {
-    400: "The body is not what its Content-Type says, or a field or header (param) cannot be honoured.",
-    404: "No such model.",
+    400: "The body is not what its Content-Type says, or a field or header cannot be honoured. `param` names it.",
+    404: "The server has no model of this id.",
     408: "The body did not arrive in time.",
     409: "Another request had this Idempotency-Key.",
     413: "The body has too many bytes.",
-    415: "The Content-Type is not one that the route reads, or there is a Content-Encoding.",
-    429: "This client has its share of the queue; Retry-After says when there should be room.",
+    415: "The route does not read this Content-Type, or there is a Content-Encoding.",
+    429: "This client has its share of the queue. Retry-After says when there should be room.",
     500: "The pictures could not be painted.",
-    503: "The queue is full, or too long for the deadline (Retry-After); or the server is ending or lost its worker.",
+    503: "The queue is full or too long for the deadline, or the server is ending or lost its worker. See Retry-After.",
     504: "The deadline passed before the pictures were done.",
 }
 EVENTS = {
@@ -56,7 +56,7 @@ EVENTS = {
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The pictures; with `stream` as events, each picture when it is done.",
+        "description": "The pictures. With `stream` they are events, each sent when its picture is done.",
         "model": ImagesResponse,
         "content": {"text/event-stream": EVENTS},
     },
@@ -65,8 +65,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 FILE = {"type": "string", "format": "binary"}
 EDITS_FORM = form_schema(
     EditsRequest,
-    image={**FILE, "description": "PNG, JPEG or WebP; its middle square is taken."},
-    mask={**FILE, "description": "Of the same size: cells with a wholly transparent pixel are painted anew."},
+    image={**FILE, "description": "A PNG, JPEG or WebP. Its middle square is taken."},
+    mask={
+        **FILE,
+        "description": "A picture of the same size. Cells in which it has a wholly transparent pixel are painted anew.",
+    },
 )
 EDITS_FORM["required"] = ["image", *EDITS_FORM["required"]]
 
@@ -132,49 +135,49 @@ def _served(service: Service) -> Model:
 
 def _check_model(asked: str, served: str) -> None:
     if asked != served:
-        raise NoSuchModel("model", f"model: {shorten(asked)}, and this server serves {served}")
+        raise NoSuchModel("model", f"model must be {served}, got {shorten(asked)}")
 
 
 def check(asked: ImagesRequest, service: Service) -> None:
-    """Raise InvalidRequest for what no single field shows: the checkpoint's limits, and fields that go together."""
+    """Raise InvalidRequest for fields beyond the checkpoint's limits, and for fields that do not go together."""
     config = service.pool.checkpoint.config
     if asked.model is not None:
         _check_model(asked.model, config.name)
     _side(asked.size, config.vae.image_size)
     if asked.output_compression not in (None, 100) and asked.output_format in (None, "png"):
-        what = f"{asked.output_compression} with the output_format png, which loses nothing"
-        raise InvalidRequest("output_compression", f"output_compression: {what}: leave it out or take jpeg or webp")
+        what = f"output_compression must be 100 or left out with the output_format png, got {asked.output_compression}"
+        raise InvalidRequest("output_compression", what)
     every, partials = asked.every_rows, asked.partial_images
     for name, value in (("partial_images", partials), ("every_rows", every)):
         if value and not asked.stream:
-            raise InvalidRequest(name, f"{name}: {value}, and that needs stream: true")
+            raise InvalidRequest(name, f"{name} must be left out without stream: true, got {value}")
     if every and partials:
         raise InvalidRequest(
-            "every_rows", f"every_rows: {every}, and partial_images: {partials}; only one can be honoured"
+            "every_rows", f"every_rows must be left out with partial_images, got {every} and {partials}"
         )
     if every and every >= config.vae.grid:
         raise InvalidRequest(
-            "every_rows", f"every_rows: {every}, and it must be an integer from 1 to {config.vae.grid - 1}"
+            "every_rows", f"every_rows must be an integer from 1 to {config.vae.grid - 1}, got {every}"
         )
     if asked.best_of and asked.stream:
-        raise InvalidRequest("best_of", f"best_of: {asked.best_of}, and a stream cannot know the best before the end")
+        raise InvalidRequest("best_of", f"best_of must be left out of a stream, got {asked.best_of}")
 
 
 def _side(size: str | None, native: int) -> int:
-    """Pixels a side of a size such as "512x512"."""
+    """The pixels a side of a size such as "512x512"."""
     if size in (None, "auto"):
         return native
     width, height = map(int, str(size).split("x"))
     largest = max(native, MAX_SIDE)
     if width != height or not native <= width <= largest:
         raise InvalidRequest(
-            "size", f"size: {size}, and it must be auto, or a square from {native}x{native} to {largest}x{largest}"
+            "size", f"size must be auto or a square from {native}x{native} to {largest}x{largest}, got {size}"
         )
     return width
 
 
 def partial_rows(asked: ImagesRequest, grid: int) -> tuple[int, ...]:
-    """After which rows of `grid` unfinished pictures are wanted: after equal shares, or after every so many."""
+    """The rows of `grid` after which unfinished pictures are wanted: after equal shares, or after every so many."""
     if asked.every_rows:
         return tuple(range(asked.every_rows, grid, asked.every_rows))
     shares = (asked.partial_images or 0) + 1
@@ -198,21 +201,21 @@ async def _paint_on(
     """The order with the picture that was sent, and what of it is kept. Raises what `decode` raises."""
     for name, files, least in (("image", images, 1), ("mask", masks, 0)):
         if not least <= len(files) <= 1:
-            raise InvalidRequest(name, f"{name}: {len(files) or 'no'} files, and it must be one")
+            raise InvalidRequest(name, f"{name} must be one file, got {len(files) or 'none'}")
     keep = None if rows is None else top_rows(rows, service.pool.checkpoint.config.vae.grid)
     if keep and masks:
-        raise InvalidRequest("keep_rows", f"keep_rows: {rows}, and there is a mask; only one can be honoured")
+        raise InvalidRequest("keep_rows", f"keep_rows must be left out with a mask, got {rows}")
     with service.pool.hold(order):
         image = await decode(service, request, order, "image", images[0])
         if keep:
             return painting_on(order, image, keep)
         name, mask = ("mask", await decode(service, request, order, "mask", masks[0])) if masks else ("image", image)
     if (mask.width, mask.height) != (image.width, image.height):
-        found = f"{mask.width} x {mask.height} pixels, and the image has {image.width} x {image.height}"
-        raise InvalidRequest("mask", f"mask: {found}")
+        found = f"{image.width} x {image.height} pixels like the image, got {mask.width} x {mask.height}"
+        raise InvalidRequest("mask", f"mask must have {found}")
     if not any(mask.empty or b""):
-        what = f"no pixel of the {name} is wholly transparent, so there is nothing to paint anew"
-        raise InvalidRequest("mask", f"mask: {what}")
+        what = "must have a wholly transparent pixel where the picture is painted anew, got none"
+        raise InvalidRequest("mask", f"mask {what}" if masks else f"mask is missing; without it the image {what}")
     return painting_on(order, image, bytes(1 - empty for empty in mask.empty or b""))
 
 

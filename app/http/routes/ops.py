@@ -1,4 +1,4 @@
-"""Health, readiness and metrics. They read memory and queue nothing, so they answer while every slot is busy."""
+"""Health, readiness and metrics. These routes only read memory, so they answer while every slot is busy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _no(why: str) -> dict[str, Any]:
     responses={200: _plain("Health")},
 )  # fmt: skip
 async def healthz() -> str:
-    """The contract of the Ainize DALLE-server: always `Health`."""
+    """Always `Health`, as in the contract of the Ainize DALLE-server."""
     return "Health"
 
 
