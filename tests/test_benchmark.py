@@ -72,7 +72,7 @@ def test_the_command(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "said"), [("1,x", "'1,x' is no list"), ("0", "0, and 1 to 256"), ("300", "300, and")]
+    ("images", "said"), [("1,x", "got '1,x'"), ("0", "from 1 to 256, got 0"), ("300", "from 1 to 256, got 300")]
 )
 def test_a_bad_list_of_crowds(images: str, said: str, tiny_checkpoint: Path) -> None:
     told = CliRunner().invoke(app, ["bench", "--weights", str(tiny_checkpoint), "--images", images])

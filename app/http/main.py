@@ -113,9 +113,10 @@ def _refusing(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Resp
 
     async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and error.status_code in (404, 405):
-            what = f"{request.method[:16]} {shorten(request.url.path)}: "
+            route = f"{request.method[:16]} {shorten(request.url.path)}"
             allow = (error.headers or {}).get("Allow")
-            what += f"no such method here; allowed is {allow}" if allow else "no such route; /docs lists what there is"
+            unknown = f"{route} is not a route; /docs lists the routes"
+            what = f"the method must be {allow}, got {route}" if allow else unknown
             error = HTTPException(error.status_code, what, error.headers)
         said = answer(error)
         metrics.error(said.code)

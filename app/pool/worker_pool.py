@@ -142,11 +142,13 @@ class WorkerPool:
             raise late(order.seconds)
         ahead = self._in_flight()
         if ahead + order.request.num_images > self._settings.queue:
-            message = f"the queue is full: {ahead} pictures are waiting or painted, of {self._settings.queue} at most"
+            limit = self._settings.queue
+            message = f"the queue is full: {ahead} pictures are waiting or being painted, and it takes {limit}"
             raise Overloaded(message, self._seconds(ahead))
         share = self._settings.client_queue
         if share and order.client and (own := self._in_flight(order.client)) + order.request.num_images > share:
-            message = f"your share of the queue is full: {own} pictures are waiting or painted, of {share} at most"
+            counts = f"{own} pictures are waiting or being painted, and it takes {share}"
+            message = f"your share of the queue is full: {counts}"
             raise Overloaded(message, self._seconds(own), per_client=True)
         others: list[Work] = [*self._jobs.values(), *self._reserved]
         if order.deadline is not None and others:  # a request that is alone is always tried

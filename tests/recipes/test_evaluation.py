@@ -163,7 +163,7 @@ def test_prompts_of_a_persons_own(draughtsman: Make, figures: Path, tmp_path: Pa
     (section,) = report.findings.sections
     assert [caption.split(":")[0] for caption in section.captions] == ["a star", "a heart", "happiness", "a ring"]
     prompts.write_text("a star\tstarfish\n")
-    with pytest.raises(DataError, match="'starfish' is none of the 6 things"):
+    with pytest.raises(DataError, match="must be one of the 6 things of the judge, got 'starfish'"):
         evaluate(painter, [figures], tmp_path, OPTIONS, parts=["concepts"], prompts=prompts)
 
 
