@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from model.checkpoints import save
-from model.config import CheckpointConfig, SamplingDefaults, transformer_config, vae_config
+from model.config import CheckpointConfig, SamplingDefaults, TransformerConfig, VAEConfig, from_preset
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from model.vae import VAE
@@ -47,8 +47,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = CheckpointConfig(
         name="tiny",
         licence="Apache-2.0",
-        vae=vae_config("tiny"),
-        transformer=transformer_config("tiny", text_vocab=512),
+        vae=from_preset(VAEConfig, "tiny"),
+        transformer=from_preset(TransformerConfig, "tiny", text_vocab=512),
         sampling=SamplingDefaults(temperature=0.9, top_k=200, guidance=2.0),
         provenance={"data": "none: random weights for tests"},
         created=1_700_000_000,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from model.checkpoints import Checkpoint, load, save
-from model.config import reviser_config
+from model.config import ReviserConfig, from_preset
 from model.reviser import Reviser
 from model.tokenizer import Tokenizer
 from model.training.revision import Prompts
@@ -20,7 +20,7 @@ PAIRS = ((KITTEN, "a small orange cat"), (CIRCLE, CIRCLE), ("a red apple", "a re
 
 
 def learnt(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]] = PAIRS) -> Reviser:
-    config = reviser_config("tiny", text_vocab=tokenizer.vocab_size)
+    config = from_preset(ReviserConfig, "tiny", text_vocab=tokenizer.vocab_size)
     torch.manual_seed(0)
     model = Reviser(config)
     batch = Batches(Prompts([], []), tokenizer, config, seed=0).of(pairs)

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from app.cli import app
 from model.benchmark import benchmark, describe_machine, floor_seconds, step_bytes, step_operations
 from model.checkpoints import load
-from model.config import transformer_config
+from model.config import TransformerConfig, from_preset
 from model.errors import InvalidRequest
 from model.transformer import Transformer
 
 
 def test_bytes_and_operations_of_a_step() -> None:
-    transformer = Transformer(transformer_config("tiny", text_vocab=512))
+    transformer = Transformer(from_preset(TransformerConfig, "tiny", text_vocab=512))
     config = transformer.config
     weights = step_bytes(transformer, rows=0, context=0)
     read = dict(transformer.named_parameters())
@@ -37,7 +37,7 @@ def test_bytes_and_operations_of_a_step() -> None:
 
 
 def test_the_floor_is_the_larger_of_reading_and_computing() -> None:
-    transformer = Transformer(transformer_config("tiny", text_vocab=512))
+    transformer = Transformer(from_preset(TransformerConfig, "tiny", text_vocab=512))
     machine = describe_machine(torch.device("cpu"), torch.float32)
     assert machine.bandwidth > 1e8
     assert machine.speed > 1e8

@@ -11,14 +11,14 @@ import torch
 from model.checkpoints import Checkpoint, load, save
 from model.checkpoints.describe import describe
 from model.clip import Clip
-from model.config import CLIP_PRESETS, clip_config
+from model.config import CLIP_PRESETS, ClipConfig, from_preset
 from model.errors import CheckpointError
 from tests.conftest import randomise
 
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    model = Clip(clip_config("tiny", text_vocab=512))
+    model = Clip(from_preset(ClipConfig, "tiny", text_vocab=512))
     randomise(model, seed=5)
     return model.eval()
 
@@ -82,14 +82,14 @@ def test_a_picture_of_another_size_is_refused_with_both_shapes(clip: Clip) -> No
 def test_a_checkpoint_with_it_is_well_under_10_mb_larger() -> None:
     for preset in CLIP_PRESETS:
         with torch.device("meta"):
-            model = Clip(clip_config(preset))
+            model = Clip(from_preset(ClipConfig, preset))
         assert 2 * sum(parameter.numel() for parameter in model.parameters()) < 7e6  # bytes in bfloat16
-    with pytest.raises(ValueError, match="preset: 'huge' is none of tiny, small, default"):
-        clip_config("huge")
+    with pytest.raises(ValueError, match="preset must be one of tiny, small, default, got 'huge'"):
+        from_preset(ClipConfig, "huge")
     with pytest.raises(ValueError, match="grid: 30 is no multiple of 4"):
-        clip_config("tiny", grid=30)
+        from_preset(ClipConfig, "tiny", grid=30)
     with pytest.raises(ValueError, match="text_dim: 100 is no multiple of head_dim 32"):
-        clip_config("default", text_dim=100)
+        from_preset(ClipConfig, "default", text_dim=100)
 
 
 def test_it_comes_back_from_a_checkpoint_bit_for_bit(clip: Clip, with_clip: Path) -> None:

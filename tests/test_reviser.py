@@ -12,7 +12,7 @@ import torch
 import model
 from model.checkpoints import load
 from model.checkpoints.describe import describe
-from model.config import reviser_config
+from model.config import ReviserConfig, from_preset
 from model.errors import CheckpointError, InvalidRequest
 from model.reviser import Reviser
 from model.tokenizer import Tokenizer
@@ -22,7 +22,7 @@ from tests.revising import CIRCLE, KITTEN, keep, learnt, with_reviser
 
 @pytest.fixture(scope="module")
 def reviser() -> Reviser:
-    made = Reviser(reviser_config("tiny", text_vocab=512))
+    made = Reviser(from_preset(ReviserConfig, "tiny", text_vocab=512))
     randomise(made, seed=5)
     return made.eval()
 
@@ -64,10 +64,10 @@ def test_the_whole_prompt_is_seen_from_each_of_its_places(reviser: Reviser) -> N
 def test_more_positions_than_it_has_are_refused_with_both_numbers(reviser: Reviser) -> None:
     with pytest.raises(ValueError, match="prompt and written must have at most 258 and 48 ids, got 259 and 1"):
         reviser.states(torch.zeros(1, 259).long(), torch.tensor([259]), torch.zeros(1, 1).long())
-    with pytest.raises(ValueError, match="preset: 'huge' is none of tiny, default"):
-        reviser_config("huge")
+    with pytest.raises(ValueError, match="preset must be one of tiny, default, got 'huge'"):
+        from_preset(ReviserConfig, "huge")
     with pytest.raises(ValueError, match="heads: 4 is no multiple of kv_heads 3"):
-        reviser_config("default", kv_heads=3)
+        from_preset(ReviserConfig, "default", kv_heads=3)
 
 
 def test_it_writes_what_it_learnt_and_ends(tiny_checkpoint: Path) -> None:

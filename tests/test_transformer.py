@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import TransformerConfig, transformer_config
+from model.config import TransformerConfig, from_preset
 from model.transformer import Transformer
 from model.transformer.local import CodeTable
 
@@ -14,7 +14,7 @@ from model.transformer.local import CodeTable
 def random_transformer(**changes: object) -> Transformer:
     """A tiny model whose every weight matters (trained ones start as the identity)."""
     torch.manual_seed(0)
-    model = Transformer(transformer_config("tiny", **changes)).eval()
+    model = Transformer(from_preset(TransformerConfig, "tiny", **changes)).eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.08)
@@ -127,8 +127,8 @@ def test_a_config_that_cannot_be_is_refused() -> None:
         TransformerConfig(group=3)
     with pytest.raises(ValueError, match="code_levels"):
         TransformerConfig(image_vocab=1024)
-    with pytest.raises(ValueError, match="preset: 'huge'"):
-        transformer_config("huge")
+    with pytest.raises(ValueError, match="got 'huge'"):
+        from_preset(TransformerConfig, "huge")
 
 
 def test_training_on_a_cpu_attends_as_serving_does() -> None:
@@ -144,13 +144,13 @@ def test_training_on_a_cpu_attends_as_serving_does() -> None:
 
 
 def test_codes_may_share_no_parts() -> None:
-    model = Transformer(transformer_config("tiny", text_vocab=300, code_levels=())).eval()
+    model = Transformer(from_preset(TransformerConfig, "tiny", text_vocab=300, code_levels=())).eval()
     found = model.logits(torch.tensor([[0, 1]]), torch.zeros(1, 4, dtype=torch.int64))
     assert found[:, -1, 300:].isfinite().all()  # of the image codes
 
 
 def test_a_code_is_its_own_part_and_those_of_its_levels() -> None:
-    table = CodeTable(transformer_config("tiny"))
+    table = CodeTable(from_preset(TransformerConfig, "tiny"))
     expected = table.own.clone()
     for part, digit in zip(table.shared, table.digits(), strict=True):
         expected = expected + part[digit]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.config import vae_config
+from model.config import VAEConfig, from_preset
 from model.vae import VAE
 from model.vae.quantiser import FSQ
 
@@ -33,7 +33,7 @@ def test_the_quantiser_reaches_every_code_and_passes_gradients() -> None:
 
 def test_shapes_ranges_and_round_trip() -> None:
     torch.manual_seed(0)
-    vae = VAE(vae_config("tiny")).eval()
+    vae = VAE(from_preset(VAEConfig, "tiny")).eval()
     images = torch.rand(2, 3, 256, 256)
     ids = vae.encode(images)
     assert ids.shape == (2, 32, 32)
@@ -50,7 +50,7 @@ def test_shapes_ranges_and_round_trip() -> None:
 
 def test_a_code_depends_on_its_surroundings_only() -> None:
     torch.manual_seed(0)
-    vae = VAE(vae_config("tiny")).eval()
+    vae = VAE(from_preset(VAEConfig, "tiny")).eval()
     images = torch.ones(1, 3, 256, 256)
     changed = images.clone()
     changed[:, :, 200:, 200:] = 0
@@ -59,7 +59,7 @@ def test_a_code_depends_on_its_surroundings_only() -> None:
 
 
 def test_wrong_input_is_named() -> None:
-    vae = VAE(vae_config("tiny")).eval()
+    vae = VAE(from_preset(VAEConfig, "tiny")).eval()
     with pytest.raises(ValueError, match=r"images must be .*, got \(1, 3, 64, 64\)"):
         vae.encode(torch.rand(1, 3, 64, 64))
     with pytest.raises(ValueError, match="uint8"):

@@ -8,7 +8,7 @@ import torch
 
 from model.checkpoints import save
 from model.clip import Clip
-from model.config import CheckpointConfig, SamplingDefaults, clip_config, transformer_config, vae_config
+from model.config import CheckpointConfig, ClipConfig, SamplingDefaults, TransformerConfig, VAEConfig, from_preset
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from model.vae import VAE
@@ -20,12 +20,14 @@ SIZE = 64
 
 def save_quick(path: Path) -> Path:
     """Save a checkpoint of 8 x 8 tokens of 16 codes, with a CLIP, as the folder `path`, and return that."""
-    judge = clip_config("tiny", text_vocab=512, grid=8, levels=LEVELS)
+    judge = from_preset(ClipConfig, "tiny", text_vocab=512, grid=8, levels=LEVELS)
     config = CheckpointConfig(
         name="quick",
         licence="Apache-2.0",
-        vae=vae_config("tiny", image_size=SIZE, levels=LEVELS),
-        transformer=transformer_config("tiny", text_vocab=512, image_vocab=16, code_levels=LEVELS, grid=8, depth=1),
+        vae=from_preset(VAEConfig, "tiny", image_size=SIZE, levels=LEVELS),
+        transformer=from_preset(
+            TransformerConfig, "tiny", text_vocab=512, image_vocab=16, code_levels=LEVELS, grid=8, depth=1
+        ),
         sampling=SamplingDefaults(temperature=0.9, guidance=2.0),
         clip=judge,
     )

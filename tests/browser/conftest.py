@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from app.http.keys import key_hash
 from model.checkpoints import save
-from model.config import CheckpointConfig, SamplingDefaults, transformer_config, vae_config
+from model.config import CheckpointConfig, SamplingDefaults, TransformerConfig, VAEConfig, from_preset
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from model.vae import VAE
@@ -55,8 +55,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = CheckpointConfig(
         name="slow",
         licence="Apache-2.0",
-        vae=vae_config("tiny", image_size=8 * ROWS, levels=levels),
-        transformer=transformer_config("tiny", text_vocab=512, image_vocab=16, code_levels=levels, grid=ROWS),
+        vae=from_preset(VAEConfig, "tiny", image_size=8 * ROWS, levels=levels),
+        transformer=from_preset(
+            TransformerConfig, "tiny", text_vocab=512, image_vocab=16, code_levels=levels, grid=ROWS
+        ),
         sampling=SamplingDefaults(temperature=0.9, guidance=2.0),
     )
     vae, transformer = VAE(config.vae), Transformer(config.transformer)

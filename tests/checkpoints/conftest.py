@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model.checkpoints import load, save
-from model.config import reviser_config
+from model.config import ReviserConfig, from_preset
 from model.reviser import Reviser
 from tests.app.quick import save_quick
 from tests.conftest import randomise
@@ -21,7 +21,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small checkpoint with every section. Shared by the session: copy it before you damage it."""
     folder = tmp_path_factory.mktemp("whole")
     quick = load(save_quick(folder / "quick"))
-    reviser = Reviser(reviser_config("tiny", text_vocab=quick.tokenizer.vocab_size))
+    reviser = Reviser(from_preset(ReviserConfig, "tiny", text_vocab=quick.tokenizer.vocab_size))
     randomise(reviser, seed=4)
     config = dataclasses.replace(quick.config, reviser=reviser.config, provenance={"data": "none"}, created=1)
     save(

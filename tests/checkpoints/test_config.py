@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from app.checkpoint import ServedCheckpoint
 from model import config as configs
 from model.checkpoints import load, sums
-from model.config import CheckpointConfig, SamplingDefaults, from_dict, from_json, reviser_config, to_dict
+from model.config import CheckpointConfig, ReviserConfig, SamplingDefaults, from_dict, from_json, from_preset, to_dict
 from model.errors import CheckpointError, InvalidRequest
 from model.inference.requests import SamplingParams
 from model.training.options import ExportOptions
@@ -137,16 +137,24 @@ def test_presets_and_large_models_are_within_the_limits() -> None:
             config = CheckpointConfig(
                 "any",
                 "any",
-                configs.vae_config(vae),
-                configs.transformer_config(transformer),
-                clip=configs.clip_config("default"),
-                reviser=reviser_config("default"),
+                configs.from_preset(configs.VAEConfig, vae),
+                configs.from_preset(configs.TransformerConfig, transformer),
+                clip=configs.from_preset(configs.ClipConfig, "default"),
+                reviser=from_preset(ReviserConfig, "default"),
             )
             assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
-    large = configs.transformer_config(
-        "default", dim=16384, depth=256, heads=256, kv_heads=8, text_vocab=2**20, grid=128, text_tokens=4096
+    large = configs.from_preset(
+        configs.TransformerConfig,
+        "default",
+        dim=16384,
+        depth=256,
+        heads=256,
+        kv_heads=8,
+        text_vocab=2**20,
+        grid=128,
+        text_tokens=4096,
     )
-    config = CheckpointConfig("any", "any", configs.vae_config("default", image_size=1024), large)
+    config = CheckpointConfig("any", "any", configs.from_preset(configs.VAEConfig, "default", image_size=1024), large)
     assert from_dict(to_dict(config)) == config
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.checkpoints import Checkpoint
-from model.config import CheckpointConfig, transformer_config, vae_config
+from model.config import CheckpointConfig, TransformerConfig, VAEConfig, from_preset
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from model.vae import VAE
@@ -23,9 +23,16 @@ SIZE = GRID * 8
 @pytest.fixture(scope="session")
 def small() -> Checkpoint:
     """A checkpoint with seeded random weights. Its models are shared by the session: do not change them."""
-    vae_sizes = vae_config("tiny", image_size=SIZE, levels=LEVELS)
-    sizes = transformer_config(
-        "tiny", grid=GRID, text_vocab=300, text_tokens=48, image_vocab=512, code_levels=LEVELS, group=4
+    vae_sizes = from_preset(VAEConfig, "tiny", image_size=SIZE, levels=LEVELS)
+    sizes = from_preset(
+        TransformerConfig,
+        "tiny",
+        grid=GRID,
+        text_vocab=300,
+        text_tokens=48,
+        image_vocab=512,
+        code_levels=LEVELS,
+        group=4,
     )
     config = CheckpointConfig(name="small", licence="Apache-2.0", vae=vae_sizes, transformer=sizes)
     vae, transformer = VAE(vae_sizes), Transformer(sizes)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from model.checkpoints import Checkpoint
 from model.clip import Clip
-from model.config import clip_config
+from model.config import ClipConfig, from_preset
 from model.errors import CheckpointError, InvalidRequest
 from model.inference.engine import Engine
 from model.inference.events import Painted
@@ -27,7 +27,7 @@ PROMPT = "a red apple"
 @pytest.fixture(scope="module")
 def judged(small: Checkpoint) -> Checkpoint:
     """The small checkpoint with a CLIP of random weights."""
-    clip = Clip(clip_config("tiny", text_vocab=300, grid=GRID, levels=LEVELS))
+    clip = Clip(from_preset(ClipConfig, "tiny", text_vocab=300, grid=GRID, levels=LEVELS))
     randomise(clip, seed=6)
     return dataclasses.replace(small, config=dataclasses.replace(small.config, clip=clip.config), clip=clip.eval())
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.cli import app
 from model.checkpoints import load
-from model.config import transformer_config
+from model.config import TransformerConfig, from_preset
 from model.errors import DataError
 from model.recipes.default.commands import cli
 from model.recipes.default.recipe import RECIPE, Step, read
@@ -149,7 +149,7 @@ def test_the_stages_run_their_commands_and_stop_at_the_first_that_fails(
     built = run("build", "--recipe", recipe)
     assert (built.status, built.err) == (0, "data: is there already\n")
     assert run("train", "--recipe", recipe, "--preset", "tiny").status == 0
-    assert load(tmp_path / "mine").config.transformer == transformer_config("tiny", text_vocab=8192)
+    assert load(tmp_path / "mine").config.transformer == from_preset(TransformerConfig, "tiny", text_vocab=8192)
     assert run("sheets", "--recipe", recipe).status == 1
     assert (tmp_path / "sheet.webp").exists()
     assert not (tmp_path / "never.webp").exists()

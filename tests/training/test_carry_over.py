@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from model.config import transformer_config
+from model.config import TransformerConfig, from_preset
 from model.training.carry_over import carry_over
 from model.transformer import Transformer
 
@@ -17,7 +17,7 @@ def logits(model: Transformer, image: torch.Tensor) -> torch.Tensor:
 
 def test_renamed_codes_are_carried_over() -> None:
     torch.manual_seed(0)
-    model = Transformer(transformer_config("tiny", text_vocab=300)).eval()
+    model = Transformer(from_preset(TransformerConfig, "tiny", text_vocab=300)).eval()
     for parameter in model.parameters():  # nothing starts at zero, so that everything counts
         torch.nn.init.normal_(parameter, std=0.2)
     used, names = torch.randperm(8192)[:40], torch.randperm(8192)[:40]
@@ -33,7 +33,7 @@ def test_renamed_codes_are_carried_over() -> None:
 
 def test_a_code_that_became_two_is_shared_out_by_how_often() -> None:
     torch.manual_seed(0)
-    model = Transformer(transformer_config("tiny", text_vocab=300)).eval()
+    model = Transformer(from_preset(TransformerConfig, "tiny", text_vocab=300)).eval()
     torch.nn.init.normal_(model.local.bias)
     bias = model.local.bias[7].item()
     old = torch.full((1, 4000), 7)

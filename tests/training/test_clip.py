@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.config import vae_config
+from model.config import VAEConfig, from_preset
 from model.tokenizer import Tokenizer
 from model.training import train_clip
 from model.training.examples import find_examples
@@ -29,7 +29,7 @@ SIDES = {"left": 30, "right": 140}
 
 @pytest.fixture(scope="module")
 def vae() -> VAE:
-    model = VAE(vae_config("tiny"))
+    model = VAE(from_preset(VAEConfig, "tiny"))
     randomise(model, seed=1)
     return model.eval()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import transformer_config
+from model.config import TransformerConfig, from_preset
 from model.drawings.concepts import evocations, kinds
 from model.tokenizer import Tokenizer
 from model.training.clutter import UNKNOWN, clutter, texts
@@ -90,7 +90,7 @@ def test_the_unknown_is_always_drawn_for_the_unknown(tiny_checkpoint: Path) -> N
     def changed(concept: str, share: float) -> float:
         loop = LoopOptions(out=Path("nowhere"), steps=1, batch=200)
         options = TransformerOptions((), loop, null_captions=0.0, clutter=share)
-        config = transformer_config("tiny", text_vocab=512)
+        config = from_preset(TransformerConfig, "tiny", text_vocab=512)
         batches = Batches(Examples(concept), tokenizer, options, config)  # type: ignore[arg-type]
         plain = tokenizer.encode("a red circle")
         return sum(batches._item(0, place)[0] != plain for place in range(200)) / 200
@@ -102,7 +102,7 @@ def test_the_unknown_is_always_drawn_for_the_unknown(tiny_checkpoint: Path) -> N
 
 def test_text_is_learnt_from_plain_captions_only() -> None:
     torch.manual_seed(0)
-    model = Transformer(transformer_config("tiny", text_vocab=300))
+    model = Transformer(from_preset(TransformerConfig, "tiny", text_vocab=300))
     text = torch.tensor([[1, 5, 6, 2], [1, 7, 8, 2]])
     image = torch.randint(0, 8192, (2, 1024))
     ones = torch.ones(2, 1024)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.config import transformer_config
+from model.config import TransformerConfig, from_preset
 from model.tokenizer import Tokenizer
 from model.training.examples import Example
 from model.training.options import LoopOptions, TransformerOptions
@@ -34,7 +34,7 @@ def batches_of(checkpoint: Path, contradict: float, kind: str = "single") -> tup
     tokenizer = Tokenizer.load(checkpoint / "tokenizer.json")
     loop = LoopOptions(out=Path("nowhere"), steps=1, batch=4)
     options = TransformerOptions((), loop, contradict=contradict, null_captions=0.0, easy_share=1.0)
-    config = transformer_config("tiny", text_vocab=tokenizer.vocab_size)
+    config = from_preset(TransformerConfig, "tiny", text_vocab=tokenizer.vocab_size)
     return tokenizer, Batches(Two(kind), tokenizer, options, config)  # type: ignore[arg-type]
 
 

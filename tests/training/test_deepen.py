@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.config import vae_config
+from model.config import VAEConfig, from_preset
 from model.errors import DataError
 from model.training.deepen import deepen
 from model.vae import VAE
@@ -13,7 +13,7 @@ from model.vae import VAE
 
 def random_vae() -> VAE:
     torch.manual_seed(0)
-    vae = VAE(vae_config("tiny")).eval()
+    vae = VAE(from_preset(VAEConfig, "tiny")).eval()
     for parameter in vae.parameters():  # nothing starts at zero, so that everything counts
         torch.nn.init.normal_(parameter, std=0.1)
     return vae

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.config import reviser_config
+from model.config import ReviserConfig, from_preset
 from model.drawings.captions import of_background, of_count, of_dyed, of_pair, of_single, of_styled
 from model.drawings.colours import SHADES
 from model.drawings.concepts import Name, everyday, kinds
@@ -195,7 +195,7 @@ def test_slips_stay_near_the_word_and_all_is_lower_case(pairs: list[tuple[str, s
 
 def test_a_batch_is_sorted_and_long_texts_are_cut(tiny_checkpoint: Path) -> None:
     tokenizer = Tokenizer.load(tiny_checkpoint / "tokenizer.json")
-    config = reviser_config("tiny", text_vocab=512)
+    config = from_preset(ReviserConfig, "tiny", text_vocab=512)
     batch = Batches(Prompts([], []), tokenizer, config, 0).of([("a cat " * 150, "x " * 99), ("a", "b")])
     assert batch.lengths.tolist() == [3, config.prompt_positions]
     assert batch.prompt.shape == (2, config.prompt_positions)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import transformer_config
+from model.config import TransformerConfig, from_preset
 from model.tokenizer import Tokenizer
 from model.training.examples import Example
 from model.training.options import LoopOptions, TransformerOptions
@@ -41,7 +41,7 @@ def tokenizer(tiny_checkpoint: Path) -> Tokenizer:
 @pytest.fixture
 def model(tokenizer: Tokenizer) -> Transformer:
     torch.manual_seed(0)
-    made = Transformer(transformer_config("tiny", text_vocab=tokenizer.vocab_size))
+    made = Transformer(from_preset(TransformerConfig, "tiny", text_vocab=tokenizer.vocab_size))
     with torch.no_grad():  # as blocks start as the identity
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
