@@ -27,7 +27,8 @@ from model.drawings.drawing import WHITE, Colour, RenderError, encode, paint, vi
 from model.drawings.naming import thing_in
 from model.errors import DataError
 from model.training.data import Pixels, Report, Sample, index, iterate
-from model.training.filters import RULES, Filter, Rules
+from model.training.filters import Filter
+from model.training.options import RULES, Rules
 from model.training.prepare import held_out, state_of
 from model.training.shards import ShardWriter
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,37 +20,13 @@ from app import cli
 from app.commands.common import save_image
 from app.commands.generate import numbered, slug
 from model.errors import DataError
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one command left."""
-
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
+from tests.running import Result, Run, runner
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run `dalle-server` with these arguments in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("OMP_NUM_THREADS", "1")):
-        monkeypatch.setenv(name, value)  # what `main` would set, and leave behind
-
-    def command(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["dalle-server", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        return Result(status, *capsys.readouterr())
-
-    return command
+    return runner("dalle-server", cli.main, capsys, monkeypatch, tmp_path)
 
 
 def one_line(result: Result) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +16,6 @@ from model.drawings.concepts import Name, article
 from model.drawings.drawing import WHITE, encode, paint
 from model.recipes.default.commands import cli
 from model.training.shards import ShardWriter
-from tests.recipes.command import Result, Run
 from tests.recipes.figures import (
     ALONE,
     DYED,
@@ -33,25 +31,13 @@ from tests.recipes.figures import (
     figure,
     name_of,
 )
+from tests.running import Run, runner
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run `python -m model.recipes.default` with these arguments in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("OMP_NUM_THREADS", "1")):
-        monkeypatch.setenv(name, value)  # what `main` would set, and leave behind
-
-    def command(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["recipe", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        return Result(status, *capsys.readouterr())
-
-    return command
+    return runner("recipe", cli.main, capsys, monkeypatch, tmp_path)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from PIL import Image
 import model
 from model.recipes.default.evaluation.album import Album
 from model.recipes.default.evaluation.report import KEYS
-from tests.recipes.command import Run
 from tests.revising import PAIRS, with_reviser
+from tests.running import Run
 
 
 def test_the_last_line_is_json_and_the_second_run_paints_nothing(

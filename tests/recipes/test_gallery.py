@@ -9,7 +9,7 @@ from PIL import Image
 
 from model.drawings.concepts import evocations, ordinary
 from model.recipes.default.sheets import IDEAS
-from tests.recipes.command import Run
+from tests.running import Run
 
 
 def test_the_gallerys_ideas_were_not_taught() -> None:

@@ -18,7 +18,7 @@ from model.errors import DataError
 from model.recipes.default.commands import cli
 from model.recipes.default.recipe import RECIPE, Step, read
 from model.training.selection import read_concepts
-from tests.recipes.command import Run
+from tests.running import Run
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = [step for named in read().values() for steps in named.values() for step in steps]

@@ -24,9 +24,8 @@ from PIL import Image, ImageDraw
 from model.errors import DataError
 from model.training import train_transformer, train_vae
 from model.training.examples import StreamedExamples
-from model.training.filters import RULES, Rules
 from model.training.loop import Place
-from model.training.options import LoopOptions, TransformerOptions, VAEOptions
+from model.training.options import RULES, LoopOptions, Rules, TransformerOptions, VAEOptions
 from model.training.pictures import StreamedPictures
 from model.training.selection import Selection
 from model.training.shards import ShardWriter
