@@ -4,14 +4,14 @@
 # BASE    Debian with Python 3.11 or newer and its venv module.
 # TORCH   cpu, cuda or a pip requirement of your own, as in the Makefile.
 # PIP_EXTRA_INDEX_URL
-#         one more package index. For cpu on x86-64 give that of PyTorch's CPU builds, which pytorch.org's page on
-#         installing names: the image is 1.1 GB then. Without it pip finds the CUDA build only, which runs on a CPU
-#         too: some 5 GB.
-# A pip.conf of your own, which stays out of the image: docker build --secret id=pip.conf,src=pip.conf .
+#         one more package index. For cpu on x86-64 name the index of PyTorch's CPU builds. pytorch.org's page on
+#         installing states it. The image then has 1.1 GB. Without it pip finds the CUDA build only, which also runs
+#         on a CPU. The image then has some 5 GB.
+# To use a pip.conf of your own, which stays out of the image: docker build --secret id=pip.conf,src=pip.conf .
 ARG BASE=python:3.12-slim-bookworm
 
 FROM ${BASE} AS build
-# Debian keeps one version of a package at a time; a pinned one could not be installed for long.
+# Versions are not pinned, because Debian keeps only one version of a package at a time.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /srv/dalle-server
@@ -19,12 +19,12 @@ ARG TORCH=cpu
 ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1
 COPY Makefile constraints.txt ./
-# What PyTorch brings for compiling against it, and its own tests, are a fifth of its CPU build.
+# PyTorch's headers and its own tests are removed. They are a fifth of its CPU build.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     make .venv/.torch TORCH="${TORCH}" \
     && torch="$(echo .venv/lib/python3*/site-packages/torch)" \
     && rm -rf "${torch}/include" "${torch}/test" "${torch}"/bin/test_*
-# The package is installed where it stands, and needs no more of itself for that than its version.
+# The package is installed in place (editable). For that it needs only the files that state its version.
 COPY pyproject.toml README.md LICENSE ./
 COPY app/__init__.py app/
 COPY model/__init__.py model/
@@ -41,7 +41,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf 
     && groupadd --gid 10001 dalle \
     && useradd --uid 10001 --gid dalle --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin dalle
 WORKDIR /srv/dalle-server
-# What changes least comes first: an update of the code sends the last layer only.
+# Layers that change least come first, so an update of the code sends only the last layers.
 COPY --from=build /srv/dalle-server/.venv .venv
 COPY LICENSE ./
 COPY --from=build /srv/dalle-server/weights weights
@@ -51,10 +51,10 @@ ENV PATH=/srv/dalle-server/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     DALLE_HOST=0.0.0.0
-# By number, so that Kubernetes can tell that it is not root.
+# The user is given by number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 EXPOSE 8000
-# Live, not ready: who restarts what is unhealthy shall not do so while it loads or finishes accepted work.
+# This asks /livez and not /readyz, so that nobody restarts a server that loads or finishes accepted work.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-Ic", "\
 from http.client import HTTPConnection; from os import environ; from sys import exit; \
 ports = [environ.get('DALLE_PORT', ''), environ.get('PORT', ''), '8000']; \

@@ -1,17 +1,17 @@
 # make serve    install what the server needs into .venv (once) and serve on HOST:PORT
 # make test     lint, types and tests: what CI runs
 # make lint     lint and types only
-# make train    build the default corpus and train all stages; again, to go on where it was stopped
-# make bench    pictures a second on this machine, against what its memory and arithmetic allow
-# make load     200 clients for a minute, some of whom leave; checks that no request is lost
+# make train    build the default corpus and train all stages; if it was stopped, run it again to go on
+# make bench    measure pictures a second, and compare them with what memory and arithmetic allow
+# make load     run 200 clients for a minute, some of which leave early; check that no request is lost
 # make container  build the container image without a Docker engine and try it; needs root on Debian
 # make clean    remove .venv and caches; never data/, runs/ or weights/
 #
-# HOST, PORT    where to serve: make serve HOST=0.0.0.0. Left out, DALLE_HOST and DALLE_PORT of the environment count,
-#               then HOST and PORT there, then 127.0.0.1:8000.
-# TORCH         which PyTorch: "cpu", "cuda", or a pip requirement of your own ("torch==2.12.1", with pip options
-#               after it if need be). Default: cuda if `nvidia-smi` finds a GPU, else cpu. Change it with `make clean`.
-# PRESET        what `make train` trains: tiny, small or default. Default small, which a CPU can.
+# HOST, PORT    where to serve: make serve HOST=0.0.0.0. If they are left out, the environment's DALLE_HOST and
+#               DALLE_PORT count, then its HOST and PORT, then 127.0.0.1:8000.
+# TORCH         which PyTorch: "cpu", "cuda", or a pip requirement of your own ("torch==2.12.1"), which may have pip
+#               options after it. Default: cuda if `nvidia-smi` finds a GPU, else cpu. To change it run `make clean` first.
+# PRESET        size of the models that `make train` trains: tiny, small or default. Default small, for a CPU.
 # TEST_WORKERS  how many tests `make test` runs at a time. Default 2.
 # PYTHON        the Python, 3.11 or newer, that .venv is made with. Default python3.
 
@@ -24,7 +24,7 @@ TEST_WORKERS ?= 2
 PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 TORCH_VERSION := 2.13.0
 SHELL := /bin/bash
-# --flag VALUE, if the variable is given to make itself. What the environment says the server reads, and reads better.
+# --flag VALUE, if the variable is given to make itself. The server reads the environment's variables, and checks them.
 flag = $(if $(filter command,$(firstword $(origin $(2)))),--$(1) "$($(2))")
 .DEFAULT_GOAL := serve
 .PHONY: serve test lint train bench load container clean
@@ -32,7 +32,7 @@ flag = $(if $(filter command,$(firstword $(origin $(2)))),--$(1) "$($(2))")
 serve: $(VENV)/.installed
 	@exec $(VENV)/bin/dalle-server serve $(call flag,host,HOST) $(call flag,port,PORT)
 
-# Two tests at a time, each file's one after another, each with one thread for its arithmetic.
+# Two tests run at a time. The tests of one file run one after another. Each has one thread for its arithmetic.
 test: lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
 
@@ -64,8 +64,8 @@ $(VENV)/bin/python:
 	3.11 or newer is needed. Name one: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV)
 
-# A CPU build of PyTorch is a tenth of the CUDA build's size. Where pip knows one ("+cpu") it is taken. Elsewhere the
-# plain version is: on Linux x86-64 that may bring CUDA libraries along, which do no harm on a CPU.
+# A CPU build of PyTorch has a tenth of the CUDA build's size. It is installed if pip knows one ("+cpu"), else the plain
+# version is. On Linux x86-64 that may be a CUDA build, which also runs on a CPU.
 $(VENV)/.torch: | $(VENV)/bin/python
 	@echo "Installing PyTorch ($(TORCH)) into $(VENV); once, may take minutes"
 	@case "$(TORCH)" in \

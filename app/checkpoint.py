@@ -17,9 +17,9 @@ from model.tokenizer import TOKENIZER, TOKENIZER_BYTES, Tokenizer
 
 @dataclass(frozen=True)
 class ServedCheckpoint:
-    """The model that this server serves, as far as requests are concerned.
+    """The model that this server serves, without its tensors.
 
-    known: SHA-256 of the files that were read, by name; a worker must find the same ones.
+    known: SHA-256 of the files that were read, by name. A worker must find the same sums.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class ServedCheckpoint:
 
     @classmethod
     def read(cls, path: Path) -> ServedCheckpoint:
-        """Read config.json and tokenizer.json in the folder `path`. Raises CheckpointError naming the file."""
+        """Read config.json and tokenizer.json in the folder `path`. Raises CheckpointError, which names the file."""
         check_folder(path)
         files = {
             CONFIG: read_file(path / CONFIG, CONFIG_BYTES),

@@ -2,7 +2,7 @@
 
     dalle-server generate "a red apple" -n 4 --out apple.png
 
-An error that a person can mend is one line on stderr and exit status 1. A wrong flag is exit status 2.
+An error that a person can mend gives one line on stderr and exit status 1. A wrong flag gives exit status 2.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def options(
 def main() -> None:
     """Run the command line on sys.argv."""
     settle_threads()
-    # OpenMP reads this when torch is loaded. A container may have fewer cores than the machine.
+    # OpenMP reads this when torch is loaded. A container may have fewer cores than OpenMP would count.
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     try:
         app()

@@ -3,8 +3,9 @@
 `extra={"fields": {...}}` of a log call adds fields to its line. For an exception the log shows its class and the lines
 of code. It does not show the message, which may repeat what a client sent.
 
-Lines that a client can cause in any number have `extra={"seldom": True}`. Of equal ones, one is written in SELDOM
-seconds. Its field `times` tells how many it stands for. Warnings and errors of SELDOM_LOGGERS are treated alike.
+Lines that a client can cause in any number have `extra={"seldom": True}`. Of equal lines one is written in SELDOM
+seconds. Its field `times` tells how many it stands for. Warnings and errors of SELDOM_LOGGERS are treated in the same
+way.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _salt = secrets.token_bytes(16)  # new in every process: a hash shows which prom
 
 
 def configure(form: Literal["plain", "json"], level: str) -> None:
-    """Send the lines of all loggers of this process to stderr in one form. Other packages log only from warnings on.
+    """Send the lines of all loggers of this process to stderr in one form. Of other packages only warnings and errors.
 
     Python's warnings are logged, and so is an exception that ends a thread.
     """
@@ -45,7 +46,7 @@ def configure(form: Literal["plain", "json"], level: str) -> None:
 
 
 def tell_repeated(at_once: bool = False) -> None:
-    """Write the lines that were held back for SELDOM seconds, or all of them. Call it again and again."""
+    """Write the lines that have been held back for SELDOM seconds, or all of them. Call it regularly."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, Handler):
             handler.tell_repeated(at_once)
@@ -65,7 +66,7 @@ def _unforeseen(where: str, error: BaseException | None) -> None:
 
 
 def places(error: BaseException | None) -> str:
-    """The classes of an exception and of its causes, each with the lines of code that it passed."""
+    """The class of an exception, with the lines of code that it passed through; then the same of each of its causes."""
     parts = []
     while error is not None:
         frames = traceback.extract_tb(error.__traceback__)
@@ -76,7 +77,7 @@ def places(error: BaseException | None) -> str:
 
 
 def prompt_fields(text: str) -> dict[str, Any]:
-    """The fields of a log line on a prompt: its length, and a hash that nobody can look up."""
+    """The fields of a log line about a prompt: its length, and a hash that nobody outside this process can compute."""
     digest = hashlib.blake2b(text.encode(), key=_salt, digest_size=6)
     return {"characters": len(text), "prompt_hash": digest.hexdigest()}
 
@@ -92,7 +93,7 @@ def _time(record: logging.LogRecord) -> str:
 
 @dataclass
 class _Repeated:
-    """Equal lines. until: monotonic seconds before which no other is written. times, last: of the lines held back."""
+    """Equal lines. until: monotonic seconds; none is written before. times: how many are held back. last: of these."""
 
     until: float
     times: int = 0
@@ -100,7 +101,7 @@ class _Repeated:
 
 
 class Handler(logging.StreamHandler[TextIO]):
-    """Writes lines to a stream, and only some of many equal ones. clock: returns monotonic seconds."""
+    """Writes lines to a stream. Of many equal lines it writes only some. clock: returns monotonic seconds."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
@@ -120,7 +121,7 @@ class Handler(logging.StreamHandler[TextIO]):
         self._tell(found, self._clock())
 
     def tell_repeated(self, at_once: bool = False) -> None:
-        """Write the lines that were held back for SELDOM seconds, or all of them."""
+        """Write the lines that have been held back for SELDOM seconds, or all of them."""
         now = self._clock()
         self.acquire()
         try:

@@ -1,7 +1,7 @@
 """Runs the application under uvicorn, from the first socket to the exit status.
 
-At SIGTERM or SIGINT the server drains. /readyz says 503 at once, and new requests get 503. Accepted requests are
-finished within the drain limit. Then the workers end and `serve` returns. At a second signal the remaining requests
+At SIGTERM or SIGINT the server drains. From then on /readyz and new requests are answered with 503. Accepted requests
+are finished within the drain limit. Then the workers end and `serve` returns. At a second signal the remaining requests
 fail at once.
 
 At SIGHUP the file of API keys is read again. Without such a file the server drains and ends, unless it was started with
@@ -39,7 +39,7 @@ from app.settings import Settings, SettingsError, unused_host
 from app.wording import shorten
 from model.errors import DalleError
 
-KEEP_ALIVE = 75  # seconds for which an idle connection is kept; longer than the 60 of proxies, so that they close first
+KEEP_ALIVE = 75  # seconds for which an idle connection is kept; proxies keep it for 60, so they close it first
 SAME_SIGNAL = 1.0  # seconds within which a second signal counts as the first one
 UNSENT = 1 << 20  # bytes that the system keeps for a client that does not read
 FLUSH_SECONDS = 5  # for answers that are still being sent after the drain
@@ -52,9 +52,9 @@ class ServerFailed(DalleError):
 
 
 class Server(uvicorn.Server):
-    """uvicorn that drains the pool before it closes its sockets, and that ends when the pool has given up.
+    """uvicorn's server. It drains the pool before it closes its sockets, and ends when the pool has given up.
 
-    listener: accepts the connections. limiter: bounds them. reload: is called at SIGHUP; None: SIGHUP drains.
+    listener: the listening socket. limiter: bounds the connections. reload: called at SIGHUP; if None, SIGHUP drains.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle signals. uvicorn would raise a signal again after the shutdown, and the exit status would be -15."""
+        """Handle signals. uvicorn would raise SIGTERM again after the shutdown, and the exit status would not be 0."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -109,9 +109,9 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def begin_shutdown(self) -> None:
-        """Drain, then end. A second call, more than SAME_SIGNAL later, ends the wait. Call it on the event loop only.
+        """Drain, then end. A second call more than SAME_SIGNAL later ends the wait. Call it on the event loop only.
 
-        A signal to a process group may come twice: a parent such as GNU make passes on the one that it gets.
+        One Ctrl-C may come twice, because a parent such as GNU make passes on the signal that it gets.
         """
         now = time.monotonic()
         if self._asked is None:
@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
             self._draining = asyncio.create_task(self._drain(0))
 
     def hang_up(self) -> None:
-        """Reload the API keys, or drain. It does not count as a second signal, which would end the drain."""
+        """Reload the API keys, or drain. A SIGHUP during the drain does not cut it short."""
         if self._reload is None:
             self._begin_draining()
             return
@@ -135,7 +135,7 @@ class Server(uvicorn.Server):
             self._draining = asyncio.create_task(self._drain(self._drain_seconds))
 
     async def _drain(self, seconds: float) -> None:
-        # A request whose picture is being decoded is not accepted yet, and the pool would refuse it.
+        # The decoders are closed at once: a request whose picture is still decoded would be refused by the pool anyway.
         await asyncio.gather(self._pool.drain(seconds), self._decoders.close())
         self.should_exit = True
 
@@ -146,10 +146,9 @@ class Server(uvicorn.Server):
 
 
 def abortable(app: ASGIApp) -> ASGIApp:
-    """The application with `scope["state"]["connection"]`, by which `app.http.answers` can cut a slow client.
+    """The application, with a `Connection` in `scope["state"]["connection"]`, which can disconnect a slow client.
 
-    ASGI offers no way to do so. Without it the server would keep an unread answer, and its socket, until the client
-    leaves.
+    ASGI offers no way to do so. The server would keep an unread answer and its socket until the client leaves.
     """
 
     async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
@@ -229,7 +228,7 @@ def _serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # uvicorn would trust every process on this machine: see app.http.proxies
+        proxy_headers=False,  # app.http.proxies reads them; uvicorn would trust every process on this machine
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=FLUSH_SECONDS,
     )
@@ -248,7 +247,7 @@ def _serve(settings: Settings) -> None:
     finally:
         logs.tell_repeated(at_once=True)
         pool.kill()
-        gc.freeze()  # or the interpreter searches all modules for garbage when it ends: 0.2 s
+        gc.freeze()  # without it the interpreter searches all modules for garbage when it ends, which takes 0.2 s
     if pool.fatal:
         raise ServerFailed(pool.fatal)
     log.info("ended")

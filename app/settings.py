@@ -124,8 +124,8 @@ class Settings(BaseSettings):
     client_queue: int = _setting(
         "Queue and time",
         0,
-        "Pictures of these that one client may have. A client is an address or an API key. A request beyond them gets "
-        "429. 0 means no limit.",
+        "Pictures that one client may have among them. A client is an address or an API key. A request beyond them "
+        "gets 429. 0 means no limit.",
         ge=0,
         le=100_000,
     )
@@ -307,7 +307,7 @@ def environment() -> dict[str, str]:
     """The variables of this process that are set, without those that only look like settings of this server.
 
     Kubernetes sets variables that begin with DALLE_ beside a service named dalle. Conda's compilers and some shells set
-    HOST to a machine's name; only a HOST that is an address counts.
+    HOST to the name of a machine, so HOST counts only if it is an address.
     """
     found = {}
     for name, value in os.environ.items():

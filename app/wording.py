@@ -20,13 +20,13 @@ from pydantic_core import ErrorDetails
 NOT_BLANK = r"\S"
 SHOWN = 80  # characters of a refused value that a message repeats
 PLAIN = re.compile(r"[\w./:+*%@-]+")  # strings that need no quotes
-MAX_NAME = 40  # characters of an unknown name for which a known one is looked for; the search is slow
-NEAR = 0.7  # similarity, 0 to 1, from which on a known name is suggested for an unknown one
-FILES = frozenset({"image", "mask"})  # fields that are files
+MAX_NAME = 40  # characters; for a longer unknown name no known one is looked for, because the search is slow
+NEAR = 0.7  # similarity, 0 to 1; a known name is suggested for an unknown one from this on
+FILES = frozenset({"image", "mask"})  # fields that hold files
 
 
 def describe(model: type[BaseModel], fault: ErrorDetails, setting: str = "") -> str:
-    """One line on one fault of a `model`. setting: the variable or flag that gave the value as a string."""
+    """One line about one fault of a `model`. setting: the variable or flag that gave the value as a string."""
     field = str(fault["loc"][0]) if fault["loc"] else "body"
     name = setting or field
     known = properties(model)
@@ -52,7 +52,7 @@ def describe(model: type[BaseModel], fault: ErrorDetails, setting: str = "") -> 
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """The known name that is most like `name`, in any case of letters. None if none is much like it."""
+    """The known name that is most like `name`, whether in upper or lower case. None if no name is similar."""
     if len(name) > MAX_NAME:
         return None
     return next(iter(get_close_matches(name.lower(), known, 1, NEAR)), None)

@@ -1,4 +1,4 @@
-"""The native format: what is saved is what is loaded, and every damage is one line that names the file."""
+"""The native format: a saved checkpoint loads unchanged, and every damage gives one line that names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picture files as the world has them: odd metadata spoil no good pixels, and what is built to cost is refused."""
+"""Picture files: odd metadata does no harm to good pixels, and files that are built to be expensive are refused."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ SOUND_JPEG = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_odd_metadata_spoil_no_png(name: str) -> None:
+def test_odd_metadata_does_no_harm_to_a_png(name: str) -> None:
     assert same(upright(SOUND[name]), GRADIENT)
 
 
 @pytest.mark.parametrize("name", SOUND_JPEG)
-def test_odd_metadata_spoil_no_jpeg(name: str) -> None:
+def test_odd_metadata_does_no_harm_to_a_jpeg(name: str) -> None:
     assert same(upright(SOUND_JPEG[name]), Image.open(io.BytesIO(saved("JPEG"))))
 
 
@@ -142,7 +142,7 @@ def test_an_orientation_of_a_type_that_is_no_whole_number_is_none(kind: int) -> 
     assert examine(with_segment(segment(0xE1, b"Exif\0\0" + exif(1, ">", entry)))).orientation == 1
 
 
-def test_what_a_file_is_told_by_its_bytes() -> None:
+def test_the_headers_of_a_file_are_read() -> None:
     file = examine(saved("JPEG", progressive=True))
     assert (file.kind, file.width, file.height, file.frames, file.complete) == ("JPEG", *SIZE, 1, True)
     assert 1 < file.scans < 20
@@ -194,7 +194,7 @@ COSTLY: list[tuple[Callable[[], bytes], str]] = [
 
 
 @pytest.mark.parametrize(("data", "says"), COSTLY)
-def test_what_is_built_of_too_many_parts_is_refused_before_it_is_decoded(data: Callable[[], bytes], says: str) -> None:
+def test_a_file_of_too_many_parts_is_refused_before_it_is_decoded(data: Callable[[], bytes], says: str) -> None:
     with pytest.raises(PictureError) as caught:
         examine(data()).check(1 << 24)
     assert str(caught.value) == says

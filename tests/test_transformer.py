@@ -1,4 +1,4 @@
-"""The transformer: what is cached equals what is not, and nothing looks ahead."""
+"""The transformer: the cached logits equal the uncached ones, and no position sees a later one."""
 
 from __future__ import annotations
 

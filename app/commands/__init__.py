@@ -1,1 +1,1 @@
-"""The command line's commands, one file each. Each imports what it runs when it runs, so that `--help` is at once."""
+"""The commands of the command line, one file each. A command imports what it needs when it runs, so --help is fast."""

@@ -1,4 +1,4 @@
-"""`dalle-server bench` measures the speed of a checkpoint, and compares it with what this machine could do."""
+"""`dalle-server bench` measures the speed of a checkpoint, and compares it with the machine's limits."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ MOST_AT_ONCE = 256
 
 
 def bench(
-    images: Annotated[str, Option(help="How many pictures to paint at once: numbers with commas between.")] = "1,4,16",
-    repeats: Annotated[int, Option(min=1, max=100, help="Runs of each. The median counts.")] = 3,
+    images: Annotated[str, Option(help="How many pictures to paint at once: numbers separated by commas.")] = "1,4,16",
+    repeats: Annotated[int, Option(min=1, max=100, help="Runs of each number. The median counts.")] = 3,
     prompt: Annotated[str, Option(help="What to paint.")] = "a red apple",
     guidance: Annotated[
         float | None,
         Option(
             min=0,
             max=20,
-            help="How closely to follow the text. 1 is off and takes half the work.",
+            help="How closely to follow the text, 0 to 20. 1 is off and takes half the work.",
             show_default="the checkpoint's",
         ),
     ] = None,
@@ -38,13 +38,13 @@ def bench(
         str, Option(help="Number format of the transformer and its cache: auto, float32 or bfloat16.")
     ] = "auto",
     strict: Annotated[
-        bool, Option("--strict/--fast", help="Paint the same bits alone and in a crowd, or as fast as possible.")
+        bool, Option("--strict/--fast", help="Paint the same bits alone and among others, or as fast as possible.")
     ] = True,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
     out: Annotated[Path | None, out_option("Also write the JSON here.", show_default="none")] = None,
 ) -> None:
-    """Measure pictures a second. The last line on stdout is JSON. Its ratios compare between machines."""
+    """Measure pictures a second. The last line on stdout is JSON. Its ratios can be compared between machines."""
     crowds = _crowds(images)
     from model.benchmark import benchmark
     from model.checkpoints import load

@@ -18,7 +18,7 @@ def caption(
     seed: Seed = None,
     temperature: Annotated[float | None, temperature_option("0.7")] = None,
     top_k: Annotated[int | None, top_k_option("50")] = None,
-    tokens: Annotated[int | None, Option(help="Most tokens to add, 1 to 256.", show_default="32")] = None,
+    tokens: Annotated[int | None, Option(help="Largest number of tokens to add, 1 to 256.", show_default="32")] = None,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share. Reads and writes picture files."""
+"""Options that several commands share, and functions that read and write picture files."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def out(meaning: str, **more: Any) -> Any:
-    """The option -o, --out. meaning: its help; more: as Option takes them."""
+    """The option -o, --out. meaning: its help. more: further arguments of Option."""
     return Option("-o", "--out", help=meaning, **more)
 
 
 def temperature(default: str) -> Any:
-    """The option --temperature. default: in words."""
+    """The option --temperature. default: the words that --help shows as its default."""
     return Option(help="How freely tokens are drawn, 0 to 5. 0 takes the likeliest token.", show_default=default)
 
 
 def top_k(default: str) -> Any:
-    """The option --top-k. default: in words."""
-    return Option(help="Draw from so many likeliest tokens only. 0 draws from all.", show_default=default)
+    """The option --top-k. default: the words that --help shows as its default."""
+    return Option(help="Draw from the k likeliest tokens only. 0 draws from all.", show_default=default)
 
 
 def check_out(path: Path) -> None:
-    """Check before hours of work that a picture can be written to `path`. Raises InvalidRequest."""
+    """Check that a picture can be written to `path`, before hours of work. Raises InvalidRequest."""
     if path.suffix.lower() not in SUFFIXES:
         raise InvalidRequest("out", f"--out must end in one of {', '.join(SUFFIXES)}, got {path}")
     if not path.parent.is_dir():
@@ -64,7 +64,7 @@ def save_image(image: Image.Image, path: Path, texts: Mapping[str, object]) -> N
 
 
 def read_image(path: Path, size: int) -> Image.Image:
-    """The picture in the file as RGB of size x size: turned upright, on white, its middle square. Raises DataError."""
+    """The middle square of the picture in the file, as RGB of size x size, upright and on white. Raises DataError."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     from model.picture_files import PictureError

@@ -1,4 +1,4 @@
-"""`dalle-server corpus index`: what index files and pictures hold, and what the filters leave of them."""
+"""`dalle-server corpus index` counts what index files and pictures hold, and what the filters leave of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from model.training.options import Rules
 if TYPE_CHECKING:
     from model.training.count import Counts
 
-app = typer.Typer(help="Data to train on: what the filters say of it.")
+app = typer.Typer(help="Check data before you train on it.")
 
 
 @app.callback()
 def options() -> None:
-    """Data to train on: what the filters say of it."""
+    """Check data before you train on it."""
 
 
 @app.command("index")
@@ -38,7 +38,10 @@ def index(
     ],
     given: Given,
 ) -> None:
-    """Count what training on these paths would take and leave out, and why: a dry run. Ends with a line of JSON."""
+    """Count what training would take from these paths, and what it would leave out and why. Nothing is trained.
+
+    The last line on stdout is JSON.
+    """
     from model.training.count import count
 
     counts = count(paths, build(Rules, given))

@@ -1,4 +1,4 @@
-"""`dalle-server evaluate DATA`: how good a checkpoint is on pictures of your own."""
+"""`dalle-server evaluate DATA` measures how good a checkpoint is on pictures of your own."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def evaluate(
     *,
     every: Annotated[
         bool,
-        Option("--all", help="Measure every picture, not only the held-out ones. Use it for data that was not learnt."),
+        Option("--all", help="Measure all pictures, not only the held-out ones. Use it for data that was not learnt."),
     ] = False,
-    pictures: Annotated[int, Option(min=1, help="Most pictures to measure.")] = 500,
+    pictures: Annotated[int, Option(min=1, help="Largest number of pictures to measure.")] = 500,
     as_json: Annotated[bool, Option("--json", help="Print one line of JSON.")] = False,
     given: Given,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Measure both stages on the pictures of your data that training holds out: PSNR, SSIM, bits an image token."""
+    """Measure both stages on the pictures of your data that training holds out: PSNR, SSIM, bits per image token."""
     import model
     from model.training.measure import measure
     from model.training.prepare import prepare

@@ -1,4 +1,4 @@
-"""`dalle-server export`: a training run's model as a checkpoint to serve."""
+"""`dalle-server export` writes a training run's model as a checkpoint, which can be served."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def export(
 
 
 def shares(texts: list[str]) -> dict[Path, float]:
-    """["a=0.5", "b=0.2"] -> {a: 0.5, b: 0.2}. A bad parameter for other texts, and for a folder that is there twice."""
+    """["a=0.5", "b=0.2"] -> {a: 0.5, b: 0.2}. Raises BadParameter for another text, and for a folder named twice."""
     found: dict[Path, float] = {}
     for text in texts:
         name, _, value = text.rpartition("=")

@@ -1,4 +1,4 @@
-"""Flags made of the knobs of an options' dataclass: a flag each for some, and `--set NAME=VALUE` for the rest.
+"""Makes the flags of a command from an options' dataclass. Some knobs get a flag, and `--set NAME=VALUE` sets the rest.
 
     @with_knobs(VAEOptions, flags=("out", "steps"))
     def train(given: Given) -> None: ...
@@ -37,7 +37,7 @@ Data = Annotated[
 
 
 def with_knobs(*options: type, flags: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a command take the knobs of these dataclasses. Its parameter `given` is what was given of them.
+    """Let a command take the knobs of these dataclasses. Its parameter `given` gets the values that the user gave.
 
     flags: the knobs that have a flag. `--set` takes the others, and `--set help` prints them.
     """
@@ -70,7 +70,7 @@ def with_knobs(*options: type, flags: tuple[str, ...] = ()) -> Callable[[Callabl
 
 
 def _value(knob: Knob, value: Any) -> Any:
-    """What a flag was given, as the knob's value; None where it was not given."""
+    """The knob's value that the flag was given. None if the flag was not given."""
     if knob.kind is bool:
         return (not knob.off) if value else None
     if knob.kind is tuple:
@@ -79,7 +79,7 @@ def _value(knob: Knob, value: Any) -> Any:
 
 
 def _flag(knob: Knob) -> inspect.Parameter:
-    """The flag of a knob: a switch, an option to repeat for texts, else an option with a value."""
+    """The flag of a knob. A bool becomes a switch. Texts become an option that may be repeated."""
     names = _names(knob)
     kind: Any = str | None
     default: Any = None
@@ -108,7 +108,7 @@ def _parse(knob: Knob, text: str) -> Any:
 
 
 def _limits(knob: Knob) -> str:
-    """What it must be, where that is more than its kind."""
+    """What the value must be, beyond its type."""
     limited = knob.choices or knob.ge is not None or knob.le is not None
     return knob.allowed.removeprefix("a number ").removeprefix("an integer ").removeprefix("of ") if limited else ""
 
@@ -142,13 +142,13 @@ def _set(rest: Mapping[str, Knob], flagged: Mapping[str, Knob]) -> inspect.Param
 
 
 def _names(knob: Knob) -> tuple[str, ...]:
-    """What the flag of a knob is called."""
+    """The names of a knob's flag."""
     if knob.off:
         return (f"--{knob.off[0]}",)
     return NAMES.get(knob.name, (f"--{knob.name.replace('_', '-')}",))
 
 
 def _told(knob: Knob) -> str:
-    """A knob as `--set help` prints it: its name, what it must be and its default, then its help."""
+    """A knob as `--set help` prints it: its name, the values that it may have and its default, then its help."""
     meaning = textwrap.fill(knob.help, 100, initial_indent="    ", subsequent_indent="    ")
     return f"{knob.name}: {knob.allowed} [default: {knob.default_text}]\n{meaning}"

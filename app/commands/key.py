@@ -8,7 +8,7 @@ from app.http.keys import key_hash, make_key
 
 
 def key() -> None:
-    """Make an API key. Put its hash into DALLE_API_KEYS or into a line of the file DALLE_API_KEYS_FILE.
+    """Make an API key. Put its hash into DALLE_API_KEYS, or into a line of the file that DALLE_API_KEYS_FILE names.
 
     The key is shown once and is not stored. Clients send it as `Authorization: Bearer KEY`.
     """

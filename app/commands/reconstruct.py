@@ -1,4 +1,4 @@
-"""`dalle-server reconstruct IN... --out sheet.png` shows what the image tokenizer keeps of pictures."""
+"""`dalle-server reconstruct IN... --out sheet.png` shows how much of a picture the image tokenizer keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.commands.common import out as out_option
 def reconstruct(
     pictures: Annotated[list[Path], Argument(metavar="IN...", help="Pictures of any size.")],
     out: Annotated[Path, out_option("Sheet to write.")] = Path("reconstructions.png"),
-    columns: Annotated[int, Option(min=1, max=32, help="Pictures to a row.")] = 8,
+    columns: Annotated[int, Option(min=1, max=32, help="Pictures in a row.")] = 8,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:

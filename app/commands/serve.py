@@ -28,7 +28,7 @@ def serve(**flags: str | bool | None) -> None:
 
 
 def _parameter(name: str, field: FieldInfo, schema: dict[str, Any]) -> inspect.Parameter:
-    """The flag of a setting. Its value stays a string, like the value of a variable. The settings class checks both."""
+    """The flag of a setting. Its value stays a string, as a variable's does. The settings class checks both."""
     dashed = name.replace("_", "-")
     switch = field.annotation is bool
     plain = schema.get("anyOf", [schema])[0]  # of a type that may be None

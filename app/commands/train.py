@@ -1,6 +1,6 @@
-"""`dalle-server train vae | transformer | clip | reviser`: from captioned pictures to models.
+"""`dalle-server train vae | transformer | clip | reviser` trains models on captioned pictures.
 
-A run is a folder. Start the same command again and it goes on where it was, also after kill -9. On several GPUs:
+A run is a folder. If it was stopped, even by kill -9, the same command goes on with it. On several GPUs:
 torchrun --nproc-per-node 4 --no-python dalle-server train ...
 """
 
@@ -40,17 +40,20 @@ app = typer.Typer()
 
 @app.callback()
 def options() -> None:
-    """Train the VQ-VAE, then the transformer, then what helps them. The same command goes on with a run."""
+    """Train the VQ-VAE, then the transformer. The CLIP and the reviser are optional.
+
+    If a run was stopped, the same command goes on with it.
+    """
     from rich.console import Console
     from rich.logging import RichHandler
 
     handler = RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.getLogger("model").setLevel(logging.INFO)  # what was read and left out; without a terminal, each report
+    logging.getLogger("model").setLevel(logging.INFO)  # what was read and left out; without a terminal also reports
 
 
 def refuse_with_start(given: Given, *names: str) -> None:
-    """A start's weights say these already. A bad parameter where one is given too."""
+    """Raise BadParameter for a knob that is given although the weights of --start decide it."""
     if name := next((name for name in names if name in given), None):
         raise typer.BadParameter(f"{name} must be left out beside --start, got {given[name]}", param_hint=f"--{name}")
 
@@ -67,7 +70,7 @@ def train_vae(data: Data, *, start: Start = None, given: Given) -> None:
         refuse_with_start(given, "preset")
     elif "decoder_only" in given:
         raise typer.BadParameter(
-            "needs --start: only a trained encoder's codes are worth keeping", param_hint="--decoder-only"
+            "needs --start, because only the codes of a trained encoder are worth keeping", param_hint="--decoder-only"
         )
     options = build(VAEOptions, given, start is not None, data=tuple(data))
     train(options, deepen(find_vae(start), options.depths) if start else None)
@@ -92,7 +95,7 @@ def train_transformer(
     preserve: Annotated[
         Path | None,
         Option(
-            help="File of prompts, one a line. The start draws them first. Then they are learnt again, so that they "
+            help="File of prompts, one a line. The start paints them first. Then they are learnt again, so that they "
             "are not forgotten.",
             show_default="none",
         ),
@@ -111,9 +114,9 @@ def train_transformer(
     if start is not None:
         refuse_with_start(given, "preset", "vocabulary")
     if preserve is not None and start is None:
-        raise typer.BadParameter("needs --start: a new model has nothing to preserve", param_hint="--preserve")
+        raise typer.BadParameter("needs --start, because a new model has nothing to preserve", param_hint="--preserve")
     if "compose" in given and "stream" in given:
-        raise typer.BadParameter("reads a whole folder, which --stream does not", param_hint="--compose")
+        raise typer.BadParameter("reads a whole folder, so --stream must be left out", param_hint="--compose")
     begun = find_start(start) if start else None
     options = build(
         TransformerOptions,
@@ -164,7 +167,7 @@ def train_clip(
 @app.command("reviser")
 @with_knobs(ReviserOptions, flags=(*LOOP, *DATA))
 def train_reviser(data: Data, *, tokenizer: Words = None, start: Start = None, given: Given) -> None:
-    """Train the reviser, which says prompts in the captions' words. `export --reviser` adds it.
+    """Train the reviser, which rewords prompts as the captions would say them. `export --reviser` adds it.
 
     To follow a fine-tuned transformer, begin from its checkpoint with --start: 300 steps are enough.
     """

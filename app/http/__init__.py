@@ -1,1 +1,1 @@
-"""The HTTP side: routes, what they read and answer, and what stands around every request."""
+"""The HTTP side: connections, middleware, routes, request bodies and answers."""

@@ -1,7 +1,8 @@
-"""The files of a job's pictures. All requests that hold a file share it. It is made again if nobody holds it.
+"""The files of a job's pictures. All requests that need a file share it. A file that nobody uses any more is dropped.
 
-An album remembers the sizes of files. So a repeated answer knows its length before it has any file, and it makes one
-file after another while the client reads. Sixty readers of the same ten pictures cost hardly more than one.
+A dropped file is made again when it is needed. An album remembers the sizes of files, so a repeated answer knows its
+length before it has any file. It then makes one file after another while the client reads. Sixty readers of the same
+ten pictures cost hardly more than one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class File:
 class Album:
     """The files of one job, by the index of the picture. Use it on the event loop only.
 
-    sizes: bytes of every file that was made so far. The same picture always makes the same file.
+    sizes: bytes of every file that was made so far. They stay true, because a picture always makes the same file.
     """
 
     def __init__(self) -> None:

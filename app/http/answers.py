@@ -1,8 +1,8 @@
-"""Sends an answer in pieces. Each is made when the client has taken the one before. A client that is too slow is cut.
+"""Sends an answer in pieces, and disconnects a client that reads it too slowly.
 
-A client has a number of seconds to read each MiB of its answer, and the last part of it. A client that reads a byte a
-minute is cut like one that reads nothing. Only the seconds count in which the server waits for the client, so a stream
-may be silent for any time.
+A piece is made when the client has taken the one before it. A client has a number of seconds to read each MiB of its
+answer, and as many for the rest at the end. A client that reads a byte a minute is disconnected like one that reads
+nothing. Only the time counts in which the server waits for the client, so a stream may be silent for any time.
 
 uvicorn waits before it writes a message and not afterwards. A large body in one message would be copied to the
 transport's buffer and count as sent. `Connection` makes the transport report every byte that is not sent yet.
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from app.http.painting import Picture
 
 PIECE = 128 << 10  # bytes of a message, at most
-RAW = 24 << 10  # bytes of a file that are encoded in base64 at a time; a multiple of 3, so that the parts fit together
+RAW = 24 << 10  # bytes of a file that are encoded in base64 at a time; a multiple of 3, so that no part needs padding
 PART = 1 << 20  # bytes of an answer for which a client has its seconds
 JSON = "application/json"
 EMPTY = b'"b64_json":""'
 
 
 class Connection:
-    """The connection of an answer, with what ASGI cannot tell. cycle: uvicorn's request and response."""
+    """The connection of an answer, for what ASGI has no way to do. cycle: uvicorn's request and response."""
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
@@ -53,15 +53,15 @@ class Connection:
         await self._cycle.flow.drain()
 
     def abort(self) -> None:
-        """Cut it, and forget what was sent and is not taken."""
+        """Cut the connection, and drop what the client has not taken."""
         reset(self._cycle.transport)
 
 
 class Sender:
-    """ASGI's `send` of one answer. It sends pieces, waits for the client, and cuts a client that is too slow.
+    """ASGI's `send` of one answer. It sends pieces, waits for the client, and disconnects a client that is too slow.
 
-    seconds: that a client has for each MiB. connection: None under another server than uvicorn. head: send no body.
-    cut: why the answer was given up. None if it was not.
+    seconds: the time that a client has for each MiB. connection: None under another server than uvicorn. head: whether
+    the body is left out, as for HEAD. cut: why the answer was given up; None if it was not.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class Sender:
             await self._piece(body[start:end], more or end < len(body))
 
     async def end(self) -> None:
-        """Wait until the client has taken the last piece, too. `cut` tells if it has not.
+        """Wait until the client has taken the last piece, too. If it does not, `cut` says why.
 
-        This is not a part of sending the last piece, because receive() says then that the client has gone, and
-        Starlette's answers stop at that.
+        Sending the last piece must not wait for this. uvicorn's receive() reports a disconnect once the last piece is
+        sent, and Starlette then cancels the answer.
         """
         if self.cut is not None or self._connection is None:
             return
@@ -119,7 +119,7 @@ class Sender:
         if self._sent >= PART:
             self._sent, self._waited = self._sent % PART, 0.0
         if more:
-            await asyncio.sleep(0)  # a client that reads fast must leave other tasks their turn
+            await asyncio.sleep(0)  # other tasks get their turn, however fast the client reads
 
     async def _one(self, body: bytes, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
@@ -127,7 +127,7 @@ class Sender:
             await self._connection.taken()
 
     async def _in_time(self, sending: Coroutine[Any, Any, None]) -> None:
-        """Wait for the client as long as it has seconds left. Raises ReaderTooSlow."""
+        """Wait for the client until its seconds are used up. Raises ReaderTooSlow."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds - self._waited):
@@ -136,7 +136,7 @@ class Sender:
             self.cut = ReaderTooSlow(f"the client read less than 1 MiB of its answer in {self._seconds:g} s")
             if self._connection is not None:
                 self._connection.abort()
-                await asyncio.sleep(0)  # uvicorn notices it in this turn, and misses no end of the answer
+                await asyncio.sleep(0)  # uvicorn notices the cut in this turn, so it does not log an unfinished answer
             raise self.cut from None
         finally:
             self._waited += time.monotonic() - began
@@ -167,10 +167,11 @@ class Writer:
 
 
 class PicturesAnswer(Response):
-    """JSON with pictures in it. texts: the JSON before, between and after the pictures, so one more than pictures.
+    """JSON with pictures in it.
 
-    Its length is known at the start. If nobody holds a picture's file, it is made when its turn has come. The file is
-    let go when the client has taken it.
+    texts: the JSON before, between and after the pictures, one text more than there are pictures.
+    The length is known at the start. A file that does not exist yet is made when its turn comes, and is let go when
+    the client has taken it.
     """
 
     def __init__(self, texts: Sequence[bytes], pictures: Sequence[Picture], headers: dict[str, str]) -> None:

@@ -5,10 +5,10 @@ page asks it to. Three rules keep such pages out:
 
 - A page may read answers only if its origin is named. `cross_origin` sees to that. The server uses no cookies, so
   credentials are never allowed.
-- A page may send a form without any permission. The server would paint for it, unseen by the page.
-  The browser tells where a request comes from in the headers Sec-Fetch-Site and Origin. `Browsers` refuses by them.
+- A page may send a form without any permission. It could not read the answer, but the server would paint. The browser
+  tells where a request comes from in the headers Sec-Fetch-Site and Origin. `Browsers` refuses by these headers.
 - A page can let its own name resolve to 127.0.0.1 (DNS rebinding). The browser then takes this server for the page's
-  own and lets the page read answers. The header Host holds that name, and `Browsers` refuses by it.
+  own server, and lets the page read answers. The header Host holds that name. `Browsers` refuses by this header.
 
 Programs send neither Origin nor Sec-Fetch-Site, so they pass. A server with API keys does not need `Browsers`: a page
 of another origin knows no key, and no browser adds one by itself.

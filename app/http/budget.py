@@ -1,8 +1,8 @@
-"""Bounds the bytes of answers in memory, over all connections: picture files, and what clients have not taken yet.
+"""Bounds the bytes of answers in memory, over all connections: picture files, and pieces that no client has read yet.
 
 Files wait for room in the order of arrival. One client gets at most half of the whole, so that others have room, too.
-Other bytes are counted and never wait: one piece of an answer for each connection. So a probe is answered while the
-budget is used up.
+The pieces of answers, one for each connection, are counted and never wait. So a probe is answered even while the budget
+is used up.
 
     claim = Claim(budget, lambda: "a client")
     await claim.take(3_000_000, deadline)  # raises Overloaded when there is no room before the deadline
@@ -32,7 +32,7 @@ class _Waiting:
 
 
 class Budget:
-    """A bound on bytes of files, see the module. Use it on the event loop only.
+    """A bound on bytes of files; the module says how it works. Use it on the event loop only.
 
     retry_after: seconds after which a client that found no room should try again.
     """
@@ -42,16 +42,16 @@ class Budget:
         self.retry_after = retry_after
         self._taken: Counter[str] = Counter()  # bytes of files, by client
         self._passing = 0
-        self._waiting: list[_Waiting] = []  # the first one waits longest
+        self._waiting: list[_Waiting] = []  # in the order of arrival
 
     @property
     def used(self) -> int:
-        """Bytes in flight."""
+        """Bytes that are counted now: of files and of pieces."""
         return self._taken.total() + self._passing
 
     @contextmanager
     def passing(self, size: int) -> Iterator[None]:
-        """Count so many bytes while the context lasts. This never waits."""
+        """Count `size` bytes of a piece while the context lasts. This never waits."""
         self._passing += size
         try:
             yield
@@ -59,17 +59,18 @@ class Budget:
             self._passing -= size
 
     def try_take(self, client: str, size: int) -> bool:
-        """Take so many bytes if there is room now and nobody waits. Returns whether they were taken."""
+        """Take `size` bytes if there is room now and nobody waits. Returns whether they were taken."""
         if self._waiting or not (self._fits(size) and self._in_share(client, size)):
             return False
         self._taken[client] += size
         return True
 
     async def take(self, client: str, size: int, deadline: float | None) -> None:
-        """Wait for room and take it. Bytes beyond the whole budget, or beyond the client's half, are taken alone.
+        """Wait for room and take it.
 
-        deadline: monotonic seconds, None for none. Raises Overloaded at the deadline. If it is cancelled, nothing is
-        taken.
+        More bytes than the whole budget are taken when no other file has any. More than a client's half are taken when
+        the client has none. deadline: monotonic seconds, None for none. Raises Overloaded at the deadline. A cancelled
+        call takes nothing.
         """
         waiting = _Waiting(client, size, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
@@ -108,7 +109,7 @@ class Budget:
     def _admit(self) -> None:
         """Grant the waiting files for which there is room.
 
-        A file of a client that has its share is passed over. A file that needs more room than there is blocks the rest.
+        A file whose client has used its share is passed over. A file for which there is no room blocks all behind it.
         """
         for waiting in list(self._waiting):
             if not self._in_share(waiting.client, waiting.size):

@@ -4,8 +4,8 @@
     acceptor = Acceptor(listener, lambda: Protocol(..., limiter), limiter)
     acceptor.open()
 
-A connection costs the client nothing and the server a descriptor. So the number of connections stays below the limit of
-descriptors. The pipes of a new worker always find some free.
+A connection costs its client nothing, but the server a descriptor. So the number of connections stays below the limit
+of descriptors, and enough of them are left for the pipes of a new worker.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DESCRIPTORS = 16_384  # this process has no use for more
 MAX_CONNECTIONS = 4096  # each takes 6 kB, or 22 kB with an incomplete head
 MIN_CONNECTIONS = 16
-RESERVE = 128  # descriptors for files, for connections that leave, and for a batch just accepted
+RESERVE = 128  # descriptors for files, for connections that leave, and for one batch of new connections
 WORKER_RESERVE = 16  # descriptors for a worker's pipes, also while it is replaced
 LEAVING = 32  # connections that have their last answer and are not closed yet
 BATCH = 32  # connections accepted in one turn of the event loop
@@ -49,12 +49,12 @@ def raise_descriptor_limit() -> int:
 
 
 def connection_limit(descriptors: int, workers: int) -> int:
-    """How many connections there may be. Each may need a second descriptor for a file that it is answered with."""
+    """How many connections there may be. Each may need a second descriptor, for a file that answers it."""
     return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, (descriptors - RESERVE - WORKER_RESERVE * workers) // 2))
 
 
 def reset(transport: asyncio.WriteTransport) -> None:
-    """Cut a connection, and forget what its client has not read: the kernel would keep that for minutes otherwise."""
+    """Cut a connection, and drop what its client has not read. Without this the kernel would keep it for minutes."""
     connection = transport.get_extra_info("socket")
     with contextlib.suppress(OSError):  # it is closed already
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -62,10 +62,10 @@ def reset(transport: asyncio.WriteTransport) -> None:
 
 
 class ConnectionLimiter:
-    """The connections that are not in the middle of a request, the longest waiting first.
+    """The connections that wait for a request, in the order in which they began to wait.
 
-    limit: connections at most, without those that leave. count: is called with the code of every answer that no route
-    gave.
+    limit: how many connections there may be, apart from those that leave. count: called with the error code of every
+    answer that the protocol gives without a route.
     """
 
     def __init__(self, limit: int, count: Callable[[str], None]) -> None:
@@ -75,7 +75,7 @@ class ConnectionLimiter:
         self._leaving: OrderedDict[Protocol, None] = OrderedDict()
 
     def too_many(self, connections: int) -> bool:
-        """Whether the number of all open `connections` is above the limit."""
+        """Whether there are too many. connections: the number of all that are open, those that leave among them."""
         return connections - len(self._leaving) > self.limit
 
     def make_room(self) -> bool:
@@ -88,7 +88,7 @@ class ConnectionLimiter:
         return False
 
     def waits(self, connection: Protocol) -> None:
-        """The connection waits for a request. Its place in the order is kept."""
+        """The connection waits for a request. If it waited already, it keeps its place in the order."""
         self._waiting.setdefault(connection)
 
     def leaves(self, connection: Protocol) -> None:
@@ -107,8 +107,8 @@ class ConnectionLimiter:
 class Acceptor:
     """Accepts connections on `listener`, a listening socket that does not block. make: makes a connection's protocol.
 
-    asyncio's own acceptor is not used. When it runs out of descriptors, it tries again once for every connection that
-    may be waiting, and each try starts as many. That fills the log and keeps a core busy.
+    asyncio's own acceptor is not used, because it floods the log and keeps a core busy when descriptors run out. It
+    then schedules one more try for every connection that may be waiting, and each try schedules as many again.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Acceptor:
                 return
             except OSError as error:
                 log.error("a connection cannot be accepted: %s", error.strerror or error, extra={"seldom": True})
-                if error.errno == errno.ECONNABORTED:  # its client has left, and it is out of the queue
+                if error.errno == errno.ECONNABORTED:  # its client has left; the next connection may be accepted
                     continue
                 if error.errno in SHORTAGE:
                     self._limiter.make_room()

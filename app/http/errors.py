@@ -1,15 +1,15 @@
 """The errors of the HTTP side, and the status that each error is answered with.
 
     DalleError (model.errors)
-    ├── BadBody                 400: it is not JSON, not UTF-8 or not a valid form
+    ├── BadBody                 400: the body is not JSON, not UTF-8 or not a valid form
     ├── BadHeader               400: a header that steers the request has a wrong value (names the header)
-    ├── BodyTooLarge            413: it has more bytes than the server reads
+    ├── BodyTooLarge            413: the body has more bytes than the server reads
     ├── WrongContentType        415: the route does not read this type, or there is a Content-Encoding
     ├── BodyTooSlow             408: the body did not arrive in time
     ├── NotAuthorised           401: the API key is missing or unknown
-    ├── ForeignPage             403: a page of another origin sent it
-    ├── ForeignHost             403: it was sent to a name that is not this server's
-    ├── NoSuchModel             404: a model that this server does not serve
+    ├── ForeignPage             403: a page of another origin sent the request
+    ├── ForeignHost             403: the request was sent to a name that is not this server's
+    ├── NoSuchModel             404: the request is for a model that this server does not serve
     ├── IdempotencyConflict     409: another request had this Idempotency-Key
     ├── ClientGone              no answer, because nobody would read it (499 in the log)
     └── ReaderTooSlow           the client reads its answer too slowly and is cut (499 in the log)
@@ -85,7 +85,7 @@ class ReaderTooSlow(DalleError):
     """The client reads its answer too slowly, or not at all."""
 
 
-# The first row whose type fits counts.
+# The first row whose type fits an error decides.
 TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (NotAuthorised, 401, "invalid_api_key"),
     (ForeignPage, 403, "foreign_page"),
@@ -108,7 +108,7 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (errors.WorkerFailed, 503, "worker_failed"),
     (errors.DeadlineExceeded, 504, "deadline_exceeded"),
 )
-RESTART_SECONDS = 5  # after which a client should try a server again that is shutting down or lost its worker
+RESTART_SECONDS = 5  # a client should try again after them if the server shuts down or has lost its worker
 OPENAI = "/v1/"  # the paths that speak OpenAI's dialect
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # The openai package retries these statuses unless the answer forbids it. A retry would fail in the same way or take as
@@ -117,7 +117,7 @@ NO_RETRY = frozenset({409, 500, 504})
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 CODES = tuple(dict.fromkeys(
     [code for _, _, code in TABLE]
-    + ["bad_request", "head_too_slow", "too_many_connections"]  # for what is not a request: see app.http.protocol
+    + ["bad_request", "head_too_slow", "too_many_connections"]  # answers of app.http.protocol, without a route
     + ["missing_api_key", "client_over_share", "poison_request", "internal_error", "http_error", *HTTP_CODES.values()]
 ))  # fmt: skip
 
@@ -137,7 +137,7 @@ class Answer:
 
 
 def answer(error: BaseException) -> Answer:
-    """The answer to `error`. An error that is not in the table is a fault of ours: 500, with details in the log."""
+    """The answer to `error`. An error that is not in the table is a fault of the server: a 500 without details."""
     if isinstance(error, errors.Overloaded):
         headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
         if error.per_client:

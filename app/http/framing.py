@@ -1,8 +1,8 @@
-"""Reads HTTP/1.1 strictly, so that nobody can read the end of a request at another place than this server.
+"""Reads HTTP/1.1 strictly, so that a proxy and this server agree where a request ends.
 
-h11 refuses most malformed requests. This module also refuses requests that h11 accepts and that a proxy in front of the
-server may read differently (RFC 9112, section 11.2: request smuggling). It turns every target into the form that the
-routes know.
+h11 refuses most malformed requests. Some requests that h11 accepts may be read differently by a proxy in front of the
+server (RFC 9112, section 11.2: request smuggling). This module refuses them. It also turns the target of every request
+into a path, which is the form that the routes know.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.http.errors import Answer
 
 MAX_HEAD = 16 * 1024  # bytes of a request line and its headers
 MAX_LINES = 200  # of a head; h11 parses a line in about 8 microseconds, all in one turn of the event loop
-MANY_CHUNKS, LEAST_BYTES = 256, 64  # a body of more chunks must have so many bytes a chunk on average
+MANY_CHUNKS, LEAST_BYTES = 256, 64  # the chunks of a body of more than 256 must have 64 bytes on average
 ABSOLUTE = re.compile(rb"(?i:https?)://(?P<host>[^/?#@]+)(?P<rest>[/?].*)?")  # RFC 9112, section 3.2.2
 END_OF_HEAD = re.compile(rb"\n\r?\n")
 CODE = "bad_request"
@@ -34,7 +34,7 @@ WRONG_TARGET = Answer(400, CODE, "the request's target must be a path that begin
 
 
 class Refused(h11.RemoteProtocolError):
-    """A request that h11 accepts and this server does not. path: the request's target if that is a path, else ""."""
+    """A request that h11 accepts and this server refuses. path: the request's target if that is a path, else ""."""
 
     def __init__(self, answer: Answer, path: str) -> None:
         super().__init__(answer.message, answer.status)

@@ -1,9 +1,11 @@
-"""Requests that come twice. A request with the Idempotency-Key of an earlier one joins it or gets its pictures again.
+"""Requests that come twice. A request with the Idempotency-Key of an earlier one is not painted anew.
+
+It joins the earlier request if that one is still running, and gets its pictures again if it has finished.
 
 Each API key has Idempotency-Keys of its own. Two requests are the same if a hash of their path, fields and files is the
-same. Another request under the key is a conflict. A request that fails, is refused or is cancelled is forgotten at
-once, so that it can be tried again. The pictures of a finished job are kept for SECONDS. A stream can be repeated, too:
-it gets all finished pictures, and the unfinished ones that come from then on.
+same. A different request with the same key is a conflict. A request that fails, is refused or is cancelled is forgotten
+at once, so that it can be tried again. The pictures of a finished job are kept for SECONDS. A stream can be repeated,
+too. It gets all finished pictures, and the unfinished ones that come from then on.
 
 Memory is bounded. The queue bounds the running requests. At most RESULTS finished ones and `max_bytes` of their
 pictures are kept. Beyond that the oldest are forgotten, and their requests are painted anew.
@@ -28,7 +30,7 @@ Name = tuple[str, str]  # the hash of an API key, "" for none; the Idempotency-K
 
 
 def fingerprint(path: str, fields: str, files: Mapping[str, list[bytes]]) -> bytes:
-    """A hash of a request. fields: in one form, however they were sent. files: by the name of their field."""
+    """A hash of a request. fields: in a form that is the same however they were sent. files: by their field's name."""
     found = hashlib.blake2b(digest_size=32)
     for part in (path, fields):
         found.update(hashlib.blake2b(part.encode()).digest())
@@ -39,13 +41,13 @@ def fingerprint(path: str, fields: str, files: Mapping[str, list[bytes]]) -> byt
 
 
 def joined_headers(reader: Reader) -> dict[str, str]:
-    """The answer's header Idempotent-Replayed, if the request joined an earlier one."""
+    """The header Idempotent-Replayed of the answer if the request joined an earlier one, else no header."""
     return {"Idempotent-Replayed": "true"} if reader.joined else {}
 
 
 @dataclass(eq=False)
 class _Entry:
-    """The request of a key. size: bytes of its result, once it is kept."""
+    """The request that came first with a key. size: bytes of its result once the request has ended."""
 
     fingerprint: bytes
     submitting: asyncio.Task[Job]
@@ -64,7 +66,7 @@ class Idempotency:
         self._kept: dict[Name, _Entry] = {}  # the finished ones of `_entries`, the oldest first
 
     async def job(self, name: Name, asked: bytes, submit: Callable[[], Coroutine[Any, Any, Job]]) -> Job:
-        """The job of the key. If there is none, `submit` makes one, of an order that is `shared`.
+        """The job of the key. If there is none, `submit` makes one from an order that is `shared`.
 
         The caller must join the job at once. asked: the request's `fingerprint`. Raises IdempotencyConflict, and what
         `submit` raises.
@@ -79,7 +81,7 @@ class Idempotency:
                     f"{IDEMPOTENCY} must be new: another request had it in the last {self._seconds / 60:g} minutes"
                 )
             job = await asyncio.shield(entry.submitting)  # a request may leave, and the others still wait
-            if job.outcome is not Outcome.CANCELLED:  # the others left before this one could join
+            if job.outcome is not Outcome.CANCELLED:  # cancelled: all others left before this request could join
                 return job
 
     @property

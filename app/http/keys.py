@@ -2,8 +2,8 @@
 
     dalle-server key  # makes a key, and its hash for DALLE_API_KEYS or a line of DALLE_API_KEYS_FILE
 
-With keys set, every path needs a key unless it stands in OPEN, whether it is a route or not. A key is checked before
-anything of the request's body is read.
+With keys set, every path except those of OPEN and OPEN_FOLDER needs a key, even a path that is no route. The key is
+checked before the body is read.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def make_key() -> str:
 
 
 def key_hash(key: str) -> str:
-    """The SHA-256 of a key, by which the server knows it. A key is random, so its hash cannot be turned back."""
+    """The SHA-256 of a key, by which the server knows it. A key is random, so nobody can find it from its hash."""
     return hashlib.sha256(key.encode("latin-1", "replace")).hexdigest()
 
 
 def read_hashes(settings: Settings) -> frozenset[str]:
-    """The hashes of the keys that are let in. Without any, everybody is let in.
+    """The hashes of the keys that are let in. If there are none, everybody is let in.
 
-    Raises SettingsError, which names the file and the line that is not a hash. It does not show the line, which may be
-    a key.
+    Raises SettingsError, which names the file and the line that is not a hash. It does not show the line, because
+    the line may be a key.
     """
     hashes = set(settings.api_keys.replace(",", " ").split())
     if (file := settings.api_keys_file) is not None:
@@ -84,13 +84,13 @@ class Keys:
 
     def known(self, digest: str) -> bool:
         """Whether this is the hash of a key that is let in. Both answers take the same time."""
-        # All are compared, also after one that is the same.
+        # All hashes are compared, even after an equal one is found: the time must tell nothing.
         same = [hmac.compare_digest(digest.encode(), known) for known in self._hashes]
         return any(same)
 
 
 class Guard:
-    """ASGI middleware that lets a request without a known key reach open paths only.
+    """ASGI middleware. A request without a known key reaches open paths only.
 
     It puts the hash of a known key into the state, as `key`. Raises NotAuthorised.
     """

@@ -40,7 +40,7 @@ DESCRIPTION = "Text to image with the DALL-E family's method: a prompt in, pictu
 
 
 def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
-    """The application over `pool`, or over worker processes of its own; its lifespan starts and stops them.
+    """The application over `pool`, or over a pool of its own. Its lifespan starts and stops the pool's workers.
 
     Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read, and SettingsError if the API
     keys cannot be read.
@@ -109,7 +109,7 @@ def _page(file: Path) -> Callable[[], Awaitable[FileResponse]]:
 
 
 def _refusing(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """The answer to every error that a route raises."""
+    """A function that answers the errors that routes raise, and counts them."""
 
     async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and error.status_code in (404, 405):

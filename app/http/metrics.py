@@ -1,6 +1,6 @@
 """Prometheus metrics. Every label comes from a closed set, so a client cannot make new series.
 
-All figures of the pool are read at one moment of the scrape, so that this sum holds in every answer:
+All figures of the pool are read at one moment, so that this sum holds in every answer:
 dalle_requests_accepted_total = completed + failed + cancelled + expired (dalle_requests_ended_total) + in flight.
 """
 
@@ -26,7 +26,7 @@ class Metrics:
     """The metrics of the routes, the middleware and the pool."""
 
     def __init__(self, pool: WorkerPool, budget: Budget) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a "_created" series beside each counter: nobody asked for it
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a "_created" series for each counter
         self._registry = CollectorRegistry()
         self._registry.register(_PoolCollector(pool))
         self._answers = Counter(

@@ -1,7 +1,7 @@
-"""Gives every request its id, the security headers, a log line, its metrics, and an answer to any error.
+"""Gives every request an id, the security headers, a log line, its metrics, and an answer to any error.
 
-It is plain ASGI. Starlette's BaseHTTPMiddleware, which @app.middleware("http") makes, would hide from a route that its
-client has left.
+It is plain ASGI, because Starlette's BaseHTTPMiddleware would hide from a route that its client has left. (FastAPI's
+@app.middleware("http") makes one of that class.)
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Frontier:
                 if sender.cut is None:
                     said = failed(_known(error, request_id))
                     if status:
-                        raise  # the answer has begun: its connection is cut, so that nobody takes it for complete
+                        raise  # the answer has begun; uvicorn then cuts the connection, so nobody takes it for complete
                     await self._cross_origin(render(said, scope["path"]))(scope, receive, send_on)
             await sender.end()
             if sender.cut is not None:
@@ -120,8 +120,8 @@ class Frontier:
 
 
 def _known(error: BaseException, request_id: str) -> BaseException:
-    """The error, or Draining for a cancellation. An error that is not a DalleError is logged."""
-    if isinstance(error, asyncio.CancelledError):  # uvicorn ends and waits no longer for this request
+    """The error itself, or Draining for a cancellation. An error that is not a DalleError is logged."""
+    if isinstance(error, asyncio.CancelledError):  # uvicorn shuts down and waits no longer for this request
         return Draining("the server is shutting down")
     if not isinstance(error, DalleError):
         log.error("a fault of ours", exc_info=error, extra={"fields": {"id": request_id}})

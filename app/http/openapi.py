@@ -1,6 +1,7 @@
-"""Adds to FastAPI's /openapi.json the server's time limit and, if keys are needed, their scheme and the status 401.
+"""Adds to FastAPI's /openapi.json what the settings of this server decide.
 
-Without keys it adds the status 403 for requests of browsers.
+It adds the time limit of requests. If API keys are needed, it adds their scheme and the status 401. If none are needed,
+it adds the status 403 of requests that browsers send from foreign pages.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ASKED = {"WWW-Authenticate": {"description": "Bearer, the scheme of RFC 6750.", 
 
 
 class Application(FastAPI):
-    """FastAPI whose document tells of API keys and of the time limit. keyed: whether keys are needed."""
+    """FastAPI with a document that tells of API keys and of the time limit. keyed: whether keys are needed."""
 
     keyed: bool = False
     deadline: float = 0.0  # seconds that a request may ask for at most

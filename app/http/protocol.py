@@ -3,11 +3,12 @@
 A connection is in the middle of a request from the end of the request's head to the end of its answer. At other times
 it waits, and it may be closed to make room for others (see `app.http.connections`). While it waits, a clock runs:
 
-    it was opened, or a head has begun        HEAD_SECONDS until the head is complete. Then 408, or no answer if no
-                                              byte came.
+    it was opened, or a head has begun        HEAD_SECONDS until the head is complete. After them the answer is 408. If
+                                              no byte came, the connection is closed without an answer.
     it was answered before its body ended     HEAD_SECONDS for the rest of the body
     it was answered and sends nothing         uvicorn's timeout_keep_alive
-    it was closed with an unread answer       uvicorn's timeout_keep_alive, again whenever the client has read a part
+    it was closed with an unread answer       uvicorn's timeout_keep_alive. It begins again when the client has read a
+                                              part.
 """
 
 from __future__ import annotations
@@ -103,10 +104,10 @@ class Protocol(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002, uvicorn's name for it
-        """Answer data that is not a valid request, and close the connection. Nothing after it is read."""
+        """Answer data that is not a valid request, and close the connection. No further data is read."""
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
             self._hang_up(*self.conn.refusal)
-        else:  # the answer has begun and is cut short
+        else:  # another answer has begun, and is cut short
             self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -127,7 +128,7 @@ class Protocol(H11Protocol):
                 self._clock = self.loop.call_later(HEAD_SECONDS, self._too_slow)
             return
         self._stop_clock()
-        if self.timeout_keep_alive_task is None:  # uvicorn stopped it for data that was only the end of a body
+        if self.timeout_keep_alive_task is None:  # uvicorn stopped it when the end of a body came
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -157,10 +158,10 @@ class Protocol(H11Protocol):
             self._clock = None
 
     def _hang_up(self, said: Answer, path: str = "") -> None:
-        """Answer, and close the connection when the client has closed its side, or soon.
+        """Answer, and close the connection when the client has closed its side, LEAVE_SECONDS later at most.
 
-        Closed at once, with bytes of the client unread, the kernel would tell it of a broken connection, and the client
-        might never see the answer.
+        It must not be closed at once. If bytes of the client were still unread, the kernel would reset the connection,
+        and the client might never see the answer.
         """
         self._limiter.count(said.code)
         answer = render(said, path)
@@ -173,7 +174,7 @@ class Protocol(H11Protocol):
             return
         self.transport.write_eof()
         self._leaving = True
-        if self.cycle is not None:  # the application, if it still reads this request's body, is told that it ends
+        if self.cycle is not None:  # if the application still waits for this request's body, it is told of the end
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._stop_clock()

@@ -24,7 +24,7 @@ class Proxies:
         self._forwarded: Any = ProxyHeadersMiddleware(inner, [*trusted])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Note the address that is connected, and let uvicorn read the address that a proxy names."""
+        """Note the address of the connection. Then let uvicorn read the address that a proxy names."""
         if scope["type"] == "http":
             peer = scope.get("client")
             proxied = peer is not None and peer[0] in self._forwarded.trusted_hosts
@@ -32,7 +32,7 @@ class Proxies:
         await self._forwarded(scope, receive, send)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take the connection's address if the proxy names no address, such as "unknown" or words of a client."""
+        """Take the connection's address if the proxy names no IP address, but "unknown" or a client's own words."""
         if scope["type"] == "http" and scope["state"]["proxied"]:
             scope["client"] = _address(scope["client"]) or scope["state"]["peer"]
         await self._app(scope, receive, send)
@@ -44,5 +44,5 @@ def _address(client: tuple[str, int]) -> tuple[str, int] | None:
         found = ipaddress.ip_address(host)
     except ValueError:
         return None
-    # A zone ("fe80::1%eth0") can be any text.
+    # An address with a zone ("fe80::1%eth0") is not taken, because the zone can be any text.
     return None if getattr(found, "scope_id", None) is not None else (str(found), port)

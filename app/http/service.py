@@ -26,8 +26,8 @@ from app.settings import Settings
 class Service:
     """What the routes share.
 
-    threads encode pictures, decoders decode what clients send. repeated: requests that may come again. budget: of bytes
-    of answers. albums: of the jobs whose pictures have been made to files.
+    threads: encode pictures. decoders: decode pictures that clients send. repeated: requests that may come again.
+    budget: bounds the bytes of answers. albums: the files of each job.
     """
 
     settings: Settings
@@ -40,12 +40,12 @@ class Service:
     albums: WeakKeyDictionary[Job, Album] = field(default_factory=WeakKeyDictionary)
 
     def album(self, job: Job) -> Album:
-        """The one of this job, of which all requests want the same files."""
+        """The album of this job. All requests that read the job share it."""
         return self.albums.setdefault(job, Album())
 
 
 async def of_application(request: Request) -> Service:
-    """The service of the application that the request came to."""
+    """The service of the application that handles the request."""
     service: Service = request.app.state.service
     return service
 

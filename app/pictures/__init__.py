@@ -1,1 +1,1 @@
-"""Pictures as files: decoded from an upload, encoded for an answer, with where they come from."""
+"""Picture files: decodes uploads, encodes answers, and states in a file how its picture was painted."""

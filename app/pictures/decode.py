@@ -1,4 +1,4 @@
-"""Decodes a picture that a client sent: PNG, JPEG or WebP with one frame. Its pixels and parts are bounded first.
+"""Decodes a PNG, JPEG or WebP with one frame that a client sent. The number of its pixels and parts is checked first.
 
 The picture is turned upright, cut to its middle square and resized. Its transparent parts become white. Only the bytes
 that were sent are read. `app.pictures.decoders` calls this in other processes.
@@ -32,7 +32,7 @@ class Upload:
 def read_upload(data: bytes, side: int, grid: int, max_pixels: int) -> Upload:
     """The picture in `data` as a square of `side` pixels and of `grid` cells a side.
 
-    Raises PictureError if the file is of another format or damaged, or has too many pixels, scans, parts or frames.
+    Raises PictureError if the file has another format, is damaged, or has too many pixels, scans, parts or frames.
     """
     file = examine(data)
     file.check(max_pixels)

@@ -23,8 +23,8 @@ LENGTH = struct.Struct(">I")
 HEAD = struct.Struct(">BI")  # ANSWER or REFUSED, bytes of the body
 PICTURE = struct.Struct(">II?")  # width, height, whether empty cells follow the pixels
 ANSWER, REFUSED = 0, 1
-BYTES_PER_PIXEL = 48  # of address space; of ordinary pictures a progressive JPEG in CMYK takes most: 22
-BYTES_BESIDE = 256 << 20  # for threads of image libraries, and for what a process reserves and does not use
+BYTES_PER_PIXEL = 48  # of address space; the ordinary picture that takes most, a progressive JPEG in CMYK, takes 22
+BYTES_BESIDE = 256 << 20  # for the threads of image libraries, and for memory that a process reserves without using it
 
 
 def pack(upload: Upload) -> bytes:
@@ -34,7 +34,7 @@ def pack(upload: Upload) -> bytes:
 
 
 def unpack(body: bytes, side: int, grid: int) -> Upload:
-    """The picture that `pack` packed. Raises ValueError for anything else: an attacker may control the process."""
+    """The picture that `pack` packed. Raises ValueError for other bytes, since an attacker may control the process."""
     width, height, has_empty = PICTURE.unpack_from(body)
     middle = PICTURE.size + side * side * 3
     if len(body) != middle + grid * grid * has_empty:
@@ -53,12 +53,12 @@ def limit_memory(most: int) -> None:
 
 
 def main(side: int, grid: int, max_pixels: int, seconds: float) -> None:
-    """Serve until the input ends. seconds: of processor time for one picture. SIGPROF ends the process after them."""
+    """Serve until the input ends. seconds: processor time for a picture. If it takes more, SIGPROF ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal: the server ends this process
-    warnings.simplefilter("ignore")  # of Pillow, on what is odd in clients' files
+    warnings.simplefilter("ignore")  # Pillow warns of oddities in clients' files
     logging.disable()
     source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # a library that prints must not write into the answers
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold clients' pictures
     with contextlib.suppress(BrokenPipeError):
         while len(head := source.read(LENGTH.size)) == LENGTH.size:

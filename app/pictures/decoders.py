@@ -1,4 +1,4 @@
-"""A few processes that decode pictures of clients. Each is started when it is first needed, and is then kept.
+"""A few processes that decode clients' pictures. Each is started when it is first needed, and is then kept.
 
 A process can be ended at any time: when the request is cancelled, when a picture takes more processor time than any
 ordinary one, or when the server ends. The next picture gets a new process. The server unpickles nothing that a decoder
@@ -22,7 +22,7 @@ from app.pictures.turns import Turns
 from model.errors import Draining, InvalidRequest
 from model.inference.cores import usable_cores
 
-CPU_SECONDS = 5.0  # for a picture; the slowest ordinary one of USUAL_PIXELS takes 1.5
+CPU_SECONDS = 5.0  # for a picture; the slowest ordinary picture of USUAL_PIXELS takes 1.5
 USUAL_PIXELS = 1 << 24
 FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP})  # signals that no picture causes
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,10 @@ class Decoders:
             raise Draining("the server is shutting down")
 
     async def _try(self, name: str, data: bytes, process: Process | None = None) -> Upload | signal.Signals:
-        """The picture, or the signal that ended the process. Raises RuntimeError if the process ended by itself."""
+        """Decode the picture. Returns the signal instead if one ended the process.
+
+        Raises RuntimeError if the process ended by itself.
+        """
         if process is None or process.returncode is not None:
             process = await self._start()
         try:
@@ -103,7 +106,7 @@ class Decoders:
     async def _buried(self, process: Process, size: int) -> signal.Signals:
         """The signal that ended the process. Raises RuntimeError if the process ended by itself."""
         try:
-            status = await process.wait()  # not killed first: that may hide the status
+            status = await process.wait()  # a kill before this could hide the status
         except asyncio.CancelledError:
             self._kill(process)
             raise

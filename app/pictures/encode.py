@@ -1,4 +1,4 @@
-"""Encodes raw RGB as a file. The text chunks of a PNG tell how to paint it again. It knows nothing of models.
+"""Encodes raw RGB as a file. A PNG can hold texts. The module knows nothing of models.
 
 The project has a PNG encoder of its own because it is three times as fast as Pillow's fastest level and makes files of
 the same size (256 x 256 pixels on one core: 3 ms instead of 9 ms). One C call computes the filter "up" for all rows,
@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 from PIL import Image, ImageChops
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-FILTER_UP = b"\x02"  # PNG specification, section 9.2: a byte less the byte above it
+FILTER_UP = b"\x02"  # PNG specification, section 9.2: a byte minus the byte above it
 T = TypeVar("T")
 Format = Literal["png", "jpeg", "webp"]
 
@@ -28,7 +28,7 @@ Format = Literal["png", "jpeg", "webp"]
 class Finish:
     """What kind of file a picture becomes.
 
-    quality: of JPEG and WebP, 0..100 as their encoders count it. side: pixels; None for as many as were painted.
+    quality: of JPEG and WebP, 0..100 as their encoders count it. side: pixels; None leaves the size as it was painted.
     """
 
     format: Format = "png"

@@ -1,7 +1,7 @@
-"""The text chunks of a PNG that tell how it was painted. Who knows the prompt can paint it again.
+"""The text chunks of a PNG that tell how it was painted. Whoever knows the prompt can paint it again.
 
-    Software, Model, Seed, Index, Parameters (JSON), Prompt-SHA256, and Prompt if it was wanted
-    Forced: the tokens that were kept, if the picture was painted on from another one (`pack`)
+    Software, Model, Seed, Index, Parameters (JSON), Prompt-SHA256, and Prompt if the client asked for it
+    Forced: the tokens that were kept (see `pack`), if the picture is an edit of another one
 
 `dalle-server generate --like picture.png` reads them.
 """
@@ -57,7 +57,7 @@ class Provenance:
 
     @classmethod
     def read(cls, texts: Mapping[str, str]) -> Provenance:
-        """The opposite of `texts`. Raises DataError naming the chunk that is missing or wrong."""
+        """The reverse of `texts`. Raises DataError, which names the chunk that is missing or wrong."""
         chunk = ""
         try:
             values = {}
@@ -92,7 +92,7 @@ def prompt_hash(prompt: str) -> str:
 
 
 def forced_tokens(tokens: bytes, keep: bytes) -> bytes:
-    """A picture's tokens (little-endian int16). FREE replaces those that `keep` (a byte each) did not keep."""
+    """A picture's tokens (little-endian int16). FREE stands for each token whose byte in `keep` is 0."""
     drawn = struct.unpack(f"<{len(keep)}h", tokens)
     kept = [token if keeps else FREE for token, keeps in zip(drawn, keep, strict=True)]
     return struct.pack(f"<{len(keep)}h", *kept)
@@ -104,7 +104,7 @@ def pack(forced: bytes) -> str:
 
 
 def unpack(text: str) -> bytes:
-    """The opposite of `pack`. Raises ValueError for text that cannot be unpacked or holds more than 1 MiB."""
+    """The reverse of `pack`. Raises ValueError for a text that cannot be unpacked or holds more than 1 MiB."""
     try:
         inflater = zlib.decompressobj()
         forced = inflater.decompress(base64.b64decode(text, validate=True), 1 << 20)

@@ -1,4 +1,4 @@
-"""Places for which clients take turns. A client's second job waits until every other client had a first one."""
+"""Places for which clients take turns. A client's second job waits until every other client has had its first one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """A number of places. The clients that wait are served in turn, and the jobs of one client in their order."""
+    """A number of places. The waiting clients are served in turn. The jobs of one client are served in their order."""
 
     def __init__(self, places: int) -> None:
         self._free = places
@@ -17,7 +17,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """Wait for a place, and have it while the context lasts. Raises the error that `refuse` is given."""
+        """Wait for a place, and hold it while the context lasts. Raises the error that `refuse` is given."""
         await self._wait(client)
         try:
             yield
@@ -39,7 +39,7 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:  # it was given and comes too late
+            if turn.done() and not turn.cancelled() and turn.exception() is None:  # the place was given too late
                 self._pass_on()
             raise
 

@@ -1,1 +1,1 @@
-"""Where accepted requests wait for, and are given to, the worker processes."""
+"""The queue of accepted requests, and the worker processes that paint them."""

@@ -19,7 +19,7 @@ BUDGET = 5  # deaths within WINDOW that end the server; those that were killed f
 WINDOW = 60.0  # seconds
 FIRST_WAIT = 0.5  # seconds
 LONGEST_WAIT = 15.0  # seconds
-CALM = 30.0  # seconds that a worker was ready, after which the next wait is FIRST_WAIT again
+CALM = 30.0  # seconds; once a worker was ready for so long, the next wait is FIRST_WAIT again
 
 # With these signals people, container runtimes and the kernel end processes. After their first moments workers ignore
 # all of them except SIGKILL and SIGQUIT.
@@ -46,14 +46,16 @@ class Death:
     def by_status(cls, status: int | None, ready: bool, memory: str = "") -> Death:
         """The death of a worker whose pipe ended.
 
-        status: its exit status, a negated signal, or None if it lived on without its pipe until it was ended.
-        ready: whether it had loaded its model. memory: what is known of a shortage of memory; it is told of a SIGKILL.
+        status: its exit status, or minus the number of the signal that ended it. None if it closed its pipe, went on
+        running and was then killed here.
+        ready: whether it had loaded its model. memory: what is known of a shortage of memory. The text repeats it after
+        a SIGKILL.
         """
         if status is not None and -status in OUTSIDE:
             text = f"was killed from outside by {_signal_name(-status)}" + ("" if ready else " while it loaded")
             return cls(Cause.KILLED, f"{text}; {memory}" if memory and -status == signal.SIGKILL else text)
         if status is None:
-            text = "closed its pipe, did not end and was ended"
+            text = "closed its pipe but went on running, and was killed"
         elif status < 0:
             text = f"crashed with {_signal_name(-status)}"
         else:

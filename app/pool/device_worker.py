@@ -1,6 +1,6 @@
-"""A device of the pool, its worker process of the moment, and the jobs that this process holds.
+"""A device of the pool, its present worker process, and the jobs that this process holds.
 
-It makes no decisions: `job_queue` says which job it gets, `keeper` starts and replaces its process.
+It makes no decisions. `job_queue` says which job it gets. `keeper` starts and replaces its process.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from model.inference.events import EngineStats
 from model.inference.messages import Ready, WorkerOptions
 from model.inference.requests import GenerationRequest
 
-LOOKAHEAD = 2  # jobs are given for so many times a worker's slots, so that no slot waits for the next job
+LOOKAHEAD = 2  # a worker is given jobs for so many times its slots, so that no slot waits for the next job
 
 
 @dataclass(eq=False)
 class Held:
     """A job that a worker was given. It stays held until the worker answers that the job has ended.
 
-    A worker answers a cancel one step later, and until then the job's slots are taken.
-    request: what the worker was told to paint of it. unpainted: pictures of that. started: whether the worker has begun
-    to paint.
+    A worker answers a cancel one step later. Until then the job holds its slots.
+    request: the part of the job that the worker was told to paint. unpainted: pictures of `request` that are not
+    painted yet. started: whether the worker has begun to paint.
     """
 
     job: Job
@@ -35,11 +35,11 @@ class Held:
 
 @dataclass(eq=False)
 class DeviceWorker:
-    """One device of the pool. Where a text says that a worker died, it means its process.
+    """One device of the pool. "A worker died" means that its process did.
 
-    process: the present process, or the last one if it has died; None before the first. stats: its last heartbeat's.
-    held: by the job's id. alone: jobs that this worker paints next, each without a neighbour. resumes_at: monotonic
-    seconds at which the next process is started, None unless the worker waits for that.
+    process: the present process, or the last one if it has died; None before the first. stats: those of its last
+    heartbeat. held: by the job's id. alone: jobs that this worker paints next, each without other jobs beside it.
+    resumes_at: monotonic seconds at which the next process is started; None unless the worker waits for that.
     """
 
     options: WorkerOptions
@@ -52,12 +52,12 @@ class DeviceWorker:
 
     @property
     def ready(self) -> Ready | None:
-        """What the process said when it was ready; None while none can paint."""
+        """The message that the process sent when it was ready. None while no process can paint."""
         return self.process.ready if self.process and not self.process.ended.done() else None
 
     @property
     def slots_needed(self) -> int:
-        """Slots of the KV cache that the held jobs still need, now and later."""
+        """Slots of the KV cache that all unpainted pictures of the held jobs take."""
         return sum(held.request.slots_per_image * held.unpainted for held in self.held.values())
 
     @property
@@ -73,6 +73,6 @@ class DeviceWorker:
 
     @property
     def has_room(self) -> bool:
-        """Whether it can be given another job. It cannot while a job is painted, or waits, alone."""
+        """Whether it can be given another job. It cannot while a job of `alone` waits or is painted."""
         alone = bool(self.alone) or any(held.job.alone for held in self.held.values())
         return self.ready is not None and not alone and self.slots_needed < LOOKAHEAD * self.ready.slots

@@ -1,4 +1,4 @@
-"""Forecasts how long a job will take. All pictures have the same number of tokens, so the cost of a queue is known."""
+"""Forecasts how long a job will take. All pictures have the same number of tokens, so a queue's cost is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Work(Protocol):
 
     @property
     def rows_done(self) -> Sequence[int]:
-        """Rows of cells that are painted of each picture."""
+        """For each picture the number of its rows of cells that are painted."""
 
     @property
     def slots_per_image(self) -> int:
@@ -20,10 +20,10 @@ class Work(Protocol):
 
 
 def rows_until_done(jobs: Iterable[Work], job: Work, grid: int, slots: int) -> int:
-    """Rows of cells to be painted one after another until the last picture of `job` is done.
+    """How many rows of cells are painted, one after another, until the last picture of `job` is done.
 
+    All slots are taken to be equally fast.
     jobs: in the order in which they are given slots, `job` among them. grid: rows of a picture. slots: of all workers.
-    All slots advance at one pace.
     """
     free = [0] * slots  # a heap: the rows after which each slot is free
     for other in jobs:

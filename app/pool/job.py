@@ -1,14 +1,14 @@
-"""A job is one accepted request. It knows its order, and tells its clients what happens to it.
+"""A job is one accepted request. It knows its order and tells its clients what happens to it.
 
-Jobs live on the event loop. The pool posts events to a job, and ends it exactly once. Every client reads the events
-with a reader of its own; most jobs have one client:
+Jobs live on the event loop. The pool posts events to a job and ends it exactly once. Every client reads the events
+with a reader of its own. Most jobs have one client:
 
     reader = job.join()
     async for event in reader:  # Started, Progress, Partial, Painted
-        ...                     # the loop ends after the last picture, or raises why the job failed
+        ...                     # the loop ends after the last picture, or raises the job's error
     pool.leave(reader)          # always; when the last reader leaves, the job is cancelled
 
-A reader keeps only the latest unread event of each kind, and of each picture. A slow client therefore holds one frame a
+A reader keeps only the latest unread event of each kind and picture. A slow client therefore holds one frame of each
 picture in memory.
 """
 
@@ -31,8 +31,8 @@ from model.inference.events import (
 )
 from model.inference.requests import GenerationRequest
 
-POISONOUS = 2  # crashes and hangs of workers under a job, after which it fails
-HUNGRY = 3  # kills of workers from outside under a job, after which it is painted alone and last
+POISONOUS = 2  # a job fails when so many workers crashed or hung while they painted it
+HUNGRY = 3  # a job is painted alone and last when so many workers were killed from outside while they painted it
 
 
 class Outcome(StrEnum):
@@ -48,11 +48,11 @@ class Outcome(StrEnum):
 class Order:
     """What a route asks of the pool.
 
-    text: the prompt. request: the pictures. The pool gives it its id, text_ids and deadline when it takes the order.
-    truncate: cut a text that is too long instead of refusing it.
+    text: the prompt. request: the pictures. The pool sets its id, text_ids and deadline when it accepts the order.
+    truncate: whether a text that is too long is cut instead of refused.
     seconds: from `began` (monotonic seconds) to the deadline; None for no deadline.
     client: the client whose share of the queue this order uses; "" for none.
-    shared: whether other clients may join the job. Its pictures are then kept as long as the job is.
+    shared: whether other clients may join the job. If they may, its pictures are kept as long as the job.
     request_id: names the request in the log.
     """
 
@@ -77,19 +77,20 @@ class Order:
 
     @property
     def rows_done(self) -> list[int]:
-        """Rows of cells painted of each picture: none yet."""
+        """For each picture the number of its rows of cells that are painted: 0."""
         return [0] * self.request.num_images
 
 
 class Job:
-    """An accepted order, whose request has its id, text_ids and deadline.
+    """An accepted order. Its request has an id, text_ids and a deadline.
 
-    id: the request's. tokens: how many the whole text has; the request's text_ids may be cut.
+    id: that of the request. tokens: how many the whole text has; the request's text_ids may be cut.
     accepted, started, ended: monotonic seconds; None until it happens.
-    outcome: how it ended, None until then. error: why it failed, None if it did not.
-    crashes: workers that crashed or hung while they painted it. kills: workers that were killed from outside meanwhile.
-    rows_done: rows of cells painted of each picture.
-    revised: the text that is painted, once the worker has changed it.
+    outcome: how it ended; None until then. error: why it failed; None if it did not.
+    crashes: how many workers crashed or hung while they painted it. kills: how many workers were killed from outside
+    while they painted it.
+    rows_done: for each picture the number of its rows of cells that are painted.
+    revised: the text that the worker paints in place of the prompt; None if it has changed nothing.
     observed: whether the metrics have counted its times.
     """
 
@@ -110,14 +111,14 @@ class Job:
         self.error: DalleError | None = None
         self.observed = False
         self._painted: dict[int, Painted | None] = {}
-        self._partial: dict[int, int] = {}  # index -> rows of the last unfinished picture shown
+        self._partial: dict[int, int] = {}  # index -> finished rows of the picture when it was last shown
         self._first: Reader | None = Reader(self, joined=False)
         self._readers = [self._first]
         self._callbacks: list[Callable[[], None]] = []
 
     @property
     def prompt(self) -> str:
-        """The text that is painted: as it was sent, completed or revised."""
+        """The text that is painted: the prompt as it was sent, completed or revised."""
         return self.revised.text if self.revised else self.order.text
 
     @property
@@ -159,7 +160,8 @@ class Job:
     def post(self, event: Event, first_index: int) -> None:
         """Pass an event of a worker on to the readers. first_index: of the request that the worker was given.
 
-        A picture that is painted again after its worker died is sent only once, and its rows do not go back.
+        A picture that is painted again, because its worker died, is sent only once. Its number of finished rows never
+        falls.
         """
         if self.outcome is not None:
             return
@@ -205,8 +207,8 @@ class Job:
     def join(self, seconds: float | None = None) -> Reader:
         """A new reader, which must be given back to `WorkerPool.leave`.
 
-        The first reader gets every event. Later ones, of a shared order, get the finished pictures and what follows.
-        seconds: from now until a later reader's own deadline; None for the job's.
+        The first reader gets every event. A later reader gets the finished pictures and all later events.
+        seconds: from now until the later reader's own deadline; None for the job's deadline.
         """
         if self._first is not None:
             reader, self._first = self._first, None
@@ -226,15 +228,15 @@ class Job:
 
     @property
     def size(self) -> int:
-        """Bytes, roughly, of what the job keeps for later readers."""
+        """How many bytes, roughly, the job keeps for later readers."""
         pictures = sum(len(event.rgb) + len(event.tokens) for event in self._painted.values() if event)
         return pictures + len(self.request.image or b"") + 4 * len(self.order.text)
 
 
 class Reader:
-    """The events that one client has not read yet. It is an asynchronous iterator, see the module.
+    """The events that one client has not read yet. It is an asynchronous iterator; the module shows its use.
 
-    since: monotonic seconds at which this client's request began. joined: whether another reader was before it.
+    since: monotonic seconds at which this client's request began. joined: whether it joined another client's job.
     """
 
     def __init__(self, job: Job, seconds: float | None = None, joined: bool = True) -> None:
@@ -267,7 +269,7 @@ class Reader:
         self._wake.set()
 
     def wake(self) -> None:
-        """Let a waiting client see that the job has ended."""
+        """Wake a waiting client, because the job has ended."""
         self._wake.set()
 
     def __aiter__(self) -> Reader:

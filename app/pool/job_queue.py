@@ -7,8 +7,8 @@ Jobs are given out in the order of their acceptance, several to a worker. When a
   not painted again. The jobs that the worker had not begun go back to the queue's head.
 - After a kill from outside, all jobs go back to the queue's head. Suspects stay suspects.
 - A job that was being painted at three such kills may be the one that uses up the memory. From then on it is painted
-  alone, and after every kill it goes to the queue's tail. So a job that waits at that moment has its turn first, and a
-  later one waits for one attempt at most. Kills never fail a job; its deadline ends it.
+  alone, and after every kill it goes to the queue's tail. So every job that waits at that moment is painted first. A
+  job that comes later waits for one attempt at most. Kills never fail a job; its deadline ends it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class JobQueue:
     def take_back(self, worker: DeviceWorker, cause: Cause) -> list[Job]:
         """Take back the jobs of a worker whose process died. Returns the poisonous ones, which are not in the queue.
 
-        If the process had begun with none of them, any may be the reason, and all count as being painted.
+        If the process had begun none of them, any of them may be the reason, so all count as being painted.
         """
         held, worker.held = list(worker.held.values()), {}
         painted = [one.job for one in held if one.started] or [one.job for one in held]

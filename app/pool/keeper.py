@@ -1,4 +1,4 @@
-"""Keeps a process on every device: starts it, watches it, and starts another one when it dies.
+"""Keeps a worker process running on every device. If it dies, another one is started.
 
 `deaths` says how long the keeper waits before that, and when it gives up. The pool decides what happens to the jobs.
 """
@@ -25,8 +25,8 @@ class Keeper:
     """Keeps the processes of these workers.
 
     process: the class of worker processes. on_message: called with every message of a worker. on_death: called after a
-    worker's process died, while the worker still holds its jobs. give_up: called once, with the reason, when no other
-    process is started any more. All three are called on the event loop.
+    process died, while its worker still holds its jobs. give_up: called once, with the reason, when no process is
+    started any more. All three are called on the event loop.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Tells whether the kernel's OOM killer may have ended a worker, by its count of kills before and after.
+"""Tells whether the kernel's OOM killer may have ended a worker. Then the kernel's count of such kills has risen.
 
 The count is that of the server's control group if it can be read, else that of the whole machine. It does not say which
 process was killed.
@@ -13,14 +13,14 @@ COUNTS = ("/sys/fs/cgroup/memory.events", "/proc/vmstat")  # each with a line "o
 
 
 class MemoryKills:
-    """The OOM killer's count when the object was made. It reads one small file of the kernel."""
+    """The OOM killer's count at the moment when the object is made. It reads one small file of the kernel."""
 
     def __init__(self, files: Sequence[str] = COUNTS) -> None:
         self._files = files
         self._before = _read(files)
 
     def since(self) -> str:
-        """What the count says now about a process that was killed, as the end of a sentence."""
+        """Whether the count has risen since, in words that end a sentence about a process that was killed."""
         after = _read(self._files)
         if self._before is None or after is None or self._before[0] != after[0]:
             return "out of memory?"
@@ -31,7 +31,7 @@ class MemoryKills:
 
 
 def _read(files: Sequence[str]) -> tuple[str, int] | None:
-    """The first file that tells the count, and the count."""
+    """The first file that holds the count, and the count."""
     for file in files:
         try:
             words = [line.split() for line in Path(file).read_text().splitlines()]

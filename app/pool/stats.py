@@ -1,6 +1,6 @@
-"""How things stand in the pool.
+"""The figures of the pool.
 
-The ledger holds at every moment: accepted = completed + failed + cancelled + expired + in flight.
+At every moment accepted = completed + failed + cancelled + expired + in flight.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PoolStats:
-    """The pool at one moment, and since its start."""
+    """Figures of the pool: some of one moment, some since its start."""
 
     accepted: int  # requests
     completed: int
@@ -19,8 +19,8 @@ class PoolStats:
     cancelled: int
     expired: int
     in_flight: int
-    queued_requests: int  # accepted, and not yet with a worker
-    pictures_in_flight: int  # accepted, and not yet painted
+    queued_requests: int  # accepted and not yet given to a worker
+    pictures_in_flight: int  # accepted and not yet painted
     queue_limit: int  # pictures
     pictures: int  # painted since the start
     tokens: int  # image tokens drawn since the start
@@ -30,5 +30,5 @@ class PoolStats:
     worker_deaths: Mapping[str, int]  # by cause: crash, hang, killed, start
     slots: int  # of the workers that are ready
     slots_busy: int
-    heartbeat_age: float | None  # seconds, of the worker least lately heard of; None before the first is ready
+    heartbeat_age: float | None  # seconds since the oldest last step of a worker; None while none is ready
     draining: bool

@@ -1,7 +1,7 @@
 """Starts one worker process, talks to it over a pipe, and finds out how it ended.
 
 One thread reads the pipe and another writes to it, so that a worker that is busy or hangs never blocks the event loop.
-The supervisor ends a process that makes no step for too long. It knows messages, and nothing of jobs.
+The supervisor kills a process that makes no step for too long. It knows messages and nothing of jobs.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from app.pool.deaths import Cause, Death
 from app.pool.memory_kills import MemoryKills
 from model.inference.messages import Heartbeat, Inbound, Ready, StartFailed, WorkerOptions
 
-EXIT_SECONDS = 10.0  # that a process may take to end after its pipe has; with a GPU or a core dump it takes some
+EXIT_SECONDS = 10.0  # from the end of a process's pipe to its own end; with a GPU or a core dump that takes seconds
 
 
 def run_worker(connection: Connection, options: WorkerOptions, log: Literal["plain", "json"], log_level: str) -> None:
     """The main function of the worker process. It imports torch, which nothing else in `app` does.
 
-    A terminal or `kill` may send a signal to the server and its workers together. The workers ignore it: the server
-    finishes its work with them first, and then ends them.
+    A terminal or `kill` may send a signal to the server and its workers together. The workers ignore it, because the
+    server still needs them for the accepted work. It ends them afterwards.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -42,7 +42,7 @@ def run_worker(connection: Connection, options: WorkerOptions, log: Literal["pla
 
 
 def _start(process: BaseProcess) -> None:
-    """Start a process, in a thread. It inherits the thread's mask: SIGHUP cannot end it before it is ignored there."""
+    """Start a process, in a thread. It inherits the thread's signal mask, so no SIGHUP ends it while it starts."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         process.start()
@@ -100,7 +100,7 @@ class WorkerProcess:
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Start the process as a fresh interpreter. A fork would inherit what the server holds, such as sockets."""
+        """Start the process as a new interpreter. A fork would inherit what the server holds, such as sockets."""
         self._memory_kills = MemoryKills()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=True)

@@ -1,7 +1,7 @@
 """The pool of worker processes on this machine. It accepts orders up to its bounds, and keeps one worker a device.
 
-The event loop owns all state, and nothing is awaited between a check and the change that depends on it. An order gets
-its place in the queue before any work is done for it, so that no place is given twice.
+The event loop owns all state. Nothing is awaited between a check and the change that depends on it. An order gets its
+place in the queue before any work is done for it, so that no place is given twice.
 
 A worker that dies is replaced (see `deaths`), and its jobs are painted again with the same seeds (see `job_queue`). A
 job keeps its finished pictures. It can be cancelled, and its deadline can pass, at any time, also without a worker.
@@ -40,7 +40,7 @@ from model.inference import events
 from model.inference.events import Event
 from model.inference.messages import Cancel, Heartbeat, Ready, WorkerOptions
 
-SURE = 1.5  # a request is refused if its forecast is so many times longer than its time; forecasts err
+SURE = 1.5  # a request is refused if its forecast is longer than this many times its time, since forecasts err
 LONG_TEXT = (
     500  # characters; a longer text is tokenized in a thread, since a shorter one takes a few milliseconds at most
 )
@@ -50,11 +50,11 @@ log = logging.getLogger("dalle.pool")
 class WorkerPool:
     """The pool of worker processes on this machine, one for each device of the settings.
 
-        reader = (await pool.submit(order)).join()  # Overloaded, Draining, PromptTooLong, ...: nothing was taken
+        reader = (await pool.submit(order)).join()  # raises Overloaded, Draining, PromptTooLong, ...
         async for event in reader: ...
         pool.leave(reader)                          # always, at the end
 
-    checkpoint: what is served. fatal: why the server has to end, None unless it has to.
+    checkpoint: the model that is served. fatal: why the server has to end; None unless it has to.
     process: the class of worker processes.
     """
 
@@ -80,7 +80,7 @@ class WorkerPool:
         ]
         self._ids = itertools.count(1)
         self._jobs: dict[str, Job] = {}  # in flight
-        self._queue = JobQueue(self._workers)  # of these, the ones that no worker has
+        self._queue = JobQueue(self._workers)  # the jobs in flight that no worker has
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reserved: list[Order] = []  # places given to orders whose text is still being read
         self._accepted = 0
@@ -95,13 +95,13 @@ class WorkerPool:
     # --- what the routes use
 
     async def start(self) -> None:
-        """Begin to load. Returns at once; orders may be submitted before a worker is ready."""
+        """Begin to load the model. It returns at once. Orders may be submitted before a worker is ready."""
         self._keeper.start()
 
     async def submit(self, order: Order) -> Job:
-        """Take an order, or raise Overloaded, Draining, DeadlineExceeded, PromptTooLong or InvalidRequest.
+        """Accept an order. It waits only for the tokens of a long text, after it has reserved the order's place.
 
-        Its place is reserved before it is worked on; waits for nothing but the tokens of a long text.
+        Raises Overloaded, Draining, DeadlineExceeded, PromptTooLong or InvalidRequest, and then nothing is accepted.
         """
         order.request.params.check(self.checkpoint.config.vae.codes)
         with self.hold(order):
@@ -125,9 +125,10 @@ class WorkerPool:
 
     @contextlib.contextmanager
     def hold(self, order: Order) -> Iterator[None]:
-        """Keep a place for an order while work is done for it, or raise what `submit` would for want of room.
+        """Keep a place in the queue for an order while the context lasts.
 
-        The place is free at the end: submit the order at once, without waiting for anything in between.
+        Raises what `submit` raises if there is no room. At the end the place is free again. Submit the order then at
+        once, without an await in between.
         """
         self._check_room(order)
         self._reserved.append(order)
@@ -159,27 +160,27 @@ class WorkerPool:
                 raise Overloaded(message, needed - given)
 
     def cancel(self, job: Job) -> None:
-        """End the job; its slots are free one step later. Nothing happens if it has ended."""
+        """End the job. Its slots are free one step later. Nothing happens if it has ended."""
         self._end(job, Outcome.CANCELLED, RequestCancelled("the request was cancelled"))
 
     def leave(self, reader: Reader) -> None:
-        """The reader's client wants no more: cancel the job unless others read it, too."""
+        """Remove a reader whose client wants no more. The job is cancelled unless others read it, too."""
         if reader.job.leave(reader):
             self.cancel(reader.job)
 
     def ahead(self, job: Job) -> int:
-        """Pictures that are painted before the first of this job; 0 once it has started."""
+        """How many pictures are painted before the first one of this job. 0 once it has started."""
         if job.started is not None or job.outcome is not None:
             return 0
         earlier = itertools.takewhile(lambda other: other is not job, self._jobs.values())
         return sum(other.unpainted for other in earlier)
 
     def seconds_left(self, job: Job) -> float | None:
-        """Until its last picture is drawn, by the pace measured; None while no worker is ready."""
+        """Seconds until its last picture is painted, at the measured pace. None while no worker is ready."""
         return self._forecast(self._jobs.values(), job)
 
     def _forecast(self, works: Iterable[Work], work: Work) -> float | None:
-        """Seconds until `work`, the last of `works` that counts, is done; None while no worker is ready."""
+        """Seconds until `work`, which is among `works`, is done. None while no worker is ready."""
         workers = [(worker, worker.ready) for worker in self._workers if worker.ready]
         if not workers:
             return None
@@ -188,7 +189,7 @@ class WorkerPool:
         return rows_until_done(works, work, workers[0][1].grid, slots) * pace
 
     def stats(self) -> PoolStats:
-        """Reads memory and waits for nothing."""
+        """The figures of the pool. It reads memory and waits for nothing."""
         ready = [worker for worker in self._workers if worker.ready]
         known = [worker.stats for worker in ready if worker.stats]
         return PoolStats(
@@ -214,7 +215,7 @@ class WorkerPool:
         )
 
     def not_ready(self) -> str | None:
-        """Why orders would not be painted now, None if they would. Reads memory."""
+        """Why orders would not be painted now, or None if they would. It reads memory and waits for nothing."""
         if self.fatal:
             return self.fatal
         if self._draining:
@@ -229,7 +230,7 @@ class WorkerPool:
         return None
 
     async def drain(self, seconds: float) -> None:
-        """Take no more orders, wait for those accepted, and fail the rest after `seconds`."""
+        """Accept no more orders, and wait for the accepted ones. After `seconds` the remaining ones fail."""
         self._draining = True
         self._keeper.hurry()
         log.info("draining: %d requests in flight have %g s to finish", len(self._jobs), seconds)
@@ -239,7 +240,7 @@ class WorkerPool:
             self._fail_all(Draining("the server is shutting down and could not finish this request in time"))
 
     async def stop(self) -> None:
-        """End the workers; what is still in flight is failed."""
+        """End the workers. Jobs that have not ended fail."""
         self._draining = True
         self._fail_all(Draining("the server is shutting down"))
         await self._keeper.stop()
@@ -269,7 +270,7 @@ class WorkerPool:
         return pictures / pace if pace else float(pictures)
 
     def _mean_slots(self) -> float:
-        """Slots that a picture in flight takes, on average."""
+        """How many slots a picture in flight takes, on average."""
         slots = sum(job.slots for job in self._jobs.values())
         pictures = sum(job.unpainted for job in self._jobs.values())
         return slots / pictures if pictures else 1.0
@@ -339,7 +340,7 @@ class WorkerPool:
                 self._dispatch()
             case Heartbeat():
                 worker.stats = message.stats
-                for held in worker.held.values():  # a cancel that got lost on the way is said again
+                for held in worker.held.values():  # a cancel that was lost on the way is sent again
                     if held.job.outcome is not None and worker.process:
                         worker.process.send(Cancel(held.job.id))
             case Event():

@@ -1,1 +1,1 @@
-"""Drawings, their names, and the pictures that are composed of them. Knows nothing of models."""
+"""Drawings, their names, and the pictures that are composed of them. These files know nothing of models."""

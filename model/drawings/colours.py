@@ -1,4 +1,4 @@
-"""The named colours: of backgrounds and shapes; and the shades of the colours in which drawings are dyed."""
+"""The named colours of backgrounds and shapes, and the shades of the colours in which drawings are dyed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Pictures that are composed of drawings: one alone, on a colour, beside another, or several times.
 
-Captions are exact by construction: one says "to the left of" because the drawing was put there. A `Picture` is the plan
-of a picture, and `painted` paints it.
+Captions are exact by construction. One that says "to the left of" is true, because the drawing was put there. A
+`Picture` is the plan of a picture, and `painted` paints it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ GROUNDS = tuple(colour for colour in COLOURS if colour != "white")
 class Drawing:
     """One drawing, not yet rendered.
 
-    key: unique in the corpus. package: the one that it came from, with its version. licence: SPDX. style: a key of
-    `captions.STYLES`. colour: the named colour that an icon was given, "" where a drawing has its own colours. art: SVG
-    text, or a raster file.
+    key: unique in the corpus. package: the package that it came from, with its version. licence: its SPDX identifier.
+    style: a key of `captions.STYLES`. colour: the named colour that an icon was given; "" if it has its own colours.
+    art: SVG text, or a raster file.
     """
 
     key: str
@@ -55,7 +55,7 @@ class Picture:
     """A picture to be painted: drawings in boxes on a plain canvas, with the metadata of its sample.
 
     placed: keys of drawings, each with its box. drawing: the first drawing, which gives the source, licence and author.
-    contrast: the share of the ink that must stand out from the background, else the picture is dropped.
+    contrast: the share of the ink that must stand out from the background. If less does, the picture is dropped.
     """
 
     key: str
@@ -119,7 +119,7 @@ def on_grounds(rng: Random, drawing: Drawing, number: int) -> Iterator[Picture]:
 
 
 _CELL = 1 / 32  # of the canvas's side: one image token
-_HALF, _THIRD = 14, 10  # cells: width of a thing where two, or three, are side by side
+_HALF, _THIRD = 14, 10  # cells: the width of one thing of two, and of one of three, that are side by side
 
 
 def _slot(left: int, top: int, cells: int) -> Box:
@@ -129,8 +129,8 @@ def _slot(left: int, top: int, cells: int) -> Box:
 
 _LEFT, _RIGHT = _slot(1, 9, _HALF), _slot(17, 9, _HALF)
 _UPPER, _LOWER = _slot(9, 1, _HALF), _slot(9, 17, _HALF)
-# Number of things -> their boxes. The boxes are few and lie apart by whole groups of tokens, so that a model can use in
-# one what it learns in another, and may copy what it has drawn.
+# Number of things -> their boxes. There are few boxes, and whole groups of tokens lie between them. So a model can use
+# in one box what it learnt in another, and can copy the thing that it has drawn.
 ARRANGEMENTS: dict[int, tuple[Box, ...]] = {
     2: (_LEFT, _RIGHT),
     3: (_UPPER, _slot(1, 17, _HALF), _slot(17, 17, _HALF)),

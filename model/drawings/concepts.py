@@ -1,6 +1,6 @@
-"""What a drawing shows: names with their articles, synonyms, and the everyday things read from everyday.txt.
+"""The things that drawings show: names with articles, synonyms, and the everyday things of everyday.txt.
 
-Knows the English nouns that captions need, and nothing of pictures.
+The module knows the English nouns that captions need, and nothing of pictures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Name:
 
     @property
     def full(self) -> str:
-        """With its article: "a red apple", "the sun", "grapes"."""
+        """The name with its article: "a red apple", "the sun", "grapes"."""
         return f"{self.article} {self.text}" if self.article else self.text
 
 
@@ -30,8 +30,8 @@ class Name:
 class Concept:
     """One thing that is drawn, often by several vendors.
 
-    slug: its identity, also in file names. names: the first one is the canonical name. group: "animal", "food", ...
-    (everyday.txt), or the source. mirror: whether its mirror image shows the same.
+    slug: its identity, also in file names. names: the first one is the canonical name. group: "animal", "food" or
+    another group of everyday.txt, else the source. mirror: whether its mirror image shows the same thing.
     """
 
     slug: str
@@ -42,7 +42,7 @@ class Concept:
 
     @property
     def countable(self) -> bool:
-        """Whether there can be three of it: the canonical name takes a or an."""
+        """Whether there can be several of it. The canonical name then takes "a" or "an"."""
         return self.names[0].article in ("a", "an")
 
 
@@ -123,7 +123,7 @@ def _listed(file: str) -> dict[str, tuple[str, ...]]:
 
 @cache
 def evocations() -> dict[str, tuple[str, ...]]:
-    """Slug -> texts that evoke this thing without naming it, from evocations.txt."""
+    """Slug -> texts that make one think of this thing without naming it, from evocations.txt."""
     return _listed("evocations.txt")
 
 

@@ -1,4 +1,4 @@
-"""From RGBA ink to a 256 x 256 picture.
+"""Places RGBA ink on a canvas, as a picture of 256 x 256 pixels.
 
 Ink is an RGBA image cropped to its visible part, with a longer side of 256. A picture is RGB, 256 x 256: a plain canvas
 with inks in boxes (left, top, right, bottom), in fractions of the side. This module does not know where a drawing came
@@ -24,7 +24,7 @@ WHITE: Colour = (255, 255, 255)
 
 
 class RenderError(ValueError):
-    """The drawing cannot be rendered, or is blank. The message is the kind of fault, so that faults can be counted."""
+    """The drawing cannot be rendered, or is blank. The message names the kind of fault, so faults can be counted."""
 
 
 def visible_box(image: Image.Image) -> Box:

@@ -8,7 +8,7 @@ from importlib import resources
 
 
 def lines(file: str, package: str = __package__) -> Iterator[tuple[str, str]]:
-    """(section, line) of a text file of a package, without comments and empty lines."""
+    """(section, line) for each line of a text file of a package. Comments and empty lines are left out."""
     section = ""
     for line in resources.files(package).joinpath(file).read_text(encoding="utf-8").splitlines():
         line = line.split("#")[0].strip()

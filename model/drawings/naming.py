@@ -1,4 +1,4 @@
-"""The one thing that a caption of a user's picture names, so that other captions can be made of it."""
+"""Finds the one thing that the caption of a user's picture names. Other captions can be made of its name."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _WHOSE = ("my", "our", "your", "his", "her", "their", "its")
 def thing_in(caption: str) -> Name | None:
     """The one thing that a caption names, without its background: "A zorb on a pink background." -> "a zorb".
 
-    The thing must be one to four plain words, with or without an article (or "my", or "one"). None for any other
-    caption: of several things, with a position or a size, or a sentence. Compositions state position and number in
+    The thing must be one to four plain words, with or without an article, "my" or "one". Any other caption gives None:
+    one of several things, one with a position or a size, and a sentence. Compositions state position and number in
     their own words.
     """
     text = _GROUND.sub("", _MADE.sub("", " ".join(caption.split()).rstrip(".!")))
@@ -49,5 +49,5 @@ def thing_in(caption: str) -> Name | None:
     if article in ("a", "an", "the"):
         return Name(bare, article)
     if article or "'s" in bare or "’s" in bare or (len(parts) == 1 and bare[0].isupper()):
-        return Name(text)  # a thing of somebody, or a person: there is only one
+        return Name(text)  # somebody's thing, or a person: there is only one of it
     return guess_name(bare[0].lower() + bare[1:] if bare[1:].islower() else bare)

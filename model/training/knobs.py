@@ -1,4 +1,4 @@
-"""Knobs: fields of an options' dataclass that also say their help and their limits, so that each is declared once.
+"""Knobs are fields of an options' dataclass that also hold their help and limits, so that each is declared once.
 
     @dataclass(frozen=True)
     class Options:
@@ -6,7 +6,8 @@
 
     parse(knobs(Options)["batch"], "0")  # InvalidRequest: batch must be an integer of 1 or more, got 0
 
-The command line makes its flags and its `--set NAME=VALUE` of them. It imports this to show --help: no torch here.
+The command line makes its flags and its `--set NAME=VALUE` from them. It imports this module to show --help, so the
+module imports no torch.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ SWITCH = {"true": True, "false": False}
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """What may be said of a field, and what it means."""
+    """The meaning, limits and defaults of a field."""
 
     help: str
-    ge: float | None = None  # the least that it may be
-    le: float | None = None  # the most
-    choices: tuple[str, ...] = ()  # the only texts that it may be
-    with_start: Any = None  # the default where training begins from trained weights, if it is another
-    shown: str = ""  # the default in words, where the field's own default is None
-    weight: float | None = None  # of shares: what a name without a number gets; None: each needs one
-    read: Callable[[Path], dict[str, float]] | None = None  # of shares: reads the file of @FILE
-    off: tuple[str, str] | None = None  # of a switch that is on: the flag that turns it off, and that flag's help
-    name: str = ""  # of the field
-    kind: Any = str  # of the field: int, float, bool, str, Path; tuple for texts, Mapping for shares by name
+    ge: float | None = None  # the smallest value that is allowed
+    le: float | None = None  # the largest one
+    choices: tuple[str, ...] = ()  # the texts that are allowed, if not all are
+    with_start: Any = None  # another default, for training that begins from trained weights
+    shown: str = ""  # the default in words, if the field's own default is None
+    weight: float | None = None  # of shares: the number of a name that is given without one; None if each needs one
+    read: Callable[[Path], dict[str, float]] | None = None  # of shares: reads the file that @FILE names
+    off: tuple[str, str] | None = None  # of a switch that is on by default: the flag that turns it off, and its help
+    name: str = ""  # the field's
+    kind: Any = str  # the field's type: int, float, bool, str, Path; tuple for texts, Mapping for shares by name
     default: Any = None
 
     @property
@@ -50,12 +51,12 @@ class Knob:
 
     @property
     def allowed(self) -> str:
-        """What it must be, in words."""
+        """What the value must be, in words that follow "must be"."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         plain = {int: "an integer", float: "a number", bool: "true or false", Path: "a path", str: "a text"}
         if self.kind is tuple:
-            return "texts with commas between"
+            return "texts separated by commas"
         if self.kind is Mapping:
             return f"names with numbers of 0 or more, as in {'cat:2,dog' if self.weight else 'single:0.6,pair:0.4'}"
         return plain[self.kind] + _range(self.ge, self.le)
@@ -74,13 +75,13 @@ def share(meaning: str, **more: Any) -> dict[str, Any]:
 def group(with_start: Mapping[str, Any] | None = None, **defaults: Any) -> dict[str, Any]:
     """The metadata of a field that holds another dataclass of knobs.
 
-    defaults: of its knobs, where they differ from those that they have there. with_start: the same of `with_start`.
+    defaults: those of its knobs that are to differ here. with_start: the same for their `with_start`.
     """
     return {"defaults": defaults, "with_start": dict(with_start or {})}
 
 
 def knobs(options: type) -> dict[str, Knob]:
-    """Every knob of a dataclass and of its groups, by name, in their order."""
+    """Every knob of a dataclass and of its groups, by name, in the order of the fields."""
     found: dict[str, Knob] = {}
     hints = get_type_hints(options)
     for field in dataclasses.fields(options):
@@ -100,9 +101,10 @@ def knobs(options: type) -> dict[str, Knob]:
 
 
 def build(options: type[T], given: Mapping[str, Any], going_on: bool = False, **others: Any) -> T:
-    """The dataclass `options` with the knobs that are given; the others have their defaults.
+    """The dataclass `options` with the knobs that are given. All other knobs have their defaults.
 
-    going_on: training begins from trained weights. others: the fields that are no knobs. Raises InvalidRequest.
+    going_on: whether training begins from trained weights. others: the fields that are not knobs. Raises
+    InvalidRequest.
     """
     return _build(options, knobs(options), given, going_on, others)
 
@@ -140,7 +142,7 @@ def parse(this: Knob, text: str) -> Any:
 
 
 def check(this: Knob, value: Any, text: str = "") -> Any:
-    """The value itself. text: what to call it when it is refused. Raises InvalidRequest."""
+    """The value itself. text: how the error shows it, if it was not given as a value. Raises InvalidRequest."""
     if this.kind in (int, float) and value is not None:
         too_small, too_big = this.ge is not None and value < this.ge, this.le is not None and value > this.le
         if too_small or too_big or not math.isfinite(value):
@@ -151,14 +153,14 @@ def check(this: Knob, value: Any, text: str = "") -> Any:
 
 
 def parse_settings(texts: list[str], known: Mapping[str, Knob]) -> dict[str, Any]:
-    """["ema=0.99", ...] -> values by name. known: the names that there are. Raises InvalidRequest."""
+    """["ema=0.99", ...] -> values by name. known: every knob by name. Raises InvalidRequest."""
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise InvalidRequest("set", f"set must be NAME=VALUE, or help to see all names, got {text}")
         if name not in known:
-            raise InvalidRequest("set", f"set must name a knob that there is, got {name}; {_nearest(name, known)}")
+            raise InvalidRequest("set", f"set must name a known knob, got {name}; {_nearest(name, known)}")
         if name in found:
             raise InvalidRequest(name, f"{name} must be set once, got {found[name]} and {value}")
         found[name] = parse(known[name], value)
@@ -191,7 +193,7 @@ def _shares(this: Knob, text: str) -> dict[str, float]:
 
 
 def _kind(hint: Any) -> Any:
-    """The type itself, of a type that may be None."""
+    """The type of a field, without None if the field may be None."""
     kinds = [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
     return get_origin(kinds[0]) or kinds[0]
 

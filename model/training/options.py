@@ -1,6 +1,7 @@
-"""What can be asked of training, stage by stage: every knob with its help, default and limits.
+"""The options of training, stage by stage: every knob with its help, default and limits.
 
-`dalle-server train`, `export`, `evaluate` and `corpus` make their flags of these. No torch here: --help shows them.
+`dalle-server train`, `export`, `evaluate` and `corpus` make their flags from them. The module imports no torch, so that
+--help is fast.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ STREAM = knob("Read tars one after another, each picture once an epoch, instead 
 class LoopOptions:
     """How long and where to train."""
 
-    out: Path = field(metadata=knob("Folder of the run. A run that is there already goes on."))
-    steps: int = field(metadata=knob("Optimizer steps in all.", ge=1))
+    out: Path = field(metadata=knob("Folder of the run. If it holds a run already, that run goes on."))
+    steps: int = field(metadata=knob("Number of optimizer steps.", ge=1))
     batch: int = field(metadata=knob("Samples in a step, over all processes.", ge=1))
     accumulate: int = field(
         default=1,
@@ -66,7 +67,7 @@ class LoopOptions:
     clip: float = field(
         default=1.0, metadata=knob("Largest norm of the gradient. A larger gradient is scaled down to it.", ge=0)
     )
-    seed: int = field(default=0, metadata=knob("Seed of the first weights and of every random choice.", ge=0))
+    seed: int = field(default=0, metadata=knob("Seed of the initial weights and of every random choice.", ge=0))
     device: str = field(default="auto", metadata=knob("Where to compute: auto, cpu, cuda, cuda:1 ..."))
     precision: str = field(
         default="auto",
@@ -125,7 +126,7 @@ class Rules:
     most_aspect: float = field(
         default=2.0,
         metadata=knob(
-            "Most that a picture's longer side may be, divided by its shorter side. Longer pictures are left out.",
+            "Largest ratio of a picture's longer side to its shorter side. Longer pictures are left out.",
             ge=1,
         ),
     )
@@ -188,7 +189,7 @@ class VAEOptions:
 
     @property
     def depths(self) -> dict[str, int]:
-        """Those depths of the decoder that are asked for, as fields of VAEConfig."""
+        """The depths of the decoder that are given, as fields of VAEConfig."""
         asked = {"decoder_blocks": self.decoder_blocks, "decoder_mid_blocks": self.decoder_mid_blocks}
         return {name: depth for name, depth in asked.items() if depth is not None}
 
@@ -212,15 +213,15 @@ class TransformerOptions:
     clutter: float = field(
         default=0.0,
         metadata=share(
-            "Share of the captions that are changed into what people type. They get words around them "
+            "Share of the captions that are changed into texts as people type them. They get words around them "
             '("draw a happy cat at night"), or name a kind of the thing ("a tabby") or an idea ("curiosity").'
         ),
     )
     contradict: float = field(
         default=0.0,
         metadata=share(
-            "Share of the pictures that get another picture's caption. Only their later part is learnt. The model so "
-            "learns to finish what it has begun, even where the words do not fit."
+            "Share of the pictures that get another picture's caption. Only their later part is learnt. So the model "
+            "learns to finish a picture that it has begun, even if the words do not fit."
         ),
     )
     withhold: float = field(
@@ -237,9 +238,9 @@ class TransformerOptions:
     glimpses: int = field(
         default=0,
         metadata=knob(
-            "Further captions that are learnt with each picture. The model tells a few tokens of the picture of "
-            "each, which costs a tenth of learning the whole picture. With clutter they are all changed into what "
-            "people type.",
+            "Further captions that are learnt with each picture. For each the model predicts only a few tokens of the "
+            "picture, at a tenth of the cost of the whole picture. With clutter they are all changed into texts as "
+            "people type them.",
             ge=0,
             le=64,
         ),
@@ -344,7 +345,7 @@ class ReviserOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """`dalle-server evaluate`: which pictures."""
+    """Which pictures `dalle-server evaluate` takes."""
 
     rules: Rules = field(default=RULES, metadata=group())
     cache: Path = field(default=PREPARED, metadata=CACHE)
@@ -352,7 +353,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class SamplingChanges:
-    """Sampling defaults of a checkpoint, where they are to be others than those of its VAE's checkpoint."""
+    """Sampling defaults of a checkpoint. Those that are not given are taken from the VAE's checkpoint."""
 
     temperature: float | None = field(
         default=None,
@@ -362,25 +363,42 @@ class SamplingChanges:
     )
     top_k: int | None = field(
         default=None,
-        metadata=knob("Default number of likeliest tokens to draw from. 0 draws from all.", ge=0, shown="likewise"),
+        metadata=knob(
+            "Default number of likeliest tokens that are drawn from. 0 draws from all.",
+            ge=0,
+            shown="that of --vae, if a checkpoint",
+        ),
     )
     top_p: float | None = field(
         default=None,
-        metadata=share("Default probability that the tokens to draw from reach together.", shown="likewise"),
+        metadata=share(
+            "Default probability that the tokens that are drawn from have together.",
+            shown="that of --vae, if a checkpoint",
+        ),
     )
     guidance: float | None = field(
         default=None,
-        metadata=knob("Default guidance: how closely to follow the text. 1 is off.", ge=0, le=20, shown="likewise"),
+        metadata=knob(
+            "Default guidance: how closely to follow the text. 1 is off.",
+            ge=0,
+            le=20,
+            shown="that of --vae, if a checkpoint",
+        ),
     )
     opening: float | None = field(
         default=None,
-        metadata=knob("Default least temperature until something is drawn. 0 is off.", ge=0, le=5, shown="likewise"),
+        metadata=knob(
+            "Default lower limit of the temperature until something is drawn on the background. 0 is off.",
+            ge=0,
+            le=5,
+            shown="that of --vae, if a checkpoint",
+        ),
     )
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """`dalle-server export`: what the run itself does not know."""
+    """What a checkpoint states that a run does not know, for `dalle-server export`."""
 
     name: str = field(default="dalle-server", metadata=knob("Name of the model, as its checkpoint states it."))
     licence: str = field(default="unstated", metadata=knob("Licence of the weights, as the checkpoint states it."))
@@ -391,7 +409,7 @@ class ExportOptions:
     documents: tuple[Path, ...] = ()  # files put beside the weights, under their own names
 
     def __post_init__(self) -> None:
-        """Raises InvalidRequest for what no checkpoint may say: before hours of training, not after them."""
+        """Raises InvalidRequest for a text that no checkpoint may have, so that hours of training are not in vain."""
         said = {"name": self.name, "licence": self.licence, "provenance": {"data": self.data_note}}
         for name, value in said.items():
             if told := fault(CheckpointConfig, name, value):

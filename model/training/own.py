@@ -1,9 +1,9 @@
-"""Data augmentation for fine-tuning: the things on a user's pictures on coloured backgrounds, counted, and in pairs.
+"""Data augmentation for fine-tuning: shows the things of a user's pictures on colours, several times, and in pairs.
 
-Twenty pictures of a zorb teach a model a zorb. They do not teach it two zorbs, a zorb on blue, or a zorb beside a cat:
-a model of this size learns compositions only by seeing them. Where a picture shows one thing on a plain background, and
-its caption names the thing, the thing is cut out and used in the compositions of the default corpus. The other thing of
-a pair is another one of the user's, or drawn by the model that is fine-tuned.
+Twenty pictures of a zorb teach a model a zorb. They do not teach it two zorbs, a zorb on blue, or a zorb beside a cat,
+because a model of this size learns compositions only by seeing them. If a picture shows one thing on a plain background
+and its caption names the thing, the thing is cut out. It is then used in compositions like those of the default corpus.
+The other thing of a pair is also cut out of the user's pictures, or painted by the model that is fine-tuned.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from model.training.shards import ShardWriter
 
 log = logging.getLogger(__name__)
 
-_TRIES = 4  # colours that are tried for one background, until the thing stands out from it
-_MOST = 2000  # pictures, because all are held in memory; more show a thing in enough ways by themselves
-_VISIBLE = 0.5  # share of a thing that must stand out from white, where it is counted or in a pair
+_TRIES = 4  # how many colours are tried for one background; the thing must stand out from it
+_MOST = 2000  # pictures, because all are held in memory; a larger folder shows things in enough ways by itself
+_VISIBLE = 0.5  # share of a thing that must stand out from white in counts and pairs
 
 
 @dataclass
 class Composed:
-    """What was made. kinds: pictures of each kind. unchanged: why pictures are used as they are -> how many."""
+    """What `compose` made. kinds: pictures of each kind. unchanged: why pictures were not cut out -> how many."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     unchanged: Counter[str] = field(default_factory=Counter)
@@ -54,16 +54,16 @@ class _Things:
 
     def __init__(self) -> None:
         self.inks: dict[str, Image.Image] = {}
-        self.grounds: dict[str, Colour] = {}  # of the pictures that they were cut out of
+        self.grounds: dict[str, Colour] = {}  # the backgrounds from which they were cut out
 
     def add(self, key: str, name: Name, picture: Pixels) -> Drawing:
-        """Cut out the thing on a picture. Raises RenderError where nothing can be cut out."""
+        """Cut out the thing on a picture. Raises RenderError if nothing can be cut out."""
         self.inks[key], self.grounds[key] = cut_out(picture), ground_of(picture)
         concept = Concept(slugify(name.text) or key, (name,), (), "object", mirror=False)
         return Drawing(key, "own", "", "", "", "", "flat", concept, "")
 
     def alone(self, key: str) -> Image.Image:
-        """One thing in the box of a thing alone in the default corpus, on its own background."""
+        """One thing on its own background, in the box that the default corpus uses for a thing alone."""
         return paint(self.grounds[key], [(self.inks[key], ALONE)])
 
 
@@ -75,7 +75,7 @@ def _grounds(random: Random, drawing: Drawing, number: int, things: _Things) -> 
 def _made(
     random: Random, own: Sequence[Drawing], others: Sequence[Drawing], each: tuple[int, int, int], things: _Things
 ) -> Iterator[tuple[Picture, bytes]]:
-    """Every composition, with its WebP. each: how many backgrounds, numbers and pairs of a drawing."""
+    """Every composition, with its WebP. each: how many backgrounds, numbers and pairs are made of one drawing."""
     grounds, numbers, pairs = each
     on_white = [drawing for drawing in (*own, *others) if visible_share(things.inks[drawing.key], WHITE) >= _VISIBLE]
     for drawing in own:
@@ -93,7 +93,7 @@ def _made(
 
 
 def check(data: Sequence[Path]) -> None:
-    """Raises DataError where `data` hold no picture, or more than `compose` can take."""
+    """Raises DataError if `data` holds no picture, or more pictures than `compose` can take."""
     if (number := len(index(data))) > _MOST:
         raise DataError(
             f"{', '.join(map(str, data))}: must be at most {_MOST} pictures to compose others of, got {number}"
@@ -116,12 +116,12 @@ def compose(
     A thing that can be cut out is painted again on its background, with the size and position of a thing alone in the
     default corpus. Any other picture is kept as it is.
 
-    grounds, numbers, pairs: how many pictures are made of each thing on one of the named colours, two to five times
-    (numbers is at most 4), and beside another thing. beside: captions and pictures (256, 256, 3) RGB of a model's
-    drawings, which also serve as the other thing. rules: a picture that breaks one is left out.
+    grounds: how many pictures show each thing on one of the named colours. numbers: how many show it two to five times,
+    at most 4. pairs: how many show it beside another thing. beside: captions and pictures (256, 256, 3) RGB that a
+    model painted; their things also serve as the other thing. rules: a picture that breaks one is left out.
 
-    Nothing is made of held-out pictures: those whose "split" says so or, where none names a split, the last ones
-    (`held_out`). Raises DataError where no picture with a caption is left, and for an `out` that holds shards already.
+    Nothing is made of held-out pictures. These are the ones whose "split" says so. If no picture has a "split", they
+    are the last ones (`held_out`). Raises DataError if no picture with a caption is left, or if `out` holds shards.
     """
     if out.exists() and any(out.glob("*.tar")):
         raise DataError(f"{out}: must be an empty folder, but it holds shards")
@@ -134,14 +134,14 @@ def compose(
     own = [_drawing(f"own-{at:06d}", sample, things, found.unchanged) for at, sample in enumerate(samples)]
     others = [_beside(f"beside-{at:03d}", *other, things) for at, other in enumerate(beside)]
     found.things = sorted({drawing.concept.names[0].full for drawing in own if drawing})
-    learnt: dict[str, dict[str, Any]] = {}  # metadata of the pictures of these drawings
+    learnt: dict[str, dict[str, Any]] = {}  # by the key of a drawing: the metadata of its picture
     seen: set[bytes] = set()
     with ShardWriter(out, "train") as train, ShardWriter(out, "val") as val:
         for at, (drawing, sample, split) in enumerate(zip(own, samples, _splits(samples), strict=True)):
             webp = encode(things.alone(drawing.key) if drawing else Image.fromarray(sample.image))
             if (
                 drawing and webp in seen
-            ):  # equal to another one, once both are in the middle; its captions may say where it was
+            ):  # in the middle it equals another one, but its caption may say where the thing stood
                 found.unchanged["the same thing as another's"] += 1
                 drawing, webp = None, encode(Image.fromarray(sample.image))
             seen.add(webp)
@@ -162,7 +162,7 @@ def compose(
 
 
 def _splits(samples: Sequence[Sample]) -> list[str]:
-    """The split of each sample, "train" or "val". Where none names one, the last ones (`held_out`) are "val"."""
+    """The split of each sample, "train" or "val". If no sample names one, the last ones (`held_out`) are "val"."""
     if any("split" in sample.meta for sample in samples):
         return [str(sample.meta.get("split", "train")) for sample in samples]
     held = held_out(len(samples))
@@ -170,7 +170,7 @@ def _splits(samples: Sequence[Sample]) -> list[str]:
 
 
 def _drawing(key: str, sample: Sample, things: _Things, unchanged: Counter[str]) -> Drawing | None:
-    """The thing on a picture; None where it cannot be cut out, and the reason is counted in `unchanged`."""
+    """The thing on a picture. None if it cannot be cut out; the reason is then counted in `unchanged`."""
     name = thing_in(max(sample.captions, key=lambda caption: caption[0])[1])
     if name is None:
         unchanged["the caption names no single thing"] += 1
@@ -183,7 +183,7 @@ def _drawing(key: str, sample: Sample, things: _Things, unchanged: Counter[str])
 
 
 def _beside(key: str, caption: str, picture: Pixels, things: _Things) -> Drawing | None:
-    """A model's drawing of one thing on white; None where the caption is no such thing, or it cannot be cut out."""
+    """The thing on a picture that a model painted. None if the caption names no thing, or if it cannot be cut out."""
     name = thing_in(caption)
     if name is None or name.article not in ("a", "an") or name.full != caption:
         return None
@@ -196,9 +196,10 @@ def _beside(key: str, caption: str, picture: Pixels, things: _Things) -> Drawing
 def compose_once(
     data: Sequence[Path], out: Path, beside: Callable[[], Sequence[tuple[str, Pixels]]], rules: Rules, seed: int
 ) -> Path:
-    """`compose` into the folder `out`, or what an earlier call made there. Raises also DataError if that was of others.
+    """Call `compose` for the folder `out`, unless an earlier call has filled it.
 
-    beside: is called only where something is made.
+    beside: called only if `compose` is. Raises what `compose` raises, and DataError if the earlier call had other
+    pictures or rules.
     """
     made_of = f"{state_of(data)} {rules} {seed}\n"
     note = out / "made-of.txt"

@@ -1,4 +1,4 @@
-"""The order in which shards are streamed: a pure function of (seed, step, index in the batch).
+"""The order in which shards are streamed. It is a pure function of (seed, step, index in the batch).
 
 A batch is cut into equal parts, and each part is read from a stream of its own. Every shard belongs to one stream. A
 stream reads its shards in another order each epoch, and shuffles the samples of a few neighbouring shards together.
@@ -29,8 +29,8 @@ Ints = npt.NDArray[np.int64]
 class Position:
     """Which sample is read, and when.
 
-    epoch: of its stream, from 0. offset: samples that the stream has read in this epoch before. shard: its index in
-    the sizes of `Streams`. index: of the sample, within its shard.
+    epoch: the epoch of its stream, from 0. offset: how many samples the stream has read before it in this epoch.
+    shard: the index of its shard in the sizes of `Streams`. index: of the sample within its shard.
     """
 
     epoch: int
@@ -40,9 +40,9 @@ class Position:
 
 
 def count_streams(shards: int, batch: int, world: int) -> int:
-    """The largest number of streams that divides the batch, is a multiple of `world`, and has a shard for each.
+    """The number of streams: the largest that divides the batch, is a multiple of `world`, and gives each a shard.
 
-    More than MOST_STREAMS are used only where there are more processes than that. Raises DataError when no number fits.
+    More than MOST_STREAMS are used only if there are more processes than that. Raises DataError if no number fits.
     """
     found = [n for n in range(world, min(shards, batch, max(MOST_STREAMS, world)) + 1) if not (batch % n or n % world)]
     if not found:
@@ -58,7 +58,7 @@ class _Window:
     """Neighbouring shards of a stream that are shuffled together, in one epoch."""
 
     epoch: int
-    start: int  # samples of the epoch before this window
+    start: int  # how many samples of the epoch come before this window
     shards: Ints
     ends: Ints  # cumulative sizes of the shards
     order: Ints  # the window's samples, numbered through its shards, in the order in which they are read
@@ -68,8 +68,8 @@ class _Window:
 class Streams:
     """The sample of every (step, index in the batch).
 
-    sizes: samples of each shard, none 0. batch: samples a step, over all processes. streams: see `count_streams`.
-    seed: decides every order.
+    sizes: how many samples each shard has, 1 or more. batch: samples in a step, over all processes. streams: their
+    number, see `count_streams`. seed: decides every order.
     """
 
     sizes: Sequence[int]
@@ -112,7 +112,7 @@ class Streams:
         return self._last[stream]
 
     def describe(self, step: int, names: Sequence[str]) -> dict[str, list[dict[str, int | str]]]:
-        """Where each stream is before `step`, for the saved state. names: of the shards."""
+        """The place of each stream before `step`, for the saved state. names: those of the shards."""
         share = self.batch // self.streams
         positions = [self.at(step, stream * share) for stream in range(self.streams)]
         return {  # the keys are those of saved runs
@@ -123,6 +123,6 @@ class Streams:
 
 
 def digest(names: Sequence[str], sizes: Sequence[int]) -> str:
-    """A short hash of the shards' names and sizes: another set of shards is read in another order."""
+    """A short hash of the shards' names and sizes. If these change, the order of the samples changes too."""
     text = "\n".join(f"{name} {size}" for name, size in zip(names, sizes, strict=True))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The real server as a process of its own, over a real socket, and what a test wants to see of it."""
+"""Runs the real server as a process of its own, over a real socket, and reads its metrics, log and processes."""
 
 from __future__ import annotations
 

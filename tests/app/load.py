@@ -1,13 +1,14 @@
-"""Many clients at once against the real server. What each was told is written down and joined with its books.
+"""Many clients at once against the real server. Their answers are recorded, and compared with its log and metrics.
 
     python -m tests.app.load --clients 200 --seconds 60               # random weights, a picture in milliseconds
     python -m tests.app.load --weights weights/default --threads 0    # the model that is shipped
     python -m tests.app.load --clients 500 --seconds 0 --leave 0.98 --queue 4000  # nearly all leave
 
-Clients send JSON and forms, read answers and streams, come back when Retry-After says, and some leave at a random
-moment. Three books are joined, so that no request is lost: what each client saw, the line of each request in the
-server's log, and the ledger of /metrics, which must add up at every scrape. Pictures of one seed are the same bits
-whenever and beside whomever they were painted. The figures are one line of JSON; what is wrong ends the program with 1.
+Clients send JSON and forms, read answers and streams, and come back when Retry-After says. Some leave at a random
+moment. Three records are compared, so that no request is lost: the answers that each client got, the line of each
+request in the server's log, and the counts of /metrics, which must add up at every scrape. Pictures of one seed must be
+the same bits, whenever and with whatever neighbours they were painted. The figures are one line of JSON. If a check
+fails, the exit status is 1.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ Saw = Literal["pictures", "refused", "failed", "left", "lost"]
 
 @dataclass(frozen=True)
 class Crowd:
-    """How many clients; for how many seconds each sends a new request when the last one has ended; which share of the
-    requests is left, and within how many seconds; how many different pictures of a kind are asked for."""
+    """How the clients behave: their number, for how many seconds each sends requests one after another, the share of
+    requests that they leave and within how many seconds, and how many different pictures of a kind they ask for.
+    """
 
     clients: int
     seconds: float
@@ -90,7 +92,7 @@ class Journal:
 
 
 class Connection:
-    """One request over one connection, closed by whoever is done first."""
+    """One request over one connection. The client or the server closes it, whichever is done first."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -295,7 +297,7 @@ async def run(url: str, slots: int, crowd: Crowd) -> tuple[Journal, float]:
 
 
 def join(journal: Journal, lines: list[dict[str, Any]], counted: dict[str, float]) -> list[str]:
-    """What is wrong: requests whose entry, log line and place in the ledger do not fit together.
+    """The faults that were found: requests whose journal entry, log line and count do not agree.
 
     lines: of the server's log, JSON. counted: the ledger, less what was in it before.
     """

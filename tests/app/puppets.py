@@ -34,7 +34,7 @@ def order_of(text: str = "a red apple", images: int = 1, params: SamplingParams 
 
 
 class Puppet(WorkerProcess):
-    """A worker without a process. `started` are all of them, in order. status: its exit status, once it died."""
+    """A worker without a process. started: all of them, in order. status: its exit status, once it died."""
 
     started: list[Puppet]
     status: int | None = None

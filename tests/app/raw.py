@@ -1,4 +1,4 @@
-"""Bytes to and from a live server, as they are: what no client library would send."""
+"""Sends bytes to a live server and reads its bytes. So a test can send requests that no client library would send."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def talk(server: Live, data: bytes) -> list[Answered]:
 
 
 def answers(data: bytes) -> list[Answered]:
-    """What stands in `data`: whole answers with Content-Length, one after the other."""
+    """The answers in `data`, which are complete, have Content-Length, and follow one another."""
     found = []
     while data:
         head, _, data = data.partition(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Who may ask: API keys on every route that is not open, pages of other origins, and the headers of every answer."""
+"""API keys on every route that is not open, permissions for pages of other origins, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ NO_KEYS: list[list[str | bytes]] = [
 
 
 @pytest.mark.parametrize("values", NO_KEYS)
-def test_what_is_no_known_key_lets_nobody_in(guarded: Live, values: list[str | bytes]) -> None:
+def test_an_unknown_key_is_refused(guarded: Live, values: list[str | bytes]) -> None:
     headers = [("Authorization", value if isinstance(value, bytes) else value.encode()) for value in values]
     answer = guarded.client.get("/v1/models", headers=headers)  # type: ignore[arg-type]
     assert answer.status_code == 401
@@ -141,7 +141,7 @@ def test_the_scheme_may_be_written_in_any_case_and_the_body_is_not_read_without_
 
 
 @pytest.mark.parametrize("path", ["/demo/../metrics", "/demo/%2e%2e/metrics", "//metrics", "/demo/..%2fmetrics"])
-def test_no_way_round_a_closed_path_leads_through_an_open_one(guarded: Live, path: str) -> None:
+def test_a_closed_path_cannot_be_reached_through_an_open_one(guarded: Live, path: str) -> None:
     raw = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     assert talk(guarded, raw).split()[1] in (b"401", b"404")
 
@@ -216,7 +216,7 @@ def test_the_command_makes_a_key_and_the_hash_that_lets_it_in() -> None:
         (f"{key_hash('a')}\nsesame\n", "line 2 must be the hash of an API key, 64 digits from 0 to f"),
     ],
 )
-def test_a_wrong_file_of_keys_stops_the_start_and_its_words_are_not_told(
+def test_a_wrong_file_of_keys_stops_the_start_and_is_not_quoted(
     quick_checkpoint: Path, tmp_path: Path, content: str | None, says: str
 ) -> None:
     file = tmp_path / "keys"
@@ -245,7 +245,7 @@ def asked(server: Live, origin: str, path: str = PAINT) -> httpx.Response:
 
 @pytest.mark.parametrize("origin", ORIGINS)
 @pytest.mark.parametrize("path", [PAINT, "/generate", "/healthz"])
-def test_a_page_of_an_origin_that_is_named_may_ask(guarded: Live, origin: str, path: str) -> None:
+def test_a_page_of_a_named_origin_may_send_requests(guarded: Live, origin: str, path: str) -> None:
     before = asked(guarded, origin, path)
     assert before.status_code == 200
     assert before.headers["access-control-allow-origin"] == origin
@@ -290,7 +290,7 @@ def test_a_page_of_another_origin_gets_no_such_header(guarded: Live, origin: str
         assert "Origin" in headers["vary"].split(", ")
 
 
-def test_without_origins_in_the_settings_no_page_may_ask(live: Live) -> None:
+def test_without_named_origins_no_page_may_send_requests(live: Live) -> None:
     before = asked(live, ORIGINS[0])
     assert before.status_code == 405
     assert not [name for name in before.headers if name.startswith("access-control-") or name == "vary"]
@@ -299,7 +299,7 @@ def test_without_origins_in_the_settings_no_page_may_ask(live: Live) -> None:
 @pytest.mark.parametrize(
     "value", ["example.org", "https://example.org/path", "https://a.org https://b.org", "https://*.a.org", "a.org,*"]
 )
-def test_what_is_no_list_of_origins_stops_the_start(value: str) -> None:
+def test_a_wrong_list_of_origins_stops_the_start(value: str) -> None:
     with pytest.raises(ValueError, match="cors_origins|CORS"):
         Settings(cors_origins=value)
 
@@ -336,7 +336,7 @@ def test_every_answer_has_the_security_headers_and_an_id(guarded: Live, routes: 
         b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nwalrus\r\n",
     ],
 )
-def test_what_is_no_http_is_answered_in_our_way_too(guarded: Live, data: bytes) -> None:
+def test_bytes_that_are_not_http_get_our_headers_too(guarded: Live, data: bytes) -> None:
     head, _, body = talk(guarded, data).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     for name, value in HEADERS:

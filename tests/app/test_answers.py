@@ -39,7 +39,7 @@ def hasty(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def narrow(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A server of endless patience with little room: 4 MiB for one client, where a large picture may take 3.3 MB."""
+    """A server that never cuts a slow client and has little room: 4 MiB for a client. A large picture takes 3.3 MB."""
     log = tmp_path_factory.mktemp("narrow") / "log"
     with Live(quick_checkpoint, log, send_timeout=3600, answer_bytes=8 << 20) as server:
         yield server.ready()
@@ -99,7 +99,7 @@ UNREAD: dict[str, Callable[[dict[str, str]], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", [*UNREAD])
-def test_whoever_reads_nothing_is_cut_and_nothing_is_kept_for_it(hasty: Live, key: dict[str, str], kind: str) -> None:
+def test_a_client_that_reads_nothing_is_cut_and_holds_no_memory(hasty: Live, key: dict[str, str], kind: str) -> None:
     if kind == "replay":
         assert hasty.client.post(PAINT, json=BIG, headers=key).status_code == 200
     before = hasty.metrics()[TOO_SLOW]
@@ -125,7 +125,7 @@ def test_whoever_reads_nothing_is_cut_and_nothing_is_kept_for_it(hasty: Live, ke
     assert "without completing response" not in hasty.log
 
 
-def test_one_that_takes_a_little_now_and_then_is_cut_too(hasty: Live) -> None:
+def test_a_client_that_reads_too_slowly_is_cut_too(hasty: Live) -> None:
     before = hasty.metrics()[TOO_SLOW]
     with connect(hasty, post(BIG, {})) as client:
 
@@ -171,7 +171,7 @@ def test_readers_of_replays_share_the_files_and_disturb_nobody(narrow: Live, key
     assert again.json()["data"] == first.json()["data"]
 
 
-def test_beyond_its_share_a_client_is_told_so_and_others_are_not(narrow: Live, key: dict[str, str]) -> None:
+def test_a_client_beyond_its_share_is_refused_and_others_are_not(narrow: Live, key: dict[str, str]) -> None:
     assert narrow.client.post(PAINT, json=BIG, headers=key).status_code == 200
     with connect(narrow, post(BIG, key)):  # from the address of narrow.client
         narrow.wait(lambda: narrow.metrics()[HELD] > 1e6, "it holds nothing")
@@ -186,7 +186,7 @@ def test_beyond_its_share_a_client_is_told_so_and_others_are_not(narrow: Live, k
     at_rest(narrow)
 
 
-def test_where_all_room_is_used_up_the_next_one_is_told_and_loses_nothing(narrow: Live, key: dict[str, str]) -> None:
+def test_without_room_the_next_answer_is_refused_and_can_be_repeated(narrow: Live, key: dict[str, str]) -> None:
     one = {**BIG, "n": 1, "seed": 5}
     with connect(narrow, post(BIG, {}), "127.0.0.2"):  # its ten files are more than the budget, which it gets alone
         narrow.wait(lambda: narrow.metrics()[HELD] > 8 << 20, "it holds nothing")
@@ -230,7 +230,7 @@ def test_a_connection_is_kept_after_pictures_and_a_pipeline_is_answered_in_order
 # --- without a server
 
 
-def test_nothing_that_a_client_writes_is_taken_for_the_place_of_a_picture() -> None:
+def test_no_text_of_a_client_is_taken_for_an_empty_picture() -> None:
     text = 'x"b64_json":""\0'
     data = [{"b64_json": "", "revised_prompt": text}, {"b64_json": ""}]
     parts = around_pictures(json.dumps({"data": data}, separators=(",", ":")))

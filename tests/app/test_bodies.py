@@ -1,4 +1,4 @@
-"""Bodies that are made to keep the event loop, and honest ones that look odd: what is read, and at what cost."""
+"""Bodies made to hold the event loop, and honest bodies that look odd: which are read, and what they cost."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def refusal(kind: str, data: bytes) -> str:
 
 
 def filled(unit: bytes, size: int, before: bytes = b"", after: bytes = b"") -> bytes:
-    """As many units between the two as make `size` bytes."""
+    """`size` bytes: one text, a unit again and again, another text."""
     return before + unit * ((size - len(before) - len(after)) // len(unit)) + after
 
 
@@ -112,7 +112,7 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
 
 
 def calls_a_turn(coroutine: Coroutine[Any, Any, Any]) -> int:
-    """Run what waits for nothing but its next turn. The most calls, of Python's and C's functions, in any turn."""
+    """Run a coroutine that waits only for its next turn. Returns the largest number of calls of functions in a turn."""
     most = count = 0
 
     def counted(_frame: object, event: str, _argument: object) -> None:
@@ -142,14 +142,14 @@ def calls_a_turn(coroutine: Coroutine[Any, Any, Any]) -> int:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_body_keeps_the_event_loop(name: str) -> None:
-    """Python code works little between two turns, whatever the body; a search that is not linear would never end."""
+def test_no_body_holds_the_event_loop(name: str) -> None:
+    """In one turn of the loop Python code does little, whatever the body. A search that is not linear never ends."""
     kind, data, says = HOSTILE[name]
     assert says in refusal(kind, data)
     assert calls_a_turn(reading(kind, data)) < CALLS
 
 
-def test_the_measure_sees_what_keeps_the_loop() -> None:
+def test_the_measure_notices_what_holds_the_event_loop() -> None:
     async def busy() -> None:
         for _ in range(CALLS):
             len("")
@@ -158,7 +158,7 @@ def test_the_measure_sees_what_keeps_the_loop() -> None:
 
 
 @pytest.mark.parametrize("number", ["1" * 1_000_000, "1" * 1_000_000 + "x", "1." * 500_000, "+" + "." * 100_000])
-def test_a_long_number_of_a_form_is_no_number(number: str) -> None:
+def test_a_long_number_in_a_form_is_refused(number: str) -> None:
     assert from_strings(GenerateRequest, {"temperature": number, "seed": number}) == {
         "temperature": number,
         "seed": number,
@@ -178,7 +178,7 @@ def test_a_long_number_of_a_form_is_no_number(number: str) -> None:
     ]
     + [(string, None) for string in (".", "e5", "1e", "1..2", "1_0", "0x1", " 1", "1\n", "inf", "nan", "1" * 101, "١")],
 )
-def test_numbers_of_a_form_are_decimals(string: str, number: float | None) -> None:
+def test_numbers_in_a_form_are_decimal(string: str, number: float | None) -> None:
     expected = string if number is None else number
     assert from_strings(GenerateRequest, {"temperature": string}) == {"temperature": expected}
 
@@ -237,7 +237,7 @@ def test_the_longest_texts_are_read_whole() -> None:
 
 @given(st.integers(SLICE - 12, SLICE + 3), st.text(max_size=9))
 @examples(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_slices_cut_no_escape(before: int, text: str) -> None:
+def test_no_slice_divides_an_escape(before: int, text: str) -> None:
     data = b"text=" + b"+" * before + b"".join(b"%%%02X" % byte for byte in text.encode()) + b"%%zz%"
     assert read(URLENCODED, data).fields.text == " " * before + text + "%%zz%"
 
@@ -272,7 +272,7 @@ def test_broken_forms_are_refused_in_words(data: bytes, says: str) -> None:
     assert says in refusal(FORM, data)
 
 
-def test_a_message_looks_at_the_beginning_of_a_value_only() -> None:
+def test_a_message_reads_only_the_beginning_of_a_value() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -289,7 +289,7 @@ CHUNKED = b"POST /generate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json
 
 
 def events(data: bytes) -> int:
-    """How many events a connection tells of a request before it is complete, or refused."""
+    """How many events a connection gives for a request until it is complete or refused."""
     connection = StrictConnection()
     connection.receive_data(data)
     count = 1

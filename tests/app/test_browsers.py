@@ -1,4 +1,4 @@
-"""Pages of other origins, other names of this machine, and proxies: whose requests are taken for whose."""
+"""Requests from pages of other origins, to other host names, and through proxies: which of them are refused."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ FORMS: list[dict[str, Any]] = [  # what a page may send without asking
 
 
 @pytest.mark.parametrize(("headers", "told"), FOREIGN)
-def test_what_a_foreign_page_sends_is_refused_and_not_painted(
+def test_requests_of_a_foreign_page_are_refused_and_not_painted(
     live: Live, headers: Headers, told: tuple[str, ...]
 ) -> None:
     sent = {name: value.format(port=httpx.URL(live.url).port) for name, value in headers.items()}
@@ -118,7 +118,7 @@ def test_a_refusal_repeats_of_a_long_value_only_the_start(live: Live) -> None:
         {"Host": "localhost:80", "Origin": "http://localhost"},
     ],
 )
-def test_programs_and_pages_of_our_own_may_ask(live: Live, headers: Headers) -> None:
+def test_programs_and_our_own_pages_may_send_requests(live: Live, headers: Headers) -> None:
     sent = {name: value.format(port=httpx.URL(live.url).port) for name, value in headers.items()}
     assert live.post(data={"text": "a red apple"}, headers=sent).status_code == 200
 
@@ -137,7 +137,7 @@ def test_programs_and_pages_of_our_own_may_ask(live: Live, headers: Headers) -> 
         {"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_our_page_behind_a_proxy_and_a_friends_page_may_ask(named: Live, headers: Headers) -> None:
+def test_our_page_behind_a_proxy_and_a_named_origin_may_send_requests(named: Live, headers: Headers) -> None:
     answer = named.post(data={"text": "a red apple"}, headers={"Host": NAME, **headers})
     assert answer.status_code == 200
 
@@ -157,7 +157,7 @@ def test_another_port_or_scheme_is_another_origin(named: Live, headers: Headers)
     refusal(named.post(data={"text": "a red apple"}, headers={"Host": NAME, **headers}))
 
 
-def test_a_request_with_two_origins_is_a_friends_only_if_both_are(named: Live) -> None:
+def test_a_request_with_two_origins_passes_only_if_both_are_named(named: Live) -> None:
     def ask(*origins: str) -> httpx.Response:
         return named.post(data={"text": "a"}, headers=[("Origin", origin) for origin in origins])
 
@@ -166,14 +166,14 @@ def test_a_request_with_two_origins_is_a_friends_only_if_both_are(named: Live) -
     refusal(ask(EVIL, FRIEND))
 
 
-def test_the_friends_page_can_read_refusals_too(named: Live) -> None:
+def test_a_page_of_a_named_origin_can_read_refusals_too(named: Live) -> None:
     for host, status in ((NAME, 422), ("evil.example", 403)):
         answer = named.post(json={}, headers={"Host": host, "Origin": FRIEND})
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, FRIEND)
         assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
 
 
-def test_any_page_and_pages_of_files_may_ask_where_the_setting_says_so(start: Callable[..., Live]) -> None:
+def test_a_star_allows_any_page_and_null_allows_files(start: Callable[..., Live]) -> None:
     for setting, allowed, refused in (("*", (EVIL, "null"), ()), (f"null, {FRIEND}", ("null", FRIEND), (EVIL,))):
         server = start(cors_origins=setting).ready()
         for origin in allowed:
@@ -204,7 +204,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("host", OWN)
-def test_on_a_loopback_address_this_machines_names_are_ours(live: Live, named: Live, host: str) -> None:
+def test_on_a_loopback_address_names_of_this_machine_are_allowed(live: Live, named: Live, host: str) -> None:
     for server in (live, named):
         assert server.client.get("/readyz", headers={"Host": host}).status_code == 200
 
@@ -222,7 +222,7 @@ def test_on_a_loopback_address_another_name_is_refused(live: Live, named: Live, 
     assert accepted(live) == before
 
 
-def test_a_name_that_the_setting_allows_is_ours(named: Live) -> None:
+def test_a_name_of_the_setting_is_allowed(named: Live) -> None:
     for host in (NAME, f"{NAME.upper()}.:8000", "a.example.net", "b.a.example.net:1"):
         assert named.client.get("/readyz", headers={"Host": host}).status_code == 200
     for host in (f"a.{NAME}", "example.net", "example.org", "evilexample.net"):
@@ -242,7 +242,7 @@ def test_a_request_of_http_1_0_needs_no_host(live: Live) -> None:
     assert asyncio.run(ask()).split()[1] == b"200"
 
 
-def test_any_name_is_ours_where_the_setting_says_so_or_a_key_is_needed(start: Callable[..., Live]) -> None:
+def test_any_name_is_allowed_by_a_star_or_if_a_key_is_needed(start: Callable[..., Live]) -> None:
     headers = {"Host": "evil.example", "Origin": EVIL, "Sec-Fetch-Site": "cross-site", "Authorization": "Bearer k"}
     anywhere, keyed = start(allowed_hosts="*").ready(), start(api_keys=key_hash("k")).ready()
     assert anywhere.client.get("/metrics", headers=headers).status_code == 200
@@ -280,7 +280,7 @@ def test_loopback_addresses_are_known_by_all_their_names(server: tuple[str, int]
 
 
 @pytest.mark.parametrize("server", [("192.0.2.1", 8000), ("2001:db8::1", 8000), ("/run/dalle.sock", None), None])
-def test_elsewhere_names_are_looked_at_only_where_the_setting_names_some(server: tuple[str, int] | None) -> None:
+def test_on_other_addresses_names_are_checked_only_if_the_setting_has_some(server: tuple[str, int] | None) -> None:
     given: dict[str, Any] = {"origins": (), "hosts": (), "own_names": ()}
     scope = {"server": server, "headers": [(b"host", b"evil.example")]}
     asked_by(Browsers, scope, **given)
@@ -298,7 +298,7 @@ def clients(server: Live, name: str, forwarded: Headers) -> list[str]:
     return re.findall(r"client=(\S+)", line)
 
 
-def test_without_the_setting_nobody_chooses_his_address(live: Live) -> None:
+def test_without_the_setting_no_client_can_choose_its_address(live: Live) -> None:
     assert clients(live, "plain", {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}) == ["127.0.0.1"]
 
 
@@ -325,7 +325,7 @@ def test_a_trusted_proxy_says_who_the_client_is(named: Live, number: int, forwar
     assert clients(named, f"proxied-{number}", {"X-Forwarded-For": forwarded}) == [client]
 
 
-def test_a_client_has_its_share_by_the_address_that_counts(named: Live, start: Callable[..., Live]) -> None:
+def test_a_clients_share_is_that_of_the_forwarded_address(named: Live, start: Callable[..., Live]) -> None:
     for server, status in ((named, 200), (start(client_queue=10).ready(), 429)):
         with server.stopped(), contextlib.ExitStack() as streams:
 

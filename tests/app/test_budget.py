@@ -1,4 +1,4 @@
-"""The budget of answers and the albums of files, without a server: who gets room when, and what is given back."""
+"""The budget of answers and the albums of files, without a server: when a file gets room, and when it gives it back."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_one_client_gets_half_and_others_the_rest() -> None:
     scene(play)
 
 
-def test_whoever_waits_is_let_in_by_arrival_and_one_over_its_share_stops_nobody() -> None:
+def test_files_wait_in_order_and_a_client_over_its_share_blocks_nobody() -> None:
     async def play(budget: Budget) -> None:
         first = claim(budget, "a")
         await first.take(50, None)
@@ -78,7 +78,7 @@ def test_whoever_waits_is_let_in_by_arrival_and_one_over_its_share_stops_nobody(
     scene(play)
 
 
-def test_what_is_larger_than_all_room_gets_it_alone() -> None:
+def test_a_file_larger_than_the_budget_is_taken_alone() -> None:
     async def play(budget: Budget) -> None:
         small, large = claim(budget, "a"), claim(budget, "b")
         await small.take(1, None)
@@ -93,7 +93,7 @@ def test_what_is_larger_than_all_room_gets_it_alone() -> None:
     scene(play)
 
 
-def test_who_leaves_while_it_waits_has_taken_nothing() -> None:
+def test_a_cancelled_wait_takes_nothing() -> None:
     async def play(budget: Budget) -> None:
         first, second, third = (claim(budget, name) for name in "abc")
         await first.take(TOTAL, None)

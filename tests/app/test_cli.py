@@ -131,7 +131,7 @@ def test_file_names() -> None:
     assert numbered(Path("a/b.png"), 2) == [Path("a/b-1.png"), Path("a/b-2.png")]
 
 
-def test_what_cannot_be_done_is_one_line(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_error_is_one_line(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
     weights = ("--weights", tiny_checkpoint)
     assert "nowhere: no such folder" in one_line(run("generate", "a cat", "--weights", "nowhere"))
     assert "--out must be in a folder that exists, got gone/cat.png" in one_line(
@@ -181,7 +181,7 @@ def test_inspect_explains_a_checkpoint(run: Run, tiny_checkpoint: Path) -> None:
     assert "every sum and every tensor matches" in shown.out
 
 
-def test_inspect_says_nothing_to_the_terminal_that_a_checkpoint_wants_said(
+def test_a_checkpoint_cannot_send_control_codes_to_the_terminal(
     run: Run, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_checkpoint, tmp_path / "copy")

@@ -38,7 +38,7 @@ def test_a_dry_run_prints_a_table_and_ends_with_json(
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_no_data_is_one_line(
+def test_a_path_without_data_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes.txt").write_text("nothing\n")

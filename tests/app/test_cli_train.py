@@ -168,7 +168,7 @@ def test_a_start_is_carried_over_to_another_vae(
     assert painted[0].size == (256, 256)
 
 
-def test_what_cannot_be_trained_is_one_line(
+def test_wrong_arguments_are_refused_in_one_line(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments in (

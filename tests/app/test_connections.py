@@ -69,9 +69,7 @@ def health(server: Live) -> Answered:
     return answer
 
 
-def test_who_takes_too_long_for_a_head_or_between_requests_is_let_go(
-    start: Start, sockets: contextlib.ExitStack
-) -> None:
+def test_a_connection_that_waits_too_long_is_closed(start: Start, sockets: contextlib.ExitStack) -> None:
     short = "from app import server; from app.http import protocol; protocol.HEAD_SECONDS = server.KEEP_ALIVE = 2\n"
     server = start(command=short + COMMAND)
     later = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
@@ -118,7 +116,7 @@ def test_who_takes_too_long_for_a_head_or_between_requests_is_let_go(
     assert "Traceback" not in server.log
 
 
-def test_who_does_not_read_a_finished_answer_is_let_go(start: Start, sockets: contextlib.ExitStack) -> None:
+def test_a_connection_with_an_unread_answer_is_closed(start: Start, sockets: contextlib.ExitStack) -> None:
     server = start(command=f"from app import server; server.KEEP_ALIVE = 1\n{COMMAND}", send_timeout=1).ready()
     body = json.dumps({"prompt": "a red apple", "n": 10, "size": "1024x1024"}).encode()
     head = f"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n".encode()
@@ -159,7 +157,7 @@ def test_the_longest_silent_connection_gives_way_and_a_worker_is_replaced_meanwh
     assert "cannot be accepted" not in server.log
 
 
-def test_where_all_connections_have_requests_a_new_one_is_told_503(start: Start, sockets: contextlib.ExitStack) -> None:
+def test_if_all_connections_have_requests_a_new_one_gets_503(start: Start, sockets: contextlib.ExitStack) -> None:
     server = start(command=FEW).ready()
     server.client.close()
     working = [busy(server, sockets) for _ in range(LIMIT)]
@@ -177,7 +175,7 @@ def test_where_all_connections_have_requests_a_new_one_is_told_503(start: Start,
     assert "cannot be accepted" not in server.log
 
 
-def test_it_lives_through_a_shortage_of_descriptors(
+def test_the_server_survives_a_shortage_of_descriptors(
     start: Start, tmp_path: Path, sockets: contextlib.ExitStack
 ) -> None:
     short, is_short = tmp_path / "short", tmp_path / "is-short"

@@ -24,7 +24,7 @@ def ask(server: Live, path: str, timeout: str, **fields: Any) -> httpx.Response:
 @pytest.mark.parametrize(
     "value", ["", "0", "0.0", "-1", "600.5", "601", "1e2", "abc", "nan", "inf", "5s", "1,5", "0x5", "9" * 50, "１"]
 )
-def test_what_is_no_time_that_a_request_may_take_is_refused_with_both_values(live: Live, value: str) -> None:
+def test_a_wrong_time_limit_is_refused_with_both_values(live: Live, value: str) -> None:
     headers = {NAME.encode(): value.encode()}
     answer = live.client.post("/generate", json={"text": "a"}, headers=headers)
     assert answer.status_code == 400
@@ -70,7 +70,7 @@ def test_when_the_time_is_over_a_request_is_answered_504_wherever_it_stands(live
     assert after["expired"] - before["expired"] == after["accepted"] - before["accepted"] == 3
 
 
-def test_what_could_not_be_done_in_time_is_refused_at_once_with_a_time_to_come_back(live: Live) -> None:
+def test_a_request_that_cannot_be_in_time_is_refused_at_once_with_retry_after(live: Live) -> None:
     with live.stopped(), contextlib.ExitStack() as streams:
         for _ in range(11):
             body = {"prompt": "a", "n": 10, "stream": True}

@@ -27,7 +27,7 @@ def test_a_signal_of_a_fault_is_a_crash(name: str) -> None:
         (1, "ended by itself with status 1"),
         (137, "ended by itself with status 137"),
         (-40, "crashed with signal 40"),
-        (None, "closed its pipe, did not end and was ended"),
+        (None, "closed its pipe but went on running, and was killed"),
     ],
 )
 def test_a_worker_that_ends_by_itself_has_crashed(status: int | None, text: str) -> None:

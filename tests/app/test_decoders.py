@@ -72,7 +72,7 @@ async def stuck(decoders: Decoders, data: bytes = SMALL, client: str = "a") -> t
     return task, process.pid
 
 
-def test_a_picture_is_what_this_process_would_make_of_it_and_a_decoder_is_kept() -> None:
+def test_a_decoder_gives_the_same_picture_as_this_process_and_is_kept() -> None:
     async def decode(decoders: Decoders) -> None:
         for data in (SMALL, file(kind="JPEG"), file(kind="WEBP"), LARGE):
             assert await decoders.decode("image", data) == read_upload(data, SIDE, GRID, PIXELS)
@@ -148,7 +148,7 @@ def test_a_picture_that_nobody_waits_for_is_given_up_at_once() -> None:
     run(decode, processes=1)
 
 
-def test_at_the_end_nobody_is_waited_for() -> None:
+def test_close_waits_for_no_picture() -> None:
     async def decode(decoders: Decoders) -> None:
         waiting, _ = await stuck(decoders)
         behind = asyncio.create_task(decoders.decode("image", SMALL, "b"))
@@ -222,7 +222,7 @@ def stop(server: Live) -> int:
     return pid
 
 
-def test_what_takes_the_decoder_long_is_answered_in_words(live: Live) -> None:
+def test_a_picture_that_is_slow_to_decode_is_refused_in_words(live: Live) -> None:
     answer = post(live, many_scans(1000))
     assert (answer.status_code, answer.json()) == (422, {"Error": "image must have at most 100 scans, got 1000"})
     assert post(live, LARGE).status_code == 200  # 16 megapixels
@@ -266,7 +266,7 @@ def test_a_picture_whose_client_has_left_is_given_up(start: Start) -> None:
     server.wait(lambda: "client_gone" in server.log, "no line that the client left")
 
 
-def test_the_end_waits_for_no_decoder(start: Start) -> None:
+def test_a_shutdown_waits_for_no_decoder(start: Start) -> None:
     server = start(drain=3600).ready()
     pid = stop(server)
     with ThreadPoolExecutor(2) as threads:

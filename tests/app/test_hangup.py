@@ -1,4 +1,4 @@
-"""SIGHUP: API keys are read again, or the server drains; and it never costs accepted work."""
+"""SIGHUP: the API keys are read again, or the server drains. It never cuts accepted work short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Idempotency-Key over a real socket: who joins whom, who gets what again, what is forgotten; the bounds of memory."""
+"""Idempotency-Key over a real socket: which requests join a job, which results are kept, and the bounds of memory."""
 
 from __future__ import annotations
 
@@ -128,9 +128,7 @@ def asking(server: Live, path: str, body: dict[str, Any], key: dict[str, str]) -
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_one_that_leaves_takes_the_job_along_only_if_it_is_the_last(
-    live: Live, key: dict[str, str], stream: bool
-) -> None:
+def test_a_job_is_cancelled_only_when_its_last_client_leaves(live: Live, key: dict[str, str], stream: bool) -> None:
     body = {"prompt": "a", "n": 2, "stream": stream}
     before = ledger(live.metrics())["cancelled"]
     with new_jobs(live, 1), live.stopped():
@@ -165,7 +163,7 @@ def test_one_that_leaves_takes_the_job_along_only_if_it_is_the_last(
         assert AGAIN not in again.headers
 
 
-def test_what_was_refused_or_failed_may_be_tried_again(live: Live, key: dict[str, str]) -> None:
+def test_a_refused_or_failed_request_may_be_tried_again(live: Live, key: dict[str, str]) -> None:
     assert live.post(json={"text": "a", "top_k": 17}, headers=key).status_code == 422
     with live.stopped():
         late = live.post(json={"text": "a"}, headers=key | {"X-Request-Timeout": "0.3"})
@@ -177,7 +175,7 @@ def test_what_was_refused_or_failed_may_be_tried_again(live: Live, key: dict[str
             assert (AGAIN in answer.headers) == again
 
 
-def test_one_that_joins_has_its_own_time(live: Live, key: dict[str, str]) -> None:
+def test_a_request_that_joins_has_its_own_deadline(live: Live, key: dict[str, str]) -> None:
     with new_jobs(live, 1), live.stopped():
         (future,) = at_once(live, 1, lambda: live.post(json={"text": "a"}, headers=key))
         late = live.post(json={"text": "a"}, headers=key | {"X-Request-Timeout": "0.3"})
@@ -222,7 +220,7 @@ def test_a_stream_is_joined_and_told_again(live: Live, key: dict[str, str]) -> N
 
 @pytest.mark.parametrize("value", ["", "has space", "x" * 256, "schlüssel", "\x7f"])
 @pytest.mark.parametrize("path", ["/generate", PAINT, EDIT])
-def test_what_is_no_key_is_refused_with_its_limits(live: Live, path: str, value: str) -> None:
+def test_a_wrong_key_is_refused_with_the_limits_of_keys(live: Live, path: str, value: str) -> None:
     body: dict[str, Any] = {"json": {"text": "a"} if path == "/generate" else {"prompt": "a"}}
     if path == EDIT:
         body = {"data": {"prompt": "a"}, "files": {"image": b"not read"}}
@@ -278,7 +276,7 @@ def test_beyond_its_bounds_the_oldest_result_is_forgotten() -> None:
     scene(play)
 
 
-def test_a_result_that_is_larger_than_all_that_may_be_kept_drives_out_nothing() -> None:
+def test_a_result_larger_than_the_bound_is_not_kept_and_displaces_nothing() -> None:
     async def play(desk: Desk) -> None:
         kept = Idempotency(PICTURE - 1)
         first = await kept.job(("", "a"), b"", desk.submit)
@@ -333,7 +331,7 @@ def test_all_who_wait_for_a_submission_get_its_error_and_the_next_one_tries_agai
     scene(play)
 
 
-def test_one_who_finds_the_job_cancelled_by_those_who_left_has_it_made_again() -> None:
+def test_a_request_that_joins_a_cancelled_job_gets_a_new_one() -> None:
     async def play(desk: Desk) -> None:
         kept = Idempotency(1 << 30)
 

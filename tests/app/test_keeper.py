@@ -88,7 +88,7 @@ def test_a_request_under_which_two_workers_died_is_poison_and_its_neighbours_liv
     play(scene)
 
 
-def test_a_request_that_kills_before_it_is_started_is_found_too(play: Callable[..., None]) -> None:
+def test_a_request_that_crashes_workers_before_it_starts_is_found_too(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         job = await stage.order()
         stage.worker.die()
@@ -315,7 +315,7 @@ def test_a_drain_cuts_the_wait_short_and_finishes_what_was_accepted(play: Callab
 
 
 @pytest.mark.usefixtures("long_wait")
-def test_the_jobs_of_a_lane_that_waits_are_painted_by_another_one(play: Callable[..., None]) -> None:
+def test_the_jobs_of_a_worker_that_waits_are_painted_by_another_one(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         while len(Puppet.started) < 2:
             await asyncio.sleep(0.001)

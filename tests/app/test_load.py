@@ -1,4 +1,4 @@
-"""A short run of `load`: everything at once, and nothing lost."""
+"""A short run of `load`: many clients at once, and no request is lost."""
 
 from __future__ import annotations
 

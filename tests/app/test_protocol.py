@@ -1,4 +1,4 @@
-"""What is HTTP/1.1 and what is not, over a raw socket: nothing that a proxy may read in another way is let through."""
+"""Strict HTTP/1.1 over a raw socket: a request that a proxy may read in another way is refused."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def check_last(answer: Answered, status: int) -> None:
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_refused_ends_the_connection_and_nothing_after_it_is_read(live: Live, what: str) -> None:
+def test_a_refusal_ends_the_connection_and_no_further_data_is_read(live: Live, what: str) -> None:
     data, status, says = REFUSED[what]
     (answer,) = talk(live, data + NEXT)
     check_last(answer, status)
@@ -139,7 +139,7 @@ def test_what_is_refused_ends_the_connection_and_nothing_after_it_is_read(live: 
 
 
 @pytest.mark.parametrize("what", TAKEN)
-def test_what_is_a_request_is_answered_and_so_is_the_next_one(live: Live, what: str) -> None:
+def test_odd_but_valid_requests_are_answered_and_so_is_the_next_one(live: Live, what: str) -> None:
     data, status = TAKEN[what]
     first, last = talk(live, data + NEXT)
     assert first.status == status

@@ -1,4 +1,4 @@
-"""Lines that a client can cause in any number: how many of them the log holds, and what it tells of the others."""
+"""Log lines that a client can cause in any number: the log writes few of them, and tells how many others there were."""
 
 from __future__ import annotations
 

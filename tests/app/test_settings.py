@@ -73,7 +73,7 @@ def test_beside_a_service_that_is_called_dalle_its_address_is_no_port(monkeypatc
 
 
 @pytest.mark.parametrize("value", ["x86_64-conda-linux-gnu", "walrus", "*", "10.0.0.1:80"])
-def test_a_host_that_is_no_address_is_another_programs_word(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_host_that_is_no_address_is_ignored(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HOST", value)
     assert (load_settings().host, unused_host(load_settings())) == ("127.0.0.1", value)
     assert unused_host(load_settings(host="::1")) is None

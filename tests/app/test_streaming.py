@@ -98,7 +98,7 @@ def test_unfinished_pictures_have_the_format_and_size_that_was_asked_for(live: L
         assert (event["output_format"], event["size"]) == (kind, "128x128")
 
 
-def test_one_that_waits_is_told_its_place_and_a_silence_is_broken(strict: Live) -> None:
+def test_a_waiting_request_is_told_its_place_and_comments_break_the_silence(strict: Live) -> None:
     with strict.stopped(), streaming(strict, n=7) as first:
         assert next(first).value["queue_position"] == 0
         with streaming(strict, n=2) as second:
@@ -181,7 +181,7 @@ def test_a_slow_reader_misses_frames_and_gets_every_picture(live: Live) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("running", [True, False])
-def test_one_that_leaves_frees_its_slots_and_disturbs_nobody(live: Live, stream: bool, running: bool) -> None:
+def test_a_client_that_leaves_frees_its_slots_and_disturbs_nobody(live: Live, stream: bool, running: bool) -> None:
     body = {"text": "a blue circle", "num_images": 2, "seed": 9}
     expected = live.pictures(**body)
     cancelled = ledger(live.metrics())["cancelled"]

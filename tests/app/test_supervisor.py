@@ -70,10 +70,10 @@ def test_the_cause_of_a_death_is_told(monkeypatch: pytest.MonkeyPatch, how: str,
     assert found.text.startswith(text)
 
 
-def test_what_the_supervisor_ends_was_not_killed_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_the_supervisor_ends_does_not_count_as_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "run_worker", end)
     monkeypatch.setattr(supervisor, "EXIT_SECONDS", 0.1)
-    assert asyncio.run(death("never")) == Death(Cause.CRASH, "closed its pipe, did not end and was ended")
+    assert asyncio.run(death("never")) == Death(Cause.CRASH, "closed its pipe but went on running, and was killed")
     hung = asyncio.run(death("hangs", heartbeat_timeout=0.3))
     assert hung.cause is Cause.HANG
     assert hung.text.startswith("made no step for ")

@@ -156,7 +156,7 @@ def test_a_deadline_ends_a_job_that_waits_or_runs(play: Callable[..., None]) -> 
     play(scene, ready=False)
 
 
-def test_what_cannot_be_done_in_time_is_refused_unless_nobody_is_before_it(play: Callable[..., None]) -> None:
+def test_an_order_that_cannot_be_in_time_is_refused_unless_it_is_alone(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         picture = READY.seconds_per_step * READY.steps
         first = await stage.order(images=4, seconds=0.5 * picture)  # a try harms nobody
@@ -185,7 +185,7 @@ def test_a_deadline_that_passed_is_noticed_when_its_turn_comes(play: Callable[..
     play(scene)
 
 
-def test_a_cancelled_job_holds_its_rows_until_the_worker_lets_go(play: Callable[..., None]) -> None:
+def test_a_cancelled_job_holds_its_slots_until_the_worker_answers(play: Callable[..., None]) -> None:
     async def scene(stage: Stage) -> None:
         first, second = await stage.order(images=10), await stage.order(images=1)
         stage.pool.cancel(first)
@@ -208,7 +208,7 @@ def test_a_cancelled_job_holds_its_rows_until_the_worker_lets_go(play: Callable[
         (Failed("", "deadline_exceeded", "late"), DeadlineExceeded),
     ],
 )
-def test_what_a_worker_gives_up_is_answered(play: Callable[..., None], event: Failed, kind: type[DalleError]) -> None:
+def test_a_workers_failure_is_answered(play: Callable[..., None], event: Failed, kind: type[DalleError]) -> None:
     async def scene(stage: Stage) -> None:
         job = await stage.order()
         stage.worker.say(Failed(job.id, event.code, event.message, event.field))

@@ -1,4 +1,4 @@
-"""What every test of a damaged checkpoint asks."""
+"""Helpers for tests of damaged checkpoints."""
 
 from __future__ import annotations
 

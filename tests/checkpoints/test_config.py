@@ -196,7 +196,7 @@ def test_a_checkpoints_sampling_has_the_limits_of_a_request() -> None:
         (b'{"format_version": 1}', "the key 'name' is missing"),
     ],
 )
-def test_what_is_no_config_is_refused(data: bytes, line: str, copy: Path) -> None:
+def test_a_file_that_is_no_config_is_refused(data: bytes, line: str, copy: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         from_json(data)
     assert f"config.json{'' if line[0] == ' ' else ': '}{line}" in str(caught.value)

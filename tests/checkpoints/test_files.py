@@ -1,4 +1,4 @@
-"""The folder and SHA256SUMS: what is no file is neither waited for nor read, and what has no end is not begun."""
+"""The folder and SHA256SUMS: pipes, devices and endless files are refused, and nothing waits for them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ NAMES = ("SHA256SUMS", "config.json", "tokenizer.json", "vae-1-of-1.safetensors"
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", NOT_FILES)
-def test_what_is_no_file_is_neither_waited_for_nor_read(copy: Path, kind: str, name: str) -> None:
+def test_a_path_that_is_no_regular_file_is_neither_waited_for_nor_read(copy: Path, kind: str, name: str) -> None:
     (copy / "a.md").write_text("# A model\n")
     sums.write(copy)
     act, line = NOT_FILES[kind]
@@ -92,7 +92,7 @@ def test_what_is_no_file_is_neither_waited_for_nor_read(copy: Path, kind: str, n
         tracemalloc.stop()
 
 
-def test_a_folder_that_is_none_is_refused(tmp_path: Path, copy: Path) -> None:
+def test_a_path_that_is_no_folder_is_refused(tmp_path: Path, copy: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
     (tmp_path / "loop").symlink_to("loop")
@@ -114,7 +114,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path, copy: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_refused(copy: Path) -> None:
+def test_a_file_without_permission_is_refused(copy: Path) -> None:
     (copy / "SHA256SUMS").chmod(0)
     assert "SHA256SUMS: cannot be read: Permission denied" in refusal(copy)
     copy.chmod(0)
@@ -159,7 +159,7 @@ def test_a_folder_that_was_replaced_after_the_server_read_it_is_refused(copy: Pa
         ("x" * 10**6, "of 1000000 characters"),
     ],
 )
-def test_sums_that_are_none_are_refused(copy: Path, text: str, line: str) -> None:
+def test_a_malformed_file_of_sums_is_refused(copy: Path, text: str, line: str) -> None:
     (copy / "SHA256SUMS").write_text(text, newline="")
     assert line in refusal(copy)
 

@@ -1,4 +1,4 @@
-"""Safetensors: what no header may say, and no tensor hold."""
+"""Safetensors: headers and tensors that are refused."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ SHARDS: dict[str, tuple[Act, str]] = {
 
 
 @pytest.mark.parametrize("damage", SHARDS)
-def test_a_shard_that_is_none_is_refused(copy: Path, damage: str) -> None:
+def test_a_malformed_shard_is_refused(copy: Path, damage: str) -> None:
     act, line = SHARDS[damage]
     act(copy)
     refused = refusal(copy)

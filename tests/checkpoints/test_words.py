@@ -1,4 +1,4 @@
-"""tokenizer.json: what no tokenizer of ours says is refused, and the library never reads the file."""
+"""tokenizer.json: a file that our tokenizer could not have written is refused, and the library never reads the file."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ TOKENIZERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", TOKENIZERS)
-def test_a_tokenizer_that_is_none_of_ours_is_refused(copy: Path, damage: str) -> None:
+def test_a_tokenizer_that_we_did_not_write_is_refused(copy: Path, damage: str) -> None:
     change, line = TOKENIZERS[damage]
     path = copy / "tokenizer.json"
     values = json.loads(path.read_text(encoding="utf-8"))
@@ -98,7 +98,7 @@ def test_a_tokenizer_that_is_none_of_ours_is_refused(copy: Path, damage: str) ->
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"null", b"[]", b"7", b"[" * 10**6, b'{"model":' * 10**5, b"{}"])
-def test_garbage_is_no_tokenizer(data: bytes) -> None:
+def test_random_bytes_are_refused_as_a_tokenizer(data: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"^tokenizer\.json: "):
         Tokenizer.parse(data)
 
@@ -108,7 +108,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.text()
 
 
 @given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner)))
-def test_no_garbage_in_the_form_of_a_tokenizer_is_one(values: Any) -> None:
+def test_random_values_in_a_tokenizers_form_are_refused(values: Any) -> None:
     with pytest.raises(CheckpointError, match=r"^tokenizer\.json"):
         Tokenizer.parse(json.dumps(values).encode())
 

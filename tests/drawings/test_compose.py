@@ -56,7 +56,7 @@ def test_a_number_is_always_named_but_for_two() -> None:
     assert not [text for _, text in captions.of_single(everyday()["grapes"], "flat") if text.startswith("one ")]
 
 
-def test_where_the_style_is_said_no_caption_asks_for_the_thing_alone() -> None:
+def test_captions_that_say_the_style_never_give_the_bare_name() -> None:
     """So "a cat" stays free for another drawing."""
     drawing = replace(thing("cat-face"), style="3d")
     plain, styled = compose.single(drawing), compose.single(drawing, say_style=True)

@@ -66,7 +66,7 @@ def test_a_kind_is_of_one_everyday_thing_and_has_no_other_name() -> None:
     assert not [kind for kind in found if kind.text in nothing]
 
 
-def test_every_drawing_that_is_brought_to_mind_is_in_the_corpus_and_every_text_brings_one() -> None:
+def test_every_evocation_belongs_to_one_everyday_thing() -> None:
     assert set(evocations()) <= set(everyday())
     texts = [text for texts in evocations().values() for text in texts]
     assert len(set(texts)) == len(texts) > 300

@@ -394,7 +394,7 @@ NAN = float("nan")
         ("keep", {"image": bytes(12288)}, "keep must be 64 bytes, got nothing"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(
+def test_requests_that_cannot_be_honoured_are_refused_by_name(
     small: Checkpoint, make: MakeRequest, field: str, change: dict[str, object], message: str
 ) -> None:
     engine = Engine(small, slots=4, strict=False)

@@ -1,4 +1,4 @@
-"""What the pace remembers: all that steps usually take, and no stall."""
+"""The measured pace counts the usual time of steps, and hardly counts a stall."""
 
 from __future__ import annotations
 

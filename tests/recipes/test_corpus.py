@@ -214,7 +214,7 @@ def test_every_thing_with_others_and_two_to_five_times(built: Built, tmp_path: P
     assert alone <= found.keys()
 
 
-def test_where_one_drawing_is_taken_of_each_thing_no_name_is_of_two() -> None:
+def test_with_one_drawing_of_each_thing_each_name_means_one_thing() -> None:
     plain = compositions.plain_shapes()
     slugs = ("old-key", "key", "umbrella-with-rain-drops", "umbrella", "cat-face", "cat")
     known = [replace(plain[i], concept=everyday()[slug]) for i, slug in enumerate(slugs)]
@@ -240,7 +240,7 @@ def test_a_build_of_chosen_things(built: Built, tmp_path: Path) -> None:
         one_each=True,
     )
     found = samples(tmp_path / "chosen")
-    assert summary.left_out == {"griffin": "no source that was asked has a drawing of it"}
+    assert summary.left_out == {"griffin": "none of the sources has a drawing of it"}
     assert {sample.meta["concept"] for sample in found.values()} == {"cat-face", "red-apple", "circle-in-red"}
     # Of a shape the largest only: in another colour it is the same shape.
     assert [key for key, sample in found.items() if sample.meta["kind"] == "recolour"] == ["shape-circle-red-0"]

@@ -1,4 +1,4 @@
-"""The whole evaluation on figures that anybody can tell apart: who draws what was asked scores high, who does not, low.
+"""The whole evaluation on figures that are easy to tell apart. A painter that follows its prompts must score high.
 
 The judge is the real one.
 """
@@ -55,7 +55,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def remember(out: Path, other: Path) -> None:
-    """What the judge has seen already, if an earlier test let it look, need not be looked at again: seconds."""
+    """Give the judge the features that earlier tests have computed, which saves seconds."""
     if (out / "features.npz").exists():
         shutil.copy(out / "features.npz", other)
 
@@ -69,7 +69,7 @@ def measure(painter: Painter, figures: Path, out: Path, **arguments: Any) -> dic
     return found
 
 
-def test_a_painter_who_draws_what_is_asked_scores_high(
+def test_a_painter_that_follows_its_prompts_scores_high(
     draughtsman: Make, figures: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     painter = draughtsman(right)
@@ -110,7 +110,7 @@ def test_a_painter_who_draws_what_is_asked_scores_high(
     assert capsys.readouterr().out == ""
 
 
-def test_a_painter_who_does_not_listen_scores_by_chance(
+def test_a_painter_that_ignores_its_prompts_scores_by_chance(
     draughtsman: Make, figures: Path, tmp_path: Path, out: Path
 ) -> None:
     remember(out, tmp_path)
@@ -153,7 +153,7 @@ def test_the_best_score_wins(draughtsman: Make, figures: Path, tmp_path: Path, o
     assert found["background_lift"] >= 4 / 6
 
 
-def test_prompts_of_a_persons_own(draughtsman: Make, figures: Path, tmp_path: Path, out: Path) -> None:
+def test_prompts_of_a_users_file_are_judged(draughtsman: Make, figures: Path, tmp_path: Path, out: Path) -> None:
     remember(out, tmp_path)
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a star\n\na heart\nhappiness\na ring\tring\n")
@@ -198,7 +198,7 @@ def test_both_stages_of_a_real_checkpoint(tiny_checkpoint: Path, figures: Path, 
     assert {name for name in KEYS if found[name] is None} <= set(found["reasons"])
 
 
-def test_what_training_saw_is_what_its_concepts_say(figures: Path) -> None:
+def test_the_file_of_concepts_says_what_training_saw(figures: Path) -> None:
     some = Drawings([figures], Selection({"star": 1.0, "heart": 1.0}))
     tested, others = some.choose(4, seed=0)
     assert {thing.name.text for thing in tested} == {"star", "heart"}
@@ -279,7 +279,7 @@ def test_the_sweep_finds_what_paints_best(draughtsman: Make, figures: Path, tmp_
     remember(out, tmp_path)
 
     def tuned(prompt: str, params: SamplingParams, index: int) -> tuple[Image.Image, float]:
-        """Right only with guidance 3 or more; the more varied the hotter."""
+        """It follows the prompt only with guidance 3 or more. Its pictures vary more at a higher temperature."""
         figure = prompt.removeprefix("a ") if params.guidance >= 3 else "ring"
         hot = params.temperature > 0.7
         return drawn([(figure, (0.08, 0.08, 0.92, 0.92))], colour=("orange", "black")[index * hot]), 0.0

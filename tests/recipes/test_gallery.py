@@ -25,7 +25,7 @@ def test_gallery_paints_a_sheet_of_prompts(run: Run, tiny_checkpoint: Path, tmp_
         assert sheet.width > 2 * 160
     assert run("gallery", "--sheet", "rare", "--weights", tiny_checkpoint).status == 2
     refused = run("gallery", "--sheet", "all", "-o", "sheet.webp", "--weights", tiny_checkpoint)
-    assert "sheet.webp is a file, and all sheets go into a folder" in refused.err
+    assert "--out must be a folder for all sheets, got the file sheet.webp" in refused.err
     assert (refused.status, refused.err.count("\n")) == (1, 1)
     odd = run("gallery", "-o", "sheet.jpg", "--weights", tiny_checkpoint)
     assert "--out must be a .webp file, got sheet.jpg" in odd.err

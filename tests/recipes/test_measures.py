@@ -1,4 +1,4 @@
-"""What pixels tell of pictures whose right answer is known beforehand."""
+"""Measures by pixels, on pictures whose right answer is known beforehand."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_halves_are_cut_between_the_things(above: bool, at: int) -> None:
     assert all(ink.background(half) != "pink" for half in found)
 
 
-def test_one_thing_or_none_has_no_halves() -> None:
+def test_a_picture_of_one_thing_or_none_has_no_halves() -> None:
     left = blank()
     ImageDraw.Draw(left).ellipse((20, 100, 80, 160), fill=COLOURS["green"])
     assert ink.halves(left) is None

@@ -1,4 +1,4 @@
-"""A transformer whose codes were renamed says the same as before, in the new names."""
+"""A transformer whose codes were renumbered predicts the same as before, by the new ids."""
 
 from __future__ import annotations
 

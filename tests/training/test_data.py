@@ -1,4 +1,4 @@
-"""Folders and shards as samples: what is read, in which order, and what happens to what cannot be."""
+"""Folders and shards as samples: which are read, in which order, and what happens to unreadable ones."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_folder_with_texts_beside_pictures(tmp_path: Path) -> None:
     assert (report.read, report.without_caption, report.undecodable) == (3, 1, 0)
 
 
-def test_what_cannot_be_read_is_counted_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_that_cannot_be_read_are_counted_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "good.png").write_bytes(picture(1, kind="PNG"))
     (tmp_path / "cut.png").write_bytes(picture(2, kind="PNG")[:60])
     (tmp_path / "text.webp").write_bytes(b"not a picture")
@@ -137,7 +137,7 @@ def test_a_json_without_a_caption_leaves_it_to_the_text_beside_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("missing", ["empty", "absent", "broken.tar", "other"])
-def test_nothing_at_all_is_an_error_that_names_the_path(tmp_path: Path, missing: str) -> None:
+def test_a_path_without_samples_is_an_error_that_names_it(tmp_path: Path, missing: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.tar").write_bytes(b"x" * 2000)
     (tmp_path / "other").mkdir()
@@ -146,7 +146,7 @@ def test_nothing_at_all_is_an_error_that_names_the_path(tmp_path: Path, missing:
         list(iterate([tmp_path / missing]))
 
 
-def test_a_shard_cut_short_gives_what_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_shard_cut_short_gives_its_whole_samples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shard = shards(tmp_path, 4, 1 << 20) / "train-000000.tar"
     whole = shard.read_bytes()
     shard.write_bytes(whole[: 3 * len(whole) // 8])

@@ -1,4 +1,4 @@
-"""A deeper decoder decodes as the one it was made of."""
+"""A deeper decoder first decodes like the decoder that it was made from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def random_vae() -> VAE:
     return vae
 
 
-def test_a_deeper_decoder_begins_as_the_one_it_was() -> None:
+def test_a_deeper_decoder_decodes_like_the_original_at_first() -> None:
     vae = random_vae()
     config = vae.config
     more = {"decoder_blocks": config.decoder_blocks + 2, "decoder_mid_blocks": config.decoder_mid_blocks + 1}

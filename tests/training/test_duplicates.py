@@ -1,4 +1,4 @@
-"""Pictures met before: equal, alike, or neither; in memory that does not grow."""
+"""Duplicates and near-duplicates are found, and memory does not grow."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_pictures_that_differ_do_not_look_the_same() -> None:
     assert [seen(np.array(image)) for image in (red, blue, moved)] == ["", "", ""]
 
 
-def test_what_is_forgotten_may_come_again() -> None:
+def test_a_forgotten_picture_may_come_again() -> None:
     images = [drawing(seed) for seed in range(12)]
     seen = Seen(exact_buckets=1, thumbnails=2, ways=3)
     assert [seen(image) for image in images] == [""] * 12
@@ -69,7 +69,7 @@ def test_what_is_forgotten_may_come_again() -> None:
     assert seen(images[0]) == "duplicate picture"
 
 
-def test_a_look_is_the_mean_of_each_field() -> None:
+def test_a_thumbnail_is_the_mean_of_each_cell() -> None:
     image = np.zeros((256, 256, 3), np.uint8)
     image[:32, 32:64] = (10, 20, 30)
     found = thumbnail(image)

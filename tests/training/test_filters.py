@@ -101,7 +101,7 @@ def test_both_the_first_size_and_the_size_must_pass(first: tuple[int, int], size
     assert judge.report()[reason] == 1
 
 
-def test_bad_captions_go_and_good_ones_stay() -> None:
+def test_captions_that_break_a_rule_are_removed_and_others_stay() -> None:
     mixed = Sample("m", sample().image, [(0.5, "a cat"), (0.3, "IMG_1.png"), (0.2, "ein Hund und eine Katze")])
     kept = Filter()(mixed)
     assert kept is not None

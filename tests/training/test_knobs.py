@@ -1,4 +1,4 @@
-"""Knobs: what a field says of itself, what it takes, and what it refuses."""
+"""Knobs: the help and defaults of a field, the values that it takes, and those that it refuses."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_text_becomes_a_value_of_the_fields_type(name: str, text: str, value: 
     ("rate", "", "a number from 0 to 1"), ("fast", "maybe", "true or false"), ("kind", "c", "one of a, b"),
     ("most", "2.5", "a number of at most 2"), ("most", "inf", "a number of at most 2"),
 ])  # fmt: skip
-def test_what_is_refused_is_named_with_what_it_must_be(name: str, text: str, allowed: str) -> None:
+def test_a_refused_value_is_named_with_the_values_that_are_allowed(name: str, text: str, allowed: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse(knobs(Outer)[name], text)
     assert str(refused.value).startswith(f"{name} must be {allowed}")

@@ -1,4 +1,4 @@
-"""Lists of captions in folders of pictures: which spellings are known, and what becomes of rows that cannot be used."""
+"""Lists of captions in folders of pictures: which forms are known, and what happens to rows that cannot be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody's own pictures: things are cut out of plain grounds, and put together with others."""
+"""A user's own pictures: things are cut out of plain backgrounds, and composed with others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def zorbs(tmp_path: Path) -> Path:
     return tmp_path / "zorbs"
 
 
-def test_what_is_made_of_a_folder(zorbs: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_these_compositions(zorbs: Path, tmp_path: Path) -> None:
     Image.radial_gradient("L").save(zorbs / "glow.png")
     (zorbs / "glow.txt").write_text("a glow")
     zorb(BODIES["teal"], (255, 255, 255), np.random.default_rng(9)).save(zorbs / "many.png")
@@ -84,7 +84,7 @@ def test_the_same_seed_makes_the_same_and_nothing_is_overwritten(zorbs: Path, tm
         own.compose([zorbs], tmp_path / "a")
 
 
-def test_what_cannot_be_composed(zorbs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_folders_are_refused(zorbs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text in zorbs.glob("*.txt"):
         text.unlink()
     with pytest.raises(DataError, match=r"zorbs: no picture is fit to train on: 6 pictures read.*'no caption': 6"):
@@ -94,7 +94,7 @@ def test_what_cannot_be_composed(zorbs: Path, tmp_path: Path, monkeypatch: pytes
         own.compose([zorbs], tmp_path / "out")
 
 
-def test_what_was_told_of_the_pictures_is_kept(tmp_path: Path) -> None:
+def test_the_metadata_of_the_pictures_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     leaf = ("ellipse", (90, 60, 160, 190), {"fill": (30, 150, 40)})

@@ -1,4 +1,4 @@
-"""What is kept ready of pictures follows the pictures, and says why it is of no use."""
+"""Prepared pictures are made again when the pictures change, and an empty result says the reason."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_rules_decide_what_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", [b"", b"\n\n", b"hello\n", b"one\ttwo\tthree\n", b"\x89PNG\r\n\x1a\n\0\0", b"\x1f\x8b\0"]
 )
-def test_what_is_no_index_file_is_said_in_one_line(tmp_path: Path, text: bytes) -> None:
+def test_a_file_that_is_no_index_file_is_refused_in_one_line(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "other.tsv"
     path.write_bytes(text)
     with pytest.raises(DataError, match="other.tsv: not an index file of a known layout .*unpack .zip"):

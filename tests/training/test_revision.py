@@ -1,4 +1,4 @@
-"""What a reviser learns from: prompts of every picture's kind, each with the caption of something that is drawn."""
+"""The training pairs of a reviser: prompts for every kind of picture, each with the caption of an existing picture."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_prompt_depends_on_the_generator_alone() -> None:
     assert [prompts.draw(np.random.default_rng(7)) for _ in range(2)] == [prompts.draw(np.random.default_rng(7))] * 2
 
 
-def test_captions_stand_for_themselves(pairs: list[tuple[str, str]]) -> None:
+def test_some_prompts_are_the_captions_themselves(pairs: list[tuple[str, str]]) -> None:
     for line in LINES:
         caption = line["captions"][0][1]
         assert sum(prompt == caption for prompt in of(pairs, caption)) > 5
@@ -99,7 +99,7 @@ def test_a_style_comes_by_other_names_and_only_where_it_is_asked_for(pairs: list
     assert sum("3d" in prompt for prompt in of(pairs, "a red apple")) > 5  # which is not drawn so, and drawn as it is
 
 
-def test_a_colour_that_a_thing_was_not_taught_is_passed_over(pairs: list[tuple[str, str]]) -> None:
+def test_a_colour_that_no_picture_of_the_thing_has_is_left_out_of_the_caption(pairs: list[tuple[str, str]]) -> None:
     tints = "|".join(
         tint.replace("-", " ") for colour in COLOUR_WORDS for tint in (colour, *COLOUR_WORDS[colour].split())
     )
@@ -108,7 +108,7 @@ def test_a_colour_that_a_thing_was_not_taught_is_passed_over(pairs: list[tuple[s
     assert not [prompt for prompt in of(pairs, "a red heart") if re.match(r"(an? )?(blue|green|pink) heart\b", prompt)]
 
 
-def test_a_colour_that_was_taught_comes_by_other_names_and_is_kept() -> None:
+def test_a_colour_that_a_picture_has_is_kept_under_other_names() -> None:
     blue = Name("blue cat", "a")
     lines = [
         *LINES,
@@ -136,7 +136,7 @@ def test_a_colour_that_was_taught_comes_by_other_names_and_is_kept() -> None:
     assert not any(re.search(r"\b(blue|crimson) cat\b", prompt) for prompt in of(drawn, "a cat on a pink background"))
 
 
-def test_what_a_thing_is_not_given_is_passed_over_and_what_is_held_out_is_not() -> None:
+def test_captions_leave_out_what_no_picture_shows_but_keep_held_out_colours() -> None:
     colours = [
         colour for colour in SHADES if colour not in ("yellow", "black", "purple")
     ]  # its own, its eyes', held out
@@ -172,13 +172,13 @@ def test_a_third_thing_is_left_out_and_either_side_may_be_told(pairs: list[tuple
     assert sum(len(re.findall(r"\band an? ", prompt)) > 1 for prompt in both) > 5
 
 
-def test_some_go_on_for_sentences(pairs: list[tuple[str, str]]) -> None:
+def test_some_prompts_are_followed_by_sentences(pairs: list[tuple[str, str]]) -> None:
     long = [prompt for prompt, _ in pairs if prompt.count(". ") > 1]
     assert 0.015 < len(long) / len(pairs) < 0.05
     assert max(map(len, long)) > 300
 
 
-def test_what_is_asked_too_much_of_a_thing_is_grammatical() -> None:
+def test_prompts_that_ask_too_much_are_grammatical() -> None:
     lines = [*LINES, line("single", "grapes", of_single(everyday()["grapes"], "flat"))]
     prompts = Prompts(lines, [0.0] * len(LINES) + [1.0], unknown=0.0, by_kind=0.0, long=0.0)
     found = " | ".join(prompts.draw(np.random.default_rng((1, i)))[0] for i in range(3000)).lower()
@@ -187,7 +187,7 @@ def test_what_is_asked_too_much_of_a_thing_is_grammatical() -> None:
     assert not re.search(r"\ba (emerald|orange|amber|ivory|off white) (grape|background)", found)
 
 
-def test_slips_stay_near_the_word_and_all_is_lower_case(pairs: list[tuple[str, str]]) -> None:
+def test_typing_errors_stay_near_the_word_and_all_is_lower_case(pairs: list[tuple[str, str]]) -> None:
     found = of(pairs, APPLE.names[0].full)
     assert all(prompt == prompt.lower().strip() for prompt, _ in pairs)
     assert any(re.fullmatch(r"a? ?red (?!apple\b)a\w{3,5}", prompt) for prompt in found)

@@ -101,7 +101,7 @@ def test_neighbouring_shards_are_shuffled_together_and_epochs_differ() -> None:
     assert len({shard for shard, _ in window[:20]}) > 1
 
 
-def test_what_cannot_be_shared_is_said_in_words() -> None:
+def test_batches_that_cannot_be_shared_are_refused_in_words() -> None:
     assert count_streams(10, 48, 3) == 6
     for shards, batch, world in ((1, 4, 2), (8, 9, 2), (3, 5, 4)):
         with pytest.raises(DataError, match=f"got {shards} shards, a batch of {batch} and {world} processes"):
@@ -192,7 +192,7 @@ def test_token_shards_hold_every_picture_once_and_are_made_once(shards: Path, ho
     }  # fmt: skip
 
 
-def test_what_breaks_a_rule_is_left_out_and_counted(home: Path, tmp_path: Path) -> None:
+def test_samples_that_break_a_rule_are_left_out_and_counted(home: Path, tmp_path: Path) -> None:
     write(tmp_path / "shards", "a", [1, 2, 3])
     write(tmp_path / "shards", "b", [4, 2, 5])  # 2 came before
     with ShardWriter(tmp_path / "shards", "c") as writer:
@@ -240,7 +240,7 @@ def test_captions_come_from_index_files(home: Path, tmp_path: Path) -> None:
     assert texts([found]) == ["a blue boat on the lake"]
 
 
-def test_what_cannot_be_streamed_is_said_in_words(home: Path, tmp_path: Path) -> None:
+def test_data_that_cannot_be_streamed_is_refused_in_words(home: Path, tmp_path: Path) -> None:
     vae = train_vae.load(home / "vae")
     (tmp_path / "0.png").write_bytes(picture(1))
     with pytest.raises(DataError, match="data must hold tars for a stream"):
@@ -333,7 +333,7 @@ def test_a_killed_stream_goes_on_in_mid_shard_with_the_same_losses(shards: Path,
     assert losses(home / "transformer") == losses(home / "whole")
 
 
-def test_two_processes_stream_what_one_streams(shards: Path, home: Path) -> None:
+def test_two_processes_stream_the_same_samples_as_one(shards: Path, home: Path) -> None:
     run_transformer(shards, home, 3, "one")
     root = Path(__file__).parents[2]
     script = home / "two.py"

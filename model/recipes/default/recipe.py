@@ -1,4 +1,4 @@
-"""Reads recipe.toml, the commands by stage and name, and prints and runs them."""
+"""Reads recipe.toml, which holds commands by stage and name. Prints and runs the commands."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Step:
         return f"{self.program} {shlex.join(self.arguments)}"
 
     def with_preset(self, preset: str) -> Step:
-        """The step with another preset. It is unchanged where it has no preset or does not know that one."""
+        """The step with another preset. It is unchanged if it has no preset, or if its command knows no such preset."""
         if "preset" not in self.options or preset not in PRESETS[self.command]:
             return self
         return replace(self, options={**self.options, "preset": preset})
@@ -69,7 +69,7 @@ def _flags(name: str, value: object) -> Iterator[str]:
 
 
 def _text(value: object) -> str:
-    """As `--set` reads it: a list with commas between, a table as NAME:NUMBER."""
+    """A value in the form that `--set` reads: a list separated by commas, a table as NAME:NUMBER."""
     if isinstance(value, dict):
         return ",".join(f"{name}:{number}" for name, number in value.items())
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

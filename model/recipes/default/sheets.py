@@ -1,4 +1,4 @@
-"""The model card's sheets. Each has fixed prompts, and no picture is chosen by hand."""
+"""Paints the model card's sheets. Each has fixed prompts, and no picture is chosen by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from model.painter import Painter
 
-Sheet = tuple[list["Image.Image"], list[str]]  # pictures, and a label for each
+Sheet = tuple[list["Image.Image"], list[str]]  # pictures with a label for each
 
 COMMON = (
     "a red apple", "a cat", "a rocket", "a slice of pizza", "the flag of japan", "a blue circle", "a dog",
@@ -33,7 +33,7 @@ SENTENCES = (
     "a bus full of tourists", "a slice of pizza straight from naples", "a jazz guitar on stage",
     "a turtle racing downhill", "a giant mushroom lost in fog", "a snowman who loves july", "what a pretty butterfly!",
 )  # fmt: skip
-IDEAS = (  # no text of drawings/evocations.txt is among them
+IDEAS = (  # none of them is in drawings/evocations.txt
     "gratitude", "jealousy", "boredom", "swimming", "a woman laughing", "cooking for friends", "rush hour",
     "monday morning", "running out of time", "our first kiss", "a violent thunderstorm", "being homesick",
     "the weight of silence", "forgetting a name", "a heated debate about money", "blorp",
@@ -84,7 +84,7 @@ def each(painter: Painter, texts: Sequence[str], how: dict[str, Any], progress: 
 
 
 def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
-    """Eight pictures. Below, their upper halves are continued with the next seed: by the same text, and by another."""
+    """Eight pictures. Below each its upper half is continued with the next seed, by the same text and by another."""
     from model.inference.requests import GenerationRequest
 
     pictures = painter.generate_each(SUBJECTS, **how)

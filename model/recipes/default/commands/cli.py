@@ -1,4 +1,4 @@
-"""`python -m model.recipes.default`: the stages of the recipe, and the commands of its own that they run."""
+"""`python -m model.recipes.default`: the stages of the recipe, and the commands that only the recipe has."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ app.command("gallery", rich_help_panel=TOOLS)(gallery.gallery)
 
 Names = Annotated[
     list[str] | None,
-    Argument(metavar="NAME...", help="Which of the stage's commands.", show_default="the first ones of recipe.toml"),
+    Argument(
+        metavar="NAME...", help="Names of the stage's commands to run.", show_default="the first ones of recipe.toml"
+    ),
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Print the commands and run none.")]
 Recipe = Annotated[Path, Option(help="Another file of commands.", show_default="recipe.toml beside this code")]
@@ -41,12 +43,12 @@ Recipe = Annotated[Path, Option(help="Another file of commands.", show_default="
 
 @app.callback()
 def options() -> None:
-    """How weights/default is made and measured: the commands of recipe.toml, from the repository's root."""
+    """Make and measure weights/default by the commands of recipe.toml. Run it in the repository's root."""
 
 
 @app.command("build", rich_help_panel=STAGES)
 def build(names: Names = None, dry_run: DryRun = False, recipe: Recipe = RECIPE) -> None:
-    """Make the corpora: corpus, outlined, taught, coloured, styled, drawings, eval. One that is there stays."""
+    """Make the corpora: corpus, outlined, taught, coloured, styled, drawings, eval. One that exists stays."""
     _run("build", names, dry_run, recipe)
 
 
@@ -60,7 +62,7 @@ def train(
     dry_run: DryRun = False,
     recipe: Recipe = RECIPE,
 ) -> None:
-    """Train: scratch, decoder, on. The same again goes on where it was stopped."""
+    """Train: scratch, decoder, on. If it was stopped, the same command goes on."""
     if preset is not None and preset not in TRANSFORMER_PRESETS:
         raise typer.BadParameter(f"{preset} is none of {', '.join(TRANSFORMER_PRESETS)}", param_hint="--preset")
     _run("train", names, dry_run, recipe, preset)
@@ -97,7 +99,7 @@ def _run(stage: str, names: list[str] | None, dry_run: bool, recipe: Path, prese
 def main() -> None:
     """Run the command line on sys.argv. An error that a person can mend is one line on stderr and exit status 1."""
     settle_threads()
-    # OpenMP reads this once, when torch is loaded: a container's quota may be fewer cores than the machine has.
+    # OpenMP reads this when torch is loaded. A container may have fewer cores than OpenMP would count.
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     try:
         app()

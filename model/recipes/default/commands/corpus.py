@@ -1,4 +1,4 @@
-"""`python -m model.recipes.default corpus`: the pictures and captions that the default model learns from."""
+"""`python -m model.recipes.default corpus` makes the pictures and captions that the default model learns from."""
 
 from __future__ import annotations
 
@@ -17,26 +17,37 @@ from model.training.selection import read_concepts
 
 def corpus(
     out: Annotated[Path, Option("-o", "--out", help="Folder for the shards.")] = Path("data/corpus"),
-    selection: Annotated[str, Option(help="common: everyday things; full: all sources; eval: held out.")] = "common",
-    source: Annotated[list[str] | None, Option(help="Only this source (repeat).", show_default="all")] = None,
+    selection: Annotated[
+        str, Option(help="common: everyday things. full: all sources. eval: the held-out vendor.")
+    ] = "common",
+    source: Annotated[
+        list[str] | None, Option(help="Use only this source. Repeat it for several.", show_default="all")
+    ] = None,
     cache: Annotated[
-        Path | None, Option(help="Keeps packages and rendered drawings.", show_default="~/.cache/dalle-server/corpus")
+        Path | None,
+        Option(help="Folder for packages and rendered drawings.", show_default="~/.cache/dalle-server/corpus"),
     ] = None,
     seed: Annotated[int, Option(min=0, help="Of the compositions.")] = 0,
-    grounds: Annotated[int, Option(min=0, max=12, help="Every drawing also on so many colours, in its place.")] = 0,
-    pairs: Annotated[int, Option(min=0, help="Every thing also with so many others, and two to five times.")] = 0,
-    concepts: Annotated[
-        Path | None, Option(help="Only drawings of a file's things, one a line, as train transformer takes it.")
+    grounds: Annotated[int, Option(min=0, max=12, help="Show every drawing also on so many colours.")] = 0,
+    pairs: Annotated[
+        int, Option(min=0, help="Show every thing also beside so many others, and two to five times.")
+    ] = 0,
+    concepts: Annotated[Path | None, Option(help="Use only drawings of the things in this file, one a line.")] = None,
+    paired: Annotated[Path | None, Option(help="With --pairs: count and pair only the things in this file.")] = None,
+    in_colours: Annotated[
+        int, Option(min=0, max=10, help="Show every drawing that has a main colour also in so many others.")
+    ] = 0,
+    dyed: Annotated[Path | None, Option(help="With --in-colours: show only the things in this file so.")] = None,
+    one_each: Annotated[
+        bool, Option(help="Use one drawing of each thing, from the first --source that has it.")
+    ] = False,
+    say_style: Annotated[bool, Option(help="Name the style in every caption of a thing alone: a 3d cat.")] = False,
+    kind: Annotated[
+        list[str] | None, Option(help="Make only this kind of picture. Repeat it for several.", show_default="all")
     ] = None,
-    paired: Annotated[Path | None, Option(help="With --pairs: only a file's things are counted and paired.")] = None,
-    in_colours: Annotated[int, Option(min=0, max=10, help="Every drawing with one main colour in so many others.")] = 0,
-    dyed: Annotated[Path | None, Option(help="With --in-colours: only a file's things.")] = None,
-    one_each: Annotated[bool, Option(help="One drawing a thing: by the first --source that has it.")] = False,
-    say_style: Annotated[bool, Option(help="Captions of a thing alone always tell its style: a 3d cat.")] = False,
-    kind: Annotated[list[str] | None, Option(help="Only this kind of picture (repeat).", show_default="all")] = None,
     processes: Annotated[int | None, Option(min=1, help="Processes.", show_default="one a processor")] = None,
 ) -> None:
-    """Fetch packages with npm and apt-get, render their drawings, write tar shards, a manifest and NOTICE."""
+    """Fetch packages with npm and apt-get, render their drawings, and write tar shards, a manifest and NOTICE."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""`gallery`: paints the model card's sheets. Prompts and seed are fixed, and no picture is chosen by hand.
+"""`gallery` paints the model card's sheets. Prompts and seed are fixed, and no picture is chosen by hand.
 
 A sheet is a lossy WebP of at most 200 kB, so that many sheets in many commits stay small.
 """
@@ -30,24 +30,26 @@ from model.recipes.default.sheets import COLUMNS, NAMES, each, paint
 
 
 def gallery(
-    out: Annotated[Path, Option("-o", "--out", help="Picture to write; a folder for --sheet all.")] = Path(
+    out: Annotated[Path, Option("-o", "--out", help="File to write. With --sheet all a folder.")] = Path(
         "gallery.webp"
     ),
     sheet: Annotated[str, Option(help=f"Which sheet: {', '.join(NAMES)}; or all.")] = "common",
     prompts: Annotated[Path | None, Option(help="Prompts of your own, one a line.", show_default="none")] = None,
     columns: Annotated[int | None, Option(min=1, max=32, show_default="the sheet's own")] = None,
     seed: Annotated[int, Option(min=0)] = 0,
-    guidance: Annotated[float | None, Option(help="0 to 20; 1: off.", show_default="the checkpoint's")] = None,
+    guidance: Annotated[
+        float | None, Option(help="How closely to follow the text, 0 to 20. 1 is off.", show_default="the checkpoint's")
+    ] = None,
     temperature: Annotated[float | None, Option(help="0 to 5.", show_default="the checkpoint's")] = None,
     weights: Weights = WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Paint a sheet of many pictures with one seed: of common things, of one capability, or of prompts of your own."""
+    """Paint a sheet of many pictures with one seed. It shows common things, one capability, or prompts of your own."""
     if sheet not in (*NAMES, "all"):
         raise typer.BadParameter(f"{sheet} is none of {', '.join(NAMES)} and all", param_hint="--sheet")
     wanted = {name: out / f"{name}.webp" for name in NAMES} if sheet == "all" and not prompts else {sheet: out}
     if len(wanted) > 1 and out.is_file():
-        raise InvalidRequest("out", f"--out: {out} is a file, and all sheets go into a folder")
+        raise InvalidRequest("out", f"--out must be a folder for all sheets, got the file {out}")
     for path in wanted.values():
         if path.suffix != ".webp" or path.is_dir():
             raise InvalidRequest("out", f"--out must be a .webp file, got {path}")

@@ -22,23 +22,24 @@ if TYPE_CHECKING:
     from model.painter import Painter
     from model.recipes.default.evaluation import Options
 
-GPU_SLOTS = 128  # a guided picture takes two; on a GPU many at once cost little more than few
+GPU_SLOTS = 128  # a picture with guidance takes two; on a GPU many pictures at once cost little more than few
 SECONDS_A_LINE = 60.0  # between lines of progress, where stderr is no terminal
 PART_NAMES = "vae, loss, concepts, background, counts, pairs, colours, best_of, diversity, nearest"
 
 Data = Annotated[list[Path] | None, Argument(metavar="DATA...", help="The corpus.", show_default="data/corpus")]
 Known = Annotated[
-    Path | None, Option(help="What the model was taught: a file of concepts, one a line.", show_default="all")
+    Path | None, Option(help="File of the concepts that the model was trained on, one a line.", show_default="all")
 ]
-Quick = Annotated[bool, Option("--quick", help="A few of everything: to see that it runs, not to compare.")]
-Seed = Annotated[int, Option(min=0, help="Of the pictures, and of what is asked for.")]
+Quick = Annotated[
+    bool,
+    Option("--quick", help="Measure a few of everything. This shows that it runs, but gives no figures to compare."),
+]
+Seed = Annotated[int, Option(min=0, help="Seed of the pictures and of the choice of prompts.")]
 Guidance = Annotated[float | None, Option(min=0, max=20, help="1: off.", show_default="the checkpoint's")]
 Temperature = Annotated[float | None, Option(min=0, max=5, show_default="the checkpoint's")]
 TopK = Annotated[int | None, Option(min=0, help="0: all.", show_default="the checkpoint's")]
 TopP = Annotated[float | None, Option(min=0, max=1, help="1: all.", show_default="the checkpoint's")]
-Revise = Annotated[
-    bool, Option("--revise/--no-revise", help="Prompts in the captions' words, where the checkpoint has a reviser.")
-]
+Revise = Annotated[bool, Option("--revise/--no-revise", help="Revise the prompts if the checkpoint has a reviser.")]
 
 
 def measure(
@@ -48,14 +49,19 @@ def measure(
         "runs/evaluation"
     ),
     parts: Annotated[str, Option(help=f"Some of {PART_NAMES}.", show_default="all")] = PART_NAMES,
-    concepts: Annotated[int | None, Option(min=2, help="Things to tell apart.", show_default="500")] = None,
+    concepts: Annotated[
+        int | None, Option(min=2, help="How many things the judge has to tell apart.", show_default="500")
+    ] = None,
     compositions: Annotated[
-        int | None, Option(min=2, help="Prompts for each of backgrounds, counts and pairs.", show_default="200")
+        int | None,
+        Option(min=2, help="How many prompts for each of backgrounds, counts and pairs.", show_default="200"),
     ] = None,
     prompts: Annotated[
-        Path | None, Option(help="Prompts for the concepts, one a line.", show_default="each thing's name")
+        Path | None, Option(help="File of prompts for the concepts, one a line.", show_default="each thing's name")
     ] = None,
-    held_out: Annotated[Path, Option(help="Drawings by a vendor never trained on.")] = Path("data/eval"),
+    held_out: Annotated[Path, Option(help="Folder of drawings by a vendor that was never trained on.")] = Path(
+        "data/eval"
+    ),
     quick: Quick = False,
     seed: Seed = 0,
     guidance: Guidance = None,
@@ -66,9 +72,9 @@ def measure(
     weights: Weights = WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Measure both stages. Writes OUT/sheet.png, report.json and report.md; the last line on stdout is JSON.
+    """Measure both stages. Writes OUT/sheet.png, report.json and report.md. The last line on stdout is JSON.
 
-    The same command again goes on where it was stopped: pictures painted once are kept.
+    Painted pictures are kept. If a run was stopped, the same command goes on with it.
     """
     from model.recipes.default.evaluation import PARTS, evaluate, markdown, sheet, table, to_json
 
@@ -111,12 +117,19 @@ def sweep(
         "runs/evaluation"
     ),
     things: Annotated[int | None, Option(min=2, help="How many things are asked for.", show_default="50")] = None,
-    pictures: Annotated[int, Option(min=2, help="Pictures of each thing for each setting.")] = 2,
+    pictures: Annotated[int, Option(min=2, help="How many pictures of each thing are painted for each setting.")] = 2,
     grid: Annotated[
-        list[str] | None, Option("--try", help="NAME=VALUE,VALUE... (repeat), in this order.", show_default="all four")
+        list[str] | None,
+        Option(
+            "--try",
+            help="Values to try, as NAME=VALUE,VALUE... Repeat it; parameters are tried in this order.",
+            show_default="all four",
+        ),
     ] = None,
     quick: Quick = False,
-    seed: Annotated[int, Option(min=0, help="Another one than the evaluation's, which shall not be tuned to.")] = 1,
+    seed: Annotated[
+        int, Option(min=0, help="Seed. It differs from the evaluation's, so that the choice is not tuned to that.")
+    ] = 1,
     guidance: Guidance = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -125,7 +138,7 @@ def sweep(
     weights: Weights = WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Find the best sampling parameters. Writes OUT/sweep.png; the last line on stdout is JSON with the choice."""
+    """Find the best sampling parameters. Writes OUT/sweep.png. The last line on stdout is JSON with the choice."""
     from model.recipes.default.evaluation import sweep as search
 
     wanted = _grid(grid) if grid else search.GRID
@@ -186,9 +199,9 @@ def _corpus(data: list[Path] | None) -> list[Path]:
 
 @contextmanager
 def _bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr, or lines where it is no terminal. Yields the function that moves it.
+    """A progress bar on stderr, or lines if stderr is no terminal. Yields the function that moves it.
 
-    Its arguments: what is being done, how much is done, of how many.
+    The function's arguments: what is being done, how much of it is done, and how much there is.
     """
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(TextColumn("{task.description}"), *columns, console=console, transient=True) as bars:

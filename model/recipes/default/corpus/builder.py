@@ -1,10 +1,10 @@
-"""The default corpus from end to end: fetch, list, render, compose, write shards and manifest.
+"""Builds the default corpus: fetches packages, lists, renders and composes drawings, writes shards and manifest.
 
     summary = build(Path("data/common"), Plan(selection="common"))
 
-There are two passes, each over all processors. The first renders every drawing to ink in the cache, under a name that
-is a hash of its content, so that a build that was stopped, or a later one, uses it again. The second paints the
-pictures and writes them in an order that depends on the seed alone. The same packages and seed give the same bytes.
+There are two passes, each on all processors. The first renders every drawing to ink. The ink is cached under a hash of
+the drawing's content, so later builds use it again. The second pass paints the pictures and writes them in an order
+that depends on the seed alone. The same packages and seed give the same bytes.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ logger = logging.getLogger(__name__)
 
 SOURCES: tuple[Source, ...] = (*emoji.SOURCES, *icons.SOURCES, *clipart.SOURCES, *faces.SOURCES)
 SELECTIONS = ("common", "full", "eval")
-_RENDERER = "1"  # part of every ink's name: raise it when `render` changes
+_RENDERER = "1"  # a part of every ink's name; raise it when `render` changes
 
-Progress = Callable[[str, int, int], None]  # (what is being done, how much is done, of how many)
+Progress = Callable[
+    [str, int, int], None
+]  # called with what is being done, how much of it is done, and how much there is
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -57,7 +59,7 @@ def ink_path(drawing: Drawing, inks: Path) -> Path:
 
 
 def _render(job: tuple[Drawing, Path]) -> tuple[str, str, str]:
-    """Make a drawing's ink unless it exists. Returns (path, digest of its pixels, "") or ("", "", the fault)."""
+    """Make a drawing's ink unless it exists. Returns (path, digest of its pixels, ""), or ("", "", the fault)."""
     drawing, inks = job
     try:
         path = ink_path(drawing, inks)
@@ -156,11 +158,11 @@ def build(
 ) -> Summary:
     """Build the corpus of a plan into `out`: train-*.tar, val-*.tar, manifest.jsonl, manifest.json, NOTICE.
 
-    cache: folder for packages and rendered drawings. sources: use only these, in this order; each is then needed.
-    processes: one for each processor by default.
-    progress: is called with what is being done, how much is done, and of how many.
-    Raises DataError for a needed package that cannot be fetched, for a licence that is not allowed, for an `out` that
-    holds shards already, and where no drawing is left.
+    cache: folder for packages and rendered drawings. sources: use only these, in this order; each of them is needed
+    then. processes: one for each processor by default. progress: called with what is being done, how much of it is
+    done, and how much there is.
+    Raises DataError if a needed package cannot be fetched, if a licence is not allowed, if `out` holds shards already,
+    or if no drawing is left.
     """
     out, cache = Path(out), Path(cache or default_cache())
     report: Progress = progress or _silent
@@ -171,8 +173,8 @@ def build(
     listed, plain = plan.chosen(fetched)
     coloured = plan.in_other_colours(listed)
     if missing := plan.missing([*listed, *plain]):
-        logger.warning("no source that was asked has a drawing of %s", ", ".join(missing))
-        summary.left_out |= dict.fromkeys(missing, "no source that was asked has a drawing of it")
+        logger.warning("none of the sources has a drawing of %s", ", ".join(missing))
+        summary.left_out |= dict.fromkeys(missing, "none of the sources has a drawing of it")
     with _Workers(processes or os.cpu_count() or 1) as workers:
         others = {picture.drawing.key: picture.drawing for picture in coloured}
         inks = _inks([*listed, *plain, *others.values()], cache / "ink", workers, summary, report)

@@ -1,7 +1,7 @@
 """The Open Clip Art Library, as Debian packages it: 8121 drawings by several hundred people, in the public domain.
 
-Half of them are icon themes, playing cards, stars and flags. Of the others, those are used whose title or a keyword is
-a noun that can be drawn.
+Half of them are icon themes, playing cards, stars and flags, which are not used. Of the others a drawing is used if its
+title or a keyword is a noun that can be drawn.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _words(text: str) -> str:
 
 
 def name_of(title: str, keywords: list[str], nouns: frozenset[str]) -> str | None:
-    """What a drawing shows: its title, if this ends in a picturable English noun; else its first keyword that is one.
+    """What a drawing shows: its title if that ends in an English noun that can be drawn, else its first such keyword.
 
     Titles are in many languages ("Ours", "farfalla - butterfly"), keywords mostly in English ("bear").
     """

@@ -1,6 +1,6 @@
-"""The compositions that are made of the corpus's drawings: on colours, in pairs, counted, small or off-centre, dyed.
+"""Makes compositions of the corpus's drawings: on colours, in pairs, counted, small, off-centre or dyed.
 
-Nothing is painted here: `model.drawings.compose` does that.
+Nothing is painted here. `model.drawings.compose` paints.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from model.drawings.drawing import WHITE
 from .dye import dye, has_black, main_family, named
 from .shapes import SHAPES, far_apart, shape_svg
 
-# Groups of things that look natural in pairs and when there are several.
+# Groups of things that look natural in pairs and in numbers.
 _THINGS = frozenset(
     {"animal", "building", "clothes", "food", "music", "nature", "object", "plant", "sport", "travel", "vehicle"}
 )
@@ -30,7 +30,7 @@ def _fit_for_grounds(drawing: Drawing) -> bool:
 
 
 def background(rng: Random, drawing: Drawing, key: str) -> Picture:
-    """A drawing on a random one of the named colours."""
+    """A drawing on one of the named colours, which is drawn at random."""
     colour, pad = rng.choice(GROUNDS), rng.uniform(0.08, 0.18)
     return Picture(
         key,
@@ -78,15 +78,15 @@ def place(rng: Random, drawing: Drawing, key: str) -> Picture:
 def dyes(rng: Random, drawing: Drawing, number: int, grounds: int, taken: Collection[str] = ()) -> Iterator[Picture]:
     """A drawing dyed in `number` other colours, in the box of `single`: each on white and on `grounds` named colours.
 
-    Every caption names the colour. taken: names of things; a dyed thing that would have one of these names is left out.
-    Nothing is made of a drawing without a main colour.
+    Every caption names the colour. taken: names of things. A dyed thing is left out if its name would be one of them,
+    or if the drawing has no main colour.
     """
     names, art = _to_dye(drawing), drawing.art
     if not names or drawing.colour or not isinstance(art, str) or (family := main_family(art)) is None:
         return
     faceless = (
         {"black"} if drawing.concept.group == "animal" and has_black(art, family) else set()
-    )  # black eyes would not be seen
+    )  # its black eyes would not be seen
     others = [name for name in SHADES if name not in {named(family), *faceless}]
     for colour in rng.sample(others, min(number, len(others))):
         coloured = [Name(f"{colour} {name.text}", article(colour) if name.article else "") for name in names]
@@ -106,7 +106,7 @@ def dyes(rng: Random, drawing: Drawing, number: int, grounds: int, taken: Collec
 
 
 def _to_dye(drawing: Drawing) -> list[Name]:
-    """The names of a thing that have no colour and no second thing; its synonyms where there are none."""
+    """The names of a thing that name no colour and no second thing. If there are none, its synonyms."""
     concept = drawing.concept
     for names in (concept.names, concept.synonyms):
         if plain := [n for n in names if not {"and", "with", "face", *SHADES} & set(n.text.lower().split())]:
@@ -117,7 +117,7 @@ def _to_dye(drawing: Drawing) -> list[Name]:
 def shapes(rng: Random, plain: Sequence[Drawing], *, full_size: bool = False) -> Iterator[Picture]:
     """The plain shapes in every colour, at full size and small, on white and on other colours.
 
-    full_size: each only once, at full size, so that a shape has the same pixels in every colour.
+    full_size: show each shape once in each colour, at full size, so that it has the same pixels in every colour.
     """
     for drawing in plain:
         shape, colour = drawing.concept.slug.split("-in-")
@@ -162,7 +162,7 @@ def plain_shapes() -> list[Drawing]:
     ]
 
 
-# Compositions of each kind, as a share of the number of drawings.
+# The number of compositions of each kind, as a share of the number of drawings.
 SHARES = {
     "common": {"background": 0.45, "pair": 0.2, "count": 0.15, "place": 0.1},
     "full": {"background": 0.35, "pair": 0.3, "count": 0.15, "place": 0.1},
@@ -170,9 +170,9 @@ SHARES = {
 
 
 def compositions(rng: Random, drawings: Sequence[Drawing], shares: dict[str, float]) -> Iterator[Picture]:
-    """Backgrounds, pairs, counts and places, in these shares of len(drawings). Concepts are drawn uniformly.
+    """Backgrounds, pairs, counts and places. shares: the number of each kind, as a share of len(drawings).
 
-    No two pairs show the same two things, so no pair of "val" is in "train".
+    All concepts are equally likely. No two pairs show the same two things, so no pair of "val" is in "train".
     """
     counted = _counted(drawings)
     shown = [d for d in drawings if _fit_for_grounds(d)]
@@ -195,8 +195,8 @@ def _counted(drawings: Sequence[Drawing]) -> list[Drawing]:
 def together(rng: Random, drawings: Sequence[Drawing], pairs: int, *, named: bool = False) -> Iterator[Picture]:
     """Every countable thing two, three, four and five times, and in up to `pairs` pairs with others of its source.
 
-    As in `compositions`, no two pairs show the same two things. named: whether the drawings were chosen by name. Then
-    hearts and faces are counted too, which the choice by group leaves out.
+    As in `compositions`, no two pairs show the same two things. named: whether the drawings were chosen by name. If
+    they were, hearts and faces are counted too. The choice by group leaves those out.
     """
     seen: set[frozenset[str]] = set()
     of = defaultdict(list)
@@ -214,7 +214,7 @@ def together(rng: Random, drawings: Sequence[Drawing], pairs: int, *, named: boo
 
 
 def _by_concept(rng: Random, drawings: Sequence[Drawing]) -> Iterator[Drawing]:
-    """Drawings without end: concepts are drawn uniformly, and so are the drawings of a concept."""
+    """Yields drawings without end. All concepts are equally likely, and so are the drawings of one concept."""
     of = defaultdict(list)
     for drawing in drawings:
         of[drawing.concept.slug].append(drawing)
@@ -233,7 +233,9 @@ def _pairs(rng: Random, drawings: Sequence[Drawing], number: int) -> Iterator[Pi
     weights = [len(of[source]) for source in sources]
     seen: set[frozenset[str]] = set()
     made = 0
-    for _ in range(20 * number if sources else 0):  # bounded, because there may be too few things for so many pairs
+    for _ in range(
+        20 * number if sources else 0
+    ):  # the tries are bounded, because there may be too few things for so many pairs
         here = of[rng.choices(sources, weights)[0]]
         first, second = (here[slug] for slug in rng.sample(sorted(here), 2))
         names = frozenset((first.concept.names[0].text, second.concept.names[0].text))
@@ -248,7 +250,7 @@ def _pairs(rng: Random, drawings: Sequence[Drawing], number: int) -> Iterator[Pi
 def hold_out(rng: Random, pictures: Sequence[Picture], share: float = 0.02, least: int = 2) -> list[Picture]:
     """Give `share` of the pictures to "val". A concept keeps at least `least` of its single drawings in "train".
 
-    A drawing may be in a composition of "train" and alone in "val", but then "train" also has its concept alone.
+    A drawing may be alone in "val" and in a composition of "train". Then "train" also shows its concept alone.
     """
     left: dict[str, int] = defaultdict(int)
     for picture in pictures:

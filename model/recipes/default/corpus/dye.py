@@ -1,13 +1,12 @@
 """Dyes a drawing: in its SVG text, the shades of its main colour are replaced by those of a named colour.
 
-A dyed drawing is a coloured one whose main colour was changed. (Pictures of the kind "recolour" show one-coloured icons
-and shapes.)
+Pictures of the kind "dyed" show such drawings. (Those of the kind "recolour" show one-coloured icons and shapes.)
 
     main = main_family(svg)             # the shades that most of the drawing is painted in, or None
     if main: dye(svg, main, "blue")
 
-A shade that is darker than the main one stays darker by as much. Parts of another colour, such as eyes, wheels and
-leaves, keep it. Only plain fills are supported: a drawing with gradients has no family.
+A shade keeps its difference in lightness to the main shade. Parts of another colour, such as eyes, wheels and leaves,
+stay as they are. Only plain fills are supported, so a drawing with gradients has no family.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Family:
 
 
 def main_family(svg: str) -> Family | None:
-    """The colour of half of the drawing or more; None where there is none, or where fills are not plain."""
+    """The colour of half of the drawing or more. None if there is none, or if fills are not plain."""
     if _PAINTED_OTHERWISE.search(svg):
         return None
     areas = dict(_areas(svg))
@@ -62,7 +61,7 @@ def main_family(svg: str) -> Family | None:
 
 
 def nearest_shades(colours: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """RGB colours (n, 3) -> index of the nearest colour of `SHADES`, over all its shades, (n,); and its distance."""
+    """RGB colours (n, 3) -> index of the colour of `SHADES` with the nearest shade, (n,), and the distance to it."""
     points = np.asarray(colours, dtype=np.float64)
     distances = []
     for deep, middle, pale in SHADES.values():
@@ -73,7 +72,7 @@ def nearest_shades(colours: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.N
 
 
 def named(family: Family) -> str:
-    """The colour of `SHADES` that is nearest to the main shade; "" where none is near."""
+    """The colour of `SHADES` that is nearest to the main shade. "" if none is near."""
     nearest, distance = nearest_shades([family.main])
     return list(SHADES)[nearest[0]] if distance[0] < _NEAR else ""
 
@@ -103,14 +102,14 @@ def _areas(svg: str) -> Iterator[tuple[str, float]]:
     table = np.array([_colour(text) for text in texts], dtype=np.float32)
     distances = np.linalg.norm(ink[:, None] - table, axis=2)
     nearest, exact = distances.argmin(1), distances.min(1) < 12
-    if exact.mean() < 0.6:  # default black or blends: not a drawing in plain fills
+    if exact.mean() < 0.6:  # fills are black by default, or blended: not plain
         return
     for at, text in enumerate(texts):
         yield text, float((nearest[exact] == at).mean())
 
 
 def _akin(first: Colour, second: Colour) -> bool:
-    """Whether both are shades of one colour: near in hue, or both without a hue and both dark or both not."""
+    """Whether both are shades of one colour: both of nearly the same hue, both grey or white, or both nearly black."""
     (h, s, v), (other_h, other_s, other_v) = (colorsys.rgb_to_hsv(*(x / 255 for x in c)) for c in (first, second))
     if min(s, other_s) < _GREYISH or min(v, other_v) < _DARK / 2:
         return max(s, other_s) < _GREYISH + 0.1 and (v < _DARK) == (other_v < _DARK)

@@ -1,6 +1,6 @@
-"""The emoji vendors. Each has a drawing of the same few thousand things, found by name or by code point.
+"""The emoji vendors. Each draws the same few thousand things, which are found by name or by code point.
 
-Drawings with a skin tone are left out: they would multiply the pictures of people by five.
+Drawings with a skin tone are left out, because there would be five times as many pictures of people.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FOREIGN = re.compile(r"^japanese-.*-button$|^regional-indicator|^input-|facing-
 _WITH_THE = re.compile(
     r"islands$|emirates$|republic$|nations$|^(bahamas|comoros|gambia|maldives|philippines|seychelles)$"
 )
-_SHORTEST_KEYWORD = 3  # letters; shorter keywords are slang or abbreviations
+_SHORTEST_KEYWORD = 3  # letters of a keyword; shorter ones are slang or abbreviations
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _concept(label: str, slug: str, group: str) -> Concept:
 
 
 def _country(entry: dict[str, Any]) -> Concept | None:
-    """The flag of a country, from an emoji made of two regional indicators; None for other flags."""
+    """The flag of a country, from an emoji made of two regional indicators. None for other flags."""
     codes = [int(part, 16) - 0x1F1E6 for part in entry["hexcode"].split("-")]
     if len(codes) != 2 or not all(0 <= code < 26 for code in codes):
         return None
@@ -102,7 +102,7 @@ class Index:
         self.by_letters = {slug.replace("-", ""): emoji for slug, emoji in self.by_slug.items()}
 
     def of_slug(self, slug: str) -> Emoji | None:
-        """The emoji of a file name. A number at its end (a second drawing) is ignored."""
+        """The emoji of a file name. A number at its end stands for a second drawing, and is ignored."""
         if _TONE.search(slug) or _FOREIGN.search(slug):
             return None
         return self.by_slug.get(slug) or self.by_slug.get(re.sub(r"-\d$", "", slug))
@@ -115,7 +115,9 @@ def _index(metadata: Path) -> Index:
 
 @dataclass(frozen=True)
 class IconSet:
-    """An iconify set. common: part of the everyday selection too. evaluation: never trained on."""
+    """An iconify set. common: whether it is a part of the selection "common" too. evaluation: whether it is only for
+    evaluation, never for training.
+    """
 
     name: str
     package: Package
@@ -125,7 +127,7 @@ class IconSet:
 
 
 def load_set(packages: Packages, package: Package, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The icons and the info (author, licence) of an iconify set, from its own package or from the one of all sets."""
+    """The icons and the info (author, licence) of an iconify set, from its own package or from that of all sets."""
     root = packages[package.name].root
     try:
         if package == ICONIFY:
@@ -185,7 +187,9 @@ def _read_fluent_3d(packages: Packages) -> Iterator[Drawing]:
             continue
         if emoji.concept.slug in seen:  # the same code points with and without a variation selector
             continue
-        if emoji.concept.slug in country_flags:  # Fluent has none: these are of another vendor, which is not named
+        if (
+            emoji.concept.slug in country_flags
+        ):  # Fluent has no flags; those in its set are of another vendor, which is not named
             continue
         seen.add(emoji.concept.slug)
         yield Drawing(

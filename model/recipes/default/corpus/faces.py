@@ -1,7 +1,7 @@
 """DiceBear's portraits: faces composed of parts. Captions name the parts.
 
-The generator is a JavaScript library. `node` runs it in a script of ours, which draws the first faces of each style and
-prints them with their parts. Only styles whose design is CC0 or CC BY are used.
+The generator is a JavaScript library. A script in this module calls it, and `node` runs the script. It draws the first
+faces of each style and prints them with their parts. Only styles whose design is CC0 or CC BY are used.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _HAIR = (("black", (40, 20, 15)), ("brown", (110, 70, 45)), ("blonde", (225, 185
 
 
 def _hair(colour: str) -> str:
-    """The name of a hair colour "#rrggbb"; "" for a colour that hair does not have."""
+    """The name of a hair colour "#rrggbb". "" for a colour that hair does not have."""
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
         return ""
     rgb = tuple(int(colour[at : at + 2], 16) for at in (1, 3, 5))

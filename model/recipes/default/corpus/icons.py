@@ -1,7 +1,7 @@
 """Icon sets: coloured drawings of things, and one-coloured icons, which are recoloured in a named colour.
 
-Most icons are signs of user interfaces. Only those are used whose file name is a noun that can be drawn (`nouns`), and
-of the recoloured ones only a few for each thing.
+Most icons are signs of user interfaces. An icon is used only if its file name is a noun that can be drawn (`nouns`). Of
+the recoloured icons a few are used for each thing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ COLOURED = (
 
 @dataclass(frozen=True)
 class Recoloured:
-    """A one-coloured set. style: of icons whose name does not give one."""
+    """A one-coloured set. style: that of icons whose name does not say one."""
 
     name: str
     style: str
@@ -77,7 +77,7 @@ def _everyday_names() -> dict[str, Concept]:
 
 
 def icon_concept(noun: str) -> Concept:
-    """The concept of an icon with this name: it has the slug of the everyday thing so called, not its other names."""
+    """The concept of an icon with this name. It has the slug of the everyday thing of that name, but no synonyms."""
     known = _everyday_names().get(noun)
     slug = known.slug if known else slugify(noun)
     return Concept(slug, (known.names[0] if known else guess_name(noun),), (), "icon", mirrors(slug))

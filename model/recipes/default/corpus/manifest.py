@@ -71,12 +71,12 @@ def read(manifest: Path) -> list[dict[str, Any]]:
 
 
 def counts(lines: Iterable[Mapping[str, Any]], name: str) -> dict[str, int]:
-    """How many lines have each value of a field, most first."""
+    """How many lines have each value of a field, the most frequent value first."""
     return dict(Counter(str(line[name]) for line in lines).most_common())
 
 
 def notice(manifest: Path) -> str:
-    """The NOTICE text for the corpus and what was trained on it: each source with its package, licence and authors."""
+    """The NOTICE for the corpus and the weights trained on it: each source with its package, licence and authors."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     pictures = read(manifest)
     for line in pictures:

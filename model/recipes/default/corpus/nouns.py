@@ -1,4 +1,4 @@
-"""Which nouns can be drawn, by their subject in WordNet; and icon file names -> such nouns.
+"""Says which nouns can be drawn, by their subject in WordNet, and finds such nouns in the file names of icons.
 
 WordNet (Fellbaum 1998) puts every sense of a noun under one of 25 subjects. A noun can be drawn if its most frequent
 sense is an animal, an artifact, a part of the body, food, a natural object or a plant. No text of WordNet gets into the
@@ -66,9 +66,9 @@ def _singular(word: str) -> str:
 
 
 def noun_of(slug: str, nouns: frozenset[str]) -> str | None:
-    """What an icon shows: "ice-cream-2-flat" -> "ice cream". None when its name is no picturable noun.
+    """What an icon shows: "ice-cream-2-flat" -> "ice cream". None if its name is no noun that can be drawn.
 
-    The name must be such a noun, of one to three words ("fire engine"), or two such nouns ("apple tree").
+    The name must be one such noun of one to three words ("fire engine"), or two such nouns ("apple tree").
     """
     parts = clean_slug(slug).split("-")
     if not 1 <= len(parts) <= 3 or not all(part.isalpha() and len(part) > 2 for part in parts):

@@ -20,28 +20,28 @@ from model.training.selection import Selection
 
 from .compositions import SHARES, compositions, dyes, hold_out, plain_shapes, shapes, together
 
-DYED_GROUNDS = 2  # the most for a dyed thing: its colour and the backgrounds are also learnt from other pictures
+DYED_GROUNDS = 2  # few are enough, because its colour and the backgrounds are also learnt from other pictures
 
 
 @dataclass(frozen=True)
 class Plan:
     """What the corpus shows.
 
-    selection: "common" for the everyday things by the emoji vendors (about 8000 pictures, four minutes on two cores);
-        "full" for all sources; "eval" for the held-out vendor, whose share-alike licence forbids training on it.
-    seed: of every choice.
-    grounds: on how many of the named colours each drawing is also shown, in the box of a thing alone.
-    pairs: in up to how many pairs each drawing of a thing is shown; it is then also shown two to five times. 0: a
-        random share of the things are counted or put into pairs.
-    concepts: use only drawings of these, as in `Selection`; empty for all.
-    paired: count and pair only these of them; empty for all.
-    in_colours: in how many other colours each drawing with a main colour is also shown, on white and on up to
-        DYED_GROUNDS of the named colours.
-    dyed: show only these in other colours; empty for all.
-    one_each: of each thing use only the first drawing, use each name for one thing only, and prefer an emoji (a red
-        circle) to our own shape of the same name.
+    selection: "common" is the everyday things by the emoji vendors (about 8000 pictures, four minutes on two cores).
+        "full" is all sources. "eval" is the held-out vendor, whose share-alike licence forbids training on it.
+    seed: decides every choice.
+    grounds: each drawing is also shown on so many named colours, in the box of a thing alone.
+    pairs: each drawing is also shown in at most so many pairs, and two to five times. With 0 only some things, drawn at
+        random, are counted or put into pairs.
+    concepts: only drawings of these are used, as in `Selection`; empty for all.
+    paired: only these of them are counted and put into pairs; empty for all.
+    in_colours: each drawing with a main colour is also shown in so many other colours, on white and on at most
+        DYED_GROUNDS named colours.
+    dyed: only these things are shown in other colours; empty for all.
+    one_each: only the first drawing of each thing is used, and each name for one thing only. An emoji (a red circle) is
+        preferred to our own shape of the same name.
     say_style: every caption of a thing alone names its style ("a 3d cat"), so that "a cat" can mean another style.
-    kinds: make only pictures of these kinds; empty for all.
+    kinds: only pictures of these kinds are made; empty for all.
     """
 
     selection: str = "common"
@@ -57,7 +57,7 @@ class Plan:
     kinds: Collection[str] = ()
 
     def chosen(self, drawings: Sequence[Drawing]) -> tuple[list[Drawing], list[Drawing]]:
-        """The drawings that the plan uses; and the plain shapes, which are our own drawings."""
+        """(the drawings that the plan uses, the plain shapes). The shapes are our own drawings."""
         if self.selection == "common":
             drawings = [drawing for drawing in drawings if drawing.everyday]
         listed = _of_concepts(drawings, self.concepts)
@@ -73,7 +73,7 @@ class Plan:
         return sorted(name for name in self.concepts if not _of_concepts(drawings, {name: 1.0}))
 
     def in_other_colours(self, drawings: Sequence[Drawing]) -> list[Picture]:
-        """Pictures of these drawings, dyed. Empty where the plan asks for none."""
+        """Pictures of these drawings, dyed. Empty if the plan asks for none."""
         if not self.in_colours:
             return []
         taken = {name.text for drawing in drawings for name in drawing.concept.names}
@@ -125,9 +125,10 @@ def _first_of_each(drawings: Sequence[Drawing]) -> list[Drawing]:
 
 
 def _with_own_names(drawings: Sequence[Drawing]) -> list[Drawing]:
-    """The drawings with each name left to one thing: the one whose first name it is, else the first that has it.
+    """The drawings, with each name left to one thing only. A model would draw a mixture for a name of two things.
 
-    A model would draw a mixture for a name of two things. A thing that would lose all its names keeps them.
+    A name stays with the thing whose first name it is. If there is none, it stays with the first thing that has it. A
+    thing that would lose all its names keeps them.
     """
     owner: dict[str, str] = {}
     for drawing in drawings:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from model.drawings.drawing import SIZE, RenderError, crop, visible_box
 
-_RENDERED = 512  # width in pixels of a rendered SVG, before it is cropped
-_LARGEST = 2048  # the largest width, for a small drawing on a large page
+_RENDERED = 512  # width in pixels of a rendered SVG before it is cropped
+_LARGEST = 2048  # the largest such width, for a small drawing on a large page
 
 
 def rendered(svg: str, width: int) -> Image.Image:
@@ -45,7 +45,7 @@ def ink_of_file(path: Path) -> Image.Image:
 
 
 def iconify_svg(icon: dict[str, object], width: float, height: float, colour: str = "#222222") -> str:
-    """An entry of an iconify set -> SVG text. width, height: the set's own; `colour` is what currentColor becomes."""
+    """An entry of an iconify set -> SVG text. width, height: those of the set. colour: replaces currentColor."""
     left, top = icon.get("left", 0), icon.get("top", 0)
     width_, height_ = icon.get("width", width), icon.get("height", height)
     body = str(icon["body"]).replace("currentColor", colour)

@@ -8,7 +8,9 @@ from model.drawings.colours import COLOURS
 
 
 def _polygon(corners: int, first: float = -90.0, inner: float = 0.0) -> str:
-    """A regular polygon or, with an inner radius, a star. Radius 48 about (50, 50). first: a corner's angle in °."""
+    """A regular polygon; with an inner radius a star. Its centre is (50, 50) and its radius 48. first: the angle of a
+    corner in degrees.
+    """
     steps = corners * 2 if inner else corners
     points = []
     for step in range(steps):
@@ -50,5 +52,5 @@ def hex_of(colour: str) -> str:
 
 
 def far_apart(first: str, second: str, least: float = 110.0) -> bool:
-    """Whether two named colours can be told apart where one is on the other: distance (RGB, Euclidean) >= `least`."""
+    """Whether one named colour can be seen on the other. Their distance (RGB, Euclidean) must be `least` or more."""
     return math.dist(COLOURS[first], COLOURS[second]) >= least

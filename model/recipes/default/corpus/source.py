@@ -14,10 +14,11 @@ Packages = Mapping[str, Fetched]  # by package name
 
 @dataclass(frozen=True)
 class Source:
-    """read: lists the drawings, in an order that depends on the packages alone, and checks their licences.
+    """A source of drawings.
 
-    common: whether it is in the selection "common" too. needed: whether the corpus must not be built without it.
-    evaluation: whether it is for evaluation only.
+    read: lists the drawings in an order that depends on the packages alone, and checks their licences. common: whether
+    it is in the selection "common" too. needed: whether a corpus without it is an error. evaluation: whether it is for
+    evaluation only.
     """
 
     name: str

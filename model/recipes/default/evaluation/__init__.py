@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint: both stages are measured on drawings, by pixels and by an independent judge.
+"""Evaluates a checkpoint. Both stages are measured on drawings, by pixels and by an independent judge.
 
     from model.recipes.default.evaluation import evaluate, to_json
 

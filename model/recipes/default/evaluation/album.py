@@ -20,7 +20,7 @@ from model.checkpoints import sums
 from model.inference.requests import GenerationRequest, SamplingParams
 from model.painter import Painter
 
-ROUNDS = 4  # times that the engine's slots are filled before pictures are saved
+ROUNDS = 4  # pictures are saved when the engine's slots have been filled so many times
 
 
 def weights_digest(folder: Path) -> str:
@@ -37,7 +37,7 @@ def seed_of(seed: int, prompt: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Painting:
-    """A picture and its score: by how many nats a token the prompt makes it likelier."""
+    """A picture and its score: how much likelier it is with the prompt than without, in nats per token."""
 
     image: Image.Image
     score: float
@@ -49,7 +49,9 @@ class Album:
     def __init__(
         self, painter: Painter, folder: Path, seed: int, params: SamplingParams, *, revise: bool = True
     ) -> None:
-        """params: their seed is not used; each prompt has one made from `seed`. revise: revise prompts if possible."""
+        """params: their seed is not used, because each prompt has its own, made from `seed`. revise: whether prompts
+        are revised, if the checkpoint has a reviser.
+        """
         self._painter, self._seed, self._params = painter, seed, params
         self._revise = revise and painter.revises
         self._folder = folder / weights_digest(painter.checkpoint.path)
@@ -65,9 +67,9 @@ class Album:
     def paint(
         self, prompts: Sequence[str], n: int = 1, progress: Callable[[int, int], object] | None = None
     ) -> list[list[Painting]]:
-        """Pictures 0 to n - 1 of each prompt. progress: is called with (pictures done, pictures in all).
+        """Pictures 0 to n - 1 of each prompt. progress: called with (pictures done, pictures in all).
 
-        Raises PromptTooLong with the prompt, and what the painter raises.
+        Raises PromptTooLong, which names the prompt, and what the painter raises.
         """
         wanted = list(dict.fromkeys((prompt, index) for prompt in prompts for index in range(n)))
         missing = [(prompt, index) for prompt, index in wanted if not self._path(prompt, index).exists()]

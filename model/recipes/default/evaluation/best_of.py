@@ -1,6 +1,6 @@
 """Stage 2: what is gained by choosing the picture with the best score of several, as the API's best_of does.
 
-Measured on things alone, and on things on colours, because a good model leaves little to gain on things alone.
+It is measured on things alone and on things on colours. On things alone a good model leaves little to gain.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ SHOWN = 6  # prompts of each kind
 
 
 def best_of(context: Context) -> Findings:
-    """best_of_N_top1: how often the best of N pictures shows the thing. best_of_N_background_both: also on its colour.
+    """Measure these figures, with N pictures for each prompt.
 
-    best_of_lift, background_lift: the difference to the first picture. any_of_top1, any_of_background: how often one of
-    the N is right, the upper bound of any choice. best_of_4_top1 is null, with a reason, where N is not 4.
+    best_of_N_top1: how often the best picture shows the thing. best_of_N_background_both: how often it also has the
+    colour. best_of_lift, background_lift: the difference to the first picture. any_of_top1, any_of_background: how
+    often any of the N is right, which no choice can exceed. best_of_4_top1 is null, with a reason, if N is not 4.
     """
     n = context.options.seeds
     if n < 2:
@@ -48,10 +49,12 @@ def _chosen(
     names: tuple[str, str, str],
     findings: Findings,
 ) -> None:
-    """Add figures and a section. names: of the share of the best pictures, of the lift, and of the share of any."""
+    """Add figures and a section. names: of three figures: the share of the best, the lift, the share of any."""
     n = context.options.seeds
     painted = context.album.paint(prompts, n, lambda done, total: context.progress("painting", done, total))
-    hits = list(zip(*[right([row[i].image for row in painted]) for i in range(n)], strict=True))  # n of each prompt
+    hits = list(
+        zip(*[right([row[i].image for row in painted]) for i in range(n)], strict=True)
+    )  # n pictures of each prompt
     best_at = [max(range(n), key=lambda i: row[i].score) for row in painted]
     best = [of[i] for of, i in zip(hits, best_at, strict=True)]
     lift = [float(chosen) - float(of[0]) for of, chosen in zip(hits, best, strict=True)]

@@ -1,6 +1,6 @@
-"""Stage 2: things alone in a given colour. Pixels decide on the colour, the judge on the thing.
+"""Stage 2: things alone in a given colour. Pixels decide whether the colour is right, the judge on the thing.
 
-Half of the prompts are of dyed things that training showed in this colour. The others are of dyed things that were held
+Half of the prompts name dyed things that training showed in this colour. The others name dyed things that were held
 out.
 """
 
@@ -18,7 +18,7 @@ from model.training.estimates import proportion
 
 
 def _coloured(context: Context, line: Line) -> tuple[int, str] | None:
-    """(thing, colour) of a dyed picture; None where its thing is not tested, or where it has a coloured background."""
+    """(thing, colour) of a dyed picture. None if its thing is not tested, or if its background is coloured."""
     number = context.number.get(line.concept)
     if number is None or number >= len(context.tested) or line.caption.endswith(" background"):
         return None
@@ -38,10 +38,10 @@ def _tasks(context: Context) -> list[tuple[Grounded, Line]]:
 
 
 def colours(context: Context) -> Findings:
-    """coloured: how often most of the thing has the colour of the prompt. coloured_both: and the thing is present."""
+    """coloured: how often most of the ink has the prompt's colour. coloured_both: how often the thing is right, too."""
     found = _tasks(context)
     if len(found) < 2:
-        raise NotMeasured("the corpus shows no thing in other colours: it is made without --in-colours")
+        raise NotMeasured("the corpus shows no thing in other colours, because it was made without --in-colours")
     tasks = [task for task, _ in found]
     pictures = [row[0] for row in context.paint([task.prompt for task in tasks])]
     in_colour = partial(on_ground, context, colour_of=ink.main_colour)

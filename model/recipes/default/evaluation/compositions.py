@@ -24,7 +24,7 @@ from model.recipes.default.evaluation.findings import REAL, SHUFFLED, Findings, 
 from model.training.estimates import proportion
 
 GROUNDS = tuple(name for name in COLOURS if name != "white")
-CONTRAST, CONTRAST_SHARE = 60.0, 0.75  # as for the corpus's own backgrounds
+CONTRAST, CONTRAST_SHARE = 60.0, 0.75  # the same contrast that the corpus's own backgrounds need
 SOLID = 0.8  # share of a thing's real drawings that must be one piece, so that pieces can be counted
 PRESENT = 100  # a thing is present when it is among the nearest 1/100 of the things: the five nearest of 500
 SHOWN = 40
@@ -32,7 +32,7 @@ SHOWN = 40
 
 @dataclass(frozen=True)
 class Grounded:
-    """A thing, by number, on or in a named colour. seen: whether training saw this combination; None: not known."""
+    """A thing, by its number, on or in a named colour. seen: whether training saw this; None if that is not known."""
 
     prompt: str
     thing: int
@@ -42,7 +42,7 @@ class Grounded:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two things, by number. relation: "left" or "above" (of first to second), or "beside" without an order."""
+    """Two things, by their numbers. relation: "left" or "above" if the first is so, or "beside" without an order."""
 
     prompt: str
     first: int
@@ -52,7 +52,7 @@ class Paired:
 
 
 def split(findings: Findings, name: str, shown: Sequence[bool | None], hits: Sequence[bool]) -> None:
-    """Add the trials that training saw and those that are new. `report.merge` pools them over the parts."""
+    """Add the trials of combinations that training saw, and those of new ones. `report.merge` pools them."""
     for key, seen in ((f"seen_{name}", True), (f"unseen_{name}", False)):
         trials = [hit for was_shown, hit in zip(shown, hits, strict=True) if was_shown is seen]
         if trials:
@@ -102,7 +102,7 @@ def _on(name: Name, colour: str) -> str:
 
 
 def _grounded(context: Context, line: Line) -> tuple[int, str] | None:
-    """(thing, colour) of a background of the corpus; None where the judge does not know its thing."""
+    """(thing, colour) of a background of the corpus. None if the judge does not know its thing."""
     number = context.number.get(line.concept)
     if number is None:
         return None
@@ -121,14 +121,14 @@ def on_ground(
     tasks: Sequence[Grounded],
     colour_of: Callable[[Image.Image], str | None] = ink.background,
 ) -> tuple[list[bool], list[bool]]:
-    """For each picture: whether the colour is right; and whether the thing is present too."""
+    """For each picture two answers: whether the colour is right, and whether the thing is present, too."""
     right = [colour_of(picture) == task.colour for picture, task in zip(pictures, tasks, strict=True)]
     ranks = context.ranks(pictures, [task.thing for task in tasks])
     return right, [hit and rank <= _present(context) for hit, rank in zip(right, ranks.tolist(), strict=True)]
 
 
 def background(context: Context) -> Findings:
-    """background: how often the picture's frame has the prompt's colour. background_both: and the thing is present."""
+    """background: how often the frame has the prompt's colour. background_both: how often the thing is present, too."""
     tasks = background_tasks(context)
     if len(tasks) < 2:
         raise NotMeasured("no thing stands out from two colours")
@@ -229,7 +229,7 @@ def _ask(context: Context, random: Random, first: int, second: int, relation: st
 
 
 def _paired(context: Context, line: Line) -> tuple[int, int, bool] | None:
-    """(first, second, above) of a pair of the corpus; None where the judge does not know one of its things."""
+    """(first, second, above) of a pair of the corpus. None if the judge does not know one of its things."""
     numbers = [context.number.get(slug) for slug in line.concept.split("+")]
     if len(numbers) != 2 or numbers[0] is None or numbers[1] is None:
         return None
@@ -262,9 +262,10 @@ def _pair_tasks(context: Context) -> list[Paired]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the judge sees of a pair.
+    """What the judge sees of a pair. It looks at the two halves that fit the two things best.
 
-    both: each thing is present in a half. relation, in_order: of the halves that fit the two things best.
+    both: whether each thing is present in a half. relation: of the halves. in_order: whether the first thing is in the
+    first half.
     """
 
     both: bool
@@ -299,7 +300,7 @@ def _see_pairs(context: Context, pictures: Sequence[Image.Image], tasks: Sequenc
 
 
 def _relations(seen: Sequence[_Seen], tasks: Sequence[Paired], relation: str) -> list[bool]:
-    """Of the pairs with this relation and both things present: whether the relation is right."""
+    """Whether the relation is right, for each pair with this relation whose things are both present."""
     return [
         found.relation == relation and found.in_order
         for found, task in zip(seen, tasks, strict=True)
@@ -308,7 +309,7 @@ def _relations(seen: Sequence[_Seen], tasks: Sequence[Paired], relation: str) ->
 
 
 def pairs(context: Context) -> Findings:
-    """both_objects: how often both are present. left_right, above_below: how often these are in the right order."""
+    """both_objects: how often both things are present. left_right, above_below: how often their order is then right."""
     tasks = _pair_tasks(context)
     if len(tasks) < 2:
         raise NotMeasured("there are fewer than two pairs of things to ask for")

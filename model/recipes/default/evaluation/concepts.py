@@ -25,9 +25,9 @@ def top(ranks: Ints | Sequence[int], k: int) -> list[bool]:
 
 
 def asked_of(context: Context, path: Path) -> list[tuple[str, int | None]]:
-    """Prompts from a file, one a line, each with the number of its thing; None where the prompt is not judged.
+    """Prompts from a file, one a line, each with the number of its thing. None instead if the prompt is not judged.
 
-    The thing is named after a tab. Without a tab it is the longest name of a thing in the prompt. Raises DataError.
+    The thing is named after a tab. Without a tab it is the thing with the longest name in the prompt. Raises DataError.
     """
     lines = read_prompts(path)
     names = {thing.name.text: i for i, thing in enumerate(context.things)}
@@ -47,8 +47,8 @@ def asked_of(context: Context, path: Path) -> list[tuple[str, int | None]]:
 def concepts(context: Context, prompts: Path | None = None) -> Findings:
     """concept_top1, concept_top5: how often the prompt's thing is the nearest of all things, or among the five nearest.
 
-    prompts: a file of prompts instead of the plain names. Baselines: real drawings of the same things, their
-    reconstructions by the VAE, and the painted pictures with shuffled prompts.
+    prompts: a file of prompts. Without it the prompts are the names of the things. Baselines: real drawings of the same
+    things, their reconstructions by the VAE, and the painted pictures with shuffled prompts.
     """
     asked: list[tuple[str, int | None]] = [(thing.name.full, i) for i, thing in enumerate(context.tested)]
     if prompts is not None:
@@ -92,7 +92,7 @@ def _real(context: Context, numbers: Sequence[int], findings: Findings) -> None:
     of: dict[int, list[int]] = defaultdict(list)
     for (number, _), rank in zip(drawings, ranks.tolist(), strict=True):
         of[number].append(rank)
-    for k in (1, 5):  # a thing is one trial, whatever the number of its drawings
+    for k in (1, 5):  # each thing is one trial, however many drawings it has
         findings.baseline(REAL, **{f"concept_top{k}": mean([float(np.mean(top(found, k))) for found in of.values()])})
     random = context.random("drawings through the VAE")
     chosen = [random.choice(context.things[number].drawings).picture() for number in numbers]

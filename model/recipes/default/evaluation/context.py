@@ -1,4 +1,4 @@
-"""What all parts of an evaluation share: the painter, the drawings, the judge, and the painted pictures."""
+"""The objects that all parts of an evaluation share: the painter, the drawings, the judge, and the painted pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from model.training.selection import Selection, read_concepts
 
 T = TypeVar("T")
 READ_AT_ONCE = 64  # pictures of the corpus
-Progress = Callable[[str, int, int], object]  # (what is being done, how much is done, of how many)
+Progress = Callable[
+    [str, int, int], object
+]  # called with what is being done, how much of it is done, and how much there is
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,18 @@ class Options:
     seeds: int = 4  # pictures a prompt, for best_of and diversity
     various: int = 50  # things painted with several seeds for diversity
     seed: int = 0
-    guidance: float | None = None  # None: the checkpoint's, here and below
+    guidance: float | None = None  # None takes the checkpoint's, here and below
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
-    revise: bool = True  # prompts are revised where the checkpoint has a reviser
+    revise: bool = True  # prompts are revised if the checkpoint has a reviser
 
 
 QUICK = Options(concepts=30, compositions=12, pictures=24, codes=100, seeds=2, various=6)
 
 
 class Context:
-    """All is made when it is first used: stage 1 needs no judge, and stage 2 no held-out vendor."""
+    """Each object is made when it is first used. So stage 1 makes no judge, and stage 2 reads no held-out vendor."""
 
     def __init__(
         self,
@@ -61,7 +63,8 @@ class Context:
     ) -> None:
         """out: folder for pictures and features. held_out: folder of a vendor that was never trained on, for stage 1.
 
-        known: file of the concepts that the model was trained on, one a line, x* for any ending; None for all.
+        known: file of the concepts that the model was trained on, one a line; x* stands for all that begin with x. None
+        for all concepts.
         """
         self.painter, self.options, self.out, self.held_out = painter, options, out, held_out
         self._known = Selection(read_concepts(known)) if known else None
@@ -100,7 +103,7 @@ class Context:
 
     @cached_property
     def number(self) -> dict[str, int]:
-        """Concept of the corpus -> the number of its thing, for things that the judge knows."""
+        """Concept of the corpus -> number of its thing. Only concepts whose thing the judge knows are in it."""
         return {slug: i for i, thing in enumerate(self.things) for slug in thing.slugs}
 
     @cached_property
@@ -111,7 +114,7 @@ class Context:
 
     @property
     def has_things(self) -> bool:
-        """Whether any part has asked for things."""
+        """Whether a part has used the things."""
         return "_chosen" in self.__dict__
 
     def finish(self) -> None:
@@ -120,7 +123,7 @@ class Context:
             self.judge.save()
 
     def random(self, what: str) -> Random:
-        """A generator for one part, so that its choices do not depend on which other parts run."""
+        """The random generator of one part. Its choices do not depend on which other parts run."""
         return Random(f"{self.options.seed} {what}")
 
     def sample(self, what: str, items: Sequence[T], number: int) -> list[T]:
@@ -145,11 +148,11 @@ class Context:
         return self.judge.features(pictures, lambda done, total: self.progress("looking at pictures", done, total))
 
     def see(self, pictures: Sequence[Image.Image]) -> Vectors:
-        """The judge's features of the thing cut out of each picture, (n, width); of a blank picture as it is."""
+        """The judge's features of the thing cut out of each picture, (n, width). A blank picture is taken as it is."""
         return self.look([cut_out(picture) or picture for picture in pictures])
 
     def see_lines(self, lines: Sequence[Line]) -> Vectors:
-        """`see` of pictures of the corpus. They are read a few at a time, and only once."""
+        """The same features of pictures of the corpus. The pictures are read a few at a time, and only once."""
         missing = [line for line in dict.fromkeys(lines) if line.entry not in self._seen]
         for first in range(0, len(missing), READ_AT_ONCE):
             self.progress("looking at real drawings", first, len(missing))

@@ -1,7 +1,7 @@
-"""The corpus in an evaluation: the real drawings of each thing, their vendors, and what training saw.
+"""The corpus as an evaluation sees it: the real drawings of each thing, their vendors, and which of them training saw.
 
-A thing is all that has one name: "cat" is the cat and the cat's face. Its drawings come from several vendors. Vendors
-whose drawings are versions of one another are one family.
+All concepts of one name are one thing: "cat" is the cat and the cat's face. Its drawings come from several vendors.
+Vendors whose drawings are versions of one another are one family.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FAMILIES = ("fluent", "noto", "streamline")  # sources with such a prefix are ve
 
 @dataclass(frozen=True)
 class Line:
-    """One picture of the corpus. caption: its first one, the plain name. Fields that are not known are empty."""
+    """One picture of the corpus. caption: its first one, which is the plain name. Unknown fields are empty."""
 
     entry: Entry
     caption: str
@@ -61,7 +61,7 @@ class Thing:
 
     @property
     def countable(self) -> bool:
-        """Whether there can be two of it: its name takes a or an."""
+        """Whether there can be two of it. Its name then takes "a" or "an"."""
         return self.name.article in ("a", "an")
 
 
@@ -77,10 +77,10 @@ def _line(entry: Entry) -> Line:
 
 
 class Drawings:
-    """The pictures of folders or tar shards, by kind and by thing. Raises DataError when they cannot be read."""
+    """The pictures of folders or tar shards, by kind and by thing. Raises DataError if they cannot be read."""
 
     def __init__(self, data: Sequence[Path], known: Selection | None = None) -> None:
-        """known: the pictures that the model was trained on; None for all."""
+        """known: selects the pictures that the model was trained on; None for all."""
         self.lines = [_line(entry) for entry in index(data)]
         self._known = known or Selection()
 
@@ -104,7 +104,7 @@ class Drawings:
 
     @cached_property
     def things(self) -> dict[str, Thing]:
-        """By full name ("a cat"): the things that two families or more have drawn alone."""
+        """The things that two families or more have drawn alone, by full name ("a cat")."""
         found: dict[str, list[Line]] = defaultdict(list)
         for line in self.of("single"):
             if line.caption and line.source:
@@ -125,10 +125,10 @@ class Drawings:
         return frozenset(slug for line in self.of(kind) for slug in line.concept.split("+"))
 
     def choose(self, number: int, seed: int) -> tuple[list[Thing], list[Thing]]:
-        """(tested, others): the things to ask for, which the model knows; and others, up to `number` in all.
+        """(tested, others): known things that prompts ask for, and other things. Both together are at most `number`.
 
-        Both are chosen at random. The judge has to tell all of them apart, so its task is as hard for a model that
-        knows few things. Raises NotMeasured when the model knows fewer than two.
+        Both are chosen at random. The judge has to tell all of them apart. So its task is equally hard for a model that
+        knows few things. Raises NotMeasured if the model knows fewer than two.
         """
         things = [self.things[name] for name in sorted(self.things)]
         Random(f"{seed} things").shuffle(things)

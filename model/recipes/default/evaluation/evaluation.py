@@ -1,4 +1,4 @@
-"""The whole evaluation of a checkpoint, part by part. A part that cannot be run gives a reason, and the others go on.
+"""Evaluates a checkpoint part by part. A part that cannot be run gives a reason, and the others are still run.
 
 report = evaluate(model.load("weights/default"), [Path("data/corpus")], Path("runs/evaluation"))
 print(to_json(report))
@@ -37,7 +37,7 @@ PARTS: dict[str, Callable[[Context], Findings]] = {
     "diversity": diversity,
     "nearest": nearest,
 }
-FIGURES = {  # figures of a part, which get its reason where it cannot be run
+FIGURES = {  # the figures of each part; they get its reason if it cannot be run
     "vae": ("vae_psnr", "vae_psnr_openmoji", "vae_usage"),
     "loss": ("image_bits",),
     "concepts": ("concept_top1", "concept_top5", "real_top1", "real_top5"),
@@ -71,9 +71,9 @@ def evaluate(
 
     parts: of PARTS, in any order. prompts: a file of prompts for the concepts (`concepts.asked_of`). held_out: a
     folder of drawings by a vendor that was never trained on. known: a file of the concepts that the model was trained
-    on, one a line. progress: is called with what is being done, how much is done, and of how many.
-    Raises DataError for a corpus that cannot be read, for a prompt file that cannot be used, and where the judge's
-    packages are missing; and what the painter raises.
+    on, one a line. progress: called with what is being done, how much of it is done, and how much there is.
+    Raises DataError if the corpus cannot be read, if the prompt file cannot be used, or if the judge's packages are
+    missing. Raises what the painter raises.
     """
     options = options or Options()
     context = Context(painter, data, out, options, progress or _silent, held_out, known)

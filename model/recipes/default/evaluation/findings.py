@@ -14,7 +14,7 @@ REAL, SHUFFLED, REPAINTED = "real drawings", "shuffled prompts", "real drawings 
 
 
 class NotMeasured(DataError):
-    """A part cannot be run; the message is the reason. The other parts go on."""
+    """A part cannot be run. The message is the reason. The other parts are still run."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Measures a drawing on a plain background by its pixels: the background's colour, and the pieces on it.
 
-Ink is all that differs from the background. Nothing here is learnt, so a model cannot be trained to please it.
+Ink is all that differs from the background. Nothing here is learnt, so no model can be trained to please it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _distance(pixels: Pixels, colour: Colour) -> npt.NDArray[np.float32]:
 
 
 def ground(image: Image.Image) -> tuple[Colour, float]:
-    """The commonest colour of the picture's frame, and its share of the frame."""
+    """The most frequent colour of the picture's frame, and its share of the frame."""
     pixels = _pixels(image)
     frame = np.concatenate(
         [pixels[:FRAME].reshape(-1, 3), pixels[-FRAME:].reshape(-1, 3),
@@ -54,7 +54,7 @@ def colour_name(colour: Colour) -> str:
 
 
 def background(image: Image.Image) -> str | None:
-    """The name of the background's colour; None when the frame is not plain."""
+    """The name of the background's colour. None if the frame is not plain."""
     colour, share = ground(image)
     return colour_name(colour) if share >= PLAIN else None
 
@@ -66,7 +66,7 @@ def ink(image: Image.Image) -> Mask:
 
 
 def main_colour(image: Image.Image) -> str | None:
-    """The colour of most of the ink, as one of the colours of dyed things (`SHADES`); None when blank."""
+    """The colour of most of the ink, as one of the colours of dyed things (`SHADES`). None for a blank picture."""
     inked = _pixels(image)[ink(image)]
     if not len(inked):
         return None
@@ -83,7 +83,7 @@ def count(image: Image.Image) -> int:
 
 
 def box(mask: Mask) -> tuple[int, int, int, int] | None:
-    """(left, top, right, bottom) of the True pixels; None when there are none."""
+    """(left, top, right, bottom) of the True pixels. None if there are none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
@@ -91,7 +91,7 @@ def box(mask: Mask) -> tuple[int, int, int, int] | None:
 
 
 def cut_out(image: Image.Image) -> Image.Image | None:
-    """The ink as a single thing of the corpus: on white, centred, as large as fits. None when blank.
+    """The ink as the corpus shows a single thing: on white, centred, as large as fits. None for a blank picture.
 
     Background that reaches the picture's edge becomes white. Background that the ink encloses is kept.
     """
@@ -115,9 +115,10 @@ def cut_out(image: Image.Image) -> Image.Image | None:
 
 
 def halves(image: Image.Image, above: bool = False) -> tuple[Image.Image, Image.Image] | None:
-    """The left and right halves of a picture (or the upper and lower ones), each `cut_out`; None when one is blank.
+    """The left and right halves of a picture, or its upper and lower halves, each `cut_out`. None if one is blank.
 
-    The cut is the line in the middle third with the least ink. Of several the one nearest to the middle is used.
+    The cut is the line in the middle third with the least ink. Of several such lines it is the one nearest to the
+    middle.
     """
     mask = ink(image)
     across = mask.sum(1 if above else 0)

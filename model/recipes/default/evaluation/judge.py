@@ -1,9 +1,10 @@
-"""An independent judge of what a picture shows, made of a network trained by others on photographs and real drawings.
+"""An independent judge of what a picture shows. It uses a network that others trained on photographs, and drawings.
 
 The network is EfficientNet-Lite2 (Tan and Le 1905.11946, from two PyPI packages). It cannot name drawings, but drawings
-of one thing are near each other in its features. So a picture is judged to show the thing with the nearest prototype,
-the mean of its real drawings (Snell et al. 1703.05175). The family of the drawing nearest to the picture is left out of
-the prototypes. So a copy of a drawing is judged by other people's drawings of the thing, and so is a real drawing.
+of one thing are near each other in its features. The prototype of a thing is the mean of its real drawings (Snell et
+al. 1703.05175). The judge says that a picture shows the thing with the nearest prototype. The drawing nearest to the
+picture tells a family, whose drawings are left out of the prototypes. So a copy of a drawing is judged by other
+people's drawings of the thing, and so is a real drawing.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ def _network(device: torch.device) -> Any:
 
 
 class Judge:
-    """Pictures -> features. Each is computed once and cached in the file `store`; call `save` at the end.
+    """Pictures -> features. Each is computed once, and cached in the file `store`. Call `save` at the end.
 
-    Raises DataError when the packages of the extra `recipe` are not installed.
+    Raises DataError if the packages of the extra `recipe` are not installed.
     """
 
     def __init__(self, store: Path, device: str | torch.device = "cpu") -> None:
@@ -100,10 +101,10 @@ class Judge:
 class Prototypes:
     """Compares features of pictures with those of real drawings.
 
-    features: (n, width) of the drawings, none negative. things: (n,) which thing each shows, 0 to count - 1. families:
-    (n,) who drew it. Distances are 1 - cosine, after square roots (Arandjelovic and Zisserman 2012), subtraction of the
-    drawings' mean and partial whitening (Jegou and Chum 2012). On the default corpus this raises top-1 from 0.52, with
-    plain cosines, to 0.62.
+    features: (n, width) of the drawings, none negative. things: (n,) the thing that each shows, 0 to count - 1.
+    families: (n,) who drew it. Features are changed by square roots (Arandjelovic and Zisserman 2012), subtraction of
+    the drawings' mean, and partial whitening (Jegou and Chum 2012). A distance is then 1 - cosine. On the default
+    corpus top-1 is 0.62. Without these changes it is 0.52.
     """
 
     def __init__(self, features: Vectors, things: Sequence[int], families: Sequence[str]) -> None:
@@ -126,7 +127,7 @@ class Prototypes:
         return unit
 
     def _means(self, chosen: npt.NDArray[np.bool_]) -> Vectors:
-        """(things, directions): the normalised mean of each thing's chosen drawings; NaN where there is none."""
+        """(things, directions): the normalised mean of each thing's chosen drawings. NaN for a thing without one."""
         means = np.zeros((self.count, self.drawings.shape[1]), dtype=np.float32)
         np.add.at(means, self._things[chosen], self.drawings[chosen])
         lengths = np.linalg.norm(means, axis=1, keepdims=True)
@@ -141,8 +142,8 @@ class Prototypes:
     def similarities(self, features: Vectors) -> Vectors:
         """(n, width) features -> (n, things): cosine to each thing's prototype.
 
-        Each picture's prototypes leave out the family of the drawing nearest to it. A thing that only this family has
-        drawn has similarity -1.
+        For each picture the prototypes leave out the family of the drawing nearest to it. A thing that only this family
+        has drawn has similarity -1.
         """
         drawings, _ = self.nearest(features)
         unit = self.directions(features)

@@ -1,4 +1,4 @@
-"""Stage 2 without sampling: the transformer's bits for an image token on held-out drawings."""
+"""Stage 2 without sampling: how many bits an image token of held-out drawings takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.training.measure import image_bits
 
 
 def loss(context: Context) -> Findings:
-    """image_bits: bits for an image token on held-out drawings, with their own captions. Baseline: shuffled captions.
+    """image_bits: bits per image token of held-out drawings, with their own captions. Baseline: shuffled captions.
 
     A model that uses its prompt needs more bits with a wrong caption.
     """

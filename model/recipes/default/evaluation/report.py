@@ -15,14 +15,14 @@ from model.recipes.default.evaluation.findings import REAL, REPAINTED, SHUFFLED,
 from model.sheets import contact_sheet
 from model.training.estimates import Estimate, proportion
 
-# Keys that are always in the JSON, null where they were not measured.
+# Keys that are always in the JSON. A key that was not measured is null.
 KEYS = (
     "vae_psnr", "vae_psnr_openmoji", "vae_usage", "image_bits", "concept_top1", "concept_top5", "real_top1",
     "real_top5", "background", "counts", "both_objects", "left_right", "unseen_pairs", "best_of_4_top1",
     "nearest_train",
 )  # fmt: skip
 UNITS = {"vae_psnr": "dB", "vae_psnr_openmoji": "dB", "image_bits": "bits"}
-PLAIN = ("vae_", "image_bits", "diversity", "nearest_train")  # no shares: not printed in percent
+PLAIN = ("vae_", "image_bits", "diversity", "nearest_train")  # not printed in percent, because they are no shares
 SHARES = ("vae_usage",)
 COLUMNS = (REAL, REPAINTED, SHUFFLED)
 
@@ -37,7 +37,7 @@ class Report:
 
 
 def merge(parts: Sequence[Findings]) -> Findings:
-    """The findings of all parts in one. Trials that training saw are pooled over the parts, and so are new ones."""
+    """The findings of all parts in one. Trials of seen combinations are pooled over the parts, and so are new ones."""
     whole = Findings()
     for part in parts:
         whole.figures |= part.figures
@@ -61,7 +61,7 @@ def _number(value: float) -> float | None:
 
 
 def to_json(report: Report) -> str:
-    """One line. Every key of KEYS is there; `reasons` says why one is null."""
+    """The report as one line. Every key of KEYS is there. `reasons` says why a key is null."""
     findings = report.findings
     values: dict[str, Any] = dict.fromkeys(KEYS)
     figures = dict(findings.figures)

@@ -1,4 +1,4 @@
-"""Stage 1: the VAE's reconstructions of drawings that it was not trained on, and its use of the codebook."""
+"""Stage 1: how well the VAE reconstructs drawings that it was not trained on, and how much of the codebook it uses."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def repaint(context: Context, pictures: Sequence[Image.Image]) -> list[Image.Ima
 
 
 def vae(context: Context) -> Findings:
-    """PSNR and SSIM on held-out drawings and on a vendor never trained on; use of the codebook on the whole corpus."""
+    """PSNR and SSIM on held-out drawings and on a held-out vendor, and the codes that the whole corpus uses."""
     findings = Findings()
     held_out = context.drawings.of(split="val")
     if held_out:
         _fidelity(context, held_out, "", "held-out drawings", findings)
     else:
         for name in ("vae_psnr", "vae_ssim"):
-            findings.reasons[name] = "the corpus holds nothing out (no picture has the split val)"
+            findings.reasons[name] = "the corpus holds no picture out (none has the split val)"
     try:
         if context.held_out is None:
             raise NotMeasured("no folder of a vendor never trained on was named (--held-out)")

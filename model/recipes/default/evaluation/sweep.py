@@ -36,7 +36,7 @@ GRID: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """The results of one setting. values: the reciprocal rank of each thing, the mean over its pictures."""
+    """The results of one setting. values: for each thing the reciprocal rank, averaged over its pictures."""
 
     params: SamplingParams
     values: tuple[float, ...]
@@ -81,8 +81,8 @@ def sweep(
 ) -> Sweep:
     """Try each parameter of `grid` in its order. `options.various` things are asked for, `options.seeds` pictures each.
 
-    Pictures and features are kept in `out`, as `evaluate` keeps them. Raises InvalidRequest for a value that no
-    picture can be painted with and for fewer than two pictures a thing, and what `evaluate` raises.
+    Pictures and features are kept in `out`, as `evaluate` keeps them. Raises InvalidRequest if no picture can be
+    painted with a value, or for fewer than two pictures of a thing. Raises what `evaluate` raises.
     """
     if options.seeds < 2:
         raise InvalidRequest("seeds", f"seeds must be 2 or more, got {options.seeds}")

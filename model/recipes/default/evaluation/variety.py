@@ -13,7 +13,9 @@ from model.recipes.default.evaluation.judge import Vectors
 from model.recipes.default.evaluation.stage_one import repaint
 from model.training.estimates import mean, proportion
 
-COPY = 95  # percentile of the distances between drawings and their reconstructions: a nearer picture may be a copy
+COPY = (
+    95  # percentile of the distances between drawings and their reconstructions; a picture that is nearer may be a copy
+)
 MOST_REPAINTED = 100
 SHOWN = 20
 
@@ -51,7 +53,7 @@ def diversity(context: Context) -> Findings:
 def nearest(context: Context) -> Findings:
     """nearest_train: distance of a painted picture to the nearest drawing of the training data.
 
-    copies: the share that is as near as the reconstruction of a training drawing. Baselines: held-out drawings, and
+    copies: the share of pictures as near to one as its reconstruction is. Baselines: held-out drawings, and
     reconstructions of training drawings.
     """
     lines = [line for thing in context.things for line in thing.drawings]
