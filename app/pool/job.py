@@ -89,7 +89,7 @@ class Job:
     outcome: how it ended, None until then. error: why it failed, None if it did not.
     crashes: workers that crashed or hung while they painted it. kills: workers that were killed from outside meanwhile.
     rows_done: rows of cells painted of each picture.
-    revised: the text that is painted, once the worker has changed it.
+    revised: the text that is painted, once the worker has changed it; before any style.
     observed: whether the metrics have counted its times.
     """
 
@@ -117,8 +117,12 @@ class Job:
 
     @property
     def prompt(self) -> str:
-        """The text that is painted: as it was sent, completed or revised."""
+        """The text that is painted: as it was sent, completed or revised. A picture's style may change it further."""
         return self.revised.text if self.revised else self.order.text
+
+    def text_of(self, painted: Painted) -> str:
+        """The text that this picture was painted from, in its style."""
+        return self.prompt if painted.text is None else painted.text
 
     @property
     def poisonous(self) -> bool:
