@@ -12,6 +12,7 @@ from PIL import Image
 from model.recipes.default.evaluation.compositions import background_tasks, on_ground
 from model.recipes.default.evaluation.context import Context
 from model.recipes.default.evaluation.findings import Findings, NotMeasured, Section
+from model.styles import AUTO
 from model.training.estimates import mean, proportion
 
 SHOWN = 6  # prompts of each kind
@@ -50,7 +51,7 @@ def _chosen(
 ) -> None:
     """Add figures and a section. names: of the share of the best pictures, of the lift, and of the share of any."""
     n = context.options.seeds
-    painted = context.album.paint(prompts, n, lambda done, total: context.progress("painting", done, total))
+    painted = context.album.paint(prompts, n, lambda done, total: context.progress("painting", done, total), AUTO)
     hits = list(zip(*[right([row[i].image for row in painted]) for i in range(n)], strict=True))  # n of each prompt
     best_at = [max(range(n), key=lambda i: row[i].score) for row in painted]
     best = [of[i] for of, i in zip(hits, best_at, strict=True)]
