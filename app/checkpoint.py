@@ -1,4 +1,4 @@
-"""The part of the checkpoint that the HTTP process reads: its configuration and its tokenizer, and no tensors.
+"""The part of the checkpoint that the HTTP process reads: its configuration, tokenizer and styles, and no tensors.
 
 The worker process compares the whole folder with its SHA256SUMS before it says that it is ready.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from model.config import CONFIG, CONFIG_BYTES, CheckpointConfig, from_json
 from model.errors import PromptTooLong
 from model.files import check_folder, read_file
+from model.styles import Styles
 from model.tokenizer import TOKENIZER, TOKENIZER_BYTES, Tokenizer
 
 
@@ -19,17 +20,22 @@ from model.tokenizer import TOKENIZER, TOKENIZER_BYTES, Tokenizer
 class ServedCheckpoint:
     """The model that this server serves, without its tensors.
 
+    styles: those of the config, with the things that they know.
     known: SHA-256 of the files that were read, by name. A worker must find the same sums.
     """
 
     path: Path
     config: CheckpointConfig
     tokenizer: Tokenizer
+    styles: Styles
     known: dict[str, str]
 
     @classmethod
     def read(cls, path: Path) -> ServedCheckpoint:
-        """Read config.json and tokenizer.json in the folder `path`. Raises CheckpointError, which names the file."""
+        """Read config.json and the texts that serving needs in the folder `path`.
+
+        Raises CheckpointError, which names the file.
+        """
         check_folder(path)
         files = {
             CONFIG: read_file(path / CONFIG, CONFIG_BYTES),
@@ -37,7 +43,13 @@ class ServedCheckpoint:
         }
         config = from_json(files[CONFIG], str(path / CONFIG))
         tokenizer = Tokenizer.parse(files[TOKENIZER], str(path / TOKENIZER), config.transformer.text_tokens)
-        return cls(path, config, tokenizer, {name: sha256(data).hexdigest() for name, data in files.items()})
+
+        def read(name: str, at_most: int) -> bytes:
+            files[name] = read_file(path / name, at_most)
+            return files[name]
+
+        styles = Styles.read(config.styles, path, read)
+        return cls(path, config, tokenizer, styles, {name: sha256(data).hexdigest() for name, data in files.items()})
 
     def tokenize(self, text: str, truncate: bool) -> tuple[list[int], int]:
         """The ids that the model reads, and the number of tokens of the whole text. Raises PromptTooLong."""

@@ -108,9 +108,24 @@ def _read(hint: Any, value: Any, where: str, key: str) -> Any:
         kind = hint = next(part for part in typing.get_args(kind) if part is not type(None))
     if dataclasses.is_dataclass(kind):
         return build(kind, value, where, key)  # type: ignore[arg-type]
+    if section := _section(kind):
+        if not _is_list(hint, value):
+            raise CheckpointError(f"{where}: {_refusal(key, hint, value)}")
+        return tuple(build(section, item, where, f"{key}[{i}]") for i, item in enumerate(value))
     if not _fits(hint, value):
         raise CheckpointError(f"{where}: {_refusal(key, hint, value)}")
     return tuple(value) if typing.get_origin(kind) is tuple else float(value) if kind is float else value
+
+
+def _section(kind: Any) -> type | None:
+    """The dataclass of which the type is a tuple, else None."""
+    if typing.get_origin(kind) is not tuple or not dataclasses.is_dataclass(typing.get_args(kind)[0]):
+        return None
+    return typing.get_args(kind)[0]
+
+
+def _is_list(hint: Any, value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(_within(mark, len(value)) for mark in _split(hint)[1])
 
 
 def _fits(hint: Any, value: Any) -> bool:
@@ -121,12 +136,11 @@ def _fits(hint: Any, value: Any) -> bool:
     if kind is bool:
         return isinstance(value, bool)
     if kind is str:
-        right = isinstance(value, str) and value.isprintable() and bool(value.strip())
+        may_be_empty = not any(isinstance(mark, MinLen) for mark in marks)
+        right = isinstance(value, str) and value.isprintable() and (bool(value.strip()) or (may_be_empty and not value))
         return right and all(_within(mark, len(value)) for mark in marks)
     if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple) or not all(_within(mark, len(value)) for mark in marks):
-            return False
-        return all(_fits(typing.get_args(kind)[0], item) for item in value)
+        return _is_list(hint, value) and all(_fits(typing.get_args(kind)[0], item) for item in value)
     assert typing.get_origin(kind) is dict, kind
     return isinstance(value, dict) and _nests(value, OBJECT_DEPTH) and len(json.dumps(value)) <= OBJECT_BYTES
 
@@ -162,8 +176,10 @@ def allowed(hint: Any) -> str:
     low = next((mark.min_length for mark in marks if isinstance(mark, MinLen)), 0)
     high = next((mark.max_length for mark in marks if isinstance(mark, MaxLen)), None)
     if kind is str:
-        return f"a text of {low} to {high} printable characters, not blank"
+        return f"a text of {low} to {high} printable characters, {'not' if low else 'or empty, never'} blank"
     if typing.get_origin(kind) is tuple:
+        if _section(kind):
+            return f"a list of {low} to {high} objects"
         each, of_each = _split(typing.get_args(kind)[0])
         assert each is int
         return f"a list of {low} to {high} integers{_range(of_each)}"

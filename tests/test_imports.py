@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CORE = ("model.config", "model.errors", "model.files", "model.limits")
+CORE = ("model.config", "model.errors", "model.files", "model.limits", "model.styles")
 PARTS = ("model.tokenizer", "model.vae", "model.transformer", "model.clip", "model.reviser", *CORE)
 RECIPES = "model.recipes"  # nobody imports these
 LEAVES = ("model.training", "model.benchmark")  # nor these but the commands that run them, and recipes
@@ -30,6 +30,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.limits": ("model.errors",),
     "model.files": ("model.errors", "model.limits"),
     "model.config": ("model.errors", "model.files", "model.limits"),
+    "model.styles": ("model.config", "model.errors", "model.limits"),
     "model.sheets": (),
     "model.prompts": ("model.errors",),
     "model.picture_files": ("model.errors",),
@@ -42,7 +43,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.checkpoints": PARTS,
     "model.inference": ("model.checkpoints", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
-    "model.drawings": (),
+    "model.drawings": ("model.styles",),
     "model.training": ("model.drawings", *PICTURES, *BELOW),
     "model.recipes": (),
     "model.recipes.default": ("model.training", "model.drawings", "model.prompts", *BELOW),
@@ -67,6 +68,7 @@ TORCH_FREE = [
     "model.upright",
     "model.files",
     "model.limits",
+    "model.styles",
     "model.tokenizer",
     "model.inference",
     "model.inference.events",

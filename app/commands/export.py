@@ -27,7 +27,11 @@ def export(
         Path | None, Option(help="Folder of a `train clip` run, or of a checkpoint with one.", show_default="none")
     ] = None,
     reviser: Annotated[
-        Path | None, Option(help="Folder of a `train reviser` run, or of a checkpoint with one.", show_default="none")
+        Path | None,
+        Option(
+            help="Folder of a `train reviser` run, or of a checkpoint with one, whose styles come too.",
+            show_default="none",
+        ),
     ] = None,
     mean: Annotated[
         list[str] | None,

@@ -21,6 +21,7 @@ from app.commands.common import top_k as top_k_option
 from app.pictures.encode import enlarge
 from app.pictures.provenance import Provenance, prompt_hash
 from model.errors import DataError, InvalidRequest
+from model.styles import AUTO
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,6 +64,13 @@ def generate(
             show_default="if it can, and the text is not completed",
         ),
     ] = None,
+    style: Annotated[
+        str | None,
+        Option(
+            help="One of the checkpoint's styles, as `inspect` tells them, for a thing that it knows.",
+            show_default="auto: the pictures go round them",
+        ),
+    ] = None,
     truncate: Annotated[
         bool, Option("--truncate", help="Cut a text that has too many tokens instead of refusing it.")
     ] = False,
@@ -80,9 +88,14 @@ def generate(
             )
         if n != 1:
             raise typer.BadParameter("it must be 1 with --like, which paints one picture", param_hint="-n")
-        if best_of is not None or complete or revise is not None:
-            asked = {"--complete": complete, "--best-of": best_of is not None, "--revise": revise, "--no-revise": True}
-            name = next(name for name, is_asked in asked.items() if is_asked)
+        asked = {
+            "--complete": complete,
+            "--best-of": best_of is not None,
+            "--style": style is not None,
+            "--revise": revise is True,
+            "--no-revise": revise is False,
+        }
+        if name := next((name for name, is_asked in asked.items() if is_asked), None):
             raise typer.BadParameter("it must be left out with --like, which paints one picture again", param_hint=name)
         _paint_like(like, text, out or Path(f"{like.stem}-again.png"), weights, device, console)
         return
@@ -98,25 +111,34 @@ def generate(
         revise = bool(revise)
     how = Provenance(painter.checkpoint.config.name, 0, params, prompt_hash(text), text)
     started = time.monotonic()
-    images = _paint(painter, how, text, n, truncate, console, best_of, revise)
+    images = _paint(painter, how, text, n, truncate, console, best_of, revise, style or AUTO)
     seconds = time.monotonic() - started
-    if revised := images[0].info.get("revised"):
-        console.print(f"painted as: {revised}", highlight=False, markup=False)
-        how = dataclasses.replace(how, prompt=revised, prompt_hash=prompt_hash(revised))
+    texts = list(dict.fromkeys(image.info.get("revised", text) for image in images))
+    if texts != [text]:
+        console.print(f"painted as: {'; '.join(texts)}", highlight=False, markup=False)
     if n == 1 or separate:
         paths = numbered(path, n)
         for image, file in zip(images, paths, strict=True):
-            save_image(image, file, dataclasses.replace(how, index=image.info["index"]).texts())
+            save_image(image, file, _painted(how, image, text).texts())
     else:
         from model.sheets import contact_sheet
 
         paths = [path]
         grid = contact_sheet(images, columns=math.ceil(math.sqrt(n)), cell=images[0].width)
-        save_image(grid, path, {"Prompt": how.prompt, "Seed": params.seed})
+        save_image(grid, path, {"Prompt": "; ".join(texts), "Seed": params.seed})
     for file in paths:
         typer.echo(file)
     scores = "".join(f", score {image.info['score']:.3f}" for image in images if best_of)
     console.print(f"{best_of or n} in {seconds:.1f} s, seed {params.seed}{scores}", highlight=False)
+
+
+def _painted(how: Provenance, image: Image.Image, text: str) -> Provenance:
+    """How this picture of an order was painted. how, text: of the order."""
+    found = image.info
+    text = found.get("revised", text)
+    return dataclasses.replace(
+        how, index=found["index"], prompt=text, prompt_hash=prompt_hash(text), style=found.get("style")
+    )
 
 
 def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: str, console: Console) -> None:
@@ -134,6 +156,8 @@ def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: 
         raise InvalidRequest("weights", f"--weights must hold {how.model}, which painted {file}, got {found}")
     if prompt_hash(text) != how.prompt_hash and painter.revises:
         text = painter.revise(text)
+    if prompt_hash(text) != how.prompt_hash and how.style is not None:
+        text = painter.checkpoint.styles.choose(text, how.style).text
     if prompt_hash(text) != how.prompt_hash:
         raise InvalidRequest("text", f"TEXT must be the text that {file} was painted from, got another")
     (painted,) = _paint(painter, how, text, 1, True, console, revise=False)
@@ -178,6 +202,7 @@ def _paint(
     console: Console,
     best_of: int | None = None,
     revise: bool | None = None,
+    style: str = AUTO,
 ) -> list[Image.Image]:
     with Progress(
         TextColumn("painting"),
@@ -197,6 +222,7 @@ def _paint(
             forced=how.forced,
             best_of=best_of,
             revise=revise,
+            style=style,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
             **dataclasses.asdict(how.params),
         )

@@ -52,6 +52,8 @@ def _facts(found: Description) -> Table:
         table.add_row("image tokenizer", _vae(config))
         table.add_row("reranker", _clip(config))
         table.add_row("reviser", _reviser(config))
+        if config.styles:
+            table.add_row("styles", _plain(_styles(found)))
         table.add_row("sampling", ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.sampling).items()))
         for key, value in config.provenance.items():
             table.add_row(_plain(key), _plain(value if isinstance(value, str) else json.dumps(value)))
@@ -93,6 +95,17 @@ def _reviser(config: CheckpointConfig) -> str:
     if r is None:
         return "none: prompts are painted as they are"
     return f"{r.depth} layers of {r.dim}, {r.heads} heads of {r.head_dim}; reads {r.prompt_positions} text ids"
+
+
+def _styles(found: Description) -> str:
+    """What each style is called and knows, which is counted if the checkpoint loads."""
+    styles = found.config.styles if found.config else ()
+    told = []
+    for style, known in zip(styles, found.things or [None] * len(styles), strict=True):
+        facts = [f'"{style.word}" in captions'] if style.word else []
+        facts += [f"knows {known:,} things"] if known is not None else []
+        told.append(f"{style.name} ({', '.join(facts)})" if facts else style.name)
+    return "; ".join(told)
 
 
 def _files(found: Description) -> Table:

@@ -33,6 +33,7 @@ export function order() {
   if ($("seed").value.trim() === "") Object.assign(found, { seed: crypto.getRandomValues(new Uint32Array(1))[0], index: 0 });
   else if (Number(seed) <= Number.MAX_SAFE_INTEGER) Object.assign(found, { seed: Number(seed), index: Number(index || 0) });
   else refuse("seed", `Seed must be a whole number up to ${Number.MAX_SAFE_INTEGER}, or one with an index, such as 7:2.`);
+  if ($("style").value) found.style = $("style").value;
   if (base) Object.assign(found, { base: base.png, rows: base.rows, keep: $("keep").valueAsNumber });
   if (!wrong) return found;
   show(wrong);
@@ -63,7 +64,23 @@ export function fill(record) {
   for (const field of Object.keys(NUMBERS)) $(field).value = record.settings[field] ?? "";
   if (record.base) attach(record.base, record.rows, record.keep);
   else detach();
+  useStyle(record);
   useSeed(record);
+}
+
+// Lets people choose among the styles of the model, where it has several. names: as the server tells them.
+export function offer(names) {
+  $("styles").hidden = names.length < 2;
+  if (names.length < 2) return;
+  const chosen = $("style").value;
+  $("style").replaceChildren(new Option("Any style", ""), ...names.map((style) => new Option(`Style: ${style}`, style)));
+  useStyle({ style: chosen });
+}
+
+// The style of a record, which is no other whatever its neighbours had; any where the model has none of this name.
+export function useStyle({ style }) {
+  $("style").value = style || "";
+  if ($("style").selectedIndex < 0) $("style").value = "";
 }
 
 export function useSeed(record) {

@@ -3,7 +3,7 @@
 import * as composer from "./composer.js";
 import * as gallery from "./gallery.js";
 import * as stage from "./stage.js";
-import { paint } from "./stream.js";
+import { paint, styles } from "./stream.js";
 import { forget, on } from "./tiles.js";
 import * as viewer from "./viewer.js";
 import { many, name } from "./words.js";
@@ -46,6 +46,7 @@ async function generate(order) {
         record = { created, prompt, seed, index: order.index + event.position, settings, rows: event.total, png: event.png };
         if (base) Object.assign(record, { base, keep });
         if (event.revised) record.revised = event.revised;
+        if (event.style) record.style = event.style;
         await gallery.keep(record);
       }
       composer.learn(event.total);
@@ -69,6 +70,10 @@ function complain({ param, message }) {
   return true;
 }
 
+async function offer() {
+  composer.offer(await styles(key));
+}
+
 function cancel() {
   running?.abort();
 }
@@ -82,6 +87,7 @@ function reveal(part) {
 
 function paintOn(record) {
   composer.attach(record.png, record.rows);
+  composer.useStyle(record);
   $("prompt").value = record.prompt;
   scrollTo({ top: 0, behavior: pace() });
   $("keep").focus({ preventScroll: true });
@@ -140,6 +146,7 @@ $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   key = session("key", $("key").value.trim());
   $("key").value = "";
+  offer();
   generate(last);
 });
 $("seed-copy").addEventListener("click", () => viewer.copyText(name(last), $("seed-copy")));
@@ -192,6 +199,7 @@ $("examples").replaceChildren(...EXAMPLES.map((text) => {
 
 Object.assign(on, { open: viewer.open, paintOn });
 composer.start();
+offer();
 viewer.start({ paintOn, again, remove });
 stage.empty($("n").valueAsNumber);
 gallery.start().then(() => gallery.records.length && composer.learn(gallery.records[0].rows));

@@ -60,7 +60,7 @@ export function begin(order) {
 // An event of the stream. A finished picture comes with its record.
 export function take(event, record) {
   const tile = tiles[event.position];
-  revised = event.revised || revised;
+  if (!event.style) revised = event.revised || revised; // a picture in a style has a text of its own
   if (event.kind === "partial") tile.partial(event.url, event.rows, event.total);
   if (event.kind === "finished") {
     tile.finish(record);

@@ -4,10 +4,13 @@
 //     {kind: "progress", queue, rows: [..], total, left, revised?}
 //                                                          pictures ahead, rows done of each picture, seconds or null
 //     {kind: "partial", position, rows, total, url}        an unfinished picture, as a data URL
-//     {kind: "finished", position, total, png, revised?}   a finished one, as a Blob
+//     {kind: "finished", position, total, png, revised?, style?}
+//                                                          a finished one, as a Blob
 //
-// revised: the text that is painted, where the model says the prompt in words of its own.
-// order: {prompt, n, seed, index, temperature?, top_k?, top_p?, guidance?, base?: Blob, keep?: rows to keep, rows?: of base}.
+// revised: the text that is painted, where the model says the prompt in words of its own. Of a finished picture it is
+// said in the picture's style, where the model has several.
+// order: {prompt, n, seed, index, temperature?, top_k?, top_p?, guidance?, style?, base?: Blob, keep?: rows to keep,
+// rows?: of base}.
 // position: 0 for the picture at order.index. Throws Refused, and AbortError when the signal aborts.
 
 const EVERY_ROWS = 4; // rows between two unfinished pictures: each one costs the server a run of its decoder
@@ -33,10 +36,21 @@ export async function* paint(order, key, signal) {
   throw new Refused("The connection broke before all pictures were painted.", { status: 200, code: "cut" });
 }
 
+// The names of the model's styles; none where it has none, and where the server does not say.
+export async function styles(key) {
+  try {
+    const answer = await fetch("v1/models", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
+    const { data } = await answer.json();
+    return (data[0].styles || []).map(({ name }) => name);
+  } catch {
+    return [];
+  }
+}
+
 function send(order, key, signal) {
-  const { prompt, n, seed, index, temperature, top_k, top_p, guidance, base, keep } = order;
+  const { prompt, n, seed, index, temperature, top_k, top_p, guidance, style, base, keep } = order;
   const fields = {
-    prompt, n, seed, index, temperature, top_k, top_p, guidance,
+    prompt, n, seed, index, temperature, top_k, top_p, guidance, style,
     keep_rows: base && keep,
     stream: true,
     every_rows: EVERY_ROWS,
@@ -98,7 +112,7 @@ function read(block, first) {
   if (event.error) throw new Refused(event.error.message, { status: 200, ...event.error });
   const about = { position: event.index - first, total: event.rows };
   if (event.type.endsWith(".completed")) {
-    return { kind: "finished", ...about, png: blob(event.b64_json), revised: event.revised_prompt };
+    return { kind: "finished", ...about, png: blob(event.b64_json), revised: event.revised_prompt, style: event.style };
   }
   return { kind: "partial", ...about, rows: event.rows_done, url: `data:image/png;base64,${event.b64_json}` };
 }

@@ -31,8 +31,8 @@ from app.wording import shorten
 
 ANY = "*"
 EXPOSED = (
-    "X-Request-Id", "X-Seeds", "X-Scores", "X-Revised-Prompt", "X-Text-Truncated",
-    "X-Should-Retry", "Idempotent-Replayed", "Server-Timing",
+    "X-Request-Id", "X-Seeds", "X-Scores", "X-Revised-Prompt", "X-Revised-Prompts", "X-Styles",
+    "X-Text-Truncated", "X-Should-Retry", "Idempotent-Replayed", "Server-Timing",
     "Retry-After",
 )  # fmt: skip
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing here

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.schemas import KeepRows, Sampling, Text
 from app.settings import MAX_IMAGES
+from model.styles import AUTO
 
 MAX_PARTIALS = 3  # unfinished pictures of one picture, as in OpenAI's API
+OWN_STYLES = ("vivid", "natural")  # of OpenAI's API
 Label = Annotated[str, Field(max_length=512)] | None
 
 
@@ -51,7 +53,11 @@ class ImagesRequest(Sampling):
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(
         None, description="Accepted, without effect. There is one quality."
     )
-    style: Literal["vivid", "natural"] | None = Field(None, description="Accepted, without effect.")
+    style: Annotated[str, Field(min_length=1, max_length=32)] | None = Field(
+        None,
+        description="One of the model's styles, as GET /v1/models tells them. It is taken where it knows the thing. "
+        "auto, vivid, natural, or left out: the pictures of a reworded prompt go round the styles that know its thing.",
+    )
     moderation: Literal["auto", "low"] | None = Field(None, description="Accepted, without effect.")
     user: Label = Field(None, description="Accepted, without effect.")
     safety_identifier: Label = Field(None, description="Accepted, without effect.")
@@ -60,6 +66,11 @@ class ImagesRequest(Sampling):
     frame_count: None = Field(None, description="Not supported.")
     frame_duration_ms: None = Field(None, description="Not supported.")
     svg: None = Field(None, description="Not supported.")
+
+    @property
+    def wanted_style(self) -> str:
+        """The name of a style, or "auto", which OpenAI's own values mean too."""
+        return AUTO if self.style in OWN_STYLES else self.style or AUTO
 
 
 class EditsRequest(ImagesRequest):
@@ -123,6 +134,7 @@ class Image(BaseModel):
         "without a CLIP how many nats a token the prompt makes the picture likelier.",
     )
     revised_prompt: str | None = Field(None, description="The text that was painted, if it is not the prompt.")
+    style: str | None = Field(None, description="The style that it was painted in, if the model has several.")
 
 
 class ImagesResponse(BaseModel):
@@ -151,6 +163,13 @@ class OpenAIError(BaseModel):
     error: ErrorObject
 
 
+class ModelStyle(BaseModel):
+    """A style of a model."""
+
+    name: str = Field(description="The value of `style` in a request.")
+    things: int | None = Field(None, description="How many things it knows. Left out: all that the model knows.")
+
+
 class Model(BaseModel):
     """A model that is served."""
 
@@ -158,6 +177,9 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "dalle-server"
+    styles: list[ModelStyle] | None = Field(
+        None, description="Its styles, if it has any. The first one is painted where no other knows the thing."
+    )
 
 
 class ModelList(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -24,6 +25,8 @@ from app.pool.job import Job, Order, Reader, late
 from model.errors import InvalidRequest
 from model.inference.requests import Completion, GenerationRequest, SamplingParams
 
+SAFE = " ,'()"  # of a text in a header, beside letters, digits and _.-~
+
 
 def make_order(
     service: Service,
@@ -35,7 +38,8 @@ def make_order(
 ) -> Order:
     """The order of `pictures` pictures. Its time counts from the request's arrival. The request's log line tells it.
 
-    Raises InvalidRequest if best_of, complete or revise cannot be honoured, and BadHeader if the time limit cannot.
+    Raises InvalidRequest if best_of, complete, revise or style cannot be honoured, and BadHeader if the time limit
+    cannot.
     """
     settings = service.settings
     if asked.best_of is not None:
@@ -48,6 +52,7 @@ def make_order(
         raise InvalidRequest("complete", f"complete must be left out: {config.name} was not trained to continue texts")
     if asked.revise and config.reviser is None:
         raise InvalidRequest("revise", f"revise must be left out: {config.name} has no reviser")
+    service.pool.checkpoint.styles.check(asked.wanted_style)
     revises = settings.revise and not asked.complete and config.reviser is not None
     params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, asked.top_k, asked.top_p, asked.guidance)
     order = Order(
@@ -62,6 +67,7 @@ def make_order(
             score=asked.best_of is not None,
             complete=Completion() if asked.complete else None,
             revise=revises if asked.revise is None else asked.revise,
+            style=asked.wanted_style,
         ),
         truncate=settings.truncate if asked.truncate is None else asked.truncate,
         seconds=timeout(request, settings.deadline) or settings.deadline,
@@ -127,12 +133,22 @@ def text_headers(tokens: int, read: int) -> dict[str, str]:
     return {"X-Text-Truncated": f"{read} of {tokens} tokens"} if read < tokens else {}
 
 
-def revised_header(prompt: str | None) -> dict[str, str]:
-    """The answer's header X-Revised-Prompt, if the painted text is not the one that was sent.
+def revised_headers(painting: Painting) -> dict[str, str]:
+    """The answer's headers X-Revised-Prompt, X-Revised-Prompts and X-Styles, where they have something to tell.
 
-    The text is UTF-8, percent-encoded as in a URL.
+    Texts are UTF-8, percent-encoded as in a URL. X-Revised-Prompt is one text, as older clients read it. The text of
+    every picture, in a JSON list, comes beside it if a style has changed one.
     """
-    return {} if prompt is None else {"X-Revised-Prompt": quote(prompt, safe=" ,'()")}
+    told = {}
+    if painting.revised is not None:
+        told["X-Revised-Prompt"] = quote(painting.revised, safe=SAFE)
+    if any(picture.told.restyled for picture in painting.pictures):
+        texts = json.dumps([picture.told.text for picture in painting.pictures], ensure_ascii=False)
+        told["X-Revised-Prompts"] = quote(texts, safe=SAFE)
+    styles = [picture.told.style for picture in painting.pictures]
+    if None not in styles:
+        told["X-Styles"] = ",".join(map(str, styles))
+    return told
 
 
 async def decode(service: Service, request: Request, order: Order, name: str, data: bytes) -> Upload:

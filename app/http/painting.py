@@ -40,15 +40,31 @@ class Wanted:
     embed_prompt: bool = False
 
 
+@dataclass(frozen=True)
+class Told:
+    """What an answer tells of the text of a picture.
+
+    text: what was painted. revised: the same, if it is not the text that was sent, else None. restyled: whether the
+    picture's style has changed it. style: its name, None where the model has not several.
+    """
+
+    text: str
+    revised: str | None = None
+    restyled: bool = False
+    style: str | None = None
+
+
 class Picture:
     """A picture to be sent. index: its index, which includes the order's first_index. size: bytes of its file.
 
+    told: what is told of its text.
     make: gets or makes the file. held: the file, if this request holds it. claim: took the room of a held file.
     """
 
     def __init__(
         self,
         painted: Painted,
+        told: Told,
         size: int,
         make: Callable[[], Coroutine[Any, Any, File]],
         claim: Claim,
@@ -56,6 +72,7 @@ class Picture:
     ) -> None:
         self.index = painted.index
         self.score = painted.score
+        self.told = told
         self.size = size
         self._make = make
         self._claim = claim
@@ -77,8 +94,8 @@ class Painting:
     """An order that was painted.
 
     pictures: in the order of their indices, or the best one first. tokens: of the text. read: how many of them the
-    model read. queued, painted, encoded: seconds of three times that follow one another. revised: the text that was
-    painted, if it is not the one that was sent. written: tokens that the model drew for it.
+    model read. queued, painted, encoded: seconds of three times that follow one another. revised: the text before any
+    style, if it is not the one that was sent. written: tokens that the model drew for it.
     """
 
     pictures: list[Picture]
@@ -159,7 +176,9 @@ async def _collect(reader: Reader, service: Service, wanted: Wanted, claim: Clai
         if not job.order.shared:
             album.close()
     pictures = [
-        Picture(event, len(file.data), partial(finish, service, job, event, wanted), claim, file)
+        Picture(
+            event, tell(service, job, event), len(file.data), partial(finish, service, job, event, wanted), claim, file
+        )
         for event, file in zip(painted, files, strict=True)
     ]
     return _painting(service, reader, pictures)
@@ -181,7 +200,8 @@ async def _collect_lazily(reader: Reader, service: Service, wanted: Wanted, clai
     sizes = [album.sizes[event.index] for event in painted]
     claim.give(bound - max(sizes))
     pictures = [
-        Picture(event, size, partial(file, event), claim, None) for event, size in zip(painted, sizes, strict=True)
+        Picture(event, tell(service, job, event), size, partial(file, event), claim, None)
+        for event, size in zip(painted, sizes, strict=True)
     ]
     return _painting(service, reader, pictures)
 
@@ -199,6 +219,17 @@ def _painting(service: Service, reader: Reader, pictures: list[Picture]) -> Pain
     encoded = time.monotonic() - max(job.ended or job.accepted, reader.since)
     revised = job.revised.text if job.revised else None
     return Painting(pictures, job.tokens, text_tokens(job), queued, seconds, encoded, revised, written_tokens(job))
+
+
+def tell(service: Service, job: Job, painted: Painted) -> Told:
+    """What is told of a picture's text."""
+    text = job.text_of(painted)
+    return Told(
+        text,
+        revised=text if text != job.order.text else None,
+        restyled=painted.text is not None,
+        style=painted.style if service.pool.checkpoint.styles.several else None,
+    )
 
 
 def file_bound(service: Service, wanted: Wanted) -> int:
@@ -231,20 +262,22 @@ async def finish(service: Service, job: Job, painted: Painted, wanted: Wanted) -
     """Make the file of a picture, on another thread."""
     before = time.monotonic()
     config = service.pool.checkpoint.config
-    texts = provenance(job, painted, config, wanted.embed_prompt).texts()
+    told = tell(service, job, painted)
+    texts = provenance(job, painted, config, told, wanted.embed_prompt).texts()
     file = await service.threads.run(wanted.finish.encode, painted.rgb, config.vae.image_size, texts)
     service.metrics.encode_seconds.observe(time.monotonic() - before)
     return File(file)
 
 
-def provenance(job: Job, painted: Painted, config: CheckpointConfig, embed_prompt: bool) -> Provenance:
+def provenance(job: Job, painted: Painted, config: CheckpointConfig, told: Told, embed_prompt: bool) -> Provenance:
     """What the picture's file tells. Its prompt is the one that was painted."""
     request = job.request
     return Provenance(
         model=config.name,
         index=painted.index,
         params=request.params,
-        prompt_hash=prompt_hash(job.prompt),
-        prompt=job.prompt if embed_prompt else None,
+        prompt_hash=prompt_hash(told.text),
+        prompt=told.text if embed_prompt else None,
+        style=told.style,
         forced=None if request.keep is None else forced_tokens(painted.tokens, request.keep),
     )

@@ -17,6 +17,7 @@ from app.wording import NOT_BLANK, alternatives, describe, properties
 from model.config import Guidance, Temperature, TopK, TopP
 from model.errors import InvalidRequest
 from model.inference.requests import MAX_INDEX
+from model.styles import AUTO
 
 MAX_SAMPLES = 16  # pictures of which the best are chosen
 MAX_CHARACTERS = 32_000  # of a prompt; the limit of tokens is much lower, but counting tokens takes time
@@ -60,10 +61,20 @@ class Sampling(BaseModel):
         "was painted. Left out: true, unless the text is completed, or the model has no reviser, or the server turns "
         "it off.",
     )
+    style: Annotated[str, Field(min_length=1, max_length=32)] | None = Field(
+        None,
+        description="One of the model's styles, as GET /v1/models tells them. It is taken where it knows the thing. "
+        "auto, or left out: the pictures of a reworded text go round the styles that know its thing.",
+    )
     truncate: bool | None = Field(None, description="Cut a text with too many tokens instead of refusing it.")
     embed_prompt: bool | None = Field(
         None, description="Write the text into the PNG's text chunks. Otherwise they hold only its SHA-256."
     )
+
+    @property
+    def wanted_style(self) -> str:
+        """The name of a style, or "auto"."""
+        return self.style or AUTO
 
 
 class GenerateRequest(Sampling):

@@ -30,7 +30,7 @@ from app.http.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_er
 from app.http.idempotency import joined_headers
 from app.http.openai_schemas import Usage
 from app.http.orders import text_headers
-from app.http.painting import Wanted, file_bound, finish, gone, observe, text_tokens, written_tokens
+from app.http.painting import Wanted, file_bound, finish, gone, observe, tell, text_tokens, written_tokens
 from app.http.service import Service
 from app.pool.job import Reader
 from model.errors import DalleError
@@ -178,7 +178,10 @@ class PictureStream(Response):
         file = await album.file(event.index, partial(finish, self._service, self._job, event, self._wanted))
         self._completed += 1
         usage = self._usage().model_dump()
-        keys = {**self._common, "usage": usage, "rows_done": self._grid, **self._revised()}
+        told = tell(self._service, self._job, event)
+        of_text = {"revised_prompt": told.revised, "style": told.style}
+        known = {key: text for key, text in of_text.items() if text is not None}
+        keys = {**self._common, "usage": usage, "rows_done": self._grid, **known}
         await self._picture(send, "completed", file, event.index, keys)
 
     def _revised(self) -> dict[str, str]:

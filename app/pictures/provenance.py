@@ -1,6 +1,7 @@
 """The text chunks of a PNG that tell how it was painted. Whoever knows the prompt can paint it again.
 
     Software, Model, Seed, Index, Parameters (JSON), Prompt-SHA256, and Prompt if the client asked for it
+    Style: its name, if the model has several
     Forced: the tokens that were kept (see `pack`), if the picture is an edit of another one
 
 `dalle-server generate --like picture.png` reads them.
@@ -27,7 +28,10 @@ FREE = -1  # a token that the model draws
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a picture was painted. model: the checkpoint's name. forced: as in GenerationRequest."""
+    """How a picture was painted. model: the checkpoint's name. forced: as in GenerationRequest.
+
+    prompt, prompt_hash: of the text that was painted, in its style. style: its name; the prompt says it already.
+    """
 
     model: str
     index: int
@@ -35,6 +39,7 @@ class Provenance:
     prompt_hash: str
     prompt: str | None = None
     forced: bytes | None = None
+    style: str | None = None
     software: str = f"dalle-server {__version__}"
 
     def texts(self) -> dict[str, str]:
@@ -51,6 +56,8 @@ class Provenance:
         }
         if self.prompt is not None:
             texts["Prompt"] = self.prompt
+        if self.style is not None:
+            texts["Style"] = self.style
         if self.forced is not None:
             texts["Forced"] = pack(self.forced)
         return texts
@@ -82,6 +89,7 @@ class Provenance:
             prompt_hash=values["Prompt-SHA256"],
             prompt=str(texts["Prompt"]) if "Prompt" in texts else None,
             forced=forced,
+            style=str(texts["Style"]) if "Style" in texts else None,
             software=values["Software"],
         )
 

@@ -90,7 +90,7 @@ class Job:
     crashes: how many workers crashed or hung while they painted it. kills: how many workers were killed from outside
     while they painted it.
     rows_done: for each picture the number of its rows of cells that are painted.
-    revised: the text that the worker paints in place of the prompt; None if it has changed nothing.
+    revised: the text that the worker paints in place of the prompt, before any style; None if it has changed nothing.
     observed: whether the metrics have counted its times.
     """
 
@@ -118,8 +118,12 @@ class Job:
 
     @property
     def prompt(self) -> str:
-        """The text that is painted: the prompt as it was sent, completed or revised."""
+        """The text that is painted: the prompt as it was sent, completed or revised. A style may change it further."""
         return self.revised.text if self.revised else self.order.text
+
+    def text_of(self, painted: Painted) -> str:
+        """The text that this picture was painted from, in its style."""
+        return self.prompt if painted.text is None else painted.text
 
     @property
     def poisonous(self) -> bool:

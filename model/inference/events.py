@@ -30,7 +30,10 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Revised(Event):
-    """Another text than the request's is painted. written: tokens that were drawn for it. Comes before Started."""
+    """Another text than the request's is painted. written: tokens that were drawn for it. Comes before Started.
+
+    A picture's style may change the text further; Painted tells.
+    """
 
     text: str
     written: int
@@ -59,7 +62,8 @@ class Painted(Event):
     rgb: image_size * image_size * 3 bytes, row by row. tokens: little-endian int16, grid * grid of them.
     seconds: from the image's start to its end. score: where asked for, how well it fits the prompt, higher fits better:
     the cosine of the CLIP's vectors, -1 to 1, or where the checkpoint has no CLIP the mean over the drawn tokens of
-    log p(token | prompt) - log p(token | null prompt), in nats.
+    log p(token | prompt) - log p(token | null prompt), in nats. style: its name, "" for a checkpoint without styles.
+    text: what was painted, where the style has changed it; None: the text that Revised told, else the request's.
     """
 
     index: int
@@ -67,6 +71,8 @@ class Painted(Event):
     tokens: bytes = field(repr=False)
     seconds: float
     score: float | None = None
+    style: str = ""
+    text: str | None = None
 
 
 @dataclass(frozen=True)

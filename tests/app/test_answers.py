@@ -20,7 +20,7 @@ from starlette.types import Message
 from app.http.album import File
 from app.http.answers import PIECE, RAW, PicturesAnswer, around_pictures
 from app.http.budget import Budget, Claim
-from app.http.painting import Picture
+from app.http.painting import Picture, Told
 from model.inference.events import Painted
 from tests.app.live import Live, ledger
 
@@ -250,7 +250,7 @@ def test_an_answer_is_made_in_pieces_and_lets_every_file_go_once_it_is_sent(size
     async def play() -> list[Message]:
         claim, sent, held = Claim(budget, str), [], []
         await claim.take(2 * size, None)
-        pictures = [Picture(Painted("", i, b"", b"", 0.1), size, never, claim, File(data)) for i in range(2)]
+        pictures = [Picture(Painted("", i, b"", b"", 0.1), Told(""), size, never, claim, File(data)) for i in range(2)]
         answer = PicturesAnswer([b'["', b'","', b'"]'], pictures, {})
 
         async def send(message: Message) -> None:

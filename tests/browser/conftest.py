@@ -23,6 +23,7 @@ from model.vae import VAE
 from tests.app.live import Live
 from tests.conftest import CAPTIONS, randomise
 from tests.revising import with_reviser
+from tests.styling import with_styles
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -87,6 +88,13 @@ def guarded(weights: Path) -> Iterator[Live]:
 def revising(weights: Path, tmp_path: Path) -> Iterator[Live]:
     """A ready server over a checkpoint with a reviser."""
     with Live(with_reviser(weights, tmp_path / "revising"), tmp_path / "log") as server:
+        yield server.ready()
+
+
+@pytest.fixture
+def styled(weights: Path, tmp_path: Path) -> Iterator[Live]:
+    """A ready server over a checkpoint with two styles."""
+    with Live(with_styles(weights, tmp_path / "styled"), tmp_path / "log") as server:
         yield server.ready()
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from model.checkpoints import load, save
-from model.config import ReviserConfig, from_preset
+from model.config import ReviserConfig, Style, from_preset
 from model.reviser import Reviser
+from model.styles import Styles
 from tests.app.quick import save_quick
 from tests.conftest import randomise
 
@@ -23,10 +24,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quick = load(save_quick(folder / "quick"))
     reviser = Reviser(from_preset(ReviserConfig, "tiny", text_vocab=quick.tokenizer.vocab_size))
     randomise(reviser, seed=4)
-    config = dataclasses.replace(quick.config, reviser=reviser.config, provenance={"data": "none"}, created=1)
+    styles = Styles((Style("flat"), Style("3d", "3d", "things-3d.txt")), (None, ("cat", "sun")))
+    more = {"provenance": {"data": "none"}, "created": 1, "styles": styles.styles}
+    config = dataclasses.replace(quick.config, reviser=reviser.config, **more)  # type: ignore[arg-type]
     save(
         folder / "whole", config, quick.tokenizer, quick.vae, quick.transformer, torch.float32, clip=quick.clip,
-        reviser=reviser,
+        reviser=reviser, styles=styles,
     )  # fmt: skip
     return folder / "whole"
 

@@ -35,7 +35,7 @@ SECTIONS: dict[str, Any] = {
 }
 FIELDS = [(section, field.name) for section, cls in SECTIONS.items() for field in dataclasses.fields(cls)]
 LISTS = ("levels", "code_levels")
-FREE = (*SECTIONS, "provenance", "format_version", "completes")  # of other kinds than numbers and texts
+FREE = (*SECTIONS, "provenance", "format_version", "completes", "styles")  # of other kinds than numbers and texts
 NUMBERS = [(section, name) for section, name in FIELDS if name not in (*LISTS, *FREE, "name", "licence", "version")]
 
 

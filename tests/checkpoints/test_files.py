@@ -69,7 +69,15 @@ NOT_FILES: dict[str, tuple[Callable[[Path, str], object], str]] = {
     "a link to itself": (loop, ": cannot be read: Too many levels of symbolic links"),
     "a file of a terabyte": (without_end, r"( must be at most [\d,]+ bytes|: altered or cut short)"),
 }
-NAMES = ("SHA256SUMS", "config.json", "tokenizer.json", "vae-1-of-1.safetensors", "reviser-1-of-1.safetensors", "a.md")
+NAMES = (
+    "SHA256SUMS",
+    "config.json",
+    "tokenizer.json",
+    "vae-1-of-1.safetensors",
+    "reviser-1-of-1.safetensors",
+    "a.md",
+    "things-3d.txt",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,7 +91,7 @@ def test_a_path_that_is_no_regular_file_is_neither_waited_for_nor_read(copy: Pat
     tracemalloc.start()
     try:
         assert told.match(refusal(copy))
-        if name in ("config.json", "tokenizer.json"):
+        if name in ("config.json", "tokenizer.json", "things-3d.txt"):
             assert told.match(refusal(copy, ServedCheckpoint.read))
         problems = describe(copy).problems
         assert any(told.match(problem) for problem in problems)
@@ -140,6 +148,10 @@ def test_a_folder_that_was_replaced_after_the_server_read_it_is_refused(copy: Pa
     sums.write(copy)
     assert load(copy).config.name == "another"
     assert "config.json: replaced since it was first read" in refusal(copy, partial(load, known=served.known))
+    served = ServedCheckpoint.read(copy)
+    (copy / "things-3d.txt").write_text("dog\n")
+    sums.write(copy)
+    assert "things-3d.txt: replaced since it was first read" in refusal(copy, partial(load, known=served.known))
 
 
 @pytest.mark.parametrize(

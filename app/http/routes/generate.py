@@ -16,7 +16,7 @@ from app.http.orders import (
     make_order,
     milliseconds,
     painting_on,
-    revised_header,
+    revised_headers,
     submit,
     text_headers,
     top_rows,
@@ -35,6 +35,9 @@ HEADERS = {
     "X-Scores": "With best_of: how well each picture fits the text. It is the cosine of the checkpoint's CLIP, or "
     "without a CLIP how many nats a token the text makes the picture likelier.",
     "X-Revised-Prompt": "The text that was painted, if it is not the one that was sent. UTF-8, percent-encoded.",
+    "X-Revised-Prompts": "If a style has changed the text of a picture: the text of every picture, in order, as a JSON "
+    "list of strings. UTF-8, percent-encoded.",
+    "X-Styles": "The style of every picture, separated by commas, if the model has several.",
     "X-Text-Truncated": "`N of M tokens`, if only the first N of the text's M tokens were read.",
     "Idempotent-Replayed": "`true` if the request joined an earlier one by its Idempotency-Key.",
     "Server-Timing": "Milliseconds in the queue, in painting, and in encoding after the last picture was painted.",
@@ -121,9 +124,4 @@ def _headers(reader: Reader, painting: Painting) -> dict[str, str]:
     }
     if asked.score:
         headers["X-Scores"] = ",".join(f"{picture.score:.6f}" for picture in painting.pictures)
-    return (
-        headers
-        | text_headers(painting.tokens, painting.read)
-        | revised_header(painting.revised)
-        | joined_headers(reader)
-    )
+    return headers | text_headers(painting.tokens, painting.read) | revised_headers(painting) | joined_headers(reader)

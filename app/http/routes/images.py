@@ -20,6 +20,7 @@ from app.http.openai_schemas import (
     ImagesResponse,
     Model,
     ModelList,
+    ModelStyle,
     OpenAIError,
     Usage,
 )
@@ -111,14 +112,17 @@ async def edits(request: Request, service: Shared) -> Response:
     return await _paint(service, request, sent, "image_edit", order)
 
 
-@router.get("/models", summary="The models that are served (OpenAI)", response_model=ModelList)
+@router.get(
+    "/models", summary="The models that are served (OpenAI)", response_model=ModelList,
+    response_model_exclude_none=True,
+)  # fmt: skip
 async def models(service: Shared) -> ModelList:
     """One: the checkpoint that this server has loaded."""
     return ModelList(data=[_served(service)])
 
 
 @router.get(
-    "/models/{model:path}", summary="One model (OpenAI)", response_model=Model,
+    "/models/{model:path}", summary="One model (OpenAI)", response_model=Model, response_model_exclude_none=True,
     responses={404: {"description": ERRORS[404], "model": OpenAIError}},
 )  # fmt: skip
 async def model(service: Shared, model: str) -> Model:
@@ -129,8 +133,12 @@ async def model(service: Shared, model: str) -> Model:
 
 
 def _served(service: Service) -> Model:
-    config = service.pool.checkpoint.config
-    return Model(id=config.name, created=config.created)
+    config, styles = service.pool.checkpoint.config, service.pool.checkpoint.styles
+    told = [
+        ModelStyle(name=style.name, things=None if things is None else len(things))
+        for style, things in zip(styles.styles, styles.things, strict=True)
+    ]
+    return Model(id=config.name, created=config.created, styles=told or None)
 
 
 def _check_model(asked: str, served: str) -> None:
@@ -250,7 +258,7 @@ async def _paint(
         data=[
             Image(
                 b64_json="", seed=made.params.seed, index=picture.index, score=picture.score,
-                revised_prompt=painting.revised,
+                revised_prompt=picture.told.revised, style=picture.told.style,
             )
             for picture in painting.pictures
         ],

@@ -13,7 +13,7 @@ from typer import Argument, Option
 from model.config import TRANSFORMER_PRESETS
 from model.errors import DalleError
 from model.inference.cores import settle_threads, usable_cores
-from model.recipes.default.commands import corpus, gallery, measure
+from model.recipes.default.commands import corpus, gallery, measure, styles
 from model.recipes.default.recipe import RECIPE, read
 
 NAME = "python -m model.recipes.default"
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command("corpus", rich_help_panel=TOOLS)(corpus.corpus)
 app.command("measure", rich_help_panel=TOOLS)(measure.measure)
 app.command("sweep", rich_help_panel=TOOLS)(measure.sweep)
+app.command("styles", rich_help_panel=TOOLS)(styles.styles)
 app.command("gallery", rich_help_panel=TOOLS)(gallery.gallery)
 
 Names = Annotated[

@@ -12,6 +12,7 @@ from PIL import Image
 from model.recipes.default.evaluation.compositions import background_tasks, on_ground
 from model.recipes.default.evaluation.context import Context
 from model.recipes.default.evaluation.findings import Findings, NotMeasured, Section
+from model.styles import AUTO
 from model.training.estimates import mean, proportion
 
 SHOWN = 6  # prompts of each kind
@@ -51,7 +52,7 @@ def _chosen(
 ) -> None:
     """Add figures and a section. names: of three figures: the share of the best, the lift, the share of any."""
     n = context.options.seeds
-    painted = context.album.paint(prompts, n, lambda done, total: context.progress("painting", done, total))
+    painted = context.album.paint(prompts, n, lambda done, total: context.progress("painting", done, total), AUTO)
     hits = list(
         zip(*[right([row[i].image for row in painted]) for i in range(n)], strict=True)
     )  # n pictures of each prompt

@@ -165,7 +165,7 @@ class Context:
         """The rank, 1 for the nearest, of the given thing for each picture, (n,)."""
         return self.prototypes.ranks(self.see(pictures), things)
 
-    def paint(self, prompts: Sequence[str], n: int = 1) -> list[list[Image.Image]]:
-        """Pictures 0 to n - 1 of each prompt."""
-        painted = self.album.paint(prompts, n, lambda done, total: self.progress("painting", done, total))
+    def paint(self, prompts: Sequence[str], n: int = 1, style: str | None = None) -> list[list[Image.Image]]:
+        """Pictures 0 to n - 1 of each prompt. style: as in `Album.paint`."""
+        painted = self.album.paint(prompts, n, lambda done, total: self.progress("painting", done, total), style)
         return [[painting.image for painting in row] for row in painted]

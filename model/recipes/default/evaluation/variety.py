@@ -11,6 +11,7 @@ from model.recipes.default.evaluation.context import Context
 from model.recipes.default.evaluation.findings import REAL, REPAINTED, SHUFFLED, Findings, NotMeasured, Section
 from model.recipes.default.evaluation.judge import Vectors
 from model.recipes.default.evaluation.stage_one import repaint
+from model.styles import AUTO
 from model.training.estimates import mean, proportion
 
 COPY = (
@@ -33,7 +34,7 @@ def diversity(context: Context) -> Findings:
     n, things = context.options.seeds, context.tested[: context.options.various]
     if n < 2:
         raise NotMeasured(f"the number of pictures a prompt must be 2 or more, got {n}")
-    painted = context.paint([thing.name.full for thing in things], n)
+    painted = context.paint([thing.name.full for thing in things], n, AUTO)  # as clients get them
     directions = context.prototypes.directions(context.see([picture for row in painted for picture in row]))
     rows = directions.reshape(len(things), n, -1)
     findings = Findings(figures={"diversity": mean([pairwise(row) for row in rows])})
