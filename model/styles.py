@@ -25,6 +25,7 @@ AUTO = "auto"  # the choice is the seed's
 THINGS_BYTES = 2**20  # of a file of things
 THING = 128  # characters of a thing's name
 _ARTICLE = re.compile(r"(?:an?|the) (?=.)")
+_WORD = re.compile(r"\w+")
 
 
 def bare(caption: str) -> str:
@@ -87,6 +88,11 @@ class Styles:
                 f"one of {', '.join((AUTO, *self.names))}" if self.styles else f"{AUTO} for a model without styles"
             )
             raise InvalidRequest("style", f"style must be {allowed}, got {shown(style)}")
+
+    def asked_in(self, prompt: str) -> str:
+        """The style whose word a prompt says anywhere ("a shiny 3D train" asks for 3d), or "auto"."""
+        words = frozenset(_WORD.findall(prompt.lower()))
+        return next((style.name for style in self.styles if style.word and style.word.lower() in words), AUTO)
 
     def knowing(self, caption: str) -> tuple[Style, ...]:
         """The styles in which the caption's thing can be painted; the first style where no other knows it."""

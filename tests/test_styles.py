@@ -62,6 +62,12 @@ def test_a_text_that_names_a_style_stays_in_it() -> None:
         assert THREE.canonical(other) == other
 
 
+def test_a_prompt_that_says_a_styles_word_asks_for_it() -> None:
+    prompts = {"a shiny 3D train": "3d", "a cat, 3d.": "3d", "old cats": "old", "a gold 3ds": "auto", "": "auto"}
+    assert {prompt: THREE.asked_in(prompt) for prompt in prompts} == prompts
+    assert NO_STYLES.asked_in("a 3d cat") == "auto"
+
+
 def test_a_text_of_ones_own_is_left_alone_unless_a_style_is_asked_for() -> None:
     assert THREE.choose("a cat", index=1, reworded=False) == Choice("flat", "a cat")
     assert THREE.choose("a cat", "3d", reworded=False) == Choice("3d", "a 3d cat")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from model.inference.requests import GenerationRequest, Said
 from model.inference.sampling import STYLE, uniforms
-from model.styles import Styles
+from model.styles import AUTO, Styles
 from model.tokenizer import Tokenizer
 
 
@@ -20,17 +20,22 @@ def place(seed: int) -> int:
 class Texts:
     """What the pictures of one request are painted from."""
 
-    def __init__(self, styles: Styles, tokenizer: Tokenizer, request: GenerationRequest, reworded: bool) -> None:
-        """request: completed and revised, if it asked for that. reworded: whether it asked for a revision."""
+    def __init__(
+        self, styles: Styles, tokenizer: Tokenizer, asked: GenerationRequest, request: GenerationRequest
+    ) -> None:
+        """asked: the request as it came. request: the same, completed and revised if it asked for that."""
         self._styles, self._tokenizer, self._request = styles, tokenizer, request
         self._plain = tokenizer.decode(request.text_ids) if styles.styles else ""
-        self._reworded = reworded
+        self._reworded = asked.revise
+        self._style = asked.style
+        if asked.revise and asked.style == AUTO:  # a reviser may drop the word that names the style
+            self._style = styles.asked_in(tokenizer.decode(asked.text_ids))
         self._place = place(request.params.seed)
         self._said: dict[str, Said] = {}  # by style
 
     def of(self, index: int) -> Said:
         """What the picture of this index is painted from."""
-        chosen = self._styles.choose(self._plain, self._request.style, self._place, index, self._reworded)
+        chosen = self._styles.choose(self._plain, self._style, self._place, index, self._reworded)
         if chosen.style not in self._said:
             changed = chosen.text != self._plain
             ids = tuple(self._tokenizer.encode(chosen.text, truncate=True)) if changed else self._request.text_ids
