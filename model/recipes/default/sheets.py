@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from model.styles import AUTO
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -73,7 +75,7 @@ PROMPTS = {
 }
 COLUMNS = {"counts": len(NUMBERS), "pairs": 5, "hard": 6}  # others: 8
 SUBJECTS = ("a cat", "a red apple", "a rocket", "a house", "a butterfly", "a snowman", "an owl", "a bus")
-NAMES = (*PROMPTS, "continuation", "best_of")
+NAMES = (*PROMPTS, "seeds", "continuation", "best_of")
 
 Progress = Callable[[int, int], object]
 
@@ -109,6 +111,15 @@ def continuation(painter: Painter, how: dict[str, Any], progress: Progress) -> S
     return [*pictures, *painter.paint(requests, progress)], labels
 
 
+def seeds(painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
+    """Four pictures of each of sixteen things, as one request gives them: they go round the styles."""
+    pictures = []
+    for done, text in enumerate(STYLED):
+        pictures += painter.generate(text, 4, **how)
+        progress(done + 1, len(STYLED))
+    return pictures, [text for text in STYLED for _ in range(4)]
+
+
 def best_of(painter: Painter, how: dict[str, Any], progress: Progress) -> Sheet:
     """Four pictures of each of eight prompts, by falling score, labelled with the score."""
     pictures = []
@@ -127,4 +138,7 @@ def paint(name: str, painter: Painter, how: dict[str, Any], progress: Progress) 
         return continuation(painter, how, progress)
     if name == "best_of":
         return best_of(painter, how, progress)
-    return each(painter, PROMPTS[name], how, progress)
+    if name == "seeds":
+        return seeds(painter, how, progress)
+    first = next(iter(painter.checkpoint.styles.names), AUTO)  # a caption that names a style stays in it
+    return each(painter, PROMPTS[name], {**how, "style": first}, progress)

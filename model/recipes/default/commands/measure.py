@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GPU_SLOTS = 128  # a picture with guidance takes two; on a GPU many pictures at once cost little more than few
 SECONDS_A_LINE = 60.0  # between lines of progress, where stderr is no terminal
-PART_NAMES = "vae, loss, concepts, background, counts, pairs, colours, best_of, diversity, nearest"
+PART_NAMES = "vae, loss, concepts, background, counts, pairs, colours, styles, best_of, diversity, nearest"
 
 Data = Annotated[list[Path] | None, Argument(metavar="DATA...", help="The corpus.", show_default="data/corpus")]
 Known = Annotated[

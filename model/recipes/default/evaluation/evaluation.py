@@ -23,6 +23,7 @@ from model.recipes.default.evaluation.findings import Findings, NotMeasured
 from model.recipes.default.evaluation.likelihood import loss
 from model.recipes.default.evaluation.report import Report, merge
 from model.recipes.default.evaluation.stage_one import vae
+from model.recipes.default.evaluation.styles import styles
 from model.recipes.default.evaluation.variety import diversity, nearest
 
 PARTS: dict[str, Callable[[Context], Findings]] = {
@@ -33,6 +34,7 @@ PARTS: dict[str, Callable[[Context], Findings]] = {
     "counts": counts,
     "pairs": pairs,
     "colours": colours,
+    "styles": styles,
     "best_of": best_of,
     "diversity": diversity,
     "nearest": nearest,
@@ -45,6 +47,7 @@ FIGURES = {  # the figures of each part; they get its reason if it cannot be run
     "counts": ("counts",),
     "pairs": ("both_objects", "left_right", "unseen_pairs"),
     "colours": ("coloured",),
+    "styles": ("styled_top1", "styled_top5"),
     "best_of": ("best_of_4_top1",),
     "diversity": ("diversity",),
     "nearest": ("nearest_train",),

@@ -18,8 +18,8 @@ from model.training.estimates import Estimate, proportion
 # Keys that are always in the JSON. A key that was not measured is null.
 KEYS = (
     "vae_psnr", "vae_psnr_openmoji", "vae_usage", "image_bits", "concept_top1", "concept_top5", "real_top1",
-    "real_top5", "background", "counts", "both_objects", "left_right", "unseen_pairs", "best_of_4_top1",
-    "nearest_train",
+    "real_top5", "background", "counts", "both_objects", "left_right", "unseen_pairs", "styled_top1",
+    "styled_top5", "best_of_4_top1", "nearest_train",
 )  # fmt: skip
 UNITS = {"vae_psnr": "dB", "vae_psnr_openmoji": "dB", "image_bits": "bits"}
 PLAIN = ("vae_", "image_bits", "diversity", "nearest_train")  # not printed in percent, because they are no shares
