@@ -165,6 +165,8 @@ def allowed(hint: Any) -> str:
         return f"a text of {low} to {high} printable characters, not blank"
     if typing.get_origin(kind) is tuple:
         each, of_each = _split(typing.get_args(kind)[0])
+        if each is str:
+            return f"a list of {low} to {high} texts"
         assert each is int
         return f"a list of {low} to {high} integers{_range(of_each)}"
     return f"an object of at most {OBJECT_BYTES:,} bytes of JSON, {OBJECT_DEPTH} levels deep"

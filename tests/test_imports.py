@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CORE = ("model.config", "model.errors", "model.files", "model.limits")
-PARTS = ("model.tokenizer", "model.vae", "model.transformer", "model.clip", "model.reviser", *CORE)
+PARTS = ("model.things", "model.tokenizer", "model.vae", "model.transformer", "model.clip", "model.reviser", *CORE)
 RECIPES = "model.recipes"  # nobody imports these
 LEAVES = ("model.training", "model.benchmark")  # nor these but the commands that run them, and recipes
 ASKED = ("model.training.knobs", "model.training.options")  # of these the commands make their flags: no torch
@@ -34,6 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.prompts": ("model.errors",),
     "model.picture_files": ("model.errors",),
     "model.upright": ("model.picture_files",),
+    "model.things": CORE,
     "model.tokenizer": CORE,
     "model.vae": CORE,
     "model.transformer": CORE,
@@ -51,10 +52,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app.logs": (),
     "app.wording": (),
     "app.settings": ("app.wording", *CORE),
-    "app.checkpoint": ("model.tokenizer", *CORE),
+    "app.checkpoint": ("model.things", "model.tokenizer", *CORE),
     "app.pictures": ("model.inference", "model.picture_files", "model.upright", *CORE),
     "app.pool": ("app.checkpoint", "app.logs", "app.settings", "model.inference", *CORE),
-    "app.http": ("app.pool", "app.pictures", *APP, "model.inference", *CORE),
+    "app.http": ("app.pool", "app.pictures", *APP, "model.inference", "model.things", *CORE),
     "app.server": ("app.http", "app.pictures", "app.pool", *APP, *CORE),
     "app.cli": ("app", "model"),
     "app.commands": ("app", "model"),
@@ -67,6 +68,7 @@ TORCH_FREE = [
     "model.upright",
     "model.files",
     "model.limits",
+    "model.things",
     "model.tokenizer",
     "model.inference",
     "model.inference.events",

@@ -100,6 +100,8 @@ def generate(
     started = time.monotonic()
     images = _paint(painter, how, text, n, truncate, console, best_of, revise)
     seconds = time.monotonic() - started
+    if images[0].info.get("fit") == "unknown":
+        console.print(_unknown(text, images[0].info.get("closest", "")), highlight=False, markup=False, soft_wrap=True)
     if revised := images[0].info.get("revised"):
         console.print(f"painted as: {revised}", highlight=False, markup=False)
         how = dataclasses.replace(how, prompt=revised, prompt_hash=prompt_hash(revised))
@@ -117,6 +119,11 @@ def generate(
         typer.echo(file)
     scores = "".join(f", score {image.info['score']:.3f}" for image in images if best_of)
     console.print(f"{best_of or n} in {seconds:.1f} s, seed {params.seed}{scores}", highlight=False)
+
+
+def _unknown(text: str, closest: str) -> str:
+    """What the command says of a prompt that the model does not know. closest: what it knows, "" for nothing near."""
+    return f"I don't know '{text}'." + (f" Closest: {closest}" if closest else "")
 
 
 def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: str, console: Console) -> None:

@@ -22,6 +22,7 @@ from app.logs import prompt_fields
 from app.pictures.decode import Upload
 from app.pool.job import Job, Order, Reader, late
 from model.errors import InvalidRequest
+from model.inference.events import Fit, Judged
 from model.inference.requests import Completion, GenerationRequest, SamplingParams
 
 
@@ -48,6 +49,8 @@ def make_order(
         raise InvalidRequest("complete", f"complete must be left out: {config.name} was not trained to continue texts")
     if asked.revise and config.reviser is None:
         raise InvalidRequest("revise", f"revise must be left out: {config.name} has no reviser")
+    if asked.on_unknown == "refuse" and config.reviser is None:
+        raise InvalidRequest("on_unknown", f"on_unknown must be paint or left out: {config.name} has no reviser")
     revises = settings.revise and not asked.complete and config.reviser is not None
     params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, asked.top_k, asked.top_p, asked.guidance)
     order = Order(
@@ -62,6 +65,7 @@ def make_order(
             score=asked.best_of is not None,
             complete=Completion() if asked.complete else None,
             revise=revises if asked.revise is None else asked.revise,
+            refuse_unknown=(asked.on_unknown or settings.on_unknown) == "refuse",
         ),
         truncate=settings.truncate if asked.truncate is None else asked.truncate,
         seconds=timeout(request, settings.deadline) or settings.deadline,
@@ -132,7 +136,19 @@ def revised_header(prompt: str | None) -> dict[str, str]:
 
     The text is UTF-8, percent-encoded as in a URL.
     """
-    return {} if prompt is None else {"X-Revised-Prompt": quote(prompt, safe=" ,'()")}
+    return {} if prompt is None else {"X-Revised-Prompt": _percent(prompt)}
+
+
+def fit_headers(judged: Judged | None) -> dict[str, str]:
+    """The answer's headers X-Prompt-Fit, and for an unknown prompt X-Prompt-Closest, if the reviser read the text."""
+    if judged is None:
+        return {}
+    near = {"X-Prompt-Closest": _percent(judged.closest)} if judged.fit is Fit.UNKNOWN and judged.closest else {}
+    return {"X-Prompt-Fit": judged.fit.value} | near
+
+
+def _percent(text: str) -> str:
+    return quote(text, safe=" ,'()")
 
 
 async def decode(service: Service, request: Request, order: Order, name: str, data: bytes) -> Upload:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
@@ -59,6 +59,11 @@ class Sampling(BaseModel):
         description="The model first rewords the text into a caption as it was taught. The answer tells the text that "
         "was painted. Left out: true, unless the text is completed, or the model has no reviser, or the server turns "
         "it off.",
+    )
+    on_unknown: Literal["paint", "refuse"] | None = Field(
+        None,
+        description="A text that the reviser does not know: paint, and the answer says so, or refuse. Left out: the "
+        "server's setting.",
     )
     truncate: bool | None = Field(None, description="Cut a text with too many tokens instead of refusing it.")
     embed_prompt: bool | None = Field(

@@ -23,6 +23,7 @@ from enum import StrEnum
 from model.errors import DalleError, DeadlineExceeded
 from model.inference.events import (
     Event,
+    Judged,
     Painted,
     Partial,
     Progress,
@@ -89,7 +90,8 @@ class Job:
     outcome: how it ended, None until then. error: why it failed, None if it did not.
     crashes: workers that crashed or hung while they painted it. kills: workers that were killed from outside meanwhile.
     rows_done: rows of cells painted of each picture.
-    revised: the text that is painted, once the worker has changed it.
+    revised: the text that is painted, once the worker has changed it. judged: how well it says the prompt, once the
+    worker has read that.
     observed: whether the metrics have counted its times.
     """
 
@@ -104,6 +106,7 @@ class Job:
         self.ended: float | None = None
         self.outcome: Outcome | None = None
         self.revised: Revised | None = None
+        self.judged: Judged | None = None
         self.crashes = 0
         self.kills = 0
         self.rows_done = order.rows_done
@@ -170,6 +173,9 @@ class Job:
                 self.started = time.monotonic()
             case Revised():
                 self.revised = event  # the next worker says the same again
+                return
+            case Judged():
+                self.judged = event
                 return
             case Progress(rows_done=rows):
                 offset = first_index - self.request.first_index

@@ -12,6 +12,7 @@ from app.http.headers import PARAMETERS
 from app.http.idempotency import joined_headers
 from app.http.orders import (
     decode,
+    fit_headers,
     log_painting,
     make_order,
     milliseconds,
@@ -35,6 +36,8 @@ HEADERS = {
     "X-Scores": "With best_of: how well each picture fits the text. It is the cosine of the checkpoint's CLIP, or "
     "without a CLIP how many nats a token the text makes the picture likelier.",
     "X-Revised-Prompt": "The text that was painted, if it is not the one that was sent. UTF-8, percent-encoded.",
+    "X-Prompt-Fit": "How well the painted text says what was sent, if a reviser read it: known, near or unknown.",
+    "X-Prompt-Closest": "For an unknown text: the nearest thing that the model knows. UTF-8, percent-encoded.",
     "X-Text-Truncated": "`N of M tokens`, if only the first N of the text's M tokens were read.",
     "Idempotent-Replayed": "`true` if the request joined an earlier one by its Idempotency-Key.",
     "Server-Timing": "Milliseconds in the queue, in painting, and in encoding after the last picture was painted.",
@@ -125,5 +128,6 @@ def _headers(reader: Reader, painting: Painting) -> dict[str, str]:
         headers
         | text_headers(painting.tokens, painting.read)
         | revised_header(painting.revised)
+        | fit_headers(painting.judged)
         | joined_headers(reader)
     )

@@ -13,7 +13,7 @@ from typer import Argument, Option
 from model.config import TRANSFORMER_PRESETS
 from model.errors import DalleError
 from model.inference.cores import settle_threads, usable_cores
-from model.recipes.default.commands import corpus, gallery, measure
+from model.recipes.default.commands import corpus, gallery, measure, things
 from model.recipes.default.recipe import RECIPE, read
 
 NAME = "python -m model.recipes.default"
@@ -30,6 +30,7 @@ app.command("corpus", rich_help_panel=TOOLS)(corpus.corpus)
 app.command("measure", rich_help_panel=TOOLS)(measure.measure)
 app.command("sweep", rich_help_panel=TOOLS)(measure.sweep)
 app.command("gallery", rich_help_panel=TOOLS)(gallery.gallery)
+app.command("things", rich_help_panel=TOOLS)(things.things)
 
 Names = Annotated[
     list[str] | None,
