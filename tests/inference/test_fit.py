@@ -1,4 +1,4 @@
-"""Known, near or unknown: what is said of a prompt, by words and probabilities, and by the reviser of weights/default."""
+"""Known, near or unknown: by words and probabilities, and by the reviser of weights/default."""
 
 from __future__ import annotations
 

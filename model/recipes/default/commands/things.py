@@ -1,4 +1,4 @@
-"""`things` writes things.json into a checkpoint: what it paints, with the words that its reviser was taught for each."""
+"""`things` writes things.json into a checkpoint: what it paints, with the words that mean each thing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from model.drawings.concepts import Concept, evocations, everyday, kinds
+from model.drawings.concepts import Concept, everyday, evocations, kinds
 from model.recipes.default.commands.options import WEIGHTS, Weights
 
 CONCEPTS = Path(__file__).parents[1] / "concepts.txt"
