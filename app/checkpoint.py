@@ -12,6 +12,8 @@ from pathlib import Path
 from model.config import CONFIG, CONFIG_BYTES, CheckpointConfig, from_json
 from model.errors import PromptTooLong
 from model.files import check_folder, read_file
+from model.gallery import GALLERY, GALLERY_BYTES, SHEET, SHEET_BYTES, Gallery
+from model.gallery import parse as read_gallery
 from model.things import THINGS, THINGS_BYTES, Things, parse
 from model.tokenizer import TOKENIZER, TOKENIZER_BYTES, Tokenizer
 
@@ -28,10 +30,11 @@ class ServedCheckpoint:
     tokenizer: Tokenizer
     known: dict[str, str]
     things: Things = field(default_factory=Things)
+    gallery: Gallery | None = None
 
     @classmethod
     def read(cls, path: Path) -> ServedCheckpoint:
-        """Read config.json, tokenizer.json and, if it is there, things.json in the folder `path`.
+        """Read config.json, tokenizer.json and, where they are, things.json and the gallery in the folder `path`.
 
         Raises CheckpointError naming the file.
         """
@@ -40,13 +43,16 @@ class ServedCheckpoint:
             CONFIG: read_file(path / CONFIG, CONFIG_BYTES),
             TOKENIZER: read_file(path / TOKENIZER, TOKENIZER_BYTES),
         }
-        if (path / THINGS).exists():
-            files[THINGS] = read_file(path / THINGS, THINGS_BYTES)
+        for name, most in ((THINGS, THINGS_BYTES), (GALLERY, GALLERY_BYTES), (SHEET, SHEET_BYTES)):
+            if (path / name).exists():
+                files[name] = read_file(path / name, most)
         things = parse(files[THINGS], str(path / THINGS)) if THINGS in files else Things()
         config = from_json(files[CONFIG], str(path / CONFIG))
         tokenizer = Tokenizer.parse(files[TOKENIZER], str(path / TOKENIZER), config.transformer.text_tokens)
+        both = GALLERY in files and SHEET in files
+        gallery = read_gallery(files[GALLERY], str(path / GALLERY), files[SHEET]) if both else None
         known = {name: sha256(data).hexdigest() for name, data in files.items()}
-        return cls(path, config, tokenizer, known, things)
+        return cls(path, config, tokenizer, known, things, gallery)
 
     def tokenize(self, text: str, truncate: bool) -> tuple[list[int], int]:
         """The ids that the model reads, and the number of tokens of the whole text. Raises PromptTooLong."""

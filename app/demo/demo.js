@@ -2,6 +2,7 @@
 
 import * as composer from "./composer.js";
 import * as gallery from "./gallery.js";
+import * as shelf from "./shelf.js";
 import * as stage from "./stage.js";
 import { paint } from "./stream.js";
 import { forget, on } from "./tiles.js";
@@ -178,20 +179,23 @@ document.addEventListener("keydown", (event) => {
     $("composer").requestSubmit();
   }
 });
+function suggest(text) {
+  $("prompt").value = text;
+  composer.complain("prompt", "");
+  $("prompt").focus();
+}
+
 $("examples").replaceChildren(...EXAMPLES.map((text) => {
   const item = document.createElement("li");
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
-  button.addEventListener("click", () => {
-    $("prompt").value = text;
-    composer.complain("prompt", "");
-    $("prompt").focus();
-  });
+  button.addEventListener("click", () => suggest(text));
   item.append(button);
   return item;
 }));
 
 Object.assign(on, { open: viewer.open, paintOn });
 composer.start();
+shelf.start(() => key, (text) => { suggest(text); scrollTo({ top: 0, behavior: pace() }); });
 viewer.start({ paintOn, again, remove });
 stage.empty($("n").valueAsNumber);
 gallery.start().then(() => gallery.records.length && composer.learn(gallery.records[0].rows));
