@@ -1,4 +1,4 @@
-"""The gallery of a checkpoint: gallery.webp, one sheet of its own pictures, and gallery.json, which says what they show.
+"""The gallery of a checkpoint: gallery.webp, a sheet of its own pictures, and gallery.json, which says what is on it.
 
 A checkpoint may have both files, or none. Knows no tensors and no pixels.
 """
