@@ -56,6 +56,7 @@ def test_the_surface() -> None:
         "best_of",
         "revise",
         "opening",
+        "on_unknown",
     ]
     with pytest.raises(AttributeError, match="has no attribute 'paint'"):
         model.paint  # noqa: B018  # type: ignore[attr-defined]
