@@ -5,14 +5,17 @@ The worker process compares the whole folder with its SHA256SUMS before it says 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 from model.config import CONFIG, CONFIG_BYTES, CheckpointConfig, from_json
 from model.errors import PromptTooLong
 from model.files import check_folder, read_file
+from model.gallery import GALLERY, GALLERY_BYTES, SHEET, SHEET_BYTES, Gallery
+from model.gallery import parse as read_gallery
 from model.styles import Styles
+from model.things import THINGS, THINGS_BYTES, Things, parse
 from model.tokenizer import TOKENIZER, TOKENIZER_BYTES, Tokenizer
 
 
@@ -29,6 +32,8 @@ class ServedCheckpoint:
     tokenizer: Tokenizer
     styles: Styles
     known: dict[str, str]
+    things: Things = field(default_factory=Things)
+    gallery: Gallery | None = None
 
     @classmethod
     def read(cls, path: Path) -> ServedCheckpoint:
@@ -41,6 +46,10 @@ class ServedCheckpoint:
             CONFIG: read_file(path / CONFIG, CONFIG_BYTES),
             TOKENIZER: read_file(path / TOKENIZER, TOKENIZER_BYTES),
         }
+        for name, most in ((THINGS, THINGS_BYTES), (GALLERY, GALLERY_BYTES), (SHEET, SHEET_BYTES)):
+            if (path / name).exists():
+                files[name] = read_file(path / name, most)
+        things = parse(files[THINGS], str(path / THINGS)) if THINGS in files else Things()
         config = from_json(files[CONFIG], str(path / CONFIG))
         tokenizer = Tokenizer.parse(files[TOKENIZER], str(path / TOKENIZER), config.transformer.text_tokens)
 
@@ -49,7 +58,10 @@ class ServedCheckpoint:
             return files[name]
 
         styles = Styles.read(config.styles, path, read)
-        return cls(path, config, tokenizer, styles, {name: sha256(data).hexdigest() for name, data in files.items()})
+        both = GALLERY in files and SHEET in files
+        gallery = read_gallery(files[GALLERY], str(path / GALLERY), files[SHEET]) if both else None
+        known = {name: sha256(data).hexdigest() for name, data in files.items()}
+        return cls(path, config, tokenizer, styles, known, things, gallery)
 
     def tokenize(self, text: str, truncate: bool) -> tuple[list[int], int]:
         """The ids that the model reads, and the number of tokens of the whole text. Raises PromptTooLong."""

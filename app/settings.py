@@ -113,6 +113,11 @@ class Settings(BaseSettings):
     revise: bool = _setting(
         "Model", True, "Reword prompts into captions as the model was taught, if the checkpoint has a reviser."
     )
+    on_unknown: Literal["paint", "refuse"] = _setting(
+        "Model",
+        "paint",
+        "What is done with a prompt that the reviser does not know: paint, and the answer says so, or refuse with 422.",
+    )
 
     queue: int = _setting(
         "Queue and time",

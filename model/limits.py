@@ -181,6 +181,8 @@ def allowed(hint: Any) -> str:
         if _section(kind):
             return f"a list of {low} to {high} objects"
         each, of_each = _split(typing.get_args(kind)[0])
+        if each is str:
+            return f"a list of {low} to {high} texts"
         assert each is int
         return f"a list of {low} to {high} integers{_range(of_each)}"
     return f"an object of at most {OBJECT_BYTES:,} bytes of JSON, {OBJECT_DEPTH} levels deep"

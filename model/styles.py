@@ -94,6 +94,11 @@ class Styles:
         words = frozenset(_WORD.findall(prompt.lower()))
         return next((style.name for style in self.styles if style.word and style.word.lower() in words), AUTO)
 
+    def unstyled(self, prompt: str) -> str:
+        """The prompt without the words of styles: "a 3d cat" -> "a cat"."""
+        words = frozenset(style.word.lower() for style in self.styles if style.word)
+        return " ".join(part for part in prompt.split() if part.lower().strip(".,!?") not in words)
+
     def knowing(self, caption: str) -> tuple[Style, ...]:
         """The styles in which the caption's thing can be painted; the first style where no other knows it."""
         thing = bare(caption)

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CORE = ("model.config", "model.errors", "model.files", "model.limits", "model.styles")
-PARTS = ("model.tokenizer", "model.vae", "model.transformer", "model.clip", "model.reviser", *CORE)
+PARTS = ("model.things", "model.tokenizer", "model.vae", "model.transformer", "model.clip", "model.reviser", *CORE)
 RECIPES = "model.recipes"  # nobody imports these
 LEAVES = ("model.training", "model.benchmark")  # nor these but the commands that run them, and recipes
 ASKED = ("model.training.knobs", "model.training.options")  # of these the commands make their flags: no torch
@@ -35,6 +35,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.prompts": ("model.errors",),
     "model.picture_files": ("model.errors",),
     "model.upright": ("model.picture_files",),
+    "model.gallery": CORE,
+    "model.things": CORE,
     "model.tokenizer": CORE,
     "model.vae": CORE,
     "model.transformer": CORE,
@@ -46,16 +48,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.drawings": ("model.styles",),
     "model.training": ("model.drawings", *PICTURES, *BELOW),
     "model.recipes": (),
-    "model.recipes.default": ("model.training", "model.drawings", "model.prompts", *BELOW),
+    "model.recipes.default": ("model.training", "model.drawings", "model.gallery", "model.prompts", *BELOW),
     "model.benchmark": BELOW,
     "app": (),
     "app.logs": (),
     "app.wording": (),
     "app.settings": ("app.wording", *CORE),
-    "app.checkpoint": ("model.tokenizer", *CORE),
+    "app.checkpoint": ("model.gallery", "model.things", "model.tokenizer", *CORE),
     "app.pictures": ("model.inference", "model.picture_files", "model.upright", *CORE),
     "app.pool": ("app.checkpoint", "app.logs", "app.settings", "model.inference", *CORE),
-    "app.http": ("app.pool", "app.pictures", *APP, "model.inference", *CORE),
+    "app.http": ("app.pool", "app.pictures", *APP, "model.inference", "model.gallery", "model.things", *CORE),
     "app.server": ("app.http", "app.pictures", "app.pool", *APP, *CORE),
     "app.cli": ("app", "model"),
     "app.commands": ("app", "model"),
@@ -68,6 +70,8 @@ TORCH_FREE = [
     "model.upright",
     "model.files",
     "model.limits",
+    "model.gallery",
+    "model.things",
     "model.styles",
     "model.tokenizer",
     "model.inference",

@@ -57,6 +57,7 @@ def test_the_surface() -> None:
         "revise",
         "opening",
         "style",
+        "on_unknown",
     ]
     with pytest.raises(AttributeError, match="has no attribute 'paint'"):
         model.paint  # noqa: B018  # type: ignore[attr-defined]

@@ -113,6 +113,8 @@ def generate(
     started = time.monotonic()
     images = _paint(painter, how, text, n, truncate, console, best_of, revise, style or AUTO)
     seconds = time.monotonic() - started
+    if images[0].info.get("fit") == "unknown":
+        console.print(_unknown(text, images[0].info.get("closest", "")), highlight=False, markup=False, soft_wrap=True)
     texts = list(dict.fromkeys(image.info.get("revised", text) for image in images))
     if texts != [text]:
         console.print(f"painted as: {'; '.join(texts)}", highlight=False, markup=False)
@@ -139,6 +141,11 @@ def _painted(how: Provenance, image: Image.Image, text: str) -> Provenance:
     return dataclasses.replace(
         how, index=found["index"], prompt=text, prompt_hash=prompt_hash(text), style=found.get("style")
     )
+
+
+def _unknown(text: str, closest: str) -> str:
+    """What the command says of a prompt that the model does not know. closest: what it knows, "" for nothing near."""
+    return f"I don't know '{text}'." + (f" Closest: {closest}" if closest else "")
 
 
 def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: str, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 import * as composer from "./composer.js";
 import * as gallery from "./gallery.js";
+import * as shelf from "./shelf.js";
 import * as stage from "./stage.js";
 import { paint, styles } from "./stream.js";
 import { forget, on } from "./tiles.js";
@@ -185,14 +186,16 @@ document.addEventListener("keydown", (event) => {
     $("composer").requestSubmit();
   }
 });
+function suggest(text) {
+  $("prompt").value = text;
+  composer.complain("prompt", "");
+  $("prompt").focus();
+}
+
 $("examples").replaceChildren(...EXAMPLES.map((text) => {
   const item = document.createElement("li");
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
-  button.addEventListener("click", () => {
-    $("prompt").value = text;
-    composer.complain("prompt", "");
-    $("prompt").focus();
-  });
+  button.addEventListener("click", () => suggest(text));
   item.append(button);
   return item;
 }));
@@ -200,6 +203,7 @@ $("examples").replaceChildren(...EXAMPLES.map((text) => {
 Object.assign(on, { open: viewer.open, paintOn });
 composer.start();
 offer();
+shelf.start(() => key, (text) => { suggest(text); scrollTo({ top: 0, behavior: pace() }); });
 viewer.start({ paintOn, again, remove });
 stage.empty($("n").valueAsNumber);
 gallery.start().then(() => gallery.records.length && composer.learn(gallery.records[0].rows));

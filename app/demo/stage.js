@@ -14,6 +14,9 @@ let began = 0; // ms
 let due = null; // ms at which all will be painted, null while that is not known
 let queue = 0;
 let done = 0; // 0 to 1
+let fit = ""; // "known", "near", "unknown", or "" while that is not known
+let closest = "";
+let asked = "";
 let revised = ""; // the text that is painted, if it is another than was asked for
 let clock = 0;
 let announced = { at: 0, text: "" };
@@ -51,7 +54,8 @@ export function begin(order) {
   $("tiles").ariaHidden = null;
   $("cancel").hidden = false;
   $("seed-shown").textContent = name(order);
-  [began, due, queue, done, revised] = [Date.now(), null, 0, 0, ""];
+  [began, due, queue, done, revised, fit, closest, asked] = [Date.now(), null, 0, 0, "", "", "", order.prompt];
+  judge();
   clock = setInterval(tell, 500);
   tell();
   announce(`Painting ${many(order.n, "picture")}.`, true);
@@ -61,6 +65,10 @@ export function begin(order) {
 export function take(event, record) {
   const tile = tiles[event.position];
   if (!event.style) revised = event.revised || revised; // a picture in a style has a text of its own
+  if (event.fit) {
+    [fit, closest] = [event.fit, event.closest || ""];
+    judge();
+  }
   if (event.kind === "partial") tile.partial(event.url, event.rows, event.total);
   if (event.kind === "finished") {
     tile.finish(record);
@@ -83,6 +91,17 @@ function tell() {
   $("progress").value = done;
   document.title = `${queue ? "Waiting" : `${Math.floor(100 * done)} %`} · dalle-server`;
   announce([what, more].filter(Boolean).join(", "));
+}
+
+// Says in words what the pictures leave out of the prompt.
+function judge() {
+  const near = closest ? ` Closest: ${closest}.` : "";
+  const words = {
+    near: revised && `That is the nearest that I can paint: ${revised}.`,
+    unknown: `I don’t know “${asked.length > 80 ? `${asked.slice(0, 79)}…` : asked}”${revised ? `, so I paint ${revised}` : ""}.${near}`,
+  };
+  $("fit").textContent = words[fit] || "";
+  $("fit").hidden = !words[fit];
 }
 
 function say(what, more = "") {

@@ -98,6 +98,7 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (NoSuchModel, 404, "model_not_found"),
     (IdempotencyConflict, 409, "idempotency_conflict"),
     (errors.PromptTooLong, 422, "prompt_too_long"),
+    (errors.UnknownPrompt, 422, "unknown_prompt"),
     (errors.InvalidRequest, 422, "invalid_request"),
     (ClientGone, 499, "client_gone"),
     (errors.RequestCancelled, 499, "client_gone"),

@@ -26,7 +26,7 @@ from app.http.metrics import Metrics
 from app.http.middleware import Frontier
 from app.http.openapi import Application
 from app.http.proxies import Proxies
-from app.http.routes import generate, images, ops
+from app.http.routes import generate, images, ops, things
 from app.http.service import Service
 from app.pictures.decoders import Decoders
 from app.pictures.encode import Threads
@@ -79,6 +79,7 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
     app.include_router(generate.router)
     app.include_router(images.router)
     app.include_router(ops.router)
+    app.include_router(things.router)
     app.mount("/demo", StaticFiles(directory=DEMO), name="demo")
     for path, file in (("/", "index.html"), ("/docs", "docs.html")):
         app.add_api_route(path, _page(DEMO / file), include_in_schema=False)

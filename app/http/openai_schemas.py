@@ -146,6 +146,12 @@ class ImagesResponse(BaseModel):
     output_format: Literal["png", "jpeg", "webp"]
     size: str
     usage: Usage
+    prompt_fit: Literal["known", "near", "unknown"] | None = Field(
+        None, description="How well the painted text says the prompt, if a reviser read it."
+    )
+    prompt_closest: str | None = Field(
+        None, description="For an unknown prompt: the nearest thing that the model knows."
+    )
 
 
 class ErrorObject(BaseModel):

@@ -23,6 +23,7 @@ from app.logs import prompt_fields
 from app.pictures.decode import Upload
 from app.pool.job import Job, Order, Reader, late
 from model.errors import InvalidRequest
+from model.inference.events import Fit, Judged
 from model.inference.requests import Completion, GenerationRequest, SamplingParams
 
 SAFE = " ,'()"  # of a text in a header, beside letters, digits and _.-~
@@ -53,6 +54,8 @@ def make_order(
     if asked.revise and config.reviser is None:
         raise InvalidRequest("revise", f"revise must be left out: {config.name} has no reviser")
     service.pool.checkpoint.styles.check(asked.wanted_style)
+    if asked.on_unknown == "refuse" and config.reviser is None:
+        raise InvalidRequest("on_unknown", f"on_unknown must be paint or left out: {config.name} has no reviser")
     revises = settings.revise and not asked.complete and config.reviser is not None
     params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, asked.top_k, asked.top_p, asked.guidance)
     order = Order(
@@ -68,6 +71,7 @@ def make_order(
             complete=Completion() if asked.complete else None,
             revise=revises if asked.revise is None else asked.revise,
             style=asked.wanted_style,
+            refuse_unknown=(asked.on_unknown or settings.on_unknown) == "refuse",
         ),
         truncate=settings.truncate if asked.truncate is None else asked.truncate,
         seconds=timeout(request, settings.deadline) or settings.deadline,
@@ -141,14 +145,26 @@ def revised_headers(painting: Painting) -> dict[str, str]:
     """
     told = {}
     if painting.revised is not None:
-        told["X-Revised-Prompt"] = quote(painting.revised, safe=SAFE)
+        told["X-Revised-Prompt"] = _percent(painting.revised)
     if any(picture.told.restyled for picture in painting.pictures):
         texts = json.dumps([picture.told.text for picture in painting.pictures], ensure_ascii=False)
-        told["X-Revised-Prompts"] = quote(texts, safe=SAFE)
+        told["X-Revised-Prompts"] = _percent(texts)
     styles = [picture.told.style for picture in painting.pictures]
     if None not in styles:
         told["X-Styles"] = ",".join(map(str, styles))
     return told
+
+
+def fit_headers(judged: Judged | None) -> dict[str, str]:
+    """The answer's headers X-Prompt-Fit, and for an unknown prompt X-Prompt-Closest, if the reviser read the text."""
+    if judged is None:
+        return {}
+    near = {"X-Prompt-Closest": _percent(judged.closest)} if judged.fit is Fit.UNKNOWN and judged.closest else {}
+    return {"X-Prompt-Fit": judged.fit.value} | near
+
+
+def _percent(text: str) -> str:
+    return quote(text, safe=SAFE)
 
 
 async def decode(service: Service, request: Request, order: Order, name: str, data: bytes) -> Upload:

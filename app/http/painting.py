@@ -23,7 +23,7 @@ from app.pictures.encode import PNG, Finish
 from app.pictures.provenance import Provenance, forced_tokens, prompt_hash
 from app.pool.job import Job, Reader
 from model.config import CheckpointConfig
-from model.inference.events import Painted
+from model.inference.events import Judged, Painted
 
 SPECIALS = 2  # <bos> and <eot> around the text
 
@@ -95,7 +95,8 @@ class Painting:
 
     pictures: in the order of their indices, or the best one first. tokens: of the text. read: how many of them the
     model read. queued, painted, encoded: seconds of three times that follow one another. revised: the text before any
-    style, if it is not the one that was sent. written: tokens that the model drew for it.
+    style, if it is not the one that was sent. written: tokens that the model drew for it. judged: how well it says the
+    text that was sent, if a reviser read that.
     """
 
     pictures: list[Picture]
@@ -106,6 +107,7 @@ class Painting:
     encoded: float  # only the part after the last picture was painted
     revised: str | None = None
     written: int = 0
+    judged: Judged | None = None
 
 
 async def paint(service: Service, reader: Reader, receive: Receive, wanted: Wanted, claim: Claim) -> Painting:
@@ -218,7 +220,8 @@ def _painting(service: Service, reader: Reader, pictures: list[Picture]) -> Pain
     queued, seconds = observe(service, job)
     encoded = time.monotonic() - max(job.ended or job.accepted, reader.since)
     revised = job.revised.text if job.revised else None
-    return Painting(pictures, job.tokens, text_tokens(job), queued, seconds, encoded, revised, written_tokens(job))
+    read, written = text_tokens(job), written_tokens(job)
+    return Painting(pictures, job.tokens, read, queued, seconds, encoded, revised, written, job.judged)
 
 
 def tell(service: Service, job: Job, painted: Painted) -> Told:

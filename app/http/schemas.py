@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
@@ -65,6 +65,11 @@ class Sampling(BaseModel):
         None,
         description="One of the model's styles, as GET /v1/models tells them. It is taken where it knows the thing. "
         "auto, or left out: the pictures of a reworded text go round the styles that know its thing.",
+    )
+    on_unknown: Literal["paint", "refuse"] | None = Field(
+        None,
+        description="A text that the reviser does not know: paint, and the answer says so, or refuse. Left out: the "
+        "server's setting.",
     )
     truncate: bool | None = Field(None, description="Cut a text with too many tokens instead of refusing it.")
     embed_prompt: bool | None = Field(

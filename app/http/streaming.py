@@ -33,8 +33,8 @@ from app.http.orders import text_headers
 from app.http.painting import Wanted, file_bound, finish, gone, observe, tell, text_tokens, written_tokens
 from app.http.service import Service
 from app.pool.job import Reader
-from model.errors import DalleError
-from model.inference.events import Event, Painted, Partial
+from model.errors import DalleError, UnknownPrompt
+from model.inference.events import Event, Fit, Judged, Painted, Partial
 
 TICK = 0.5  # seconds between two looks at the queue; comments about progress are at least as far apart
 log = logging.getLogger("dalle.http")
@@ -110,7 +110,7 @@ class PictureStream(Response):
         except Exception as error:
             if not isinstance(error, DalleError):  # the middleware could only cut the connection
                 log.exception("a fault of ours", extra={"fields": {"id": request_id}})
-            said = self._failed(error)
+            said = self._failed(error.named("prompt") if isinstance(error, UnknownPrompt) else error)
             await self._send(send, _data({"error": openai_error(said)}), more=False)
         finally:
             self._log["images_sent"] = self._completed
@@ -180,7 +180,7 @@ class PictureStream(Response):
         usage = self._usage().model_dump()
         told = tell(self._service, self._job, event)
         of_text = {"revised_prompt": told.revised, "style": told.style}
-        known = {key: text for key, text in of_text.items() if text is not None}
+        known = {key: text for key, text in of_text.items() if text is not None} | fit_keys(self._job.judged)
         keys = {**self._common, "usage": usage, "rows_done": self._grid, **known}
         await self._picture(send, "completed", file, event.index, keys)
 
@@ -235,6 +235,7 @@ class PictureStream(Response):
             "rows_done": list(self._job.rows_done),
             "rows": self._grid,
             **self._revised(),
+            **fit_keys(self._job.judged),
         }
         if news == self._shown and now - self._sent < self._service.settings.keep_alive:
             return
@@ -245,6 +246,14 @@ class PictureStream(Response):
     async def _send(self, send: Send, text: str, more: bool = True) -> None:
         await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
         self._sent = time.monotonic()
+
+
+def fit_keys(judged: Judged | None) -> dict[str, Any]:
+    """The keys prompt_fit, and for an unknown prompt prompt_closest, of an answer; none if no reviser read the text."""
+    if judged is None:
+        return {}
+    near = {"prompt_closest": judged.closest} if judged.fit is Fit.UNKNOWN and judged.closest else {}
+    return {"prompt_fit": judged.fit.value, **near}
 
 
 def _data(event: dict[str, Any]) -> str:

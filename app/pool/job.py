@@ -23,6 +23,7 @@ from enum import StrEnum
 from model.errors import DalleError, DeadlineExceeded
 from model.inference.events import (
     Event,
+    Judged,
     Painted,
     Partial,
     Progress,
@@ -91,6 +92,7 @@ class Job:
     while they painted it.
     rows_done: for each picture the number of its rows of cells that are painted.
     revised: the text that the worker paints in place of the prompt, before any style; None if it has changed nothing.
+    judged: how well that text says the prompt; None until the worker has read it.
     observed: whether the metrics have counted its times.
     """
 
@@ -105,6 +107,7 @@ class Job:
         self.ended: float | None = None
         self.outcome: Outcome | None = None
         self.revised: Revised | None = None
+        self.judged: Judged | None = None
         self.crashes = 0
         self.kills = 0
         self.rows_done = order.rows_done
@@ -176,6 +179,9 @@ class Job:
                 self.started = time.monotonic()
             case Revised():
                 self.revised = event  # the next worker says the same again
+                return
+            case Judged():
+                self.judged = event
                 return
             case Progress(rows_done=rows):
                 offset = first_index - self.request.first_index

@@ -6,11 +6,13 @@ Everything here can be pickled and imports no torch, because the HTTP process us
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from model.errors import DalleError, DeadlineExceeded, InvalidRequest, PaintingFailed
+from model.errors import DalleError, DeadlineExceeded, InvalidRequest, PaintingFailed, UnknownPrompt
 
 # Failed.code is one of these.
 INVALID_REQUEST = "invalid_request"
+UNKNOWN_PROMPT = "unknown_prompt"
 DEADLINE_EXCEEDED = "deadline_exceeded"
 NUMERICAL_ERROR = "numerical_error"
 INTERNAL_ERROR = "internal_error"
@@ -37,6 +39,29 @@ class Revised(Event):
 
     text: str
     written: int
+
+
+class Fit(StrEnum):
+    """How well the painted caption says the prompt.
+
+    known: it says all of it. near: something is left out, or replaced by what is nearest. unknown: the model knows
+    nothing of it.
+    """
+
+    KNOWN = "known"
+    NEAR = "near"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Judged(Event):
+    """How well the painted text says the prompt, of a request that is revised. Comes before Started.
+
+    closest: what the model knows that is nearest to the prompt: "a cat". "" if nothing is.
+    """
+
+    fit: Fit
+    closest: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +110,7 @@ class Failed(Event):
     """The request ended without all its images.
 
     code: one of the constants at the top of this file. message: one line for a person. field: the request's field at
-    fault, with code invalid_request.
+    fault, with code invalid_request or unknown_prompt.
     """
 
     code: str
@@ -93,9 +118,11 @@ class Failed(Event):
     field: str | None = None
 
     def error(self) -> DalleError:
-        """The same as an exception: DeadlineExceeded, InvalidRequest or PaintingFailed."""
+        """The same as an exception: DeadlineExceeded, UnknownPrompt, InvalidRequest or PaintingFailed."""
         if self.code == DEADLINE_EXCEEDED:
             return DeadlineExceeded(self.message)
+        if self.code == UNKNOWN_PROMPT:
+            return UnknownPrompt(self.field or "text", self.message)
         if self.code == INVALID_REQUEST:
             return InvalidRequest(self.field or "request", self.message)
         return PaintingFailed(self.code, self.message)

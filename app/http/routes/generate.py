@@ -12,6 +12,7 @@ from app.http.headers import PARAMETERS
 from app.http.idempotency import joined_headers
 from app.http.orders import (
     decode,
+    fit_headers,
     log_painting,
     make_order,
     milliseconds,
@@ -38,6 +39,8 @@ HEADERS = {
     "X-Revised-Prompts": "If a style has changed the text of a picture: the text of every picture, in order, as a JSON "
     "list of strings. UTF-8, percent-encoded.",
     "X-Styles": "The style of every picture, separated by commas, if the model has several.",
+    "X-Prompt-Fit": "How well the painted text says what was sent, if a reviser read it: known, near or unknown.",
+    "X-Prompt-Closest": "For an unknown text: the nearest thing that the model knows. UTF-8, percent-encoded.",
     "X-Text-Truncated": "`N of M tokens`, if only the first N of the text's M tokens were read.",
     "Idempotent-Replayed": "`true` if the request joined an earlier one by its Idempotency-Key.",
     "Server-Timing": "Milliseconds in the queue, in painting, and in encoding after the last picture was painted.",
@@ -124,4 +127,10 @@ def _headers(reader: Reader, painting: Painting) -> dict[str, str]:
     }
     if asked.score:
         headers["X-Scores"] = ",".join(f"{picture.score:.6f}" for picture in painting.pictures)
-    return headers | text_headers(painting.tokens, painting.read) | revised_headers(painting) | joined_headers(reader)
+    return (
+        headers
+        | text_headers(painting.tokens, painting.read)
+        | revised_headers(painting)
+        | fit_headers(painting.judged)
+        | joined_headers(reader)
+    )

@@ -24,15 +24,15 @@ from app.http.openai_schemas import (
     OpenAIError,
     Usage,
 )
-from app.http.orders import decode, log_painting, make_order, painting_on, submit, text_headers, top_rows
+from app.http.orders import decode, fit_headers, log_painting, make_order, painting_on, submit, text_headers, top_rows
 from app.http.painting import Wanted, paint
 from app.http.schemas import form_schema
 from app.http.service import Service, Shared
-from app.http.streaming import PictureStream
+from app.http.streaming import PictureStream, fit_keys
 from app.pictures.encode import Finish
 from app.pool.job import Order
 from app.wording import shorten
-from model.errors import InvalidRequest, PromptTooLong
+from model.errors import InvalidRequest, PromptTooLong, UnknownPrompt
 from model.inference.requests import GenerationRequest
 
 router = APIRouter(prefix="/v1")
@@ -250,7 +250,10 @@ async def _paint(
     if asked.stream:
         request.state.log["tokens"] = reader.job.tokens
         return PictureStream(service, reader, wanted, kind, request.state.log, request.state.claim)
-    painting = await paint(service, reader, request.receive, wanted, request.state.claim)
+    try:
+        painting = await paint(service, reader, request.receive, wanted, request.state.claim)
+    except UnknownPrompt as error:
+        raise error.named("prompt") from None
     made = reader.job.request
     log_painting(request, painting)
     answer = ImagesResponse(
@@ -265,8 +268,9 @@ async def _paint(
         output_format=wanted.finish.format,
         size=f"{side}x{side}",
         usage=usage(made, painting.read, config.vae.grid, painting.written),
+        **fit_keys(painting.judged),
     )  # fmt: skip
-    headers = text_headers(painting.tokens, painting.read) | joined_headers(reader)
+    headers = text_headers(painting.tokens, painting.read) | fit_headers(painting.judged) | joined_headers(reader)
     texts = around_pictures(answer.model_dump_json(exclude_none=True))
     return PicturesAnswer(texts, painting.pictures, headers)
 

@@ -13,7 +13,7 @@ from typer import Argument, Option
 from model.config import TRANSFORMER_PRESETS
 from model.errors import DalleError
 from model.inference.cores import settle_threads, usable_cores
-from model.recipes.default.commands import corpus, gallery, measure, styles
+from model.recipes.default.commands import corpus, gallery, measure, showcase, styles, things
 from model.recipes.default.recipe import RECIPE, read
 
 NAME = "python -m model.recipes.default"
@@ -31,6 +31,8 @@ app.command("measure", rich_help_panel=TOOLS)(measure.measure)
 app.command("sweep", rich_help_panel=TOOLS)(measure.sweep)
 app.command("styles", rich_help_panel=TOOLS)(styles.styles)
 app.command("gallery", rich_help_panel=TOOLS)(gallery.gallery)
+app.command("things", rich_help_panel=TOOLS)(things.things)
+app.command("showcase", rich_help_panel=TOOLS)(showcase.showcase)
 
 Names = Annotated[
     list[str] | None,

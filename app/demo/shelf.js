@@ -1,0 +1,77 @@
+// What the model draws, before anybody has typed: sample pictures, and a list of its things that can be searched.
+
+import { many } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const PAUSE = 150; // ms after the last key until a search begins
+
+let newest = 0; // number of the newest search
+let choose = () => {};
+
+async function ask(path, key) {
+  const answer = await fetch(path, { headers: key ? { Authorization: `Bearer ${key}` } : {} });
+  if (!answer.ok) throw new Error(`The server answered with status ${answer.status}.`);
+  return answer;
+}
+
+function button(text) {
+  const made = Object.assign(document.createElement("button"), { type: "button" });
+  made.addEventListener("click", () => choose(text));
+  return made;
+}
+
+function item(child) {
+  const made = document.createElement("li");
+  made.append(child);
+  return made;
+}
+
+async function search(key) {
+  const number = (newest += 1);
+  const { total, things } = await (await ask(`things?limit=40&q=${encodeURIComponent($("search").value.trim())}`, key)).json();
+  if (number !== newest) return;
+  $("found").textContent = total > things.length ? `The first ${things.length} of ${total}` : total ? many(total, "thing") : "Nothing like that. Try another word.";
+  $("things").replaceChildren(...things.map(({ name }) => {
+    const made = button(name);
+    made.textContent = name;
+    return item(made);
+  }));
+  return total;
+}
+
+async function pictures(key) {
+  const { columns, pictures: shown } = await (await ask("gallery", key)).json();
+  if (!shown.length) return;
+  const url = URL.createObjectURL(await (await ask("gallery.webp", key)).blob());
+  const rows = Math.ceil(shown.length / columns);
+  $("samples").replaceChildren(...shown.map(({ text, kind }, i) => {
+    const made = button(text);
+    made.title = `${kind}: ${text}`;
+    const picture = Object.assign(document.createElement("span"), { className: "sample" });
+    picture.style.backgroundImage = `url(${url})`;
+    picture.style.backgroundSize = `${100 * columns}% ${100 * rows}%`;
+    const [x, y] = [i % columns, Math.floor(i / columns)];
+    picture.style.backgroundPosition = `${columns > 1 ? (100 * x) / (columns - 1) : 0}% ${rows > 1 ? (100 * y) / (rows - 1) : 0}%`;
+    made.append(picture, Object.assign(document.createElement("span"), { textContent: text }));
+    return item(made);
+  }));
+}
+
+// key: gives the API key, if there is one. fill: what is done with the text of a picture or thing that was chosen.
+export async function start(key, fill) {
+  choose = fill;
+  let timer = 0;
+  $("search").addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => search(key()).catch(() => {}), PAUSE);
+  });
+  try {
+    const total = await search(key());
+    if (!total) return;
+    $("shelf-line").textContent = `Simple pictures of ${total} things, in colours, on backgrounds, counted and in pairs. No people by name, no brands, no scenes.`;
+    await pictures(key());
+    $("shelf").hidden = false;
+  } catch {
+    $("shelf").hidden = true; // a key is missing, or the server is old
+  }
+}
