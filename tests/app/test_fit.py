@@ -12,7 +12,7 @@ import pytest
 
 from model.checkpoints import load, sums
 from model.things import THINGS
-from tests.app.live import Live, ledger
+from tests.app.live import OUTCOMES, Live, ledger
 from tests.revising import keep, learnt
 
 GENERATIONS = "/v1/images/generations"
@@ -75,7 +75,8 @@ def test_an_unknown_text_is_refused_where_that_is_asked_for(server: Live) -> Non
     assert '"param":"prompt"' in stream
     assert "[DONE]" not in stream
     assert server.generate(text="a blue circle", on_unknown="refuse").status_code == 200
-    assert ledger(server.metrics())["in_flight"] == 0
+    ended = ledger(server.metrics())
+    assert sum(ended[outcome] for outcome in OUTCOMES) == ended["accepted"]  # none is left in flight
     wrong = server.generate(text="a blue circle", on_unknown="guess")
     assert wrong.json()["Error"].startswith("on_unknown must be ")
 

@@ -32,16 +32,32 @@ SECTIONS: dict[str, Any] = {
     "sampling": SamplingDefaults,
     "clip": configs.ClipConfig,
     "reviser": configs.ReviserConfig,
+    "fit": configs.FitConfig,
 }
 FIELDS = [(section, field.name) for section, cls in SECTIONS.items() for field in dataclasses.fields(cls)]
 LISTS = ("levels", "code_levels")
 FREE = (*SECTIONS, "provenance", "format_version", "completes", "styles")  # of other kinds than numbers and texts
-NUMBERS = [(section, name) for section, name in FIELDS if name not in (*LISTS, *FREE, "name", "licence", "version")]
+NUMBERS = [
+    (section, name) for section, name in FIELDS if name not in (*LISTS, *FREE, "name", "licence", "version", "unknown")
+]
 
 
 @pytest.mark.parametrize(("section", "name"), NUMBERS)
 def test_a_number_out_of_its_limits_is_named_with_them(whole: Path, section: str, name: str) -> None:
-    wrong: list[object] = [-1, 10**18, 10**4000, True, False, None, "64", [64], {}, math.nan, math.inf, 1e300]
+    wrong: list[object] = [
+        1 if section == "fit" else -1,
+        10**18,
+        10**4000,
+        True,
+        False,
+        None,
+        "64",
+        [64],
+        {},
+        math.nan,
+        math.inf,
+        1e300,
+    ]
     cls: Any = SECTIONS[section]
     whole_number = isinstance(next(f.default for f in dataclasses.fields(cls) if f.name == name), int)
     wrong += [64.0, 0.5] if whole_number else []
