@@ -112,9 +112,9 @@ def late(image: Tensor, grid: int, share: Tensor) -> Tensor:
     Only tokens that are not `easy` count as drawing. Tokens at the edges do not count: nothing is drawn there, but they
     differ by the VAE's padding, so `easy` does not find them.
     """
-    inside = torch.zeros(grid, grid, dtype=torch.bool, device=image.device)
-    inside[EDGE:-EDGE, EDGE:-EDGE] = True
-    drawn = (~easy(image, grid) & inside.flatten()).cumsum(1)
+    place = torch.arange(grid, device=image.device)
+    inside = (place >= EDGE) & (place < grid - EDGE)
+    drawn = (~easy(image, grid) & (inside[:, None] & inside).flatten()).cumsum(1)
     return drawn > share[:, None] * drawn[:, -1:]
 
 
