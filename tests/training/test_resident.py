@@ -32,7 +32,7 @@ from model.training.train_transformer import TABLES, losses
 from model.transformer import Transformer
 
 CPU = torch.device("cpu")
-ALL = {"clutter": 0.3, "contradict": 0.3, "glimpses": 2, "null_captions": 0.2, "mirror": 0.5}
+ALL: dict[str, Any] = {"clutter": 0.3, "contradict": 0.3, "glimpses": 2, "null_captions": 0.2, "mirror": 0.5}
 LINES: list[dict[str, Any]] = [
     {"captions": [[3.0, "a cat"], [1.0, "one cat"]], "concept": "cat", "mirror": True},
     {"captions": [[1.0, "a dog"]], "concept": "dog-face"},
@@ -124,7 +124,7 @@ def test_the_loss_and_its_gradients_are_those_of_each_sequence_alone(
         )
 
 
-class NoWaiting(TorchDispatchMode):
+class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Fails where a GPU would have to wait for the host, or the host for it: values that are read, made or moved."""
 
     READ = (
@@ -169,10 +169,10 @@ def test_a_step_never_waits_for_the_host(model: Transformer, tokenizer: Tokenize
 
     batch = made()
     training_step(run, batch)
-    with NoWaiting():
+    with NoWaiting():  # type: ignore[no-untyped-call]
         found = training_step(run, batch)
     assert found["loss"].isfinite()
-    with pytest.raises(AssertionError, match="nonzero.* waits"), NoWaiting():
+    with pytest.raises(AssertionError, match="nonzero.* waits"), NoWaiting():  # type: ignore[no-untyped-call]
         losses(model, next(batch))
 
 

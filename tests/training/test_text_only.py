@@ -59,6 +59,7 @@ def test_text_only_targets_of_every_group_are_the_picture_with_all_tokens_withhe
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # by the compiler itself
+@pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # likewise
 @pytest.mark.parametrize("fixed", [False, True])
 def test_the_pass_may_be_compiled_without_a_break(model: Transformer, fixed: bool) -> None:
     text, lengths = torch.tensor([[1, 9, 8, 7, 2], [1, 5, 2, 0, 0]]), torch.tensor([5, 3])
