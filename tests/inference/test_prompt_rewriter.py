@@ -44,7 +44,7 @@ def taught(small: Checkpoint) -> Checkpoint:
     lengths, image = torch.tensor([ids.shape[1]]), torch.zeros(1, small.config.transformer.image_tokens).long()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(20):
-        text, _, _ = model.states(ids, lengths, image)
+        text, _ = model.states(ids, lengths, image)
         loss = torch.nn.functional.cross_entropy(model.text_logits(text[0, :-1]), ids[0, 1:])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -11,10 +11,11 @@ import torch
 from model.config import TransformerConfig, from_preset
 from model.drawings.concepts import evocations, kinds
 from model.tokenizer import Tokenizer
+from model.training.batches import Batch, ExampleDraws
 from model.training.clutter import UNKNOWN, clutter, texts
 from model.training.examples import Example
 from model.training.options import LoopOptions, TransformerOptions
-from model.training.train_transformer import Batch, Batches, losses
+from model.training.train_transformer import losses
 from model.transformer import Transformer
 
 
@@ -90,10 +91,9 @@ def test_the_unknown_is_always_drawn_for_the_unknown(tiny_checkpoint: Path) -> N
     def changed(concept: str, share: float) -> float:
         loop = LoopOptions(out=Path("nowhere"), steps=1, batch=200)
         options = TransformerOptions((), loop, null_captions=0.0, clutter=share)
-        config = from_preset(TransformerConfig, "tiny", text_vocab=512)
-        batches = Batches(Examples(concept), tokenizer, options, config)  # type: ignore[arg-type]
+        draws = ExampleDraws(Examples(concept), tokenizer, options)  # type: ignore[arg-type]
         plain = tokenizer.encode("a red circle")
-        return sum(batches._item(0, place)[0] != plain for place in range(200)) / 200
+        return sum(draws.item(0, place)[0][0] != plain for place in range(200)) / 200
 
     assert changed(UNKNOWN, 0.1) > 0.95
     assert 0.02 < changed("circle", 0.1) < 0.2

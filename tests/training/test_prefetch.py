@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from model.errors import DataError
+from model.training.batches import Batch, TextOnly
 from model.training.loop import train
 from model.training.prefetch import prefetched, to_device, workers_for
-from model.training.train_transformer import Batch, TextOnly
 from tests.training.test_events import run
 
 CPU = torch.device("cpu")

@@ -12,10 +12,12 @@ import torch
 
 from model.config import TransformerConfig, from_preset
 from model.tokenizer import Tokenizer
+from model.training.batches import TEXT_ONLY_GROUPS, Batches, ExampleDraws, easy
 from model.training.examples import Example
 from model.training.options import LoopOptions, TransformerOptions
-from model.training.train_transformer import TEXT_ONLY_GROUPS, Batches, easy, losses
+from model.training.train_transformer import losses
 from model.transformer import Transformer
+from model.transformer.whole import compiled
 
 
 class Halves:
@@ -30,7 +32,7 @@ class Halves:
 def batches_of(tokenizer: Tokenizer, model: Transformer, *, glimpses: int, clutter: float = 0.0) -> Batches:
     loop = LoopOptions(out=Path("nowhere"), steps=1, batch=4)
     options = TransformerOptions((), loop, glimpses=glimpses, clutter=clutter)
-    return Batches(Halves(), tokenizer, options, model.config)  # type: ignore[arg-type]
+    return Batches(ExampleDraws(Halves(), tokenizer, options), options, model.config)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -51,18 +53,19 @@ def model(tokenizer: Tokenizer) -> Transformer:
 def test_text_only_targets_of_every_group_are_the_picture_with_all_tokens_withheld(model: Transformer) -> None:
     text, lengths = torch.tensor([[1, 9, 8, 7, 2], [1, 5, 2, 0, 0]]), torch.tensor([5, 3])
     image = torch.randint(0, 8192, (2, 1024))
-    _, predicting, grid = model.states(text, lengths, image, torch.zeros(2, 1024))
-    whole = model.local_inputs(predicting, grid)[:, model.config.group :]
+    whole = model.states(text, lengths, image, torch.zeros(2, 1024))[1][:, model.config.group :]
     steps = torch.arange(1, model.config.steps).expand(2, -1)
     torch.testing.assert_close(model.text_only_states(text, lengths, steps), whole)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # by the compiler itself
-def test_the_blocks_may_be_compiled(model: Transformer) -> None:
+@pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # likewise
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_pass_may_be_compiled_without_a_break(model: Transformer, fixed: bool) -> None:
     text, lengths = torch.tensor([[1, 9, 8, 7, 2], [1, 5, 2, 0, 0]]), torch.tensor([5, 3])
     image = torch.randint(0, 8192, (2, 1024))
     expected = model.states(text, lengths, image)[1]
-    model.through = torch.compile(model.through, backend="eager", dynamic=True, fullgraph=True)
+    model.parts = compiled(fixed=fixed, backend="eager", fullgraph=True)
     torch.testing.assert_close(model.states(text, lengths, image)[1], expected)
 
 
@@ -80,7 +83,7 @@ def test_text_only_targets_are_of_groups_where_something_is_drawn(tokenizer: Tok
     assert found.steps.shape == (20, TEXT_ONLY_GROUPS)
     assert bool((found.steps.diff(dim=1) > 0).all())
     group = model.config.group
-    drawn = set(np.flatnonzero(~easy(Halves.image, 32)) // group)
+    drawn = set(np.flatnonzero(~easy(torch.from_numpy(Halves.image), 32).numpy()) // group)
     assert {int(step) for step in found.steps.flatten()} <= drawn - {0}
     tokens = torch.from_numpy(Halves.image).view(-1, group)[found.steps].flatten(1)
     assert torch.equal(found.image, tokens)

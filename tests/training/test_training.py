@@ -20,11 +20,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from model.errors import DataError
-from model.training import train_transformer, train_vae
+from model.training import resident, train_transformer, train_vae
+from model.training.batches import easy
 from model.training.options import LoopOptions, TransformerOptions, VAEOptions
 from model.training.prepare import prepare, tokenize
 from model.training.selection import Selection, choose, read_concepts
-from model.training.train_transformer import easy
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 200)}
 SCRIPT = """
@@ -182,6 +182,22 @@ def test_accumulation_changes_nothing(corpus: Path, stage_two: Path) -> None:
         run_transformer(corpus, stage_two, 4, accumulate=3)
 
 
+def test_drawn_where_the_pictures_lie_it_learns_and_goes_on_with_the_same_losses(
+    corpus: Path, stage_two: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resident, "DEVICES", ("cpu",))
+    run_transformer(corpus, stage_two, 30)
+    lines = history(stage_two / "transformer")
+    assert lines[-1]["image_bits"] < 0.7 * lines[0]["image_bits"]
+    assert lines[-1]["val_image_bits"] < 13
+    assert "11 pictures and 7 texts lie on the GPU" in caplog.text
+    forget(stage_two)
+    for steps, accumulate in ((3, 1), (6, 2)):
+        run_transformer(corpus, stage_two, steps, accumulate=accumulate, cooldown=0.0)
+    found = [line["loss"] for line in history(stage_two / "transformer")]
+    assert found == pytest.approx([line["loss"] for line in lines[:6]], rel=2e-3)
+
+
 def test_selection_shares_by_kind_then_concept_then_picture(corpus: Path, stage_one: Path) -> None:
     prepared = prepare((corpus,), stage_one / "prepared")
     for row, line in enumerate(prepared.lines):
@@ -230,7 +246,7 @@ def test_concepts_of_a_file_may_have_weights(tmp_path: Path) -> None:
 
 
 def test_easy_tokens_repeat_all_their_neighbours() -> None:
-    grid = np.zeros((4, 4), dtype=np.int64)
+    grid = torch.zeros(4, 4, dtype=torch.int64)
     grid[3, 2] = 5
     found = easy(grid.reshape(1, 16), 4).reshape(4, 4)
     expected = ["....", ".##.", ".##.", ".#.."]
