@@ -16,7 +16,8 @@ from model.gallery import GALLERY, GALLERY_BYTES, SHEET, SHEET_BYTES, Gallery
 from model.gallery import parse as read_gallery
 from model.styles import Styles
 from model.things import THINGS, THINGS_BYTES, Things, parse
-from model.tokenizer import TOKENIZER, TOKENIZER_BYTES, Tokenizer
+from model.tokenizer import TOKENIZER, TOKENIZER_BYTES
+from model.tokenizers import AnyTokenizer, parse_tokenizer
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ServedCheckpoint:
 
     path: Path
     config: CheckpointConfig
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     styles: Styles
     known: dict[str, str]
     things: Things = field(default_factory=Things)
@@ -51,7 +52,7 @@ class ServedCheckpoint:
                 files[name] = read_file(path / name, most)
         things = parse(files[THINGS], str(path / THINGS)) if THINGS in files else Things()
         config = from_json(files[CONFIG], str(path / CONFIG))
-        tokenizer = Tokenizer.parse(files[TOKENIZER], str(path / TOKENIZER), config.transformer.text_tokens)
+        tokenizer = parse_tokenizer(config, files[TOKENIZER], str(path / TOKENIZER))
 
         def read(name: str, at_most: int) -> bytes:
             files[name] = read_file(path / name, at_most)
@@ -67,7 +68,7 @@ class ServedCheckpoint:
         """The ids that the model reads, and the number of tokens of the whole text. Raises PromptTooLong."""
         tokenizer = self.tokenizer
         text_ids = tokenizer.encode(text, truncate=True)
-        tokens = len(text_ids) - 2  # without <bos> and <eot>
+        tokens = len(text_ids) - tokenizer.specials
         if tokens == tokenizer.max_tokens:  # there may be more
             tokens = tokenizer.count(text)
             if tokens > tokenizer.max_tokens and not truncate:

@@ -22,6 +22,7 @@ from app.commands import (
     evaluate,
     export,
     generate,
+    import_,
     inspect,
     key,
     reconstruct,
@@ -44,6 +45,7 @@ app.command("generate")(generate.generate)
 app.command("caption")(caption.caption)
 app.command("reconstruct")(reconstruct.reconstruct)
 app.command("inspect")(inspect.inspect)
+app.command("import")(import_.import_)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(train.app, name="train")
 app.command("export")(export.export)

@@ -35,7 +35,7 @@ def build(cls: type[T], values: Any, where: str, key: str = "") -> T:
     place = f"{where}: {key}" if key else where
     if not isinstance(values, dict):
         raise CheckpointError(f"{place} must be an object, got {shown(values)}")
-    hints = _hints(cls)  # type: ignore[arg-type]
+    hints = {name: hint for name, hint in _hints(cls).items() if name in _fields(cls)}  # type: ignore[arg-type]
     if extra := sorted(set(values) - set(hints)):
         raise CheckpointError(f"{place}: unknown key {shown(extra[0])}; known are {', '.join(sorted(hints))}")
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -102,10 +102,11 @@ def _split(hint: Any) -> tuple[Any, list[BaseMetadata]]:
 
 def _read(hint: Any, value: Any, where: str, key: str) -> Any:
     kind, _ = _split(hint)
-    if isinstance(kind, UnionType):  # of a section that may be missing
-        if value is None:
+    if isinstance(kind, UnionType):  # of a section that may be missing, or that is of one of several families
+        parts = typing.get_args(kind)
+        if value is None and type(None) in parts:
             return None
-        kind = hint = next(part for part in typing.get_args(kind) if part is not type(None))
+        return _read_family([part for part in parts if part is not type(None)], value, where, key)
     if dataclasses.is_dataclass(kind):
         return build(kind, value, where, key)  # type: ignore[arg-type]
     if section := _section(kind):
@@ -115,6 +116,33 @@ def _read(hint: Any, value: Any, where: str, key: str) -> Any:
     if not _fits(hint, value):
         raise CheckpointError(f"{where}: {_refusal(key, hint, value)}")
     return tuple(value) if typing.get_origin(kind) is tuple else float(value) if kind is float else value
+
+
+def _read_family(classes: Sequence[Any], value: Any, where: str, key: str) -> Any:
+    """A section whose key "family" says which of the classes reads it. Without that key it is the first class's."""
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where}: {key} must be an object, got {shown(value)}")
+    if "family" not in value:
+        return build(classes[0], value, where, key)
+    known = {family_of(cls): cls for cls in classes[1:]}
+    family = value["family"]
+    if not isinstance(family, str) or family not in known:
+        allowed_ones = ", ".join(str(name) for name in known) or "left out"
+        raise CheckpointError(f"{where}: {key}.family must be {allowed_ones}, got {shown(family)}")
+    cls = known[family]
+    if "family" not in _fields(cls):
+        value = {name: item for name, item in value.items() if name != "family"}
+    return build(cls, value, where, key)
+
+
+def family_of(cls: Any) -> str | None:
+    """What a config's section says as its "family": a class variable, or the default of a field. None: it is ours."""
+    found: str | None = getattr(cls, "family", None)
+    return found
+
+
+def _fields(cls: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls)}
 
 
 def _section(kind: Any) -> type | None:
@@ -181,10 +209,8 @@ def allowed(hint: Any) -> str:
         if _section(kind):
             return f"a list of {low} to {high} objects"
         each, of_each = _split(typing.get_args(kind)[0])
-        if each is str:
-            return f"a list of {low} to {high} texts"
-        assert each is int
-        return f"a list of {low} to {high} integers{_range(of_each)}"
+        things = {int: f"integers{_range(of_each)}", float: f"numbers{_range(of_each)}", str: "texts"}[each]
+        return f"a list of {low} to {high} {things}"
     return f"an object of at most {OBJECT_BYTES:,} bytes of JSON, {OBJECT_DEPTH} levels deep"
 
 

@@ -53,6 +53,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         provenance={"data": "none: random weights for tests"},
         created=1_700_000_000,
     )
+    assert isinstance(config.vae, VAEConfig)
+    assert isinstance(config.transformer, TransformerConfig)
     vae, transformer = VAE(config.vae), Transformer(config.transformer)
     randomise(vae, seed=1)
     randomise(transformer, seed=2)

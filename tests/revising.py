@@ -43,5 +43,5 @@ def keep(checkpoint: Checkpoint, reviser: Reviser, path: Path) -> None:
 def with_reviser(weights: Path, path: Path) -> Path:
     """The checkpoint in `weights` with a reviser of PAIRS, as the folder `path`."""
     checkpoint = load(weights)
-    keep(checkpoint, learnt(checkpoint.tokenizer), path)
+    keep(checkpoint, learnt(checkpoint.own().tokenizer), path)
     return path

@@ -19,7 +19,7 @@ STYLES = Styles((Style("flat"), Style("3d", "3d", "things-3d.txt")), (None, ("ca
 
 def styled_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with STYLES and a reviser of PAIRS. A circle is known in the first style only."""
-    reviser = learnt(checkpoint.tokenizer, PAIRS)
+    reviser = learnt(checkpoint.own().tokenizer, PAIRS)
     config = dataclasses.replace(checkpoint.config, reviser=reviser.config, styles=STYLES.styles)
     return dataclasses.replace(checkpoint, config=config, reviser=reviser, styles=STYLES)
 

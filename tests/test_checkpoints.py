@@ -263,7 +263,7 @@ def test_a_damaged_checkpoint_is_refused_by_one_line_naming_the_file(copy: Path,
 
 
 def test_a_model_with_parts_that_disagree_is_not_saved(loaded: Checkpoint, tmp_path: Path) -> None:
-    wrong = dataclasses.replace(loaded.config, vae=dataclasses.replace(loaded.config.vae, levels=(8, 8)))
+    wrong = dataclasses.replace(loaded.config, vae=dataclasses.replace(loaded.own().vae.config, levels=(8, 8)))
     with pytest.raises(CheckpointError, match="the VAE has 64 codes, the transformer 8192"):
         save(tmp_path / "wrong", wrong, loaded.tokenizer, loaded.vae, loaded.transformer)
     with pytest.raises(ValueError, match=r"torch\.float16 is neither"):

@@ -14,11 +14,30 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CORE = ("model.config", "model.errors", "model.files", "model.limits", "model.styles")
-PARTS = ("model.things", "model.tokenizer", "model.vae", "model.transformer", "model.clip", "model.reviser", *CORE)
+LIMITS = ("model.limits", "model.sizes", "model.errors")
+CORE = ("model.config", "model.files", "model.styles", *LIMITS)
+CONFIGS = (
+    "model.families.dalle_pytorch.config",
+    "model.families.min_dalle.config",
+    "model.families.rudalle.config",
+    "model.families.image.config",
+    "model.families.text.config",
+)
+PARTS = (
+    "model.families",
+    "model.things",
+    "model.tokenizers",
+    "model.tokenizer",
+    "model.vae",
+    "model.transformer",
+    "model.clip",
+    "model.reviser",
+    *CORE,
+)
 RECIPES = "model.recipes"  # nobody imports these
-LEAVES = ("model.training", "model.benchmark")  # nor these but the commands that run them, and recipes
-ASKED = ("model.training.knobs", "model.training.options")  # of these the commands make their flags: no torch
+LEAVES = ("model.training", "model.benchmark", "model.importing")  # nor these but commands that run them, and recipes
+# Of these the commands make their flags, or have a first look with: no torch.
+ASKED = ("model.training.knobs", "model.training.options", "model.importing.recognise")
 BELOW = ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS)  # training and recipes
 PICTURES = ("model.picture_files", "model.upright")
 APP = ("app.checkpoint", "app.logs", "app.settings", "app.wording")
@@ -28,8 +47,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model": ("model.painter",),
     "model.errors": (),
     "model.limits": ("model.errors",),
+    "model.sizes": (),
     "model.files": ("model.errors", "model.limits"),
-    "model.config": ("model.errors", "model.files", "model.limits"),
+    **dict.fromkeys(CONFIGS, LIMITS),
+    "model.config": ("model.files", *CONFIGS, *LIMITS),
     "model.styles": ("model.config", "model.errors", "model.limits"),
     "model.sheets": (),
     "model.prompts": ("model.errors",),
@@ -42,7 +63,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.transformer": CORE,
     "model.clip": ("model.vae", *CORE),
     "model.reviser": ("model.transformer", *CORE),
+    "model.families": ("model.transformer", *CONFIGS, *CORE),
+    "model.tokenizers": ("model.families.text", "model.tokenizer", *CORE),
     "model.checkpoints": PARTS,
+    "model.importing": ("model.checkpoints", *PARTS),
     "model.inference": ("model.checkpoints", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
     "model.drawings": ("model.styles",),
@@ -54,7 +78,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app.logs": (),
     "app.wording": (),
     "app.settings": ("app.wording", *CORE),
-    "app.checkpoint": ("model.gallery", "model.things", "model.tokenizer", *CORE),
+    "app.checkpoint": ("model.gallery", "model.things", "model.tokenizers", "model.tokenizer", *CORE),
     "app.pictures": ("model.inference", "model.picture_files", "model.upright", *CORE),
     "app.pool": ("app.checkpoint", "app.logs", "app.settings", "model.inference", *CORE),
     "app.http": ("app.pool", "app.pictures", *APP, "model.inference", "model.gallery", "model.things", *CORE),
@@ -74,6 +98,8 @@ TORCH_FREE = [
     "model.things",
     "model.styles",
     "model.tokenizer",
+    "model.tokenizers",
+    "model.importing.recognise",
     "model.inference",
     "model.inference.events",
     "model.inference.requests",

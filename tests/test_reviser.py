@@ -111,7 +111,7 @@ def test_it_comes_back_from_a_checkpoint_and_is_described(revised: Path, tiny_ch
     assert found.reviser is not None
     assert found.reviser.config == found.config.reviser
     assert not found.reviser.training
-    state = learnt(found.tokenizer).state_dict()
+    state = learnt(found.own().tokenizer).state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.reviser.state_dict().items())
     assert dict(describe(revised).parameters)["reviser"] == sum(p.numel() for p in found.reviser.parameters())
     without = load(tiny_checkpoint)

@@ -1,4 +1,4 @@
-"""`dalle-server inspect PATH` tells what a checkpoint is, and what is wrong with it."""
+"""`dalle-server inspect PATH...` tells what a checkpoint is, and what is wrong with it; or what foreign files are."""
 
 from __future__ import annotations
 
@@ -15,18 +15,34 @@ from rich.text import Text
 from typer import Argument
 
 from app.commands.common import DEFAULT_WEIGHTS
+from model.config import CheckpointConfig, ImageConfig, TransformerConfig
+from model.limits import family_of
 
 if TYPE_CHECKING:
     from model.checkpoints.describe import Description
-    from model.config import CheckpointConfig
 
 
-def inspect(path: Annotated[Path, Argument(help="Folder of the checkpoint.")] = DEFAULT_WEIGHTS) -> None:
-    """Describe a checkpoint: sizes, parameters, licence and sums. The exit status is 1 if it would not load."""
+def inspect(
+    paths: Annotated[
+        list[Path] | None,
+        Argument(metavar="[PATH]...", help="Folder of a checkpoint, or files of other projects.", show_default=False),
+    ] = None,
+) -> None:
+    """Describe a checkpoint: sizes, parameters, licence and sums. The exit status is 1 if it would not load.
+
+    Files of other projects are described too; nothing in them is executed.
+    """
+    paths = paths or [DEFAULT_WEIGHTS]
+    console = Console(highlight=False)
+    if len(paths) > 1 or (paths[0].exists() and not paths[0].is_dir()):
+        from model.importing.describe import describe_files
+
+        for path, facts in describe_files(paths):
+            console.print(_foreign(path, facts))
+        return
     from model.checkpoints.describe import describe
 
-    console = Console(highlight=False)
-    found = describe(path)
+    found = describe(paths[0])
     if found.files:
         console.print(_facts(found))
         console.print(_files(found))
@@ -34,6 +50,15 @@ def inspect(path: Annotated[Path, Argument(help="Folder of the checkpoint.")] = 
         typer.echo(f"dalle-server: {problem}", err=True)
     if found.problems:
         raise typer.Exit(1)
+
+
+def _foreign(path: Path, facts: list[tuple[str, str]]) -> Table:
+    table = Table(box=None, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in [("file", str(path)), *facts]:
+        table.add_row(_plain(name), _plain(value))
+    return table
 
 
 def _facts(found: Description) -> Table:
@@ -48,13 +73,14 @@ def _facts(found: Description) -> Table:
         if config.created:
             table.add_row("created", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(config.created)))
         table.add_row("format", f"version {config.format_version}")
-        table.add_row("transformer", _transformer(config))
         table.add_row("image tokenizer", _vae(config))
-        table.add_row("reranker", _clip(config))
-        table.add_row("reviser", _reviser(config))
-        if config.styles:
-            table.add_row("styles", _plain(_styles(found)))
-        table.add_row("sampling", ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.sampling).items()))
+        if not isinstance(config, ImageConfig):
+            table.add_row("transformer", _transformer(config))
+            table.add_row("reranker", _clip(config))
+            table.add_row("reviser", _reviser(config))
+            if config.styles:
+                table.add_row("styles", _plain(_styles(found)))
+            table.add_row("sampling", ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.sampling).items()))
         for key, value in config.provenance.items():
             table.add_row(_plain(key), _plain(value if isinstance(value, str) else json.dumps(value)))
     if found.vocabulary is not None:
@@ -73,14 +99,19 @@ def _plain(text: str) -> Text:
 
 def _transformer(config: CheckpointConfig) -> str:
     t = config.transformer
-    heads = f"{t.heads} heads ({t.kv_heads} for keys and values) of {t.head_dim}"
+    if isinstance(t, TransformerConfig):
+        heads = f"{t.heads} heads ({t.kv_heads} for keys and values) of {t.head_dim}"
+    else:
+        heads = f"{t.heads} heads, of the family {t.family}"
     reads = f"{t.text_tokens} text tokens, {t.image_tokens} image tokens, {t.group} a step"
     return f"{t.depth} layers of {t.dim}, {heads}; {reads}"
 
 
-def _vae(config: CheckpointConfig) -> str:
+def _vae(config: CheckpointConfig | ImageConfig) -> str:
     v = config.vae
-    return f"{v.image_size} x {v.image_size} pixels, {v.grid} x {v.grid} tokens of {v.codes:,} codes"
+    family = family_of(type(v))
+    shape = f"{v.image_size} x {v.image_size} pixels, {v.grid} x {v.grid} tokens of {v.codes:,} codes"
+    return f"{shape}, of the family {family}" if family else shape
 
 
 def _clip(config: CheckpointConfig) -> str:
@@ -99,7 +130,7 @@ def _reviser(config: CheckpointConfig) -> str:
 
 def _styles(found: Description) -> str:
     """What each style is called and knows, which is counted if the checkpoint loads."""
-    styles = found.config.styles if found.config else ()
+    styles = found.config.styles if isinstance(found.config, CheckpointConfig) else ()
     told = []
     for style, known in zip(styles, found.things or [None] * len(styles), strict=True):
         facts = [f'"{style.word}" in captions'] if style.word else []

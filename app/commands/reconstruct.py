@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, check_out, read_image, save_image
 from app.commands.common import out as out_option
+from model.errors import InvalidRequest
 
 
 def reconstruct(
@@ -24,7 +25,9 @@ def reconstruct(
     import model
     from model.training.train_vae import reconstruction_sheet
 
-    vae = model.load(weights, device).vae
+    vae = model.load_vae(weights, device)
+    if not vae.config.encodes:
+        raise InvalidRequest("weights", f"--weights must have an image encoder, and {weights} has none")
     originals = [read_image(path, vae.config.image_size) for path in pictures]
     save_image(reconstruction_sheet(vae, originals, columns), out, {})
     typer.echo(out)

@@ -170,9 +170,13 @@ def _percent(text: str) -> str:
 async def decode(service: Service, request: Request, order: Order, name: str, data: bytes) -> Upload:
     """The picture that was sent in the field `name`, decoded in another process within the order's time.
 
-    Raises InvalidRequest, DeadlineExceeded and Draining, and ClientGone if the client leaves first. With an
-    Idempotency-Key others may wait for the same pictures, so that the decoding goes on without the client.
+    Raises InvalidRequest, also for a model that cannot read pictures, DeadlineExceeded and Draining, and ClientGone if
+    the client leaves first. With an Idempotency-Key others may wait for the same pictures, so that the decoding goes on
+    without the client.
     """
+    config = service.pool.checkpoint.config
+    if not config.vae.encodes:
+        raise InvalidRequest(name, f"{name} must be left out: {config.name} has no image encoder")
     decoding = asyncio.create_task(service.decoders.decode(name, data, order.client))
     leaving = [asyncio.create_task(gone(request.receive))] if idempotency_key(request) is None else []
     tasks: list[asyncio.Task[Any]] = [decoding, *leaving]

@@ -25,8 +25,6 @@ from app.pool.job import Job, Reader
 from model.config import CheckpointConfig
 from model.inference.events import Judged, Painted
 
-SPECIALS = 2  # <bos> and <eot> around the text
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -243,7 +241,7 @@ def file_bound(service: Service, wanted: Wanted) -> int:
 
 def text_tokens(job: Job) -> int:
     """Tokens of the sent text that the model reads."""
-    return len(job.request.text_ids) - SPECIALS
+    return job.read
 
 
 def written_tokens(job: Job) -> int:

@@ -85,7 +85,7 @@ class Order:
 class Job:
     """An accepted order. Its request has an id, text_ids and a deadline.
 
-    id: that of the request. tokens: how many the whole text has; the request's text_ids may be cut.
+    id: that of the request. tokens: how many the whole text has. read: how many of them the model reads.
     accepted, started, ended: monotonic seconds; None until it happens.
     outcome: how it ended; None until then. error: why it failed; None if it did not.
     crashes: how many workers crashed or hung while they painted it. kills: how many workers were killed from outside
@@ -96,12 +96,13 @@ class Job:
     observed: whether the metrics have counted its times.
     """
 
-    def __init__(self, order: Order, tokens: int) -> None:
+    def __init__(self, order: Order, tokens: int, read: int | None = None) -> None:
         self.order = order
         self.request = order.request
         self.id = self.request.id
         self.deadline = self.request.deadline
         self.tokens = tokens
+        self.read = tokens if read is None else read
         self.accepted = time.monotonic()
         self.started: float | None = None
         self.ended: float | None = None

@@ -112,7 +112,7 @@ class WorkerPool:
                 self._check_open()
         job_id = f"job-{next(self._ids)}/{order.request_id}"
         request = replace(order.request, id=job_id, text_ids=tuple(text_ids), deadline=order.deadline)
-        job = Job(replace(order, request=request), tokens)
+        job = Job(replace(order, request=request), tokens, len(text_ids) - self.checkpoint.tokenizer.specials)
         self._accepted += 1
         self._jobs[job.id] = job
         self._queue.add(job)

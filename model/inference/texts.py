@@ -9,7 +9,7 @@ from __future__ import annotations
 from model.inference.requests import GenerationRequest, Said
 from model.inference.sampling import STYLE, uniforms
 from model.styles import AUTO, Styles
-from model.tokenizer import Tokenizer
+from model.tokenizers import AnyTokenizer
 
 
 def place(seed: int) -> int:
@@ -21,7 +21,7 @@ class Texts:
     """What the pictures of one request are painted from."""
 
     def __init__(
-        self, styles: Styles, tokenizer: Tokenizer, asked: GenerationRequest, request: GenerationRequest
+        self, styles: Styles, tokenizer: AnyTokenizer, asked: GenerationRequest, request: GenerationRequest
     ) -> None:
         """asked: the request as it came. request: the same, completed and revised if it asked for that."""
         self._styles, self._tokenizer, self._request = styles, tokenizer, request

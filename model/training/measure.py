@@ -83,7 +83,7 @@ def measure(
         for picture, tokens in zip(part, ids.flatten(1), strict=True):
             if captions := prepared.lines[picture]["captions"]:
                 text = painter.tokenizer.encode(_weightiest(captions), truncate=True)
-                bits.append(image_bits(painter.transformer, text, tokens[None]))
+                bits.append(image_bits(painter.checkpoint.own().transformer, text, tokens[None]))
     bits_a_token = mean(bits) if bits else None
     return Measured(len(chosen), mean(signal), mean(similar), counts.usage, counts.perplexity, bits_a_token)
 

@@ -31,6 +31,8 @@ def save_quick(path: Path) -> Path:
         sampling=SamplingDefaults(temperature=0.9, guidance=2.0),
         clip=judge,
     )
+    assert isinstance(config.vae, VAEConfig)
+    assert isinstance(config.transformer, TransformerConfig)
     vae, transformer, clip = VAE(config.vae), Transformer(config.transformer), Clip(judge)
     for seed, module in enumerate((vae, transformer, clip), 1):
         randomise(module, seed)

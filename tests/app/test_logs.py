@@ -58,7 +58,7 @@ def requests(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("logs")
     checkpoint = load(quick_checkpoint)
     letter = checkpoint.tokenizer.encode("Q")[-2]
-    checkpoint.transformer.text_table.weight.data[letter] = 3e38  # finite, and its square is not
+    checkpoint.own().transformer.text_table.weight.data[letter] = 3e38  # finite, and its square is not
     parts = (checkpoint.config, checkpoint.tokenizer, checkpoint.vae, checkpoint.transformer)
     save(folder / "fragile", *parts, clip=checkpoint.clip)
     with Live(folder / "fragile", folder / "log", ["--log", "json"], BROKEN, log_level="debug") as server:

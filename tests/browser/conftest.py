@@ -62,6 +62,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         sampling=SamplingDefaults(temperature=0.9, guidance=2.0),
     )
+    assert isinstance(config.vae, VAEConfig)
+    assert isinstance(config.transformer, TransformerConfig)
     vae, transformer = VAE(config.vae), Transformer(config.transformer)
     randomise(vae, seed=1)
     randomise(transformer, seed=2)

@@ -25,7 +25,9 @@ def loss(context: Context) -> Findings:
         context.progress("measuring the loss", at, len(chosen))
         ids = painter.vae.encode(tensor_of([line.picture()], painter.device)).flatten(1)
         for caption, found in ((line.caption, own), (chosen[at - 1].caption, others)):
-            found.append(image_bits(painter.transformer, painter.tokenizer.encode(caption, truncate=True), ids))
+            found.append(
+                image_bits(painter.checkpoint.own().transformer, painter.tokenizer.encode(caption, truncate=True), ids)
+            )
     findings = Findings(figures={"image_bits": mean(own)})
     findings.baseline(SHUFFLED, image_bits=mean(others))
     return findings

@@ -93,7 +93,7 @@ def _fidelity(context: Context, lines: Sequence[Line], suffix: str, what: str, f
 
 def _usage(context: Context) -> CodeCounts:
     """Counts of the codes over the whole corpus, cached for each encoder."""
-    model, drawings = context.painter.vae, context.drawings
+    model, drawings = context.painter.checkpoint.own().vae, context.drawings
     counts = CodeCounts(model.config.codes)
     lines = context.sample("codes", drawings.lines, context.options.codes or len(drawings.lines))
     kept = context.out / f"codes-{vae_digest(model)}-{drawings.digest}-{len(lines)}.json"

@@ -1,0 +1,41 @@
+"""Which network a section of config.json stands for: ours, or that of another family. Built without weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from model.config import TransformerConfig, VAEConfig
+from model.families.dalle_pytorch.config import DallePytorchConfig
+from model.families.dalle_pytorch.transformer import DallePytorchTransformer
+from model.families.image.config import DiscreteVAEConfig, OpenAIDVAEConfig, VQGANConfig
+from model.families.image.discrete_vae import DiscreteVAE
+from model.families.image.openai_dvae import OpenAIDVAE
+from model.families.image.tokenizer import ImageTokenizer
+from model.families.image.vqgan import VQGAN
+from model.families.min_dalle.config import MinDalleConfig
+from model.families.min_dalle.transformer import MinDalleTransformer
+from model.families.rudalle.config import RuDalleConfig
+from model.families.rudalle.transformer import RuDalleTransformer
+from model.transformer import Transformer
+from model.vae import VAE
+
+AnyVAE = VAE | ImageTokenizer
+AnyTransformer = Transformer | DallePytorchTransformer | MinDalleTransformer | RuDalleTransformer
+AnyCache = Any  # what the transformer itself made by `new_cache`
+NETWORKS: dict[type, type[nn.Module]] = {
+    VAEConfig: VAE,
+    DiscreteVAEConfig: DiscreteVAE,
+    OpenAIDVAEConfig: OpenAIDVAE,
+    VQGANConfig: VQGAN,
+    TransformerConfig: Transformer,
+    DallePytorchConfig: DallePytorchTransformer,
+    MinDalleConfig: MinDalleTransformer,
+    RuDalleConfig: RuDalleTransformer,
+}
+
+
+def network(config: Any) -> nn.Module:
+    """The network of a section. On the meta device it costs no memory."""
+    return NETWORKS[type(config)](config)

@@ -1,0 +1,1 @@
+"""Networks and tokenizers of other families. Imports no torch: the HTTP side reads their configs."""

@@ -1,0 +1,1 @@
+"""Image tokenizers of other people's models. `config` knows no tensors; `build` makes the network of a config."""

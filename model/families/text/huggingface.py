@@ -1,0 +1,80 @@
+"""Any tokenizer file of the `tokenizers` library (tokenizer.json), used as DALLE-pytorch's HugTokenizer does.
+
+What the file adds to each text ([CLS], [SEP]) is left out, as there. Id 0 is padding for the model, whatever the file
+has there.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+import tokenizers
+from tokenizers import processors
+
+from model.errors import CheckpointError
+from model.families.text.port import TextTokenizer, check_unicode
+from model.files import parse_json
+from model.limits import one_line
+
+
+class HuggingFaceTokenizer(TextTokenizer):
+    """The file's own normaliser, words and model."""
+
+    kind: ClassVar[str] = "huggingface"
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, max_tokens: int) -> None:
+        super().__init__(max_tokens)
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def parse(cls, data: bytes, where: str = "tokenizer.json", max_tokens: int = 256) -> HuggingFaceTokenizer:
+        """A tokenizer file. Raises CheckpointError naming the file, and what in it cannot be honoured."""
+        return cls.of(parse_json(data, where), where, max_tokens)
+
+    @classmethod
+    def of(cls, values: Any, where: str, max_tokens: int) -> HuggingFaceTokenizer:
+        """The same from the file's JSON values."""
+        if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+            raise CheckpointError(f"{where}: a tokenizer file must be an object whose model is an object")
+        _check_padding(values.get("padding"), where)
+        try:
+            tokenizer = tokenizers.Tokenizer.from_str(json.dumps({**values, "padding": None}))
+        except Exception as error:  # the library raises this class itself
+            raise CheckpointError(f"{where}: the tokenizers library refuses it: {one_line(error)}") from None
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # its Rust code's, which derives from BaseException
+                raise
+            raise CheckpointError(f"{where}: the tokenizers library refuses it: {one_line(error)}") from None
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+        return cls(tokenizer, max_tokens)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        return int(self._tokenizer.get_vocab_size())
+
+    @property
+    def largest(self) -> int:
+        """The largest id; it is vocab_size - 1 where no id is left out."""
+        return max(self._tokenizer.get_vocab().values(), default=-1)
+
+    def to_bytes(self) -> bytes:
+        """The content of tokenizer.json."""
+        return (str(self._tokenizer.to_str(pretty=True)) + "\n").encode()
+
+    def _ids(self, text: str) -> list[int]:
+        check_unicode(text)
+        ids: list[int] = self._tokenizer.encode_batch_fast([text])[0].ids
+        return ids
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _check_padding(found: Any, where: str) -> None:
+    """Padding with 0 at the end changes nothing, because the model's texts are padded so. Any other would."""
+    if found is None:
+        return
+    if not isinstance(found, dict) or found.get("pad_id") != 0 or found.get("direction") != "Right":
+        raise CheckpointError(f"{where}: padding must be null, or with pad_id 0 at the right, got another")

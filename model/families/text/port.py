@@ -1,0 +1,81 @@
+"""What the text tokenizers of other families share: a text becomes ids, and is refused where it is too long."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from model.errors import InvalidRequest, PromptTooLong
+
+
+class TextTokenizer(ABC):
+    """Texts to ids and back, for a model whose texts have no specials and are padded with id 0.
+
+    kind: says in a checkpoint's config which of these it is. specials: ids that `encode` adds to a text's own.
+    max_tokens: ids that a prompt may have.
+    """
+
+    kind: ClassVar[str]
+    specials: ClassVar[int] = 0
+
+    def __init__(self, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Number of ids."""
+
+    @property
+    def null(self) -> list[int]:
+        """Ids of the empty prompt, the unconditional half of classifier-free guidance: padding, so any one 0."""
+        return [0]
+
+    def encode(self, text: str, truncate: bool = False) -> list[int]:
+        """Ids of `text`, without padding.
+
+        truncate: cut after max_tokens ids instead of refusing (a cut may fall inside a character).
+        Raises PromptTooLong with both numbers, and InvalidRequest for a lone surrogate, which is no Unicode text.
+        """
+        ids = self._ids(text)
+        if len(ids) > self.max_tokens and not truncate:
+            raise PromptTooLong(len(ids), self.max_tokens)
+        return ids[: self.max_tokens]
+
+    def count(self, text: str) -> int:
+        """Number of ids of `text`; compare with max_tokens. Raises InvalidRequest."""
+        return len(self._ids(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, without padding. It may have other spaces and letter cases than the text had.
+
+        Raises InvalidRequest for an id outside the vocabulary.
+        """
+        size = self.vocab_size
+        for i in ids:
+            if not 0 <= i < size:
+                raise InvalidRequest("ids", f"ids: {i} is no token id; they go from 0 to {size - 1}")
+        return self._text([i for i in ids if i])
+
+    @abstractmethod
+    def to_bytes(self) -> bytes:
+        """The content of tokenizer.json."""
+
+    @abstractmethod
+    def _ids(self, text: str) -> list[int]:
+        """All ids of `text`."""
+
+    @abstractmethod
+    def _text(self, ids: list[int]) -> str:
+        """The text of ids that are in the vocabulary."""
+
+
+def check_unicode(text: str) -> None:
+    """Raises InvalidRequest for a lone surrogate, which is no Unicode text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = f"U+{ord(text[error.start]):04X}"
+        message = f"text: character {error.start} is a lone surrogate ({found}), which is no Unicode text"
+        raise InvalidRequest("text", message) from None

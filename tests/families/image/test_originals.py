@@ -1,0 +1,124 @@
+"""Image tokenizers of other families paint and encode as their authors' own code does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.families.image.build import network
+from model.importing.files import Given, Part, Text, Weights
+from model.importing.image import discrete_vae, openai, read_vae, roles, vae_of, vqgan
+from model.importing.pickles import Inert
+from model.importing.state import Keys
+from tests.families.image.originals import Original, original, picture
+
+HAAR = 0.5**0.5
+
+
+def given(content: object, yaml: object = None, **settings: str) -> Given:
+    """The files of an import: weights, told apart by what they hold, and a yaml."""
+    role = roles(content)
+    assert role is not None
+    texts = {} if yaml is None else {"yaml": Text(Path("model.yaml"), "yaml", yaml)}
+    return Given({role: Weights(Path("last.ckpt"), "torch zip", content)}, texts, settings)
+
+
+def pickled(state: dict[str, Tensor], name: str) -> Inert:
+    """A torch module as it is read from a pickle."""
+    module = Inert(name)
+    own = {key: tensor for key, tensor in state.items() if "." not in key}
+    inside: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        head, dot, rest = key.partition(".")
+        if dot:
+            inside.setdefault(head, {})[rest] = tensor
+    modules = {head: pickled(below, "torch.nn.modules.container.Sequential") for head, below in inside.items()}
+    module.state = {"training": False, "_parameters": own, "_buffers": {}, "_modules": {**modules, "relu": None}}
+    return module
+
+
+def under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def with_haar(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    filters = {"g0": torch.tensor([HAAR, HAAR]), "g1": torch.tensor([HAAR, -HAAR])}
+    shapes = {"col": (1, 1, 2, 1), "row": (1, 1, 1, 2)}
+    added = {f"model.decoder.idwt.{f}_{axis}": filters[f].view(shapes[axis]) for f in filters for axis in shapes}
+    return {**state, **added}
+
+
+def read(name: str, made: Original) -> Part:
+    """The original as its own file would have it, read."""
+    state = made.state
+    if name.startswith("discrete-vae"):
+        return read_vae(given({"hparams": made.about, "weights": state}))
+    if name == "openai-dvae":
+        files = {
+            f"openai dvae {half}": Weights(Path(f"{half}.pkl"), "pickle", pickled(under(state, key), "dall_e"))
+            for half, key in (("encoder", "enc."), ("decoder", "dec."))
+        }
+        return read_vae(Given(files, {}, {"image_size": "32"}))
+    if name.startswith("vqgan"):
+        return read_vae(given({"state_dict": state, "epoch": 3}, made.about))
+    if name == "rudalle-dwt":
+        return read_vae(given({"state_dict": with_haar(state)}), grid=8)
+    if name == "llamagen-vq":
+        used = {**state, "quantize.codebook_used": torch.zeros(65536)}
+        return read_vae(given({"model": used}, image_size="32"))
+    return read_vae(given(state))
+
+
+NAMES = (
+    "discrete-vae-1.6.6", "discrete-vae-0.14.3", "openai-dvae", "vqgan", "vqgan-gumbel", "rudalle-dwt",
+    "min-dalle-detoker", "llamagen-vq",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_and_codes_are_the_originals(name: str) -> None:
+    made = original(name)
+    part = read(name, made)
+    net = network(part.config).eval()
+    net.load_state_dict(dict(part.state))
+    painted = net.decode(made.ids)
+    config = part.config
+    assert painted.shape == (1, config.channels, config.image_size, config.image_size)
+    assert (painted[..., :: made.stride, :: made.stride] - made.painted).abs().max() < 1e-4
+    assert torch.equal(net.decode(made.ids.flatten(1)), painted)
+    if made.codes is None:
+        with pytest.raises(ValueError, match="no image encoder"):
+            net.encode(painted)
+        return
+    seen = picture(config.image_size, config.channels)
+    assert torch.equal(net.encode(seen), made.codes)
+    crowd = net.encode(torch.cat([painted, seen, painted, painted, painted, seen]))
+    assert torch.equal(crowd[[1, 5]], made.codes.repeat(2, 1, 1))
+
+
+def test_a_transformers_file_holds_its_image_tokenizer() -> None:
+    own, taming, dvae = original("discrete-vae-1.6.6"), original("vqgan"), original("openai-dvae")
+    for made, prefix, params in ((own, "", own.about), (taming, "model.", None), (dvae, "", None)):
+        weights = {f"vae.{prefix}{key}": tensor for key, tensor in made.state.items()}
+        keys = Keys({**weights, "vae.model.loss.x": torch.zeros(1)} if prefix else weights, "dalle.pt")
+        grid = made.ids.shape[-1]
+        part = vae_of(keys, params, grid=grid)
+        keys.finish()
+        assert part is not None
+        assert part.config.grid == grid
+        net = network(part.config).eval()
+        net.load_state_dict(dict(part.state))
+        got = net.decode(made.ids)[..., :: made.stride, :: made.stride]
+        assert (got - made.painted).abs().max() < 1e-4
+    assert vae_of(Keys({"to_logits.0.weight": torch.zeros(1)}, "dalle.pt"), None) is None
+
+
+def test_the_three_kinds_can_be_asked_for_by_name() -> None:
+    own, taming, dvae = original("discrete-vae-0.14.3"), original("vqgan-gumbel"), original("openai-dvae")
+    assert discrete_vae(Keys(own.state, "dalle.pt"), own.about).config.codes == 24
+    held = {f"model.{key}": tensor for key, tensor in taming.state.items()}
+    assert vqgan(Keys(held, "dalle.pt"), taming.about).config.codes == 30
+    assert openai(Keys(dvae.state, "dalle.pt")).config.image_size == 256
