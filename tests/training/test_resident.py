@@ -119,9 +119,7 @@ def test_the_loss_and_its_gradients_are_those_of_each_sequence_alone(
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     theirs = gradients(model, expected)
     for name, ours in gradients(model, found).items():
-        torch.testing.assert_close(
-            ours, theirs[name], rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(ours, theirs[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
