@@ -31,7 +31,7 @@ def server(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A ready server over a checkpoint with a reviser and a list of things."""
     checkpoint = load(quick_checkpoint)
     path = tmp_path_factory.mktemp("fit") / "quick"
-    keep(checkpoint, learnt(checkpoint.tokenizer, PAIRS), path)
+    keep(checkpoint, learnt(checkpoint.own().tokenizer, PAIRS), path)
     (path / THINGS).write_text(json.dumps(LISTED))
     sums.write(path)
     with Live(path, tmp_path_factory.mktemp("fit-log") / "log") as live:

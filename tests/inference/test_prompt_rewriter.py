@@ -39,7 +39,7 @@ def rewriter(small: Checkpoint) -> PromptRewriter:
 def taught(small: Checkpoint) -> Checkpoint:
     """The small checkpoint after it has learnt one caption by heart."""
     torch.manual_seed(0)
-    model = Transformer(small.config.transformer)
+    model = Transformer(small.own().transformer.config)
     ids = torch.tensor([small.tokenizer.encode("a red apple")])
     lengths, image = torch.tensor([ids.shape[1]]), torch.zeros(1, small.config.transformer.image_tokens).long()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -56,10 +56,10 @@ def test_reading_bit_by_bit_gives_the_logits_of_reading_at_once(small: Checkpoin
     ids = torch.tensor([small.tokenizer.encode("a red apple on a blue circle")])
     vocabulary = small.config.transformer.text_vocab
     expected = small.transformer.logits(ids, torch.zeros(1, 0, dtype=torch.int64))[0, :, :vocabulary]
-    logits, state = small.transformer.read_text(ids[:, :3])
+    logits, state = small.own().transformer.read_text(ids[:, :3])
     assert torch.allclose(logits[0], expected[2], atol=1e-4)
     for at in range(3, ids.shape[1] - 1):
-        logits, state = small.transformer.read_text(ids[:, at : at + 1], state)
+        logits, state = small.own().transformer.read_text(ids[:, at : at + 1], state)
         assert torch.allclose(logits[0], expected[at], atol=1e-4)
 
 
@@ -90,7 +90,7 @@ def test_it_writes_as_many_tokens_as_there_is_room_for(small: Checkpoint, rewrit
 
 def test_only_text_is_drawn_and_it_is_sound_unicode(small: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
-    read = small.transformer.read_text
+    read = small.own().transformer.read_text
 
     def spy(text_ids: torch.Tensor, past: object = None) -> object:
         drawn.extend(text_ids.flatten().tolist() if past else [])
@@ -119,7 +119,7 @@ def test_a_model_without_a_text_head_says_so(small: Checkpoint) -> None:
 
 
 def test_nan_is_an_error_and_no_text(small: Checkpoint) -> None:
-    broken = Transformer(small.config.transformer)
+    broken = Transformer(small.own().transformer.config)
     with torch.no_grad():
         broken.text_table.weight.fill_(math.nan)
     checkpoint = dataclasses.replace(small, transformer=broken)

@@ -57,7 +57,7 @@ def test_a_packed_layer_still_learns_and_what_it_has_learnt_counts() -> None:
 
 @packs
 def test_a_packed_transformer_gives_the_same_logits(small: Checkpoint) -> None:
-    packed = copy.deepcopy(small.transformer).eval()
+    packed = copy.deepcopy(small.own().transformer).eval()
     packed.pack()
     plain = copy.deepcopy(packed)  # a copy is not packed, as its weights may change
     text, image = torch.tensor([[1, 5, 6, 2]]), torch.arange(10)[None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from model.importing.files import Weights
 DATA = Path(__file__).parents[2] / "data" / "families" / "min_dalle" / "mini.npz"
 Halves = tuple[dict[str, Tensor], dict[str, Tensor]]
 HEADS = "2"
+NONE: Mapping[str, Tensor] = {}
 
 
 @pytest.fixture(scope="module")
@@ -108,20 +110,24 @@ def test_ids_out_of_range_are_refused(transformer: MinDalleTransformer) -> None:
 def test_what_the_files_have_wrong_is_named(halves: Halves) -> None:
     encoder, decoder = halves
 
-    def said(heads: str | None = HEADS, *, first: dict[str, Tensor] | None = None, **second: Tensor) -> str:
-        whole = {key: tensor for key, tensor in {**decoder, **second}.items() if tensor.numel()}
+    def said(
+        heads: str | None = HEADS, *, first: dict[str, Tensor] | None = None, changes: Mapping[str, Tensor] = NONE
+    ) -> str:
+        whole = {key: tensor for key, tensor in {**decoder, **changes}.items() if tensor.numel()}
         with pytest.raises(CheckpointError) as caught:
             min_dalle.read_transformer(*files((encoder if first is None else first, whole)), heads)
         return str(caught.value)
 
     gone, key = torch.zeros(0), "layers.1.encoder_attn.q_proj.weight"
-    assert said(**{key: gone}) == f"1.pt: the key {key!r} is missing"
-    assert "must have the shape (20, 20), got (20, 5)" in said(**{key: torch.zeros(20, 5)})
-    assert f"{key!r} must be finite numbers, got NaN" in said(**{key: torch.full((20, 20), torch.nan)})
-    assert f"{key!r} must be of a floating type, got int64" in said(**{key: torch.zeros(20, 20, dtype=torch.int64)})
-    assert "'layers.0.extra' belongs to nothing in this model" in said(**{"layers.0.extra": torch.zeros(2)})
-    assert "layers must be at most 256, got 1000000000" in said(**{"layers.999999999.a": torch.zeros(2)})
-    assert "must have at least 16384 rows" in said(**{"embed_tokens.weight": torch.zeros(9, 20)})
+    assert said(changes={key: gone}) == f"1.pt: the key {key!r} is missing"
+    assert "must have the shape (20, 20), got (20, 5)" in said(changes={key: torch.zeros(20, 5)})
+    assert f"{key!r} must be finite numbers, got NaN" in said(changes={key: torch.full((20, 20), torch.nan)})
+    assert f"{key!r} must be of a floating type, got int64" in said(
+        changes={key: torch.zeros(20, 20, dtype=torch.int64)}
+    )
+    assert "'layers.0.extra' belongs to nothing in this model" in said(changes={"layers.0.extra": torch.zeros(2)})
+    assert "layers must be at most 256, got 1000000000" in said(changes={"layers.999999999.a": torch.zeros(2)})
+    assert "must have at least 16384 rows" in said(changes={"embed_tokens.weight": torch.zeros(9, 20)})
     assert "heads of a model 20 wide must be said by --set heads=N" in said(None)
     assert "heads must divide dim 20, got 3" in said("3")
     assert "--set heads must be a number, got 'many'" in said("many")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from model.importing.files import Weights
 DATA = Path(__file__).parents[2] / "data" / "families" / "rudalle"
 GOLDEN = ("text_ids", "image_ids", "logits")
 HEADS = "2"
+NONE: Mapping[str, Tensor] = {}
 
 
 def arrays(version: str) -> dict[str, Tensor]:
@@ -119,18 +121,18 @@ def test_which_version_it_is() -> None:
 
 
 def test_what_a_file_has_wrong_is_named() -> None:
-    def said(heads: str | None = HEADS, **changes: Tensor) -> str:
+    def said(heads: str | None = HEADS, changes: Mapping[str, Tensor] = NONE) -> str:
         with pytest.raises(CheckpointError) as caught:
             rudalle.read_transformer(file(state(V3, **changes)), heads, None)
         return str(caught.value)
 
     key = "transformer.layers.2.attention.dense.weight"
-    assert said(**{key: torch.zeros(0)}) == f"m.bin: the key {key!r} is missing"
-    assert "must have the shape (24, 24), got (24, 9)" in said(**{key: torch.zeros(24, 9)})
-    assert f"{key!r} must be finite numbers, got NaN" in said(**{key: torch.full((24, 24), torch.nan)})
-    assert "'vae.extra' belongs to nothing in this model" in said(**{"vae.extra": torch.zeros(2)})
-    assert "layers must be at most 256, got" in said(**{"transformer.layers.999999999.a": torch.zeros(2)})
-    assert "at most 64 rows" in said(**{"image_row_embeddings.weight": torch.zeros(100, 24)})
+    assert said(changes={key: torch.zeros(0)}) == f"m.bin: the key {key!r} is missing"
+    assert "must have the shape (24, 24), got (24, 9)" in said(changes={key: torch.zeros(24, 9)})
+    assert f"{key!r} must be finite numbers, got NaN" in said(changes={key: torch.full((24, 24), torch.nan)})
+    assert "'vae.extra' belongs to nothing in this model" in said(changes={"vae.extra": torch.zeros(2)})
+    assert "layers must be at most 256, got" in said(changes={"transformer.layers.999999999.a": torch.zeros(2)})
+    assert "at most 64 rows" in said(changes={"image_row_embeddings.weight": torch.zeros(100, 24)})
     assert "heads of a model 24 wide must be said by --set heads=N" in said(None)
     assert "heads must divide dim 24, got 5" in said("5")
     assert rudalle.roles(state(V3)) == rudalle.ROLE
