@@ -38,7 +38,7 @@ def pictures(painter: model.Painter, progress: list[tuple[int, int]]) -> list[Im
 
 
 def test_the_surface() -> None:
-    assert sorted(model.__all__) == ["Painter", "__version__", "load"]
+    assert sorted(model.__all__) == ["Painter", "__version__", "load", "load_vae"]
     assert list(inspect.signature(model.load).parameters) == ["path", "device"]
     assert inspect.signature(model.load).parameters["path"].default == "weights/default"
     assert list(inspect.signature(model.Painter.generate).parameters)[1:] == [
