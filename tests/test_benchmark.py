@@ -60,15 +60,11 @@ def test_a_real_run(tiny_checkpoint: Path) -> None:
     assert json.loads(json.dumps(result.to_json()))["crowds"][1]["images"] == 3
 
 
-def test_the_command(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    out = tmp_path / "bench.json"
-    told = CliRunner().invoke(
-        app, ["bench", "--weights", str(tiny_checkpoint), "--images", "1", "--repeats", "1", "--out", str(out)]
-    )
+def test_the_command(tiny_checkpoint: Path) -> None:
+    told = CliRunner().invoke(app, ["bench", "--weights", str(tiny_checkpoint), "--images", "1", "--repeats", "1"])
     assert told.exit_code == 0, told.output
     last = json.loads(told.stdout.splitlines()[-1])
     assert last["crowds"][0]["rows"] == 2  # guided: the checkpoint's strength
-    assert json.loads(out.read_text()) == last
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,6 @@ from rich.table import Table
 from typer import Option
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights
-from app.commands.common import out as out_option
 from model.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -42,7 +40,6 @@ def bench(
     ] = True,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
-    out: Annotated[Path | None, out_option("Also write the JSON here.", show_default="none")] = None,
 ) -> None:
     """Measure pictures a second. The last line on stdout is JSON. Its ratios can be compared between machines."""
     crowds = _crowds(images)
@@ -65,10 +62,7 @@ def bench(
             on_progress=status.update,
         )
     show(result, Console(highlight=False))
-    text = json.dumps(result.to_json())
-    if out is not None:
-        out.write_text(text + "\n")
-    typer.echo(text)
+    typer.echo(json.dumps(result.to_json()))
 
 
 def _crowds(text: str) -> tuple[int, ...]:

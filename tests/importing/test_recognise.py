@@ -134,7 +134,7 @@ def tar() -> bytes:
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"\x93NUMPY\x01\x00", "NumPy"),
         (b"GGUF\x03", "GGUF"),
-        (b"\x00\x01\x02binary", "neither weights nor a text"),
+        (b"\x00\x01\x02binary", "no weights, tokenizer or config that is known here"),
         (tar(), "tar"),
         (b'{"weight_map": {"a": "b"}}', "several files"),
         (b"a: &a [1]\nb: [*a, *a]\n", "refers back"),
