@@ -131,9 +131,19 @@ class Styles:
         return found[0] if found else None
 
     def canonical(self, caption: str) -> str:
-        """ "a 3d render of a cat" -> "a 3d cat", where 3d knows it. Every other caption stays as it is."""
-        found = self._read(caption)
-        return styled(found[1], found[0].word) if found else caption
+        """The caption as training says it: "a 3d render of a cat" -> "a 3d cat", where 3d knows the cat, else "a cat".
+
+        A caption that names no style stays as it is.
+        """
+        if found := self._read(caption):
+            return styled(found[1], found[0].word)
+        for word in (style.word for style in self.styles if style.word):
+            if caption.startswith(start := rendered("", word)):
+                return caption.removeprefix(start)
+            if caption.startswith(start := styled("", word)):
+                name = caption.removeprefix(start)
+                return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+        return caption
 
     def _read(self, caption: str) -> tuple[Style, str] | None:
         """The style that a caption names and the thing, which the style knows."""

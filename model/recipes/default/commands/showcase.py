@@ -11,17 +11,15 @@ from typer import Option
 
 from model.recipes.default.commands.gallery import small_webp
 from model.recipes.default.commands.options import WEIGHTS, Device, Weights
+from model.styles import AUTO
 
 PICTURES = {  # kind -> prompts; every sheet has them in this order
     "Animals": ("a fox", "a cat on a blue background", "an owl", "a red panda"),
     "Food": ("a red apple", "pizza", "a slice of cake", "grapes"),
     "Things": ("a rocket", "a yellow car", "a guitar", "a birthday cake"),
     "Several": ("three hearts", "two penguins", "a dog and a cat", "a bird above a tree"),
-    "In 3d": (
-        "a 3d render of a cat",
-        "a 3d render of a red apple",
-        "a 3d render of a robot",
-        "a 3d render of a rocket",
+    "In 3d": tuple(
+        f"a 3d {thing}" for thing in ("cat", "dog", "penguin", "elephant", "red apple", "house", "train", "guitar")
     ),
 }
 COLUMNS, SIDE, MOST = 4, 144, 250_000  # pictures a row; pixels a picture; bytes of the sheet
@@ -39,7 +37,8 @@ def showcase(
 
     painter = load(weights, device)
     texts = [(kind, text) for kind, prompts in PICTURES.items() for text in prompts]
-    painted = painter.generate_each([text for _, text in texts], seed=seed)
+    first = next(iter(painter.checkpoint.styles.names), AUTO)
+    painted = painter.generate_each([text for _, text in texts], seed=seed, style=first)
     rows = -(-len(texts) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * SIDE, rows * SIDE), "white")
     for i, picture in enumerate(painted):
