@@ -243,7 +243,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another shape": (lambda p: edit_tensors(p, reshape_first), r"transformer-.*has the shape \(3,\)"),
     "integers": (
         lambda p: edit_tensors(p, lambda t: t.update(ghost=torch.zeros(1, dtype=torch.int8))),
-        r"transformer-1-of-\d+.safetensors: 'ghost' is 'I8', not BF16 or F32",
+        r"transformer-1-of-\d+.safetensors: 'ghost' is 'I8', not BF16, F16 or F32",
     ),
     "no safetensors": (write_garbage, r"transformer-1-of-\d+.safetensors: not a safetensors file"),
     "tensor twice": (duplicate_tensor, r"transformer-9-of-9.safetensors: .* stands in another shard too"),

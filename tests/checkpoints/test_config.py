@@ -36,7 +36,14 @@ SECTIONS: dict[str, Any] = {
 }
 FIELDS = [(section, field.name) for section, cls in SECTIONS.items() for field in dataclasses.fields(cls)]
 LISTS = ("levels", "code_levels")
-FREE = (*SECTIONS, "provenance", "format_version", "completes", "styles")  # of other kinds than numbers and texts
+FREE = (
+    *SECTIONS,
+    "provenance",
+    "format_version",
+    "completes",
+    "styles",
+    "tokenizer",
+)  # of other kinds than numbers and texts
 NUMBERS = [
     (section, name) for section, name in FIELDS if name not in (*LISTS, *FREE, "name", "licence", "version", "unknown")
 ]
@@ -181,10 +188,10 @@ def test_a_checkpoints_sampling_has_the_limits_of_a_request() -> None:
         ("opening", "Temperature"),
     )}  # fmt: skip
     for name, hint in hints.items():
-        for value in (-1, -0.01, 0, 0.01, 1, 5, 5.01, 20, 20.01, 8192, 8193, math.nan, math.inf):
+        for value in (-1, -0.01, 0, 0.01, 1, 5, 5.01, 20, 20.01, 32768, 32769, math.nan, math.inf):
             number: Any = int(value) if name == "top_k" and math.isfinite(value) else value
             values = put(to_dict(base), "sampling", name, number)
-            found = holds(InvalidRequest, SamplingParams(0, **{name: number}).check, 8192)
+            found = holds(InvalidRequest, SamplingParams(0, **{name: number}).check, 32768)
             assert (name, value, found) == (name, value, holds(CheckpointError, from_dict, values))
             wire = holds(ValidationError, TypeAdapter(hint).validate_python, number)
             assert wire == found or not math.isfinite(value)  # which the schema as a whole refuses

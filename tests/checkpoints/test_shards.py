@@ -87,9 +87,9 @@ SHARDS: dict[str, tuple[Act, str]] = {
     "a negative shape": (lambda p: content(p, raw({"a": entry(shape=[-1])}, bytes(4))), "'a' has the shape [-1]"),
     "a shape of text": (lambda p: content(p, raw({"a": entry(shape=["1"])}, bytes(4))), "'a' has the shape "),
     "a type that is none": (lambda p: content(p, raw({"a": entry("X" * 200)}, bytes(4))), "200 characters, not BF16"),
-    "half precision": (
-        lambda p: tensors(p, lambda t: t.update({"norm.weight": t["norm.weight"].half()})),
-        "'norm.weight' is 'F16', not BF16 or F32",
+    "double precision": (
+        lambda p: tensors(p, lambda t: t.update({"norm.weight": t["norm.weight"].double()})),
+        "'norm.weight' is 'F64', not BF16, F16 or F32",
     ),
     "offsets that overlap": (lambda p: whole_header(p, overlap), " must stand at "),
     "offsets beyond the end": (
@@ -166,16 +166,16 @@ def test_weights_that_would_be_refused_are_not_saved(
     def keep(checkpoint: Checkpoint, documents: dict[str, str] | None = None) -> None:
         save(
             tmp_path / "new", checkpoint.config, checkpoint.tokenizer, checkpoint.vae, checkpoint.transformer,
-            clip=checkpoint.clip, reviser=checkpoint.reviser, documents=documents,
+            clip=checkpoint.clip, reviser=checkpoint.reviser, documents=documents, styles=checkpoint.styles,
         )  # fmt: skip
 
     with pytest.raises(CheckpointError, match=r"config\.json: name must be a text of 1 to 128 printable"):
         keep(dataclasses.replace(good, config=dataclasses.replace(good.config, name="a\nb")))
     for documents, line in (
         ({"a\nb.md": "x"}, "SHA256SUMS: line 2 must be"),
-        ({"a.md": "x" * 9}, "new: documents must be at most 8 bytes, got 9"),
+        ({"a.md": "x" * 600}, "new: documents must be at most 600 bytes, got "),
     ):
-        monkeypatch.setattr("model.checkpoints.native.DOCUMENT_BYTES", 8)
+        monkeypatch.setattr("model.checkpoints.native.DOCUMENT_BYTES", 600)  # a style's things count too
         with pytest.raises(CheckpointError, match=line):
             keep(good, documents)
     with torch.no_grad():

@@ -14,12 +14,12 @@ from model.recipes.default.commands.options import WEIGHTS, Device, Weights
 from model.styles import AUTO
 
 PICTURES = {  # kind -> prompts; every sheet has them in this order
-    "Animals": ("a fox", "a cat on a blue background", "an owl", "a red panda"),
+    "Animals": ("a fox", "a cat on a blue background", "an owl", "a panda"),
     "Food": ("a red apple", "pizza", "a slice of cake", "grapes"),
     "Things": ("a rocket", "a yellow car", "a guitar", "a birthday cake"),
     "Several": ("three hearts", "two penguins", "a dog and a cat", "a bird above a tree"),
     "In 3d": tuple(
-        f"a 3d {thing}" for thing in ("cat", "dog", "penguin", "elephant", "red apple", "house", "train", "guitar")
+        f"a 3d {thing}" for thing in ("cat", "dog", "penguin", "rocket", "red apple", "house", "castle", "guitar")
     ),
 }
 COLUMNS, SIDE, MOST = 4, 144, 250_000  # pictures a row; pixels a picture; bytes of the sheet
