@@ -84,7 +84,11 @@ class LoopOptions:
     sample_every: int = field(default=1000, metadata=knob("Steps between sample sheets.", ge=1))
     minutes: float | None = field(
         default=None,
-        metadata=knob("Stop after this many minutes and save. The same command goes on later.", ge=0, shown="no limit"),
+        metadata=knob(
+            "Stop after this many minutes and save. The same command goes on later. Learning rates follow --steps.",
+            ge=0,
+            shown="no limit",
+        ),
     )
     workers: int | None = field(
         default=None,
