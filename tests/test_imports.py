@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LIMITS = ("model.limits", "model.sizes", "model.errors")
+LIMITS = ("model.limits", "model.sizes", "model.errors", "model.families.ordinary")
 CORE = ("model.config", "model.files", "model.styles", *LIMITS)
 CONFIGS = (
     "model.families.dalle_pytorch.config",
@@ -63,6 +63,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.transformer": CORE,
     "model.clip": ("model.vae", *CORE),
     "model.reviser": ("model.transformer", *CORE),
+    "model.families.ordinary": (),
     "model.families": ("model.transformer", *CONFIGS, *CORE),
     "model.tokenizers": ("model.families.text", "model.tokenizer", *CORE),
     "model.checkpoints": PARTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -9,11 +10,8 @@ from torch import nn
 from model.config import TransformerConfig, VAEConfig
 from model.families.dalle_pytorch.config import DallePytorchConfig
 from model.families.dalle_pytorch.transformer import DallePytorchTransformer
-from model.families.image.config import DiscreteVAEConfig, OpenAIDVAEConfig, VQGANConfig
-from model.families.image.discrete_vae import DiscreteVAE
-from model.families.image.openai_dvae import OpenAIDVAE
+from model.families.image import build
 from model.families.image.tokenizer import ImageTokenizer
-from model.families.image.vqgan import VQGAN
 from model.families.min_dalle.config import MinDalleConfig
 from model.families.min_dalle.transformer import MinDalleTransformer
 from model.families.rudalle.config import RuDalleConfig
@@ -24,11 +22,9 @@ from model.vae import VAE
 AnyVAE = VAE | ImageTokenizer
 AnyTransformer = Transformer | DallePytorchTransformer | MinDalleTransformer | RuDalleTransformer
 AnyCache = Any  # what the transformer itself made by `new_cache`
-NETWORKS: dict[type, type[nn.Module]] = {
+NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
     VAEConfig: VAE,
-    DiscreteVAEConfig: DiscreteVAE,
-    OpenAIDVAEConfig: OpenAIDVAE,
-    VQGANConfig: VQGAN,
+    **build.NETWORKS,
     TransformerConfig: Transformer,
     DallePytorchConfig: DallePytorchTransformer,
     MinDalleConfig: MinDalleTransformer,

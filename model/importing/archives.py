@@ -17,8 +17,9 @@ from typing import Any
 
 from model.errors import CheckpointError
 from model.files import opened, parse_json
+from model.importing.calls import Global
 from model.importing.files import Weights
-from model.importing.pickles import Global, Machine
+from model.importing.pickles import Machine
 from model.importing.zips import MAX_ENTRIES, Entry, entries
 from model.limits import shown
 

@@ -11,8 +11,8 @@ from types import ModuleType
 
 from model.errors import CheckpointError
 from model.importing import dalle_pytorch, image, min_dalle, rudalle
+from model.importing.calls import Inert
 from model.importing.files import Given, Imported, Text, Weights
-from model.importing.pickles import Inert
 from model.importing.recognise import read_files
 from model.importing.state import kind
 from model.importing.tensors import Tensors

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from model.errors import CheckpointError
-from model.importing.pickles import Inert, Machine
+from model.importing.calls import Inert
+from model.importing.pickles import Machine
 
 
 def load(data: bytes) -> Any:

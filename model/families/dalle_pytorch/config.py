@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Interval, Len
 
+from model.families.ordinary import OrdinaryDecoder
 from model.limits import shown
 from model.sizes import Codes, Grid, HeadDim, Heads, Layers, TextTokens, Vocabulary, Width
 
@@ -19,7 +20,7 @@ Shared = Annotated[int, Interval(ge=0, le=255)]
 
 
 @dataclass(frozen=True)
-class DallePytorchConfig:
+class DallePytorchConfig(OrdinaryDecoder):
     """A decoder over <bos>, the text's tokens, then the image tokens in raster order.
 
     Every text fills all its positions: where a text has id 0, or has ended, stands an id that only that position has.
@@ -106,30 +107,6 @@ class DallePytorchConfig:
     def max_ids(self) -> int:
         """The most ids a text may have."""
         return self.text_tokens
-
-    def text_positions(self, ids: int) -> int:  # noqa: ARG002
-        """Cached positions of a text of so many ids: always the same."""
-        return self.max_text
-
-    @property
-    def group(self) -> int:
-        """Image tokens drawn to a step."""
-        return 1
-
-    @property
-    def image_tokens(self) -> int:
-        """Image tokens a picture."""
-        return self.grid * self.grid
-
-    @property
-    def steps(self) -> int:
-        """Steps a picture."""
-        return self.image_tokens
-
-    @property
-    def capacity(self) -> int:
-        """Positions of one cache slot: the text, and every image token but the last (nothing follows it)."""
-        return self.max_text + self.image_tokens - 1
 
     @property
     def turned(self) -> int:

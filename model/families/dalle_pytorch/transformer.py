@@ -24,9 +24,8 @@ from model.families.dalle_pytorch.layers import Attention, FeedForward, GatedMLP
 from model.families.dalle_pytorch.neighbours import mask, neighbours
 from model.families.dalle_pytorch.passes import Pass, Step, Whole
 from model.families.dalle_pytorch.rotary import Rotation, rotation_table
-from model.transformer.linear import Linear
-
-_PACKED_AT_MOST = 2**30  # bytes
+from model.transformer.ids import check_ids
+from model.transformer.linear import Linear, pack_each
 
 
 class DallePytorchTransformer(nn.Module):
@@ -147,7 +146,7 @@ class DallePytorchTransformer(nn.Module):
         Nothing follows the last image token: its row is all -inf. Raises ValueError for shapes and ids out of range.
         """
         config = self.config
-        self._check(text_ids, image_ids)
+        check_ids(config, text_ids, image_ids, 0, config.max_ids)
         (b, k), text = image_ids.shape, config.text_columns
         states = self.states(text_ids, image_ids[:, : config.image_tokens - 1])
         first = config.max_text - 1  # the row that says the first image token
@@ -155,21 +154,6 @@ class DallePytorchTransformer(nn.Module):
         out[:, :first, :text] = self.text_logits(states[:, :first])
         out[:, first : states.shape[1], text:] = self.image_head(states[:, first:]).float()
         return out
-
-    def _check(self, text_ids: Tensor, image_ids: Tensor) -> None:
-        config = self.config
-        fits = text_ids.ndim == image_ids.ndim == 2 and text_ids.shape[0] == image_ids.shape[0]
-        if not fits or text_ids.shape[1] > config.text_tokens or image_ids.shape[1] > config.image_tokens:
-            raise ValueError(
-                f"text_ids and image_ids must be (b, 0 to {config.text_tokens}) and (b, 0 to {config.image_tokens}), "
-                f"got {tuple(text_ids.shape)} and {tuple(image_ids.shape)}"
-            )
-        for name, ids, limit in (
-            ("text_ids", text_ids, config.text_vocab),
-            ("image_ids", image_ids, config.image_vocab),
-        ):
-            if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < limit):
-                raise ValueError(f"{name} must be from 0 to {limit - 1}, got {int(ids.min())} to {int(ids.max())}")
 
     # What follows serves.
 
@@ -179,9 +163,7 @@ class DallePytorchTransformer(nn.Module):
         This does nothing on other devices, in other types, and for models of more than 1 GiB.
         """
         linears = [module for module in self.modules() if isinstance(module, Linear) and module is not self.text_head]
-        if sum(p.numel() * p.element_size() for module in linears for p in module.parameters()) <= _PACKED_AT_MOST:
-            for module in linears:
-                module.pack()
+        pack_each(linears)
 
     def new_cache(self, slots: int, dtype: torch.dtype | None = None) -> Cache:
         """A cache of `slots` sequences on the model's device, in `dtype` or the model's own."""

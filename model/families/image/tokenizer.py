@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from model.families.image.config import ImageConfig
 AT_A_TIME = 4  # pictures through a network; more would only take more memory
 
 
-class ImageTokenizer(nn.Module):
+class ImageTokenizer(nn.Module, ABC):
     """A picture <-> grid x grid ids of a codebook. A subclass says what happens inside, by `find` and `paint`.
 
     encoder: None where `config.encodes` is false.
@@ -21,13 +23,13 @@ class ImageTokenizer(nn.Module):
     encoder: nn.Module | None
     decoder: nn.Module
 
+    @abstractmethod
     def find(self, pictures: Tensor) -> Tensor:
         """pictures (b, channels, size, size) in [0, 1], of the weights' type -> ids (b, grid, grid), int64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def paint(self, ids: Tensor) -> Tensor:
         """ids (b, grid, grid) -> pictures (b, channels, size, size) in [0, 1], float32."""
-        raise NotImplementedError
 
     @torch.inference_mode()
     def encode(self, pictures: Tensor) -> Tensor:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from model.families.ordinary import OrdinaryDecoder
 from model.sizes import Codes, Grid, Heads, Layers, TextTokens, Vocabulary, Width
 
 
 @dataclass(frozen=True)
-class MinDalleConfig:
+class MinDalleConfig(OrdinaryDecoder):
     """An encoder of the text and a decoder of the image tokens, as in BART (1910.13461), with gated feed-forwards.
 
     The decoder begins with the last image id as its start token, and reads the text by cross-attention alone. So a
@@ -54,29 +55,10 @@ class MinDalleConfig:
         """The fewest ids a text may have: <s> and </s>."""
         return 2
 
-    def text_positions(self, ids: int) -> int:  # noqa: ARG002
-        """Cached positions of a text of so many ids: the start token's."""
+    @property
+    def max_text(self) -> int:
+        """Positions of a text in the decoder: the start token's."""
         return 1
-
-    @property
-    def group(self) -> int:
-        """Image tokens drawn to a step."""
-        return 1
-
-    @property
-    def image_tokens(self) -> int:
-        """Image tokens a picture."""
-        return self.grid * self.grid
-
-    @property
-    def steps(self) -> int:
-        """Steps a picture."""
-        return self.image_tokens
-
-    @property
-    def capacity(self) -> int:
-        """Positions of one cache slot: the start token, and every image token but the last (nothing follows it)."""
-        return self.image_tokens
 
     @property
     def start(self) -> int:

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from model.families.min_dalle.cache import Cache
 from model.families.min_dalle.config import MinDalleConfig
 from model.families.min_dalle.layers import DecoderLayer, EncoderLayer, bias_of
-from model.transformer.linear import Linear
-
-_PACKED_AT_MOST = 2**30  # bytes
+from model.transformer.ids import check_ids
+from model.transformer.linear import Linear, pack_each
 
 
 class Encoder(nn.Module):
@@ -90,7 +89,7 @@ class MinDalleTransformer(nn.Module):
         Nothing follows the last image token: its row is all -inf. Raises ValueError for shapes and ids out of range.
         """
         config = self.config
-        self._check(text_ids, image_ids)
+        check_ids(config, text_ids, image_ids, 0, config.max_ids)
         (b, k), n = image_ids.shape, min(image_ids.shape[1] + 1, config.image_tokens)
         text, exists = self.encode(text_ids)
         text_bias = bias_of(exists[:, None, None])
@@ -105,21 +104,6 @@ class MinDalleTransformer(nn.Module):
         out[:, :n] = self.decoder.head(self.decoder.norm(x)).float()
         return out
 
-    def _check(self, text_ids: Tensor, image_ids: Tensor) -> None:
-        config = self.config
-        fits = text_ids.ndim == image_ids.ndim == 2 and text_ids.shape[0] == image_ids.shape[0]
-        if not fits or text_ids.shape[1] > config.max_ids or image_ids.shape[1] > config.image_tokens:
-            raise ValueError(
-                f"text_ids and image_ids must be (b, 0 to {config.max_ids}) and (b, 0 to {config.image_tokens}), "
-                f"got {tuple(text_ids.shape)} and {tuple(image_ids.shape)}"
-            )
-        for name, ids, limit in (
-            ("text_ids", text_ids, config.text_vocab),
-            ("image_ids", image_ids, config.image_vocab),
-        ):
-            if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < limit):
-                raise ValueError(f"{name} must be from 0 to {limit - 1}, got {int(ids.min())} to {int(ids.max())}")
-
     # What follows serves.
 
     def pack(self) -> None:
@@ -128,9 +112,7 @@ class MinDalleTransformer(nn.Module):
         This does nothing on other devices, in other types, and for decoders of more than 1 GiB.
         """
         linears = [module for module in self.decoder.modules() if isinstance(module, Linear)]
-        if sum(module.weight.numel() * module.weight.element_size() for module in linears) <= _PACKED_AT_MOST:
-            for module in linears:
-                module.pack()
+        pack_each(linears)
 
     def new_cache(self, slots: int, dtype: torch.dtype | None = None) -> Cache:
         """A cache of `slots` sequences on the model's device, in `dtype` or the model's own."""

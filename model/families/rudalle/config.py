@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Interval, Len
 
+from model.families.ordinary import OrdinaryDecoder
 from model.limits import shown
 from model.sizes import Codes, Heads, Layers, TextTokens, Vocabulary, Width
 
@@ -15,7 +16,7 @@ V2, V3 = "v2", "v3"  # as the package calls the two formats of its weights
 
 
 @dataclass(frozen=True)
-class RuDalleConfig:
+class RuDalleConfig(OrdinaryDecoder):
     """A decoder over the text's ids, then the image tokens in raster order.
 
     Every text fills all its positions: where a text has id 0, or has ended, stands an id that only that position has.
@@ -71,27 +72,3 @@ class RuDalleConfig:
     def max_text(self) -> int:
         """Text positions: the ids, and in v2 one more."""
         return self.max_ids + (self.version == V2)
-
-    def text_positions(self, ids: int) -> int:  # noqa: ARG002
-        """Cached positions of a text of so many ids: always the same."""
-        return self.max_text
-
-    @property
-    def group(self) -> int:
-        """Image tokens drawn to a step."""
-        return 1
-
-    @property
-    def image_tokens(self) -> int:
-        """Image tokens a picture."""
-        return self.grid * self.grid
-
-    @property
-    def steps(self) -> int:
-        """Steps a picture."""
-        return self.image_tokens
-
-    @property
-    def capacity(self) -> int:
-        """Positions of one cache slot: the text, and every image token but the last (nothing follows it)."""
-        return self.max_text + self.image_tokens - 1

@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 from model.errors import CheckpointError
+from model.importing.calls import Inert
 from model.importing.files import Given, Part, Weights
 from model.importing.image import dalle_pytorch_vae, openai_pickles, vqgans
-from model.importing.pickles import Inert
 from model.importing.state import Keys, state_dict
 from model.limits import shown
 

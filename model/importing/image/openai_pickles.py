@@ -10,9 +10,9 @@ from torch import Tensor
 from model.errors import CheckpointError
 from model.families.image.config import OpenAIDVAEConfig
 from model.families.image.openai_dvae import GROUPS
+from model.importing.calls import Inert
 from model.importing.files import Part
 from model.importing.image.fill import count, fill, side, size
-from model.importing.pickles import Inert
 from model.importing.state import Keys, kind
 from model.limits import build, shown
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from model.families.image.build import network
+from model.importing.calls import Inert
 from model.importing.files import Given, Part, Text, Weights
 from model.importing.image import discrete_vae, openai, read_vae, roles, vae_of, vqgan
-from model.importing.pickles import Inert
 from model.importing.state import Keys
 from tests.families.image.originals import Original, original, picture
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from model.errors import CheckpointError
+from model.importing.calls import Inert
 from model.importing.files import Given, Weights
 from model.importing.image import read_vae, roles, vae_of
-from model.importing.pickles import Inert
 from model.importing.state import Keys
 from tests.families.image.originals import original
 from tests.families.image.test_originals import given, pickled, under, with_haar
