@@ -30,6 +30,10 @@ from model.limits import build, shown
 from model.tokenizers import AnyTokenizer
 
 ROLE = "dalle-pytorch"
+# Keys of learned image positions but for their numbers, as axial_positional_embedding until 0.2 and from 0.3 on has
+# them. The provenance keeps which of them it was, so that the model can go back to whom it came from.
+PLACES = "image_pos_emb"
+OLD_PLACES, NEW_PLACES = f"{PLACES}.weights_", f"{PLACES}.weights."
 _SAVED = {"hparams", "vae_params", "weights", "epoch", "opt_state", "scheduler_state", "version", "vae_class_name"}
 _LAYER = re.compile(
     r"transformer\.layers\.(?:layers\.(\d{1,3})\.([01])|blocks\.(\d{1,3})\.([fg])\.net)\.((?:fn\.)*)(.+)"
@@ -77,6 +81,7 @@ def read(given: Given) -> Imported:
     weights = state_dict(weights_of(content, where), f"{where}: weights")
     inside = Keys({key: tensor for key, tensor in weights.items() if key.startswith("vae.")}, where)
     keys = Keys({key: tensor for key, tensor in weights.items() if not key.startswith("vae.")}, where)
+    places = _places(keys)
     part = read_transformer(content["hparams"], keys, version_of(content, where))
     config = part.config
     vae = _image_tokenizer(given, inside, content["vae_params"], config)
@@ -89,6 +94,8 @@ def read(given: Given) -> Imported:
         "image tokens": str(config.image_tokens),
         "version": str(content.get("version") or "before 1.1.6"),
     }
+    if not config.rotary:
+        facts[PLACES] = places
     return Imported("dalle-pytorch", "DALLE-pytorch", vae, part, tokenizer, facts=facts)
 
 
@@ -237,7 +244,7 @@ def _codes(keys: Keys, said: Hparams) -> int:
 def _grid(keys: Keys, said: Hparams, rotary: bool) -> int:
     """Image tokens a side: the file has a table with a row, or an entry, for each."""
     if not rotary:
-        name = _places(keys)[0]
+        name = f"{_places(keys)}0"
         shape = keys.shape(name)
         if len(shape) != 4 or shape[0] != 1 or shape[2] != 1:
             raise CheckpointError(f"{keys.where}: {name} must have the shape (1, side, 1, {said.dim}), got {shape}")
@@ -251,10 +258,9 @@ def _grid(keys: Keys, said: Hparams, rotary: bool) -> int:
     return side
 
 
-def _places(keys: Keys) -> tuple[str, str]:
-    """The two tables of learned image positions, as axial_positional_embedding until 0.2 and from 0.3 on names them."""
-    separator = "_" if "image_pos_emb.weights_0" in keys else "."
-    return f"image_pos_emb.weights{separator}0", f"image_pos_emb.weights{separator}1"
+def _places(keys: Keys) -> str:
+    """The front of the keys of the two tables of learned image positions."""
+    return OLD_PLACES if f"{OLD_PLACES}0" in keys else NEW_PLACES
 
 
 def _tables(keys: Keys, config: DallePytorchConfig) -> dict[str, Tensor]:
@@ -284,7 +290,7 @@ def _tables(keys: Keys, config: DallePytorchConfig) -> dict[str, Tensor]:
             raise CheckpointError(f"{keys.where}: transformer.pos_emb must have the shape {told}")
         state["cos"], state["sin"] = rotation_of(angles.reshape(-1, config.turned)[: config.capacity])
     else:
-        row, column = _places(keys)
+        row, column = (f"{_places(keys)}{axis}" for axis in (0, 1))
         state["text_places"] = keys.take("text_pos_emb.weight", (config.max_text, dim))
         state["row_places"] = keys.take(row, (1, grid, 1, dim)).reshape(grid, dim)
         state["column_places"] = keys.take(column, (1, 1, grid, dim)).reshape(grid, dim)

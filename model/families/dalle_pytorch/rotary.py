@@ -31,11 +31,16 @@ def rotation_of(angles: Tensor) -> Rotation:
 
 
 def rotation_table(config: DallePytorchConfig) -> Rotation:
-    """Of a new model: rotations (capacity, turned). Source: Transformer.__init__ of DALLE-pytorch 1.6.6."""
+    """Of a new model: rotations (capacity, turned)."""
+    return rotation_of(angles(config)[: config.capacity])
+
+
+def angles(config: DallePytorchConfig) -> Tensor:
+    """Of a new model: (capacity + 1, turned), one more than is used. Source: Transformer.__init__ of 1.6.6."""
     pairs = config.turned // 6
     text, tokens = config.max_text, config.image_tokens
     third = config.head_dim // 3
-    slow = 10000.0 ** (-torch.arange(0, third, 2)[:pairs].float() / third)
+    slow = 1.0 / 10000.0 ** (torch.arange(0, third, 2)[:pairs].float() / third)
     fast = torch.linspace(1.0, 5.0, pairs) * math.pi
     place = torch.cat([torch.arange(text).float(), torch.full((tokens,), float(_FAR))])
     line = torch.linspace(-1.0, 1.0, config.grid)
@@ -43,7 +48,7 @@ def rotation_table(config: DallePytorchConfig) -> Rotation:
     row = torch.cat([outside, line.repeat_interleave(config.grid)])
     column = torch.cat([outside, line.repeat(config.grid)])
     turns = torch.cat([place[:, None] * slow, row[:, None] * fast, column[:, None] * fast], dim=-1)
-    return rotation_of(turns.repeat_interleave(2, dim=-1)[: config.capacity])
+    return turns.repeat_interleave(2, dim=-1)
 
 
 def turn(x: Tensor, rotation: Rotation) -> Tensor:

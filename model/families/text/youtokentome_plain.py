@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from model.errors import PromptTooLong
 from model.families.text.port import check_unicode
-from model.families.text.youtokentome import SPACE, YouTokenToMe
+from model.families.text.youtokentome import BEGIN, END, PAD, SPACE, SPECIALS, UNKNOWN, YouTokenToMe
 
 _SPACES = re.compile(f"[ \\t\\n\\v\\f\\r{SPACE}]+")  # what youtokentome/cpp/utils.cpp takes for a space
 
@@ -37,3 +37,14 @@ class PlainYouTokenToMe(YouTokenToMe):
     def _tokens(self, text: str) -> list[int]:
         check_unicode(text)
         return self._bpe.encode([SPACE + word for word in _SPACES.split(text) if word])
+
+    def to_model(self) -> str:
+        """The text of a bpe.model, as youtokentome writes it; see `read`."""
+        ids, merges = self._bpe.vocabulary, self._bpe.merges
+        made = {left + right for left, right in merges}
+        characters = [token for token in ids if token not in made and token not in SPECIALS]
+        lines = [(len(characters), len(merges))]
+        lines += [(ord(character), ids[character]) for character in characters]
+        rules = [(ids[left], ids[right], ids[left + right]) for left, right in merges]
+        ends = tuple(SPECIALS.index(token) for token in (UNKNOWN, PAD, BEGIN, END))
+        return "".join(" ".join(map(str, line)) + "\n" for line in (*lines, *rules, ends))

@@ -39,7 +39,7 @@ def read(keys: Keys, hparams: Any, place: str = "hparams") -> Part:
     Raises CheckpointError naming the file and the key, or the argument.
     """
     config = build(DiscreteVAEConfig, _values(hparams, f"{keys.where}: {place}"), keys.where, place)
-    return fill(config, keys, lambda ours: _name(ours, config))
+    return fill(config, keys, lambda ours: name_of(ours, config))
 
 
 def _values(hparams: Any, where: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _values(hparams: Any, where: str) -> dict[str, Any]:
     return values
 
 
-def _name(ours: str, config: DiscreteVAEConfig) -> str:
+def name_of(ours: str, config: DiscreteVAEConfig) -> str:
     """encoder.down.0.weight -> encoder.0.0.weight, and so on."""
     part, *path, leaf = ours.split(".")
     if part == "codebook":

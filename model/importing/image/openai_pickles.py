@@ -70,7 +70,7 @@ def read(encoder: Keys, decoder: Keys, image_size: int | None = None, grid: int 
         "channels": size(encoder, "blocks.input.w", 1),
     }
     both = {"encoder": encoder, "decoder": decoder}
-    part = fill(build(OpenAIDVAEConfig, values, encoder.where, "the dVAE"), _Both(both), _name)
+    part = fill(build(OpenAIDVAEConfig, values, encoder.where, "the dVAE"), _Both(both), name_of)
     for keys in both.values():
         keys.finish()
     return part
@@ -87,7 +87,7 @@ class _Both(Keys):
         return self._parts[part].take(rest, shape)
 
 
-def _name(ours: str) -> str:
+def name_of(ours: str) -> str:
     """encoder.groups.0.1.convs.2.weight -> encoder.blocks.group_1.block_2.res_path.conv_3.w, and so on."""
     part, *path, leaf = ours.split(".")
     match path:

@@ -49,7 +49,7 @@ def read_taming(keys: Keys, yaml: Any = None, image_size: int | None = None, gri
     if wavelet:
         _take_haar(keys)
     layout = Layout(
-        lambda ours: _taming_name(ours, gumbel, wavelet), "gumbel" if gumbel else "nearest", wavelet=wavelet
+        lambda ours: taming_name(ours, gumbel, wavelet), "gumbel" if gumbel else "nearest", wavelet=wavelet
     )
     otherwise = 512 if wavelet else 256
     if yaml is not None:
@@ -107,7 +107,8 @@ def _shape(keys: Keys, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _taming_name(ours: str, gumbel: bool, wavelet: bool) -> str:
+def taming_name(ours: str, gumbel: bool, wavelet: bool = False) -> str:
+    """A tensor of ours -> its name in taming's files. wavelet: in those of ruDALL-E's second VAE."""
     if ours == "codebook.weight":
         return "quantize.embed.weight" if gumbel else "quantize.embedding.weight"
     if ours.startswith("code_logits."):
