@@ -35,7 +35,12 @@ PARTS = (
     *CORE,
 )
 RECIPES = "model.recipes"  # nobody imports these
-LEAVES = ("model.training", "model.benchmark", "model.importing")  # nor these but commands that run them, and recipes
+LEAVES = (
+    "model.training",
+    "model.benchmark",
+    "model.importing",
+    "model.exporting",
+)  # nor these but commands that run them, and recipes
 # Of these the commands make their flags, or have a first look with: no torch.
 ASKED = ("model.training.knobs", "model.training.options", "model.importing.recognise")
 BELOW = ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS)  # training and recipes
@@ -68,6 +73,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.tokenizers": ("model.families.text", "model.tokenizer", *CORE),
     "model.checkpoints": PARTS,
     "model.importing": ("model.checkpoints", *PARTS),
+    "model.exporting": ("model.importing", "model.checkpoints", *PARTS),
     "model.inference": ("model.checkpoints", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
     "model.drawings": ("model.styles",),

@@ -1,28 +1,36 @@
-"""`dalle-server export` writes a training run's model as a checkpoint, which can be served."""
+"""`dalle-server export` writes a training run's model as a checkpoint, which can be served.
+
+With `--format dalle-pytorch` it gives a model of that shape back to DALLE-pytorch, as a .pt.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from app.commands.common import out as out_option
 from app.commands.flags import Given, with_knobs
-from app.commands.train import FIRST_STAGE, FOLDER
+from app.commands.image_tokenizers import VAE, find_image_tokenizer
+from app.commands.train import FIRST_STAGE
 from model.training.knobs import build
 from model.training.options import ExportOptions, SamplingChanges
+
+RUN = "Folder of a `train transformer` run, finished or not; for dalle-pytorch also of a checkpoint."
+FORMAT = "What to write: our own checkpoint, or a file that DALLE-pytorch 1.6.6 loads."
 
 
 @with_knobs(ExportOptions, SamplingChanges, flags=("name", "licence", "data_note"))
 def export(
-    run: Annotated[Path, Argument(metavar="RUN", help="Folder of a `train transformer` run, finished or not.")],
+    run: Annotated[Path, Argument(metavar="RUN", help=RUN)],
     *,
-    out: Annotated[Path, out_option("Folder of the checkpoint to write.")],
-    vae: Annotated[Path, Option(help=FOLDER.format("`train vae`"))] = FIRST_STAGE,
+    out: Annotated[Path, out_option("Folder of the checkpoint to write, or the .pt of DALLE-pytorch.")],
+    vae: Annotated[Path, Option(help=VAE)] = FIRST_STAGE,
+    format_: Annotated[Literal["native", "dalle-pytorch"], Option("--format", help=FORMAT)] = "native",
     clip: Annotated[
         Path | None, Option(help="Folder of a `train clip` run, or of a checkpoint with one.", show_default="none")
     ] = None,
@@ -47,16 +55,46 @@ def export(
     ] = None,
     given: Given,
 ) -> None:
-    """Write a training run's model as a checkpoint to serve. `--set guidance=2` changes a sampling default."""
+    """Write a training run's model as a checkpoint to serve. `--set guidance=2` changes a sampling default.
+
+    A model of DALLE-pytorch's shape goes back to it with --format dalle-pytorch: a .pt, and beside it what its
+    generate.py asks for besides.
+    """
     from model.training import export as exporting
 
     others = shares(mean or [])
+    if format_ == "dalle-pytorch":
+        named = {
+            "--clip": clip,
+            "--reviser": reviser,
+            "--document": document,
+            **{f"--{name}": text for name, text in given.items()},
+        }
+        if flag := next((flag for flag, value in named.items() if value), None):
+            raise typer.BadParameter("must be left out: a .pt of DALLE-pytorch has no place for it", param_hint=flag)
+        for path in give_back(run, vae, out, others):
+            typer.echo(path)
+        return
     changes = dataclasses.asdict(build(SamplingChanges, given))
     changes = {name: value for name, value in changes.items() if value is not None}
     sampling = dataclasses.replace(exporting.find_sampling(vae), **changes)
+    image_tokenizer = find_image_tokenizer(vae)
     options = build(ExportOptions, given, sampling=sampling, documents=tuple(document or ()))
-    exporting.export(run, exporting.find_vae(vae), out, options, clip, others, reviser)
+    exporting.export(run, image_tokenizer, out, options, clip, others, reviser)
     typer.echo(out)
+
+
+def give_back(run: Path, vae: Path, out: Path, others: dict[Path, float]) -> list[Path]:
+    """Write a run's or a checkpoint's model for DALLE-pytorch. Returns what was written, the .pt first."""
+    from model.checkpoints import load
+    from model.exporting.dalle_pytorch import write
+    from model.training import export as exporting
+
+    if exporting.is_checkpoint(run):
+        if others:
+            raise typer.BadParameter("must be left out where RUN is a checkpoint", param_hint="--mean")
+        return write(load(run), out)
+    return write(exporting.assembled(run, find_image_tokenizer(vae), others), out)
 
 
 def shares(texts: list[str]) -> dict[Path, float]:

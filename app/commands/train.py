@@ -15,6 +15,7 @@ import typer
 from typer import Option
 
 from app.commands.flags import Data, Given, with_knobs
+from app.commands.image_tokenizers import VAE, find_image_tokenizer
 from model.training.knobs import build
 from model.training.options import ClipOptions, ExportOptions, ReviserOptions, TransformerOptions, VAEOptions
 
@@ -63,7 +64,7 @@ def refuse_with_start(given: Given, *names: str) -> None:
 def train_vae(data: Data, *, start: Start = None, given: Given) -> None:
     """Train the first stage: the VQ-VAE, which turns pictures into tokens. It needs no captions."""
     from model.training.deepen import deepen
-    from model.training.export import find_vae
+    from model.training.export import find_own_vae
     from model.training.train_vae import train
 
     if start is not None:
@@ -73,7 +74,7 @@ def train_vae(data: Data, *, start: Start = None, given: Given) -> None:
             "needs --start, because only the codes of a trained encoder are worth keeping", param_hint="--decoder-only"
         )
     options = build(VAEOptions, given, start is not None, data=tuple(data))
-    train(options, deepen(find_vae(start), options.depths) if start else None)
+    train(options, deepen(find_own_vae(start, "a start"), options.depths) if start else None)
     typer.echo(options.loop.out)
 
 
@@ -88,7 +89,7 @@ def train_transformer(
     *,
     vae: Annotated[
         Path | None,
-        Option(help=FOLDER.format("`train vae`"), show_default=f"{FIRST_STAGE}; if --start is a checkpoint, its own"),
+        Option(help=VAE, show_default=f"{FIRST_STAGE}; if --start is a checkpoint, its own"),
     ] = None,
     start: Start = None,
     given: Given,
@@ -107,7 +108,7 @@ def train_transformer(
     """
     from model.config import SamplingDefaults
     from model.prompts import read_prompts
-    from model.training.export import export, find_start, find_vae
+    from model.training.export import export, find_start
     from model.training.loop import find_place
     from model.training.train_transformer import train
 
@@ -128,7 +129,7 @@ def train_transformer(
     )
     named = build(ExportOptions, given, sampling=options.sampling)
     out = options.loop.out
-    image_tokenizer = begun.vae if begun and begun.vae and vae is None else find_vae(vae or FIRST_STAGE)
+    image_tokenizer = begun.vae if begun and begun.vae and vae is None else find_image_tokenizer(vae or FIRST_STAGE)
     if begun and begun.vae and image_tokenizer is not begun.vae and not (out / "state.pt").exists():
         from model.training.carry_over import to_new_vae
         from model.training.train_vae import find_pictures
@@ -155,12 +156,12 @@ def train_clip(
 ) -> None:
     """Train the reranker of best_of: a small CLIP on captions and image tokens. `export --clip` adds it."""
     from model.tokenizer import Tokenizer
-    from model.training.export import find_vae, is_checkpoint
+    from model.training.export import find_own_vae, is_checkpoint
     from model.training.train_clip import train
 
     options = build(ClipOptions, given, data=tuple(data))
     words = tokenizer or (vae if is_checkpoint(vae) else SECOND_STAGE)
-    train(options, find_vae(vae), Tokenizer.load(words / "tokenizer.json"))
+    train(options, find_own_vae(vae, "a CLIP"), Tokenizer.load(words / "tokenizer.json"))
     typer.echo(options.loop.out)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from model.checkpoints.native import check_parts_agree, write
-from model.checkpoints.networks import network
+from model.checkpoints.networks import AnyVAE, network
 from model.config import CheckpointConfig, ImageConfig, SamplingDefaults, check
 from model.errors import CheckpointError
 from model.families.text.config import TextConfig
@@ -52,6 +52,14 @@ def config_of(imported: Imported, provenance: dict[str, Any]) -> CheckpointConfi
         completes=False,
         tokenizer=TextConfig(imported.tokenizer.kind),
     )
+
+
+def built(part: Part, where: str) -> AnyVAE:
+    """The image tokenizer of a part, in memory, float32. where: names it. Raises CheckpointError."""
+    check_part(part, where)
+    vae: AnyVAE = network(part.config)  # type: ignore[assignment]
+    vae.load_state_dict(dict(part.state))  # a copy, as float32
+    return vae.eval()
 
 
 def check_part(part: Part, where: str) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import TransformerConfig
-from model.tokenizer import Tokenizer
+from model.config import AnyTransformerConfig
+from model.tokenizers import AnyTokenizer
 from model.training.clutter import UNKNOWN, clutter
 from model.training.data import sample_caption
 from model.training.examples import Examples, padded
@@ -123,7 +123,7 @@ class ExampleDraws:
 
     device = torch.device("cpu")
 
-    def __init__(self, examples: Examples, tokenizer: Tokenizer, options: TransformerOptions) -> None:
+    def __init__(self, examples: Examples, tokenizer: AnyTokenizer, options: TransformerOptions) -> None:
         self.examples, self.tokenizer, self.options = examples, tokenizer, options
 
     def __call__(self, step: int, first: int, end: int, random: torch.Generator) -> Drawn:  # noqa: ARG002
@@ -172,7 +172,7 @@ def as_typed(caption: str, concept: str | None, kind: str, random: np.random.Gen
 class Batches:
     """batch_at(step, first, end): items first to end of the batch. Each is a function of (seed, step, index)."""
 
-    def __init__(self, draws: Draws, options: TransformerOptions, config: TransformerConfig) -> None:
+    def __init__(self, draws: Draws, options: TransformerOptions, config: AnyTransformerConfig) -> None:
         self.draws, self.options, self.config = draws, options, config
 
     def __call__(self, step: int, first: int, end: int) -> Batch:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from model.config import (
     CLIP_PRESETS,
+    DALLE_PYTORCH_PRESETS,
     REVISER_PRESETS,
     TRANSFORMER_PRESETS,
     VAE_PRESETS,
@@ -30,6 +31,7 @@ PROMPTS = (
     "a grinning face", "a red heart", "a banana", "an octopus", "a guitar", "a green apple on a blue background",
 )  # fmt: skip
 SIZE = "Size of the model."
+SIZE_OR_SHAPE = "Size of the model; or a shape of DALLE-pytorch, to which export can give it back."
 MUON_LR = "Peak learning rate of the Muon optimizer. It trains the hidden matrices and kernels."
 ADAM_LR = "Peak learning rate of the AdamW optimizer. It trains all other weights."
 MIRROR = share("Chance that a picture is mirrored, if its caption allows it.")
@@ -206,7 +208,9 @@ class TransformerOptions:
     loop: LoopOptions = field(
         metadata=group(out=Path("runs/transformer"), batch=32, steps=20_000, with_start={"steps": 1000})
     )
-    preset: str = field(default="default", metadata=knob(SIZE, choices=tuple(TRANSFORMER_PRESETS)))
+    preset: str = field(
+        default="default", metadata=knob(SIZE_OR_SHAPE, choices=(*TRANSFORMER_PRESETS, *DALLE_PYTORCH_PRESETS))
+    )
     muon_lr: float = field(default=0.02, metadata=knob(MUON_LR, ge=0, with_start=0.003))
     adam_lr: float = field(default=3e-3, metadata=knob(ADAM_LR, ge=0, with_start=1.5e-3))
     weight_decay: float = field(default=0.01, metadata=WEIGHT_DECAY)

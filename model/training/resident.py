@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.tokenizer import Tokenizer
+from model.tokenizers import AnyTokenizer
 from model.training.batches import ONE_THING, Drawn, Told, as_typed
 from model.training.clutter import UNKNOWN
 from model.training.data import sample_caption
@@ -35,7 +36,7 @@ CHUNK = 1024  # texts that are encoded together
 FREE_SHARE = 0.5  # of a GPU's free memory that the data may take
 
 
-def _encoded(texts: Callable[[int], list[str]], chunks: int, tokenizer: Tokenizer, workers: int) -> list[Tensor]:
+def _encoded(texts: Callable[[int], list[str]], chunks: int, tokenizer: AnyTokenizer, workers: int) -> list[Tensor]:
     """Chunks of texts -> all their ids (n, longest) int32, padded on the right, and their lengths (n,) int64."""
 
     def make(chunk: int) -> tuple[Tensor, Tensor]:
@@ -57,7 +58,7 @@ class ResidentDraws:
     """Draws from a table whose pictures and texts lie on `device`; see `batches.Draws`."""
 
     def __init__(
-        self, table: Table, tokenizer: Tokenizer, options: TransformerOptions, device: torch.device, workers: int = 0
+        self, table: Table, tokenizer: AnyTokenizer, options: TransformerOptions, device: torch.device, workers: int = 0
     ) -> None:
         """workers: processes that encode the texts."""
         self.options, self.device = options, device
@@ -156,7 +157,7 @@ class ResidentDraws:
 
 
 def resident(
-    examples: Examples, tokenizer: Tokenizer, options: TransformerOptions, place: Place
+    examples: Examples, tokenizer: AnyTokenizer, options: TransformerOptions, place: Place
 ) -> ResidentDraws | None:
     """Draws on the training's GPU; None where batches are made on the host. On a GPU the log then says why."""
     if place.device.type not in DEVICES:

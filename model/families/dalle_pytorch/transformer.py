@@ -59,22 +59,30 @@ class DallePytorchTransformer(nn.Module):
 
     # What follows is shared by training and serving.
 
-    def states(self, text_ids: Tensor, image_ids: Tensor) -> Tensor:
+    def states(self, text_ids: Tensor, image_ids: Tensor, seen: Tensor | None = None) -> Tensor:
         """The uncached pass: text_ids (b, t), image_ids (b, k), k at most grid * grid - 1 -> (b, max_text + k, dim).
 
-        Normalised. The state at position i predicts the token at position i + 1.
+        Normalised. The state at position i predicts the token at position i + 1. seen (b, k): 0 where an image token
+        is withheld as an input, else 1; None withholds none.
         """
-        x = torch.cat([self.embed_text(text_ids), self.embed_image(image_ids)], dim=1)
+        image = self.embed_image(image_ids)
+        if seen is not None:
+            image = image * seen.unsqueeze(-1).to(image.dtype)
+        x = torch.cat([self.embed_text(text_ids), image], dim=1)
         return self._layers(x, Whole(self.config, self._rotation, self._mask))
 
     def embed_text(self, text_ids: Tensor) -> Tensor:
         """Inputs of the text positions: text_ids (b, t), t at most text_tokens -> (b, max_text, dim)."""
+        ids = F.pad(self.written(text_ids), (1, 0))  # <bos> has the id 0
+        x = F.embedding(ids, self.text_head.weight if self.config.tied else self.text_table.weight)
+        return x if self.config.rotary else x + self.text_places
+
+    def written(self, text_ids: Tensor) -> Tensor:
+        """text_ids (b, t), t at most text_tokens -> (b, text_tokens): each 0, and what is missing, is its place's id."""
         config = self.config
         ids = F.pad(text_ids, (0, config.text_tokens - text_ids.shape[1]))
         pads = torch.arange(config.text_vocab, config.text_columns, device=ids.device)
-        ids = F.pad(torch.where(ids == 0, pads, ids), (1, 0))  # <bos> has the id 0
-        x = F.embedding(ids, self.text_head.weight if config.tied else self.text_table.weight)
-        return x if config.rotary else x + self.text_places
+        return torch.where(ids == 0, pads, ids)
 
     def embed_image(self, image_ids: Tensor, index: Tensor | None = None) -> Tensor:
         """Inputs of image positions: image_ids (b, k) -> (b, k, dim). index (b, k): their places; None: from 0 on."""

@@ -7,10 +7,11 @@ has there.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import tokenizers
-from tokenizers import processors
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from model.errors import CheckpointError
 from model.families.text.port import TextTokenizer, check_unicode
@@ -48,6 +49,20 @@ class HuggingFaceTokenizer(TextTokenizer):
             raise CheckpointError(f"{where}: the tokenizers library refuses it: {one_line(error)}") from None
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
         return cls(tokenizer, max_tokens)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, max_tokens: int) -> HuggingFaceTokenizer:
+        """A byte-level BPE learnt from `texts`, whose id 0 is [PAD]. vocab_size: ids at most, 257 or more."""
+        bpe = tokenizers.Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # a word is the same wherever it stands
+        bpe.decoder = decoders.ByteLevel()
+        letters = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=["[PAD]"], min_frequency=2, initial_alphabet=letters,
+            show_progress=False,
+        )  # fmt: skip
+        bpe.train_from_iterator(texts, trainer=trainer)
+        return cls.parse(bpe.to_str().encode(), max_tokens=max_tokens)
 
     @property
     def vocab_size(self) -> int:

@@ -48,9 +48,7 @@ def read_taming(keys: Keys, yaml: Any = None, image_size: int | None = None, gri
     wavelet = "decoder.decoder.conv_in.weight" in keys
     if wavelet:
         _take_haar(keys)
-    layout = Layout(
-        lambda ours: taming_name(ours, gumbel, wavelet), "gumbel" if gumbel else "nearest", wavelet=wavelet
-    )
+    layout = Layout(lambda ours: taming_name(ours, gumbel, wavelet), "gumbel" if gumbel else "nearest", wavelet=wavelet)
     otherwise = 512 if wavelet else 256
     if yaml is not None:
         otherwise = resolution(yaml, keys.where) * (2 if wavelet else 1)
