@@ -86,13 +86,14 @@ def export(
 
 def give_back(run: Path, vae: Path, out: Path, others: dict[Path, float]) -> list[Path]:
     """Write a run's or a checkpoint's model for DALLE-pytorch. Returns what was written, the .pt first."""
-    from model.checkpoints import load
-    from model.exporting.dalle_pytorch import write
+    from model.checkpoints import load, native, sums
+    from model.exporting.dalle_pytorch import check, write
     from model.training import export as exporting
 
     if exporting.is_checkpoint(run):
         if others:
             raise typer.BadParameter("must be left out where RUN is a checkpoint", param_hint="--mean")
+        check(native.read_config(sums.load(run)).transformer, str(run))  # before its tensors are read
         return write(load(run), out)
     return write(exporting.assembled(run, find_image_tokenizer(vae), others), out)
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from model.checkpoints.networks import AnyVAE
 
-VAE = (
-    "Folder of a `train vae` run, of a checkpoint or of an imported image tokenizer; or its own file, such as a .ckpt."
-)
+VAE = "Folder of a `train vae` run, of a checkpoint or of an imported image tokenizer; or a file such as last.ckpt."
 
 
 def find_image_tokenizer(path: Path) -> AnyVAE:

@@ -9,16 +9,17 @@ that the package cannot compute exactly is refused, and the one line says why.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 from torch import Tensor
 
 from model.checkpoints import Checkpoint
+from model.config import AnyTransformerConfig
 from model.errors import CheckpointError
 from model.exporting.image import VAEFile, vae_file
 from model.families.dalle_pytorch.config import CONV_CENTRED, MLP, DallePytorchConfig
@@ -38,36 +39,39 @@ def write(checkpoint: Checkpoint, path: Path) -> list[Path]:
     """Write the model to the file `path`, and beside it what the package asks for besides. Returns all paths.
 
     Beside it: NAME.json or NAME.model, the text tokenizer, unless it is CLIP's; NAME.ckpt and NAME.yaml, a VQGAN, where
-    NAME is that of `path` without its suffix. Files that are there are replaced. Raises CheckpointError.
+    NAME is that of `path` without its suffix. Raises CheckpointError, also where one of them is there already.
     """
-    transformer = checkpoint.transformer
-    if not isinstance(transformer, DallePytorchTransformer):
-        told = "the transformer must be of DALLE-pytorch's shape, which --preset dalle-pytorch-512x12 trains"
-        raise CheckpointError(f"{checkpoint.path}: {told}")
-    where = str(checkpoint.path)
+    transformer, where = checkpoint.transformer, str(checkpoint.path)
     check(transformer.config, where)
+    assert isinstance(transformer, DallePytorchTransformer)
     vae = vae_file(checkpoint.vae, where)
     old = checkpoint.config.provenance.get(PLACES) == OLD_PLACES
     content = content_of(transformer, vae, where, OLD_PLACES if old else NEW_PLACES)
-    files: dict[Path, Callable[[Path], object]] = {}
-    for suffix, data in _text_files(checkpoint.tokenizer, where).items():
-        files[path.with_suffix(suffix)] = lambda to, data=data: to.write_bytes(data)
+    files: dict[str, Any] = dict(_text_files(checkpoint.tokenizer, where))
     if vae.yaml is not None:
         state = {key.removeprefix("model."): tensor for key, tensor in vae.weights.items()}
-        files[path.with_suffix(".ckpt")] = lambda to: torch.save({"state_dict": state}, to)
-        files[path.with_suffix(".yaml")] = lambda to: to.write_text(yaml.safe_dump(vae.yaml, sort_keys=False))
-    if path in files:
+        files |= {".ckpt": {"state_dict": state}, ".yaml": yaml.safe_dump(vae.yaml, sort_keys=False).encode()}
+    if path.suffix in files:
         raise CheckpointError(f"{path}: must have a name that ends in .pt, got the name of a file beside it")
-    files[path] = lambda to: torch.save(content, to)  # last: where it stands, the others do too
+    paths = {path.with_suffix(suffix): data for suffix, data in files.items()}
+    paths[path] = content  # last: where it stands, the others do too
+    if there := [str(one) for one in paths if os.path.lexists(one)]:
+        raise CheckpointError(f"{there[0]}: exists, so it is not replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for to, save in files.items():
-        with _replacing(to) as partial:
-            save(partial)
-    return [path, *(to for to in files if to != path)]
+    for one, data in paths.items():
+        with _appearing(one) as partial:
+            if isinstance(data, bytes):
+                partial.write_bytes(data)
+            else:
+                torch.save(data, partial)
+    return [path, *(one for one in paths if one != path)]
 
 
-def check(config: DallePytorchConfig, where: str) -> None:
-    """Raises CheckpointError where the package cannot compute this model. where: names it."""
+def check(config: AnyTransformerConfig, where: str) -> None:
+    """Raises CheckpointError where the package cannot compute this transformer. where: names the model."""
+    if not isinstance(config, DallePytorchConfig):
+        told = "the transformer must be of DALLE-pytorch's shape, which --preset dalle-pytorch-512x12 trains"
+        raise CheckpointError(f"{where}: {told}")
     if CONV_CENTRED in config.attention:
         told = "conv_like meant another window until DALLE-pytorch 1.4.2, which made this model, than since 1.5"
         raise CheckpointError(f"{where}: {told}, so {VERSION} cannot compute it")
@@ -193,7 +197,7 @@ def _text_files(tokenizer: AnyTokenizer, where: str) -> dict[str, bytes]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def _appearing(path: Path) -> Iterator[Path]:
     """A path beside `path`. The file that is written to it is renamed to `path`, unless something is raised."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -36,6 +36,7 @@ MUON_LR = "Peak learning rate of the Muon optimizer. It trains the hidden matric
 ADAM_LR = "Peak learning rate of the AdamW optimizer. It trains all other weights."
 MIRROR = share("Chance that a picture is mirrored, if its caption allows it.")
 WEIGHT_DECAY = knob("Weight decay of matrices. It is multiplied by the learning rate.", ge=0)
+PRESETS = (*TRANSFORMER_PRESETS, *DALLE_PYTORCH_PRESETS)
 CACHE = knob("Folder for prepared pictures and tokens. Later runs use them again.")
 STREAM = knob("Read tars one after another, each picture once an epoch, instead of copying all pictures to the cache.")
 
@@ -208,9 +209,7 @@ class TransformerOptions:
     loop: LoopOptions = field(
         metadata=group(out=Path("runs/transformer"), batch=32, steps=20_000, with_start={"steps": 1000})
     )
-    preset: str = field(
-        default="default", metadata=knob(SIZE_OR_SHAPE, choices=(*TRANSFORMER_PRESETS, *DALLE_PYTORCH_PRESETS))
-    )
+    preset: str = field(default="default", metadata=knob(SIZE_OR_SHAPE, choices=PRESETS))
     muon_lr: float = field(default=0.02, metadata=knob(MUON_LR, ge=0, with_start=0.003))
     adam_lr: float = field(default=3e-3, metadata=knob(ADAM_LR, ge=0, with_start=1.5e-3))
     weight_decay: float = field(default=0.01, metadata=WEIGHT_DECAY)

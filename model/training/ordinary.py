@@ -1,6 +1,6 @@
 """Training of a transformer of DALLE-pytorch's shape: an ordinary decoder, one image token after another.
 
-It is trained, sampled and served like our own, and `dalle-server export --format dalle-pytorch` gives it to the package.
+It is trained and served like our own. `dalle-server export --format dalle-pytorch` gives it to the package.
 The loss is the package's (dalle_pytorch.py, DALLE.forward): all text positions count, padding among them.
 """
 
@@ -20,6 +20,7 @@ from model.families.dalle_pytorch.config import DallePytorchConfig
 from model.families.dalle_pytorch.transformer import DallePytorchTransformer
 from model.families.text.config import TextConfig
 from model.families.text.huggingface import HuggingFaceTokenizer
+from model.tokenizers import AnyTokenizer
 from model.training.batches import Batch
 from model.training.options import TransformerOptions
 from model.vae import VAE
@@ -60,7 +61,7 @@ def losses(model: DallePytorchTransformer, batch: Batch, cross_entropy: CrossEnt
     return of_image, of_text
 
 
-def new_model(options: TransformerOptions, vae: AnyVAE, tokenizer: HuggingFaceTokenizer) -> DallePytorchTransformer:
+def new_model(options: TransformerOptions, vae: AnyVAE, tokenizer: AnyTokenizer) -> DallePytorchTransformer:
     """The preset's, with random weights, for these tokenizers."""
     sizes = {"text_vocab": tokenizer.vocab_size, "image_vocab": vae.config.codes, "grid": vae.config.grid}
     return DallePytorchTransformer(from_preset(DallePytorchConfig, options.preset, **sizes))

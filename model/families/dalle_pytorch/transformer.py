@@ -78,7 +78,7 @@ class DallePytorchTransformer(nn.Module):
         return x if self.config.rotary else x + self.text_places
 
     def written(self, text_ids: Tensor) -> Tensor:
-        """text_ids (b, t), t at most text_tokens -> (b, text_tokens): each 0, and what is missing, is its place's id."""
+        """text_ids (b, t), t up to text_tokens -> (b, text_tokens): where 0 or nothing stands, the id of its place."""
         config = self.config
         ids = F.pad(text_ids, (0, config.text_tokens - text_ids.shape[1]))
         pads = torch.arange(config.text_vocab, config.text_columns, device=ids.device)
