@@ -24,7 +24,7 @@ from app.pictures.decode import Upload
 from app.pool.job import Job, Order, Reader, late
 from model.errors import InvalidRequest
 from model.inference.events import Fit, Judged
-from model.inference.requests import Completion, GenerationRequest, SamplingParams
+from model.inference.requests import Completion, GenerationRequest, SamplingParams, top_k_of
 
 SAFE = " ,'()"  # of a text in a header, beside letters, digits and _.-~
 
@@ -39,8 +39,8 @@ def make_order(
 ) -> Order:
     """The order of `pictures` pictures. Its time counts from the request's arrival. The request's log line tells it.
 
-    Raises InvalidRequest if best_of, complete, revise or style cannot be honoured, and BadHeader if the time limit
-    cannot.
+    Raises InvalidRequest if best_of, filter_thres, complete, revise or style cannot be honoured, and BadHeader if the
+    time limit cannot.
     """
     settings = service.settings
     if asked.best_of is not None:
@@ -57,7 +57,13 @@ def make_order(
     if asked.on_unknown == "refuse" and config.reviser is None:
         raise InvalidRequest("on_unknown", f"on_unknown must be paint or left out: {config.name} has no reviser")
     revises = settings.revise and not asked.complete and config.reviser is not None
-    params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, asked.top_k, asked.top_p, asked.guidance)
+    top_k = asked.top_k
+    if asked.filter_thres is not None:
+        if top_k is not None:
+            found = f"{asked.filter_thres} and top_k {top_k}"
+            raise InvalidRequest("filter_thres", f"filter_thres must be left out where top_k is given, got {found}")
+        top_k = top_k_of(asked.filter_thres, config.transformer)
+    params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, top_k, asked.top_p, asked.guidance)
     order = Order(
         text=text,
         request=GenerationRequest(

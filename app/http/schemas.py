@@ -43,6 +43,11 @@ class Sampling(BaseModel):
     )
     top_k: TopK | None = Field(None, description="Keep only the k likeliest tokens; 0 keeps all.")
     top_p: TopP | None = Field(None, description="Keep only the likeliest tokens that together reach this probability.")
+    filter_thres: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="In place of top_k, as DALLE-pytorch has it: keep (1 - filter_thres) of all columns, those of the "
+        "text counted too.",
+    )
     guidance: Guidance | None = Field(
         None, description="Scale of classifier-free guidance: higher follows the text more closely; 1 is off."
     )

@@ -115,6 +115,17 @@ def test_it_is_served_over_http(imported: Path, tmp_path: Path) -> None:
         assert "complete must be left out" in refused.json()["Error"]
         refused = live.client.post("/generate", json={**body, "top_k": 12})
         assert "top_k must be an integer from 0 to 11" in refused.json()["Error"]
+        one = live.client.post("/generate", json={**body, "filter_thres": 0.99})  # none of 35 columns, so the likeliest
+        assert one.json() == live.client.post("/generate", json={**body, "top_k": 1}).json()
+        all_of_them = live.client.post(
+            "/generate", data={"text": "w3", "num_images": 2, "seed": 7, "guidance": 2, "filter_thres": 0.5}
+        )
+        assert all_of_them.json() == first.json()
+        refused = live.client.post("/generate", json={**body, "top_k": 5, "filter_thres": 0.9})
+        told = "filter_thres must be left out where top_k is given, got 0.9 and top_k 5"
+        assert (refused.status_code, refused.json()["Error"]) == (400, told)
+        refused = live.client.post("/generate", json={**body, "filter_thres": 1.5})
+        assert "filter_thres must be a number from 0 to 1, got 1.5" in refused.json()["Error"]
 
 
 def test_the_command_imports_in_any_order_and_inspects(files: tuple[Path, Path], command: Run, tmp_path: Path) -> None:
