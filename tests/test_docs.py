@@ -53,6 +53,20 @@ def test_the_commands_parse() -> None:
         command.make_context("dalle-server", arguments)
 
 
+def test_commands_in_tables_parse_and_tests_that_are_named_are_there() -> None:
+    page = PAGES["docs/checkpoints.md"]
+    lines = re.findall(r"^\|.*`dalle-server ([^`]*)` \|$", page, re.MULTILINE)
+    assert len(lines) >= 8
+    for line in lines:
+        command: Any = typer.main.get_command(app)
+        arguments = shlex.split(line)
+        command.commands[arguments.pop(0)].make_context("dalle-server", arguments)
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page)
+    assert len(named) >= 10
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
+
+
 def test_links_lead_somewhere() -> None:
     for page, text in PAGES.items():
         for target in re.findall(r"\]\((?!https?:)([^)]*)\)", text):

@@ -74,6 +74,17 @@ def test_rows_differ_by_their_index_and_seeds_repeat(imported: Path) -> None:
     assert torch.equal(two[:1], painter.draw(made.text_ids[:1], seed=5, guidance=2.0))
 
 
+def test_guidance_leaves_the_text_alone(imported: Path) -> None:
+    made, painter = original(MIX), model.load(imported, "cpu")
+    text = made.text_ids[:1].clone()
+    drawn = painter.draw(text, temperature=0.0, guidance=3.0)
+    assert torch.equal(text, made.text_ids[:1])
+    asked, null = (painter.transformer.logits(ids, drawn[:, :4])[0] for ids in (text, torch.zeros_like(text)))
+    first = painter.transformer.config.max_text - 1
+    guided = (null + (asked - null) * 3.0)[first : first + 4, painter.transformer.config.text_columns :]
+    assert torch.equal(guided.argmax(-1), drawn[0, :4])
+
+
 def test_filter_thres_counts_text_columns_too(imported: Path) -> None:
     config = model.load(imported, "cpu").transformer.config
     columns = config.text_columns + config.image_vocab
