@@ -165,7 +165,7 @@ def test_the_file_of_youtokentome_is_written_as_it_was_read() -> None:
     read = PlainYouTokenToMe.read(text, "bpe.model", 64)
     again = PlainYouTokenToMe.read(read.to_model(), "again", 64)
     assert again.to_bytes() == read.to_bytes()
-    assert sorted(read.to_model().split("\n")) == sorted(text.rstrip("\n").split("\n") + [""])
+    assert sorted(read.to_model().split("\n")) == sorted([*text.rstrip("\n").split("\n"), ""])
 
 
 def test_kinds_of_attention_are_told_once() -> None:
