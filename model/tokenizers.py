@@ -10,6 +10,7 @@ from typing import Protocol
 
 from model.config import CheckpointConfig
 from model.errors import CheckpointError
+from model.families.text.classes import ClassNames
 from model.families.text.clip import ClipTokenizer
 from model.families.text.huggingface import HuggingFaceTokenizer
 from model.families.text.min_dalle import MinDalleTokenizer
@@ -69,6 +70,7 @@ KINDS: dict[str, _Parses] = {
     MinDalleTokenizer.kind: MinDalleTokenizer,
     YouTokenToMe.kind: YouTokenToMe,
     PlainYouTokenToMe.kind: PlainYouTokenToMe,
+    ClassNames.kind: ClassNames,
 }
 
 

@@ -20,6 +20,7 @@ CONFIGS = (
     "model.families.dalle_pytorch.config",
     "model.families.min_dalle.config",
     "model.families.rudalle.config",
+    "model.families.llamagen.config",
     "model.families.image.config",
     "model.families.text.config",
 )

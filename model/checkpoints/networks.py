@@ -12,6 +12,8 @@ from model.families.dalle_pytorch.config import DallePytorchConfig
 from model.families.dalle_pytorch.transformer import DallePytorchTransformer
 from model.families.image import build
 from model.families.image.tokenizer import ImageTokenizer
+from model.families.llamagen.config import LlamaGenConfig
+from model.families.llamagen.transformer import LlamaGenTransformer
 from model.families.min_dalle.config import MinDalleConfig
 from model.families.min_dalle.transformer import MinDalleTransformer
 from model.families.rudalle.config import RuDalleConfig
@@ -20,7 +22,7 @@ from model.transformer import Transformer
 from model.vae import VAE
 
 AnyVAE = VAE | ImageTokenizer
-AnyTransformer = Transformer | DallePytorchTransformer | MinDalleTransformer | RuDalleTransformer
+AnyTransformer = Transformer | DallePytorchTransformer | MinDalleTransformer | RuDalleTransformer | LlamaGenTransformer
 AnyCache = Any  # what the transformer itself made by `new_cache`
 NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
     VAEConfig: VAE,
@@ -29,6 +31,7 @@ NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
     DallePytorchConfig: DallePytorchTransformer,
     MinDalleConfig: MinDalleTransformer,
     RuDalleConfig: RuDalleTransformer,
+    LlamaGenConfig: LlamaGenTransformer,
 }
 
 

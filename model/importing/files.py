@@ -96,6 +96,10 @@ class Given:
         self.asked.add(key)
         return self._settings.pop(key, None)
 
+    def says(self, key: str) -> bool:
+        """Whether --set has a value for this key, which stays."""
+        return key in self._settings
+
     @property
     def unused_files(self) -> list[Path]:
         """Files that no reader asked for."""

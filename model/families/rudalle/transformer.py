@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.families.rudalle.cache import Cache
+from model.families.cache import Cache
 from model.families.rudalle.config import COLUMN, CONV, ROW, RuDalleConfig
 from model.families.rudalle.layers import Layer
 from model.families.rudalle.masks import mask, neighbours, sees

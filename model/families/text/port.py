@@ -52,10 +52,7 @@ class TextTokenizer(ABC):
 
         Raises InvalidRequest for an id outside the vocabulary.
         """
-        size = self.vocab_size
-        for i in ids:
-            if not 0 <= i < size:
-                raise InvalidRequest("ids", f"ids: {i} is no token id; they go from 0 to {size - 1}")
+        check_ids(ids, self.vocab_size)
         return self._text([i for i in ids if i])
 
     @abstractmethod
@@ -69,6 +66,13 @@ class TextTokenizer(ABC):
     @abstractmethod
     def _text(self, ids: list[int]) -> str:
         """The text of ids that are in the vocabulary."""
+
+
+def check_ids(ids: Sequence[int], size: int) -> None:
+    """Raises InvalidRequest for an id that a vocabulary of `size` ids does not have."""
+    for i in ids:
+        if not 0 <= i < size:
+            raise InvalidRequest("ids", f"ids: {i} is no token id; they go from 0 to {size - 1}")
 
 
 def check_unicode(text: str) -> None:
