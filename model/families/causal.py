@@ -1,10 +1,11 @@
-"""An ordinary decoder in which every position sees all earlier ones: text positions, then image tokens, one at a time.
+"""An ordinary decoder: text positions, then image tokens, one at a time.
 
     hidden = transformer.prefill(cache, slots, text_ids)
     logits = transformer.image_logits(hidden, drawn)
     hidden = transformer.decode(cache, slots, tokens)
 
-A family says how ids become inputs, and what a layer does before and after its attention. Token ids only: it knows
+A family says how ids become inputs, and what a layer does before and after its attention. Every position sees all
+earlier ones where the family has no `mask` and no `decode` of its own. Token ids only: it knows
 nothing of words or pixels.
 """
 
@@ -23,6 +24,12 @@ from model.transformer.ids import check_ids
 from model.transformer.linear import Linear, pack_each
 
 Turn = tuple[Tensor, Tensor] | None  # cosines and sines of positions, (n or b 1, head_dim / 2); None where none turn
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """q, keys, values (b, heads, n, head_dim), mask (n, n) bool, None for causal -> what is found, (b, n, dim)."""
+    found = F.scaled_dot_product_attention(q, keys, values, mask, is_causal=mask is None)
+    return rearrange(found, "b h n d -> b n (h d)")
 
 
 class CausalLayer(nn.Module, ABC):
@@ -64,6 +71,15 @@ class CausalTransformer(nn.Module, ABC):
         """What turns the queries and keys of the positions `places` (b | 1, n), each (b | 1, 1, n, head_dim / 2)."""
         return None
 
+    def mask(self, layer: int, n: int, device: torch.device) -> Tensor | None:  # noqa: ARG002
+        """Where each of the first n positions may look in this layer, (n, n) bool; None: at itself and earlier ones."""
+        return None
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """What follows the last layer, (..., dim)."""
+        out: Tensor = self.norm(x)
+        return out
+
     def all_layers(self) -> list[CausalLayer]:
         """First to last."""
         return cast("list[CausalLayer]", list(self.layers))
@@ -85,11 +101,10 @@ class CausalTransformer(nn.Module, ABC):
         x = torch.cat([self.embed_text(text_ids), self.embed_image(fed, index)], dim=1)
         n, first, text = x.shape[1], config.max_text - 1, config.text_columns
         turn = self.turn(torch.arange(n, device=x.device)[None])
-        for layer in self.all_layers():
-            q, keys, values = layer.project(x, turn)
-            found = F.scaled_dot_product_attention(q, keys, values, is_causal=True)
-            x = layer.finish(x, rearrange(found, "b h n d -> b n (h d)"))
-        x = self.norm(x)
+        for i, layer in enumerate(self.all_layers()):
+            mask = self.mask(i, n, x.device)
+            x = layer.finish(x, attend(*layer.project(x, turn), mask))
+        x = self.normalised(x)
         out = x.new_full((b, config.max_text + k, text + config.image_vocab), float("-inf"), dtype=torch.float32)
         if self.text_head is not None:
             out[:, :first, :text] = self.text_head(x[:, :first]).float()
@@ -123,12 +138,10 @@ class CausalTransformer(nn.Module, ABC):
             q, keys, values = layer.project(x, turn)
             cache.keys[i, slots, :, :n] = keys.to(cache.keys.dtype)
             cache.values[i, slots, :, :n] = values.to(cache.values.dtype)
-            found = F.scaled_dot_product_attention(q, keys, values, is_causal=True)
-            x = layer.finish(x, rearrange(found, "b h n d -> b n (h d)"))
+            x = layer.finish(x, attend(q, keys, values, self.mask(i, n, x.device)))
         cache.length[slots] = n
         cache.step[slots] = 0
-        out: Tensor = self.norm(x[:, -1])
-        return out
+        return self.normalised(x[:, -1])
 
     @torch.inference_mode()
     def decode(self, cache: Cache, slots: Tensor | slice, tokens: Tensor, span: int | None = None) -> Tensor:
@@ -153,8 +166,7 @@ class CausalTransformer(nn.Module, ABC):
             x = layer.finish(x, rearrange(shares @ values, "b h n d -> b n (h d)"))
         cache.length[slots] = place + 1
         cache.step[slots] = step + 1
-        out: Tensor = self.norm(x[:, 0])
-        return out
+        return self.normalised(x[:, 0])
 
     @torch.inference_mode()
     def image_logits(self, hidden: Tensor, drawn: Tensor) -> Tensor:  # noqa: ARG002

@@ -8,7 +8,6 @@ github.com/FoundationVision/LlamaGen, commit ce98ec4.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -81,8 +80,7 @@ def read(given: Given) -> Imported:
         "classes": str(config.classes),
     }
     tokenizer = ClassNames(config.classes, imagenet_names() if config.classes == IMAGENET else ())
-    sampling = replace(SAMPLING, top_k=min(SAMPLING.top_k, config.image_vocab))
-    return Imported("LlamaGen", "LlamaGen", vae, part, tokenizer, sampling, facts=facts)
+    return Imported("LlamaGen", "LlamaGen", vae, part, tokenizer, SAMPLING, facts=facts)
 
 
 def read_transformer(weights: Weights, said_heads: str | None, grid: int) -> Part:

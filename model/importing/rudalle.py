@@ -7,7 +7,6 @@ masks are compared with those of ours and left out. Facts: rudalle/dalle of ruda
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -70,8 +69,7 @@ def read(given: Given) -> Imported:
         "heads": str(config.heads),
         "hf_version": config.version,
     }
-    sampling = replace(SAMPLING, top_k=min(SAMPLING.top_k, config.image_vocab))
-    return Imported("rudalle", "ruDALL-E", vae, part, tokenizer, sampling, facts=facts)
+    return Imported("rudalle", "ruDALL-E", vae, part, tokenizer, SAMPLING, facts=facts)
 
 
 def read_transformer(weights: Weights, said_heads: str | None, version: str | None) -> Part:

@@ -35,7 +35,7 @@ def turned(x: Tensor, turn: Turn) -> Tensor:
     if turn is None:
         return x
     cos, sin = turn
-    left, right = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (b, heads, n, head_dim / 2)
+    left, right = rearrange(x.float(), "b h n (pairs two) -> two b h n pairs", two=2)
     return torch.stack([left * cos - right * sin, right * cos + left * sin], dim=-1).flatten(-2).to(x.dtype)
 
 

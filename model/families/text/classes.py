@@ -16,9 +16,9 @@ from importlib.resources import files
 from typing import ClassVar
 
 from model.errors import CheckpointError, InvalidRequest
-from model.families.text.port import check_ids
 from model.files import parse_json
 from model.limits import shown
+from model.texts import check_token_ids
 
 MAX_NAMES = 512  # characters of a class's names
 IMAGENET = 1000  # classes
@@ -87,7 +87,7 @@ class ClassNames:
 
         Raises InvalidRequest for an id outside the vocabulary.
         """
-        check_ids(ids, self.vocab_size)
+        check_token_ids(ids, self.vocab_size)
         return " ".join(self._name(i) for i in ids if i < self.classes)
 
     def to_bytes(self) -> bytes:
