@@ -53,11 +53,12 @@ class CausalTransformer(nn.Module, ABC):
     layers: nn.ModuleList
     norm: nn.Module
     image_head: Linear
-    text_head: Linear | None = None
+    text_head: Linear | None
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+        self.text_head = None
 
     @abstractmethod
     def embed_text(self, text_ids: Tensor) -> Tensor:

@@ -145,4 +145,6 @@ def _check_yaml(values: Any, config: KakaobrainConfig, where: str) -> None:
     wanted = {"embed_dim": config.dim, "n_layers": config.depth, "n_heads": config.heads, "gelu_use_approx": False}
     for key, value in wanted.items():
         if key in hparams and hparams[key] != value:
-            raise CheckpointError(f"{where}: stage2.hparams.{key} must be {value} here, got {shown(hparams[key])}")
+            raise CheckpointError(
+                f"{where}: stage2.hparams.{key} must be {shown(value)} here, got {shown(hparams[key])}"
+            )

@@ -150,5 +150,5 @@ def test_what_the_files_have_wrong_is_named(files: list[Path], tmp_path: Path) -
     assert "heads must divide dim 16, got 3" in said({}, "3")
     with pytest.raises(CheckpointError, match=r"give bpe-16k-merges.txt too"):
         read_import(files[:3], HEADS)
-    with pytest.raises(CheckpointError, match=r"stage2.hparams.gelu_use_approx must be False here, got True"):
+    with pytest.raises(CheckpointError, match=r"stage2.hparams.gelu_use_approx must be false here, got true"):
         read_import(written(tmp_path, gelu_use_approx=True), HEADS)
