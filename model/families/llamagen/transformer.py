@@ -19,8 +19,8 @@ def turns(config: LlamaGenConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines by position, each (1 + grid * grid, head_dim / 2) float32.
 
     The first half of a head's pairs turns by the row of an image token, the second half by its column. The class has
-    zeros in both tables, as in precompute_freqs_cis_2d of gpt.py: its query and key become 0, so every token looks at it with a
-    score of 0.
+    zeros in both tables, as in precompute_freqs_cis_2d of gpt.py. So its query and key become 0, and every token looks
+    at it with a score of 0.
     """
     half = config.head_dim // 2
     angles = torch.arange(config.grid)[:, None] * BASE ** -(torch.arange(0, half, 2).float() / half)  # (grid, half / 2)
