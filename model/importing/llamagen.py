@@ -139,10 +139,10 @@ def _trained_grid(weights: Weights) -> int | None:
     """Image tokens a side, by the args of a training file; None where it has none."""
     args = weights.content.get("args") if isinstance(weights.content, dict) else None
     said = args.state if isinstance(args, Inert) and isinstance(args.state, dict) else {}
-    sizes = said.get("image_size"), said.get("downsample_size")
-    if not all(type(size) is int and 1 <= size <= 4096 for size in sizes):
+    size, factor = said.get("image_size"), said.get("downsample_size")
+    if not (isinstance(size, int) and isinstance(factor, int) and 1 <= factor <= size <= 4096):
         return None
-    return int(sizes[0]) // int(sizes[1])
+    return size // factor
 
 
 def _config(keys: Keys, said_heads: str | None, grid: int) -> LlamaGenConfig:
