@@ -10,8 +10,10 @@ from typing import Protocol
 
 from model.config import CheckpointConfig
 from model.errors import CheckpointError
+from model.families.text.classes import ClassNames
 from model.families.text.clip import ClipTokenizer
 from model.families.text.huggingface import HuggingFaceTokenizer
+from model.families.text.kakaobrain import KakaobrainTokenizer
 from model.families.text.min_dalle import MinDalleTokenizer
 from model.families.text.youtokentome import YouTokenToMe
 from model.families.text.youtokentome_plain import PlainYouTokenToMe
@@ -69,6 +71,8 @@ KINDS: dict[str, _Parses] = {
     MinDalleTokenizer.kind: MinDalleTokenizer,
     YouTokenToMe.kind: YouTokenToMe,
     PlainYouTokenToMe.kind: PlainYouTokenToMe,
+    ClassNames.kind: ClassNames,
+    KakaobrainTokenizer.kind: KakaobrainTokenizer,
 }
 
 

@@ -15,11 +15,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIMITS = ("model.limits", "model.sizes", "model.errors", "model.families.ordinary")
-CORE = ("model.config", "model.files", "model.styles", *LIMITS)
+CORE = ("model.config", "model.files", "model.styles", "model.texts", "model.image_shapes", *LIMITS)
 CONFIGS = (
     "model.families.dalle_pytorch.config",
     "model.families.min_dalle.config",
     "model.families.rudalle.config",
+    "model.families.llamagen.config",
+    "model.families.kakaobrain.config",
     "model.families.image.config",
     "model.families.text.config",
 )
@@ -55,6 +57,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.styles": ("model.config", "model.errors", "model.limits"),
     "model.sheets": (),
     "model.prompts": ("model.errors",),
+    "model.texts": ("model.errors", "model.limits"),
+    "model.image_shapes": (),
     "model.picture_files": ("model.errors",),
     "model.upright": ("model.picture_files",),
     "model.gallery": CORE,

@@ -60,7 +60,7 @@ def test_a_code_depends_on_its_surroundings_only() -> None:
 
 def test_wrong_input_is_named() -> None:
     vae = VAE(from_preset(VAEConfig, "tiny")).eval()
-    with pytest.raises(ValueError, match=r"images must be .*, got \(1, 3, 64, 64\)"):
+    with pytest.raises(ValueError, match=r"pictures must be .*, got \(1, 3, 64, 64\)"):
         vae.encode(torch.rand(1, 3, 64, 64))
     with pytest.raises(ValueError, match="uint8"):
         vae.encode(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))

@@ -8,10 +8,15 @@ from typing import Any
 from torch import nn
 
 from model.config import TransformerConfig, VAEConfig
+from model.families.causal import CausalTransformer
 from model.families.dalle_pytorch.config import DallePytorchConfig
 from model.families.dalle_pytorch.transformer import DallePytorchTransformer
 from model.families.image import build
 from model.families.image.tokenizer import ImageTokenizer
+from model.families.kakaobrain.config import KakaobrainConfig
+from model.families.kakaobrain.transformer import KakaobrainTransformer
+from model.families.llamagen.config import LlamaGenConfig
+from model.families.llamagen.transformer import LlamaGenTransformer
 from model.families.min_dalle.config import MinDalleConfig
 from model.families.min_dalle.transformer import MinDalleTransformer
 from model.families.rudalle.config import RuDalleConfig
@@ -20,7 +25,7 @@ from model.transformer import Transformer
 from model.vae import VAE
 
 AnyVAE = VAE | ImageTokenizer
-AnyTransformer = Transformer | DallePytorchTransformer | MinDalleTransformer | RuDalleTransformer
+AnyTransformer = Transformer | DallePytorchTransformer | MinDalleTransformer | RuDalleTransformer | CausalTransformer
 AnyCache = Any  # what the transformer itself made by `new_cache`
 NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
     VAEConfig: VAE,
@@ -29,6 +34,8 @@ NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
     DallePytorchConfig: DallePytorchTransformer,
     MinDalleConfig: MinDalleTransformer,
     RuDalleConfig: RuDalleTransformer,
+    LlamaGenConfig: LlamaGenTransformer,
+    KakaobrainConfig: KakaobrainTransformer,
 }
 
 

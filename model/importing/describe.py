@@ -30,10 +30,12 @@ def facts(file: Weights | Text) -> Facts:
     if isinstance(file, Text):
         return [("kind", file.kind), *_text_facts(file)]
     found: Facts = [("kind", f"weights, {file.container}"), ("bytes", f"{file.size:,}")]
+    from model.importing.licences import LICENCES
     from model.importing.read import roles_of, unknown  # which imports torch, for a file that can be read
 
     roles = roles_of(file)
     found.append(("model", ", ".join(roles) if roles else unknown(file)))
+    found += [("licence of its code", LICENCES[role]) for role in roles]
     content = file.content
     if isinstance(content, dict):
         for key in ("version", "vae_class_name", "epoch", "global_step"):

@@ -91,10 +91,18 @@ class Given:
         self._used.add(kind)
         return self.texts.get(kind)
 
+    def take_text(self, kind: str) -> Text | None:
+        """The text file of that kind, which is gone then, so that no other reader takes it for its own."""
+        return self.texts.pop(kind, None)
+
     def setting(self, key: str) -> str | None:
         """The value of --set KEY=VALUE, marked as used; None where it was not given."""
         self.asked.add(key)
         return self._settings.pop(key, None)
+
+    def says(self, key: str) -> bool:
+        """Whether --set has a value for this key, which stays."""
+        return key in self._settings
 
     @property
     def unused_files(self) -> list[Path]:

@@ -8,7 +8,6 @@ min_dalle/models/dalle_bart_encoder.py, dalle_bart_decoder.py and min_dalle.py o
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 from torch import Tensor
@@ -19,14 +18,13 @@ from model.families.min_dalle.config import MinDalleConfig
 from model.families.text.min_dalle import MinDalleTokenizer
 from model.importing import image
 from model.importing.files import Given, Imported, Part, Weights
-from model.importing.settings import integer
+from model.importing.numbers import depth, heads, matrix
 from model.importing.state import Keys, state_dict
 from model.limits import build
 
 ENCODER, DECODER = "min-dalle encoder", "min-dalle decoder"
 HEADS = {1024: 16, 2048: 32}  # by width: mini, mega
 CODES = 2**14  # of the image tokenizer; the last one is the decoder's start token too
-MAX_LAYERS = 256
 SAMPLING = SamplingDefaults(temperature=1.0, top_k=256, guidance=16.0)  # of MinDalle.generate_image
 
 _MARKS = ("embed_tokens.weight", "embed_positions.weight", "layernorm_embedding.weight", "final_ln.weight")
@@ -75,8 +73,8 @@ def read(given: Given) -> Imported:
     return Imported("min-dalle", "min-dalle", vae, part, tokenizer, SAMPLING, facts=facts)
 
 
-def read_transformer(encoder: Weights | None, decoder: Weights | None, heads: str | None) -> Part:
-    """The two halves of a model. heads: what --set heads says.
+def read_transformer(encoder: Weights | None, decoder: Weights | None, said_heads: str | None) -> Part:
+    """The two halves of a model. said_heads: what --set heads says.
 
     Raises CheckpointError naming what is missing, unknown, of a wrong shape, or must be said.
     """
@@ -86,7 +84,7 @@ def read_transformer(encoder: Weights | None, decoder: Weights | None, heads: st
         raise CheckpointError(f"{where}a model of min-dalle is in two files, and {missing} must be given too")
     first = Keys(state_dict(encoder.content, str(encoder.path)), str(encoder.path))
     second = Keys(state_dict(decoder.content, str(decoder.path)), str(decoder.path))
-    config = _config(first, second, heads)
+    config = _config(first, second, said_heads)
     state = {
         **{f"encoder.{name}": tensor for name, tensor in _encoder(first, config).items()},
         **{f"decoder.{name}": tensor for name, tensor in _decoder(second, config).items()},
@@ -96,12 +94,12 @@ def read_transformer(encoder: Weights | None, decoder: Weights | None, heads: st
     return Part(config, state)
 
 
-def _config(encoder: Keys, decoder: Keys, heads: str | None) -> MinDalleConfig:
-    rows, dim = _matrix(encoder, "embed_tokens.weight")
-    places, _ = _matrix(encoder, "embed_positions.weight")
-    tokens, _ = _matrix(decoder, "embed_positions.weight")
-    hidden, _ = _matrix(decoder, "layers.0.glu.fc0.weight")
-    codes, width = _matrix(decoder, "embed_tokens.weight")
+def _config(encoder: Keys, decoder: Keys, said_heads: str | None) -> MinDalleConfig:
+    rows, dim = matrix(encoder, "embed_tokens.weight")
+    places, _ = matrix(encoder, "embed_positions.weight")
+    tokens, _ = matrix(decoder, "embed_positions.weight")
+    hidden, _ = matrix(decoder, "layers.0.glu.fc0.weight")
+    codes, width = matrix(decoder, "embed_tokens.weight")
     if width != dim:
         raise CheckpointError(f"{decoder.where}: the decoder must be as wide as the encoder, {dim}, got {width}")
     if codes < CODES:
@@ -111,37 +109,17 @@ def _config(encoder: Keys, decoder: Keys, heads: str | None) -> MinDalleConfig:
     if grid * grid != tokens:
         message = f"embed_positions.weight must have a row for each token of a square, got {tokens}"
         raise CheckpointError(f"{decoder.where}: {message}")
-    if heads is None and dim not in HEADS:
-        known = ", ".join(f"{count} at width {width}" for width, count in HEADS.items())
-        message = f"the heads of a model {dim} wide must be said by --set heads=N; known are {known}"
-        raise CheckpointError(f"{encoder.where}: {message}")
     values = {
         "text_vocab": rows,
         "dim": dim,
-        "depth": _depth(decoder),
-        "heads": HEADS[dim] if heads is None else integer("heads", heads),
+        "depth": depth(decoder, "layers."),
+        "heads": heads(encoder, dim, HEADS, said_heads),
         "hidden": hidden,
         "text_tokens": places - 2,
         "image_vocab": CODES,
         "grid": grid,
     }
     return build(MinDalleConfig, values, encoder.where)
-
-
-def _matrix(keys: Keys, key: str) -> tuple[int, int]:
-    shape = keys.shape(key)
-    if len(shape) != 2:
-        raise CheckpointError(f"{keys.where}: {key} must have two dimensions, got {shape}")
-    return shape[0], shape[1]
-
-
-def _depth(keys: Keys) -> int:
-    """Layers, by the numbers in the keys: one more than the highest. A gap is found where its keys are taken."""
-    numbers = [int(found[1]) for key in keys.names("layers.") if (found := re.match(r"layers\.(\d{1,9})\.", key))]
-    depth = max(numbers, default=-1) + 1
-    if depth > MAX_LAYERS:
-        raise CheckpointError(f"{keys.where}: layers must be at most {MAX_LAYERS}, got {depth}")
-    return depth
 
 
 def _encoder(keys: Keys, config: MinDalleConfig) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from model.errors import CheckpointError
-from model.importing import dalle_pytorch, image, min_dalle, rudalle
+from model.importing import dalle_pytorch, image, kakaobrain, llamagen, min_dalle, rudalle
 from model.importing.calls import Inert
 from model.importing.files import Given, Imported, Text, Weights
 from model.importing.recognise import read_files
@@ -19,7 +19,7 @@ from model.importing.tensors import Tensors
 from model.limits import shown
 
 # Each has roles(content) -> what a weights file is to it, or None; and read(given) -> Imported.
-TRANSFORMERS: tuple[ModuleType, ...] = (dalle_pytorch, min_dalle, rudalle)
+TRANSFORMERS: tuple[ModuleType, ...] = (dalle_pytorch, min_dalle, rudalle, llamagen, kakaobrain)
 ALONE = "image tokenizer"  # the family of an import without a transformer
 
 

@@ -7,8 +7,6 @@ masks are compared with those of ours and left out. Facts: rudalle/dalle of ruda
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,13 +19,12 @@ from model.families.rudalle.masks import mask, sees
 from model.families.text.youtokentome import YouTokenToMe
 from model.importing import image
 from model.importing.files import Given, Imported, Part, Weights
-from model.importing.settings import integer
+from model.importing.numbers import depth, heads, matrix
 from model.importing.state import Keys, state_dict
 from model.limits import build, shown
 
 ROLE = "rudalle"
 HEADS = {768: 12, 2048: 16, 3840: 60}  # by width: dummy, Malevich and those made of it, Kandinsky
-MAX_LAYERS = 256
 MAX_GRID = 64  # as the config has it; masks grow with its fourth power
 SAMPLING = SamplingDefaults(temperature=1.0, top_k=2048, top_p=0.995, guidance=1.0)  # of its README
 
@@ -72,17 +69,16 @@ def read(given: Given) -> Imported:
         "heads": str(config.heads),
         "hf_version": config.version,
     }
-    sampling = replace(SAMPLING, top_k=min(SAMPLING.top_k, config.image_vocab))
-    return Imported("rudalle", "ruDALL-E", vae, part, tokenizer, sampling, facts=facts)
+    return Imported("rudalle", "ruDALL-E", vae, part, tokenizer, SAMPLING, facts=facts)
 
 
-def read_transformer(weights: Weights, heads: str | None, version: str | None) -> Part:
-    """The network. heads, version: what --set heads and --set hf_version say.
+def read_transformer(weights: Weights, said_heads: str | None, version: str | None) -> Part:
+    """The network. said_heads, version: what --set heads and --set hf_version say.
 
     Raises CheckpointError naming what is missing, unknown, of a wrong shape, or must be said.
     """
     keys = Keys(state_dict(weights.content, str(weights.path)), str(weights.path))
-    config = _config(keys, heads, version)
+    config = _config(keys, said_heads, version)
     state = {**_ends(keys, config)}
     for i in range(config.depth):
         state |= _layer(keys, i, config.dim)
@@ -93,11 +89,11 @@ def read_transformer(weights: Weights, heads: str | None, version: str | None) -
     return Part(config, state)
 
 
-def _config(keys: Keys, heads: str | None, version: str | None) -> RuDalleConfig:
-    rows, dim = _matrix(keys, "text_embeddings.weight")
-    places, _ = _matrix(keys, "text_pos_embeddings.weight")  # one more than v3 uses
-    grid, _ = _matrix(keys, "image_row_embeddings.weight")
-    codes, _ = _matrix(keys, "image_embeddings.weight")
+def _config(keys: Keys, said_heads: str | None, version: str | None) -> RuDalleConfig:
+    rows, dim = matrix(keys, "text_embeddings.weight")
+    places, _ = matrix(keys, "text_pos_embeddings.weight")  # one more than v3 uses
+    grid, _ = matrix(keys, "image_row_embeddings.weight")
+    codes, _ = matrix(keys, "image_embeddings.weight")
     text = places - 1
     if rows <= text:
         message = f"text_embeddings.weight must have a row for each of {text} paddings and more, got {rows} rows"
@@ -105,16 +101,12 @@ def _config(keys: Keys, heads: str | None, version: str | None) -> RuDalleConfig
     if grid > MAX_GRID:
         message = f"image_row_embeddings.weight must have at most {MAX_GRID} rows, one a row of the picture, got {grid}"
         raise CheckpointError(f"{keys.where}: {message}")
-    if heads is None and dim not in HEADS:
-        known = ", ".join(f"{count} at width {width}" for width, count in HEADS.items())
-        message = f"the heads of a model {dim} wide must be said by --set heads=N; known are {known}"
-        raise CheckpointError(f"{keys.where}: {message}")
     values = {
         "text_vocab": rows - text,
         "image_vocab": codes,
         "dim": dim,
-        "depth": _depth(keys),
-        "heads": HEADS[dim] if heads is None else integer("heads", heads),
+        "depth": depth(keys, "transformer.layers."),
+        "heads": heads(keys, dim, HEADS, said_heads),
         "version": _version(keys, version, text, grid),
         "text_tokens": text - 2,
         "grid": grid,
@@ -147,23 +139,6 @@ def _fits(keys: Keys, key: str, text: int, grid: int, version: str) -> bool:
     if tuple(found.shape) != (n, n):
         raise CheckpointError(f"{keys.where}: {key} must have the shape {(n, n)}, got {tuple(found.shape)}")
     return torch.equal(found != 0, mask(sees(_MASKS[key], grid, version), text))
-
-
-def _matrix(keys: Keys, key: str) -> tuple[int, int]:
-    shape = keys.shape(key)
-    if len(shape) != 2:
-        raise CheckpointError(f"{keys.where}: {key} must have two dimensions, got {shape}")
-    return shape[0], shape[1]
-
-
-def _depth(keys: Keys) -> int:
-    """Layers, by the numbers in the keys: one more than the highest. A gap is found where its keys are taken."""
-    pattern = re.compile(r"transformer\.layers\.(\d{1,9})\.")
-    numbers = [int(found[1]) for key in keys.names("transformer.layers.") if (found := pattern.match(key))]
-    depth = max(numbers, default=-1) + 1
-    if depth > MAX_LAYERS:
-        raise CheckpointError(f"{keys.where}: layers must be at most {MAX_LAYERS}, got {depth}")
-    return depth
 
 
 def _ends(keys: Keys, config: RuDalleConfig) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ Nothing is copied but a shard at a time, so the peak of memory is the mapped fil
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,14 @@ def config_of(imported: Imported, provenance: dict[str, Any]) -> CheckpointConfi
     created = int(time.time())
     if imported.transformer is None:
         return ImageConfig(imported.name, imported.licence, imported.vae.config, facts, created)
+    sampling = imported.sampling or SamplingDefaults(guidance=1.0)
+    codes = imported.transformer.config.image_vocab
     return CheckpointConfig(
         name=imported.name,
         licence=imported.licence,
         vae=imported.vae.config,
         transformer=imported.transformer.config,
-        sampling=imported.sampling or SamplingDefaults(guidance=1.0),
+        sampling=replace(sampling, top_k=min(sampling.top_k, codes)),
         provenance=facts,
         created=created,
         completes=False,

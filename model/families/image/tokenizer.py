@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from model.families.image.config import ImageConfig
+from model.image_shapes import as_grid, check_pictures
 
 AT_A_TIME = 4  # pictures through a network; more would only take more memory
 
@@ -39,10 +39,7 @@ class ImageTokenizer(nn.Module, ABC):
         """
         if not self.config.encodes:
             raise ValueError("this model has no image encoder, so no picture can be turned into image tokens")
-        size, channels = self.config.image_size, self.config.channels
-        if pictures.ndim != 4 or pictures.shape[1:] != (channels, size, size) or not pictures.is_floating_point():
-            found = f"{tuple(pictures.shape)} of {pictures.dtype}"
-            raise ValueError(f"pictures must be (batch, {channels}, {size}, {size}) of floats in [0, 1], got {found}")
+        check_pictures(pictures, self.config.channels, self.config.image_size)
         dtype = next(self.parameters()).dtype
         return torch.cat([self.find(few.to(dtype)) for few in torch.split(pictures, AT_A_TIME)])
 
@@ -52,11 +49,5 @@ class ImageTokenizer(nn.Module, ABC):
 
         Raises ValueError for another shape or an id outside the codebook.
         """
-        grid, codes = self.config.grid, self.config.codes
-        if ids.ndim == 2 and ids.shape[1] == grid * grid:
-            ids = rearrange(ids, "b (h w) -> b h w", h=grid)
-        if ids.ndim != 3 or ids.shape[1:] != (grid, grid):
-            raise ValueError(f"ids must be (batch, {grid}, {grid}) or (batch, {grid**2}), got {tuple(ids.shape)}")
-        if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < codes):
-            raise ValueError(f"ids must be from 0 to {codes - 1}, got {int(ids.min())} to {int(ids.max())}")
+        ids = as_grid(ids, self.config.grid, self.config.codes)
         return torch.cat([self.paint(few) for few in torch.split(ids, AT_A_TIME)])

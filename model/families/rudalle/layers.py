@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from model.families.causal import CausalLayer, Turn
 from model.families.rudalle.config import RuDalleConfig
 from model.transformer.linear import Linear
 
@@ -25,14 +26,8 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         return q, k, v
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """x (b, n, dim), mask (n, n) bool, None for causal -> (b, n, dim), and the keys and values for a cache."""
-        q, k, v = self.project(x)
-        found = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
-        return self.out(rearrange(found, "b h n d -> b n (h d)")), k, v
-
     def decode(self, q: Tensor, text: tuple[Tensor, Tensor], near: tuple[Tensor, Tensor], exists: Tensor) -> Tensor:
-        """One position a row, q (b, heads, 1, head_dim) -> (b, 1, dim).
+        """One position a row, q (b, heads, 1, head_dim) -> what it found, (b, 1, dim).
 
         text: keys and values (b, heads, t, head_dim). near: those of cells (b, m, heads, head_dim), exists (b, m).
         """
@@ -42,11 +37,10 @@ class Attention(nn.Module):
         hidden = F.pad(~exists, (keys.shape[2], 0))[:, None, None]
         shares = scores.masked_fill(hidden, float("-inf")).softmax(-1).to(q.dtype)
         of_text, of_near = shares.split([keys.shape[2], near_keys.shape[2]], dim=-1)
-        out: Tensor = self.out(rearrange(of_text @ values + of_near @ near_values, "b h n d -> b n (h d)"))
-        return out
+        return rearrange(of_text @ values + of_near @ near_values, "b h n d -> b n (h d)")
 
 
-class Layer(nn.Module):
+class Layer(CausalLayer):
     """Attention, then a feed-forward with tanh's GELU, four times as wide."""
 
     def __init__(self, config: RuDalleConfig) -> None:
@@ -59,9 +53,11 @@ class Layer(nn.Module):
         self.w2 = Linear(4 * config.dim, config.dim)
         self.after2 = nn.LayerNorm(config.dim)
 
+    def project(self, x: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
+        return self.attention.project(self.norm1(x))
+
     def finish(self, x: Tensor, found: Tensor) -> Tensor:
-        """x, and what its attention found -> the layer's output, (b, n, dim) all."""
-        x = x + self.after1(found)
+        x = x + self.after1(self.attention.out(found))
         y = self.w2(F.gelu(self.w1(self.norm2(x)), approximate="tanh"))
         out: Tensor = x + self.after2(y)
         return out

@@ -15,6 +15,7 @@ from tokenizers import models
 from model.errors import CheckpointError
 from model.files import parse_json
 from model.limits import shown
+from model.texts import check_merges
 
 TOKEN_CHARACTERS = 1024  # of one token
 MAX_IDS = 2**20
@@ -94,21 +95,6 @@ def check_vocabulary(found: Any, where: str, *needed: str) -> dict[str, int]:
         if token not in found:
             raise CheckpointError(f"{where}: the token {token} is missing")
     return found
-
-
-def check_merges(found: Any, vocabulary: Mapping[str, int], where: str) -> list[tuple[str, str]]:
-    """Pairs of tokens that make a third one. Raises CheckpointError for anything else."""
-    if not isinstance(found, list):
-        raise CheckpointError(f"{where} must be a list, got {shown(found)}")
-    merges: list[tuple[str, str]] = []
-    for number, pair in enumerate(found):
-        match pair:
-            case [str(left), str(right)] if left in vocabulary and right in vocabulary and left + right in vocabulary:
-                merges.append((left, right))
-            case _:
-                told = " and ".join(map(shown, pair)) if isinstance(pair, list) and len(pair) == 2 else shown(pair)
-                raise CheckpointError(f"{where}: pair {number} must be two tokens that make a third one, got {told}")
-    return merges
 
 
 def _plain(unknown: str, fuse: bool) -> dict[str, Any]:

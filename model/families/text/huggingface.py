@@ -14,9 +14,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from model.errors import CheckpointError
-from model.families.text.port import TextTokenizer, check_unicode
+from model.families.text.port import TextTokenizer
 from model.files import parse_json
 from model.limits import one_line
+from model.texts import check_unicode
 
 
 class HuggingFaceTokenizer(TextTokenizer):

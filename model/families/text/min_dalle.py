@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from model.errors import InvalidRequest, PromptTooLong
-from model.families.text.bpe import CharacterBPE, Merges, check_merges, check_vocabulary
+from model.families.text.bpe import CharacterBPE, Merges, check_vocabulary
 from model.families.text.emoji_names import spell_out
+from model.texts import check_length, check_merges, check_token_ids
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 SPACE = "\u0120"  # stands for the space before a word, as in GPT-2's vocabulary
@@ -50,8 +50,7 @@ class MinDalleTokenizer:
         Raises PromptTooLong with both numbers.
         """
         ids = self._tokens(text)
-        if len(ids) > self.max_tokens and not truncate:
-            raise PromptTooLong(len(ids), self.max_tokens)
+        check_length(len(ids), self.max_tokens, truncate)
         return [self._begin, *ids, self._end][: self.max_tokens + self.specials]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -59,10 +58,7 @@ class MinDalleTokenizer:
 
         Raises InvalidRequest for an id outside the vocabulary.
         """
-        size = self.vocab_size
-        for i in ids:
-            if not 0 <= i < size:
-                raise InvalidRequest("ids", f"ids: {i} is no token id; they go from 0 to {size - 1}")
+        check_token_ids(ids, self.vocab_size)
         tokens = [self._bpe.token(i) for i in ids]
         text = "".join(token for token in tokens if token not in (BEGIN, END, UNKNOWN, "<pad>"))
         return text.replace(SPACE, " ").removeprefix(" ")

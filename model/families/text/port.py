@@ -6,18 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from model.errors import InvalidRequest, PromptTooLong
+from model.texts import check_length, check_token_ids
 
 
 class TextTokenizer(ABC):
-    """Texts to ids and back, for a model whose texts have no specials and are padded with id 0.
+    """Texts to ids and back, for a model whose texts have no specials and are padded at the end.
 
     kind: says in a checkpoint's config which of these it is. specials: ids that `encode` adds to a text's own.
-    max_tokens: ids that a prompt may have.
+    max_tokens: ids that a prompt may have. pad: the id of padding.
     """
 
     kind: ClassVar[str]
     specials: ClassVar[int] = 0
+    pad: int = 0
 
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
@@ -29,8 +30,8 @@ class TextTokenizer(ABC):
 
     @property
     def null(self) -> list[int]:
-        """Ids of the empty prompt, the unconditional half of classifier-free guidance: padding, so any one 0."""
-        return [0]
+        """Ids of the empty prompt, the unconditional half of classifier-free guidance: padding, so any one of it."""
+        return [self.pad]
 
     def encode(self, text: str, truncate: bool = False) -> list[int]:
         """Ids of `text`, without padding.
@@ -39,8 +40,7 @@ class TextTokenizer(ABC):
         Raises PromptTooLong with both numbers, and InvalidRequest for a lone surrogate, which is no Unicode text.
         """
         ids = self._ids(text)
-        if len(ids) > self.max_tokens and not truncate:
-            raise PromptTooLong(len(ids), self.max_tokens)
+        check_length(len(ids), self.max_tokens, truncate)
         return ids[: self.max_tokens]
 
     def count(self, text: str) -> int:
@@ -52,11 +52,8 @@ class TextTokenizer(ABC):
 
         Raises InvalidRequest for an id outside the vocabulary.
         """
-        size = self.vocab_size
-        for i in ids:
-            if not 0 <= i < size:
-                raise InvalidRequest("ids", f"ids: {i} is no token id; they go from 0 to {size - 1}")
-        return self._text([i for i in ids if i])
+        check_token_ids(ids, self.vocab_size)
+        return self._text([i for i in ids if i != self.pad])
 
     @abstractmethod
     def to_bytes(self) -> bytes:
@@ -69,13 +66,3 @@ class TextTokenizer(ABC):
     @abstractmethod
     def _text(self, ids: list[int]) -> str:
         """The text of ids that are in the vocabulary."""
-
-
-def check_unicode(text: str) -> None:
-    """Raises InvalidRequest for a lone surrogate, which is no Unicode text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        found = f"U+{ord(text[error.start]):04X}"
-        message = f"text: character {error.start} is a lone surrogate ({found}), which is no Unicode text"
-        raise InvalidRequest("text", message) from None

@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from model.errors import CheckpointError, InvalidRequest, PromptTooLong
+from model.errors import CheckpointError
 from model.families.text.bpe import MAX_IDS, CharacterBPE, Merges, check_vocabulary
 from model.limits import shown
+from model.texts import check_length, check_token_ids, check_unicode
 
 SPECIALS = ("<PAD>", "<UNK>", "<BOS>", "<EOS>")  # by their ids
 PAD, UNKNOWN, BEGIN, END = SPECIALS
@@ -52,8 +53,7 @@ class YouTokenToMe:
         Raises PromptTooLong with both numbers, and InvalidRequest for a lone surrogate, which is no Unicode text.
         """
         ids = self._tokens(text)
-        if len(ids) > self.max_tokens and not truncate:
-            raise PromptTooLong(len(ids), self.max_tokens)
+        check_length(len(ids), self.max_tokens, truncate)
         return [SPECIALS.index(BEGIN), *ids, SPECIALS.index(END)][: self.max_tokens + self.specials]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -61,10 +61,7 @@ class YouTokenToMe:
 
         Raises InvalidRequest for an id outside the vocabulary.
         """
-        size = self.vocab_size
-        for i in ids:
-            if not 0 <= i < size:
-                raise InvalidRequest("ids", f"ids: {i} is no token id; they go from 0 to {size - 1}")
+        check_token_ids(ids, self.vocab_size)
         text = "".join(self._bpe.token(i) for i in ids if i >= len(SPECIALS))
         return text.replace(SPACE, " ").removeprefix(" ")
 
@@ -73,12 +70,7 @@ class YouTokenToMe:
         return len(self._tokens(text))
 
     def _tokens(self, text: str) -> list[int]:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            found = f"U+{ord(text[error.start]):04X}"
-            message = f"text: character {error.start} is a lone surrogate ({found}), which is no Unicode text"
-            raise InvalidRequest("text", message) from None
+        check_unicode(text)
         return self._bpe.encode([SPACE + word for word in _SPACES.split(text.lower().strip()) if word])
 
     def to_bytes(self) -> bytes:

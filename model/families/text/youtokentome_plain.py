@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from model.errors import PromptTooLong
-from model.families.text.port import check_unicode
 from model.families.text.youtokentome import BEGIN, END, PAD, SPACE, SPECIALS, UNKNOWN, YouTokenToMe
+from model.texts import check_length, check_unicode
 
 _SPACES = re.compile(f"[ \\t\\n\\v\\f\\r{SPACE}]+")  # what youtokentome/cpp/utils.cpp takes for a space
 
@@ -30,8 +29,7 @@ class PlainYouTokenToMe(YouTokenToMe):
         Raises PromptTooLong with both numbers, and InvalidRequest for a lone surrogate, which is no Unicode text.
         """
         ids = self._tokens(text)
-        if len(ids) > self.max_tokens and not truncate:
-            raise PromptTooLong(len(ids), self.max_tokens)
+        check_length(len(ids), self.max_tokens, truncate)
         return ids[: self.max_tokens]
 
     def _tokens(self, text: str) -> list[int]:

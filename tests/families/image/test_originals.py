@@ -62,6 +62,8 @@ def read(name: str, made: Original) -> Part:
             for half, key in (("encoder", "enc."), ("decoder", "dec."))
         }
         return read_vae(Given(files, {}, {"image_size": "32"}))
+    if name == "kakaobrain-vqgan":
+        return read_vae(given({"state_dict": state}), grid=8)
     if name.startswith("vqgan"):
         return read_vae(given({"state_dict": state, "epoch": 3}, made.about))
     if name == "rudalle-dwt":
@@ -74,7 +76,7 @@ def read(name: str, made: Original) -> Part:
 
 NAMES = (
     "discrete-vae-1.6.6", "discrete-vae-0.14.3", "openai-dvae", "vqgan", "vqgan-gumbel", "rudalle-dwt",
-    "min-dalle-detoker", "llamagen-vq",
+    "min-dalle-detoker", "llamagen-vq", "kakaobrain-vqgan",
 )  # fmt: skip
 
 

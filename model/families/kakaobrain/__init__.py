@@ -1,0 +1,1 @@
+"""The decoder of kakaobrain's minDALL-E. Imports no torch: its config is read by the HTTP side."""
