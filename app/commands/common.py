@@ -65,18 +65,17 @@ def save_image(image: Image.Image, path: Path, texts: Mapping[str, object]) -> N
 
 def read_image(path: Path, size: int) -> Image.Image:
     """The middle square of the picture in the file, as RGB of size x size, upright and on white. Raises DataError."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     from model.picture_files import PictureError
+    from model.squares import square
     from model.upright import open_picture
 
     try:
-        upright = open_picture(path.read_bytes())[0].convert("RGBA")
+        return square(open_picture(path.read_bytes())[0], size)
     except PictureError as error:
         raise DataError(f"{path} {error}") from None
     except UnidentifiedImageError:
         raise DataError(f"{path} must be a picture of a known format") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    white = Image.new("RGBA", upright.size, "white")
-    return ImageOps.fit(Image.alpha_composite(white, upright).convert("RGB"), (size, size), Image.Resampling.LANCZOS)

@@ -1,0 +1,247 @@
+"""The folder of a training run: its files are written whole or not at all, and one process at a time trains in it.
+
+config.json (of the model), state.pt (all that resuming needs), state-before.pt (the state before it), log.jsonl (a line
+for each report), tokenizer.json if the run has one, and lock. What cannot be read is told in one line, with what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from model.config import ClipConfig, ReviserConfig, TransformerConfig, VAEConfig, to_dict
+from model.errors import CheckpointError, DataError
+from model.files import opened, parse_json, read_file
+from model.limits import build
+from model.tokenizer import Tokenizer
+from model.training.options import LoopOptions
+
+STATE, BEFORE, CONFIG, LOG, LOCK = "state.pt", "state-before.pt", "config.json", "log.jsonl", "lock"
+CONFIG_BYTES = 1 << 20
+KINDS = {"VAE": VAEConfig, "transformer": TransformerConfig, "CLIP": ClipConfig, "reviser": ReviserConfig}
+
+C = TypeVar("C")
+M = TypeVar("M", bound=nn.Module)
+R = TypeVar("R")
+P = ParamSpec("P")
+
+
+class _HasLoop(Protocol):
+    @property
+    def loop(self) -> LoopOptions: ...
+
+
+O = TypeVar("O", bound=_HasLoop)  # noqa: E741 - options
+
+
+@contextlib.contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Raises DataError naming `path` for a file of it that the system cannot write: a full disk, a file in the way."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write to. The file gets the name `path` if the block ends without an error, and is removed otherwise.
+
+    Raises DataError naming `path` where it cannot be written.
+    """
+    partial = path.with_name(f"partial-{path.name}")  # with its ending, by which some writers choose the format
+    try:
+        with told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            if partial.exists():
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+                partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file at once. Raises DataError naming it."""
+    with whole(path) as partial:
+        partial.write_bytes(data)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the run's folder, and keep other processes from training in it. The system unlocks it when this one dies.
+
+    Under torchrun the first process does it for all. Raises DataError.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{folder}: another process trains in this folder; wait for its end, or name another folder with --out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def alone(train: Callable[Concatenate[O, P], R]) -> Callable[Concatenate[O, P], R]:
+    """The function, which takes options with a run's folder, with that folder `locked`."""
+
+    @wraps(train)
+    def inside(options: O, /, *rest: P.args, **named: P.kwargs) -> R:
+        with locked(options.loop.out):
+            return train(options, *rest, **named)
+
+    return inside
+
+
+def write_config(folder: Path, config: Any) -> None:
+    """Write the model's config to the run's folder. Raises DataError when it holds a run of another model."""
+    path, data = folder / CONFIG, (json.dumps(to_dict(config), indent=2) + "\n").encode()
+    if os.path.lexists(path):
+        if read_file(path, CONFIG_BYTES) == data:
+            return
+        if _config(path, type(config)) != config:
+            raise DataError(f"{path}: this folder holds a run of another model; name another folder or remove it")
+    write_whole(path, data)
+
+
+def _config(path: Path, kind: type[C]) -> C:
+    """The config in a run's folder. Raises DataError."""
+    try:
+        values = parse_json(read_file(path, CONFIG_BYTES), str(path))
+    except CheckpointError as error:
+        raise DataError(f"{error}; remove it and run the command of this run again, which writes it anew") from None
+    try:
+        return build(kind, values, str(path))
+    except CheckpointError as error:
+        for name, other in KINDS.items():
+            with contextlib.suppress(CheckpointError):
+                build(other, values, str(path))  # type: ignore[arg-type]
+                meant = next((name for name, known in KINDS.items() if known is kind), "another kind")
+                raise DataError(f"{path.parent} must hold a run of the {meant}, got one of the {name}") from None
+        raise DataError(str(error)) from None
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write the tokenizer to the run's folder. Raises DataError when it holds a run with another tokenizer."""
+    path = folder / "tokenizer.json"
+    data = tokenizer.to_bytes()
+    if path.exists():
+        if Tokenizer.load(path).to_bytes() != data:
+            raise DataError(f"{path}: this folder holds a run with another tokenizer; name another folder or remove it")
+        return
+    write_whole(path, data)
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Replace state.pt at once, so a kill leaves the old state or the new one. The old one becomes state-before.pt.
+
+    Raises DataError where it cannot be written.
+    """
+    path = folder / STATE
+    with whole(path) as partial:
+        with partial.open("wb") as file:
+            _save(state, file)
+        if path.exists():
+            with whole(folder / BEFORE) as before:
+                before.unlink(missing_ok=True)
+                try:
+                    os.link(path, before)
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(path, before)
+    write_whole(folder / LOG, "".join(map(_line, state["history"])).encode())
+
+
+def _line(figures: dict[str, float]) -> str:
+    """A line of JSON, which has no NaN."""
+    finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def _save(state: dict[str, Any], file: Any) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # what torch makes of an OSError of `file`
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        file.flush()  # raises it again
+        raise
+
+
+def not_finite(state: Any, name: str = "") -> str | None:
+    """The name of the first tensor of floats within dicts and lists that holds NaN or an infinity. None for none."""
+    if isinstance(state, Tensor):
+        return name if state.is_floating_point() and not bool(state.isfinite().all()) else None
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list | tuple) else ()
+    for key, value in items:
+        if (found := not_finite(value, f"{name}.{key}" if name else str(key))) is not None:
+            return found
+    return None
+
+
+def read_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `write_state` wrote. Raises DataError, which says what to do, for a state that is missing or damaged."""
+    path = folder / STATE
+    if not os.path.lexists(path):
+        raise DataError(f"{path}: not found; is {folder} the folder of a training run?")
+    try:
+        with opened(path) as (file, _):
+            state = torch.load(file, map_location=device, weights_only=True)
+        kinds = {"step": int, "model": dict, "average": dict, "optimizers": list, "history": list}
+        sound = isinstance(state, dict) and all(isinstance(state.get(key), kind) for key, kind in kinds.items())
+    except CheckpointError as error:
+        raise DataError(str(error)) from None
+    except MemoryError:
+        raise DataError(f"{path}: too large for this machine's memory") from None
+    except Exception:  # whatever torch and its unpickler raise on damaged bytes
+        sound = False
+    if not sound:
+        raise DataError(f"{path}: cut short or damaged; {_advice(folder)}")
+    if not_finite(state["average"]) is not None:
+        raise DataError(f"{path}: its weights are not finite; {_advice(folder)}")
+    found: dict[str, Any] = state
+    return found
+
+
+def _advice(folder: Path) -> str:
+    if (folder / BEFORE).exists():
+        return f"to go on from the state before it, rename {folder / BEFORE} to {STATE}"
+    return f"remove it, and {folder / LOG}, to begin this run anew"
+
+
+def load_average(folder: Path, kind: type[C], make: Callable[[C], M]) -> M:
+    """The model of a run with its averaged weights. kind: of its config. Raises DataError."""
+    path = folder / CONFIG
+    if not os.path.lexists(path):
+        raise DataError(f"{path}: not found; is {folder} the folder of a training run?")
+    config, state = _config(path, kind), read_state(folder)
+    model = make(config)
+    try:
+        model.load_state_dict(state["average"])
+    except (RuntimeError, AttributeError, TypeError, ValueError):
+        raise DataError(
+            f"{folder / STATE}: its weights are not of the model in {path}; one of the two is damaged"
+        ) from None
+    return model.eval()
