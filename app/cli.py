@@ -8,6 +8,7 @@ An error that a person can mend gives one line on stderr and exit status 1. A wr
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Annotated
@@ -72,13 +73,20 @@ def main() -> None:
     settle_threads()
     # OpenMP reads this when torch is loaded. A container may have fewer cores than OpenMP would count.
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text, and not every terminal shows all
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except DalleError as error:
         typer.echo(f"dalle-server: {error}", err=True)
         sys.exit(1)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        typer.echo(f"dalle-server: {error.filename or 'a file'}: no space is left on its disk", err=True)
+    except OSError as error:  # of the world outside, such as a full disk; faults of ours raise others
+        typer.echo(f"dalle-server: {_told(error)}", err=True)
         sys.exit(1)
+
+
+def _told(error: OSError) -> str:
+    """What went wrong, and with which file, in one line."""
+    why = "no space is left on its disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return f"{' -> '.join(names) or 'a file or connection'}: {why}"

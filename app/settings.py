@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from app.wording import describe, nearest
 from model.errors import DalleError
+from model.files import SHIPPED, find
 
 PREFIX = "DALLE_"
 MAX_IMAGES = 10  # pictures of one request
@@ -83,7 +84,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DALLE_PORT", "PORT"),
     )
 
-    weights: Path = _setting("Model", Path("weights/default"), "Folder of the checkpoint to serve.")
+    weights: Path = _setting("Model", SHIPPED, "Folder of the checkpoint to serve.")
     device: str = _setting(
         "Model",
         "auto",
@@ -253,7 +254,7 @@ class Settings(BaseSettings):
     @field_validator("weights", "api_keys_file")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
-        return path and path.expanduser()
+        return path and find(path.expanduser())
 
     @field_validator("trusted_proxies")
     @classmethod

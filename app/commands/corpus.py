@@ -43,8 +43,12 @@ def index(
     The last line on stdout is JSON.
     """
     from model.training.count import count
+    from model.training.extras import check_installed
 
-    counts = count(paths, build(Rules, given))
+    rules = build(Rules, given)
+    if rules.english:
+        check_installed("py3langid")
+    counts = count(paths, rules)
     Console(highlight=False).print(_table(counts))
     typer.echo(json.dumps(counts.to_dict(), ensure_ascii=False))
 

@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from app.commands.common import check_out_folder, checkpoint
 from app.commands.common import out as out_option
 from app.commands.flags import Given, with_knobs
 from app.commands.train import FIRST_STAGE, FOLDER
+from model.files import find
 from model.training.knobs import build
 from model.training.options import ExportOptions, SamplingChanges
 
@@ -22,15 +24,19 @@ def export(
     run: Annotated[Path, Argument(metavar="RUN", help="Folder of a `train transformer` run, finished or not.")],
     *,
     out: Annotated[Path, out_option("Folder of the checkpoint to write.")],
-    vae: Annotated[Path, Option(help=FOLDER.format("`train vae`"))] = FIRST_STAGE,
+    vae: Annotated[Path, Option(help=FOLDER.format("`train vae`"), callback=checkpoint)] = FIRST_STAGE,
     clip: Annotated[
-        Path | None, Option(help="Folder of a `train clip` run, or of a checkpoint with one.", show_default="none")
+        Path | None,
+        Option(
+            help="Folder of a `train clip` run, or of a checkpoint with one.", show_default="none", callback=checkpoint
+        ),
     ] = None,
     reviser: Annotated[
         Path | None,
         Option(
             help="Folder of a `train reviser` run, or of a checkpoint with one, whose styles come too.",
             show_default="none",
+            callback=checkpoint,
         ),
     ] = None,
     mean: Annotated[
@@ -48,6 +54,7 @@ def export(
     given: Given,
 ) -> None:
     """Write a training run's model as a checkpoint to serve. `--set guidance=2` changes a sampling default."""
+    check_out_folder(out)
     from model.training import export as exporting
 
     others = shares(mean or [])
@@ -72,5 +79,5 @@ def shares(texts: list[str]) -> dict[Path, float]:
             raise typer.BadParameter(
                 f"mean must be FOLDER=SHARE, as in a=0.5, each folder once, got {text}", param_hint="--mean"
             )
-        found[Path(name)] = number
+        found[find(Path(name))] = number
     return found

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typer import Argument, Option
 
-from app.commands.common import DEFAULT_WEIGHTS, Device, Seed, Weights, check_out, save_image
+from app.commands.common import DEFAULT_WEIGHTS, Device, Seed, Weights, check_out, save_image, utf8
 from app.commands.common import out as out_option
 from app.commands.common import temperature as temperature_option
 from app.commands.common import top_k as top_k_option
@@ -33,7 +33,8 @@ OWN = "the checkpoint's"
 
 def generate(
     text: Annotated[
-        str | None, Argument(help="What the pictures should show.", show_default="with --like, the picture's own")
+        str | None,
+        Argument(help="What the pictures should show.", show_default="with --like, the picture's own", callback=utf8),
     ] = None,
     n: Annotated[int, Option("-n", "--num-images", min=1, max=64, help="How many pictures.")] = 1,
     out: Annotated[Path | None, out_option("Picture to write.", show_default="the text, as a file name")] = None,

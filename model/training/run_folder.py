@@ -29,7 +29,7 @@ from model.training.options import LoopOptions
 
 STATE, BEFORE, CONFIG, LOG, LOCK = "state.pt", "state-before.pt", "config.json", "log.jsonl", "lock"
 CONFIG_BYTES = 1 << 20
-KINDS = {"VAE": VAEConfig, "transformer": TransformerConfig, "CLIP": ClipConfig, "reviser": ReviserConfig}
+STAGES = {"vae": VAEConfig, "transformer": TransformerConfig, "clip": ClipConfig, "reviser": ReviserConfig}
 
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
@@ -122,25 +122,33 @@ def write_config(folder: Path, config: Any) -> None:
     if os.path.lexists(path):
         if read_file(path, CONFIG_BYTES) == data:
             return
-        if _config(path, type(config)) != config:
+        if read_config(folder) != json.loads(data):
             raise DataError(f"{path}: this folder holds a run of another model; name another folder or remove it")
     write_whole(path, data)
 
 
-def _config(path: Path, kind: type[C]) -> C:
-    """The config in a run's folder. Raises DataError."""
+def read_config(folder: Path) -> Any:
+    """What config.json of a run says. Raises DataError."""
+    path = folder / CONFIG
+    if not os.path.lexists(path):
+        raise DataError(f"{path}: not found; is {folder} the folder of a training run?")
     try:
-        values = parse_json(read_file(path, CONFIG_BYTES), str(path))
+        return parse_json(read_file(path, CONFIG_BYTES), str(path))
     except CheckpointError as error:
         raise DataError(f"{error}; remove it and run the command of this run again, which writes it anew") from None
+
+
+def _config_of(folder: Path, kind: type[C]) -> C:
+    """The config of a run of the stage with this kind of config. Raises DataError."""
+    values, where = read_config(folder), str(folder / CONFIG)
     try:
-        return build(kind, values, str(path))
+        return build(kind, values, where)
     except CheckpointError as error:
-        for name, other in KINDS.items():
+        wanted = next((stage for stage, known in STAGES.items() if known is kind), None)
+        for stage, other in STAGES.items():
             with contextlib.suppress(CheckpointError):
-                build(other, values, str(path))  # type: ignore[arg-type]
-                meant = next((name for name, known in KINDS.items() if known is kind), "another kind")
-                raise DataError(f"{path.parent} must hold a run of the {meant}, got one of the {name}") from None
+                build(other, values, where)  # type: ignore[arg-type]
+                raise DataError(f"{folder} must hold a run of `train {wanted}`, got one of `train {stage}`") from None
         raise DataError(str(error)) from None
 
 
@@ -231,17 +239,18 @@ def _advice(folder: Path) -> str:
     return f"remove it, and {folder / LOG}, to begin this run anew"
 
 
+def read_average(folder: Path) -> tuple[Any, dict[str, Tensor], list[dict[str, float]]]:
+    """What config.json says, and the averaged weights and the history of a run. Raises DataError."""
+    config, state = read_config(folder), read_state(folder)
+    return config, state["average"], state["history"]
+
+
 def load_average(folder: Path, kind: type[C], make: Callable[[C], M]) -> M:
     """The model of a run with its averaged weights. kind: of its config. Raises DataError."""
-    path = folder / CONFIG
-    if not os.path.lexists(path):
-        raise DataError(f"{path}: not found; is {folder} the folder of a training run?")
-    config, state = _config(path, kind), read_state(folder)
-    model = make(config)
+    model = make(_config_of(folder, kind))
     try:
-        model.load_state_dict(state["average"])
+        model.load_state_dict(read_state(folder)["average"])
     except (RuntimeError, AttributeError, TypeError, ValueError):
-        raise DataError(
-            f"{folder / STATE}: its weights are not of the model in {path}; one of the two is damaged"
-        ) from None
+        told = f"its weights are not those of the model in {folder / CONFIG}"
+        raise DataError(f"{folder / STATE}: {told}") from None
     return model.eval()
