@@ -2,7 +2,8 @@
 
     dalle-server generate "a red apple" -n 4 --out apple.png
 
-An error that a person can mend gives one line on stderr and exit status 1. A wrong flag gives exit status 2.
+An error that a person can mend gives one line on stderr and exit status 1. A wrong flag gives exit status 2. A training
+run that a signal ended gives 128 and the signal's number.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from app.commands import (
     serve,
     train,
 )
-from model.errors import DalleError
+from model.errors import DalleError, TrainingStopped
 from model.inference.cores import settle_threads, usable_cores
+from model.limits import printable
 
 app = typer.Typer(
     name="dalle-server",
@@ -77,11 +79,14 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
+    except TrainingStopped as stop:
+        typer.echo(f"dalle-server: {stop}", err=True)
+        sys.exit(128 + stop.signal)  # as a shell says it
     except DalleError as error:
-        typer.echo(f"dalle-server: {error}", err=True)
+        typer.echo(f"dalle-server: {printable(error)}", err=True)
         sys.exit(1)
     except OSError as error:  # of the world outside, such as a full disk; faults of ours raise others
-        typer.echo(f"dalle-server: {_told(error)}", err=True)
+        typer.echo(f"dalle-server: {printable(_told(error))}", err=True)
         sys.exit(1)
 
 

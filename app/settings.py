@@ -171,7 +171,7 @@ class Settings(BaseSettings):
         "SHA-256 hashes of the API keys that are let in, separated by commas. `dalle-server key` makes a key and its "
         "hash. Without hashes nobody needs a key.",
         "SHA-256 hashes of API keys, separated by commas; `dalle-server key` makes them",
-        pattern=r"^([0-9a-f]{64}([, ]+[0-9a-f]{64})*)?$",
+        pattern=r"^([0-9a-fA-F]{64}([, ]+[0-9a-fA-F]{64})*)?$",
         repr=False,
     )
     api_keys_file: Path | None = _setting(

@@ -10,6 +10,7 @@ from typer import Argument, Option
 from app.commands.common import DEFAULT_WEIGHTS, Device, Seed, Weights, utf8
 from app.commands.common import temperature as temperature_option
 from app.commands.common import top_k as top_k_option
+from model.limits import printable
 
 
 def caption(
@@ -29,4 +30,4 @@ def caption(
 
     painter = model.load(weights, device)
     for line in painter.complete(text, n, seed, temperature, top_k, tokens):
-        typer.echo(line)
+        typer.echo(printable(line))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from typer import Option
 
 from app.commands.common import check_out_folder, checkpoint
 from app.commands.flags import Data, Given, with_knobs
+from model.limits import printable
 from model.training.knobs import build
 from model.training.options import ClipOptions, ExportOptions, ReviserOptions, TransformerOptions, VAEOptions
 
@@ -42,6 +44,14 @@ Words = Annotated[
 app = typer.Typer()
 
 
+class _Plain(logging.Formatter):
+    """Messages on one line, which say nothing to a terminal: they repeat names of files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message."""
+        return printable(super().format(record))
+
+
 @app.callback()
 def options() -> None:
     """Train the VQ-VAE, then the transformer. The CLIP and the reviser are optional.
@@ -52,7 +62,9 @@ def options() -> None:
     from rich.logging import RichHandler
 
     handler = RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    handler.setFormatter(_Plain())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    warnings.filterwarnings("ignore", module="PIL")  # oddities of files; what cannot be read is counted
     logging.getLogger("model").setLevel(logging.INFO)  # what was read and left out; without a terminal also reports
 
 
