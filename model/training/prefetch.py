@@ -15,6 +15,7 @@ import dataclasses
 import gc
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -72,6 +73,12 @@ class _Lazy(Dataset[Any]):
         return len(self._which)
 
 
+def _deaf(_worker: int) -> None:
+    """Ignore what a terminal or a service manager sends to all processes: the step under way needs its batches."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def prefetched(make: Callable[[int], Any], which: range, workers: int, device: torch.device) -> Iterator[Iterator[Any]]:
     """make(i) for each i of `which`, in order, on `device`. The workers end with the block.
@@ -88,6 +95,7 @@ def prefetched(make: Callable[[int], Any], which: range, workers: int, device: t
         num_workers=workers,
         prefetch_factor=PREFETCH,
         multiprocessing_context="fork",
+        worker_init_fn=_deaf,
     )
     gc.collect()
     gc.freeze()  # else each worker's garbage collector would write to the shared memory, and so copy it
