@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 TOOLS = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+CACHE = "CACHEDIR.TAG"  # marks a folder that holds a cache: bford.info/cachedir
 HIDDEN = "hidden file or folder, or one of a tool"
 TWICE = "link to a folder that is read already"
 UNREADABLE = "folder that cannot be opened"
@@ -22,6 +23,12 @@ DANGLING = "link that leads nowhere"
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is left out."""
     return name.startswith(".") or name in TOOLS
+
+
+def mark_cache(folder: Path) -> None:
+    """Make the folder, and mark it as a cache, so that it is no part of the data set in which it may lie."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CACHE).write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
 
 
 def files_in(folder: Path, left_out: Callable[[str, Path], None] = lambda _kind, _path: None) -> list[Path]:
@@ -45,6 +52,9 @@ def files_in(folder: Path, left_out: Callable[[str, Path], None] = lambda _kind,
             left_out(TWICE, here)
             continue
         seen.add((known.st_dev, known.st_ino))
+        if CACHE in names and here != folder:
+            left_out(HIDDEN, here)
+            continue
         for name in names:
             path = here / name
             if is_hidden(name):

@@ -224,12 +224,21 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
 
 
 def test_hidden_files_and_those_of_tools_are_left_out(tmp_path: Path) -> None:
-    hidden = (".ipynb_checkpoints/0-checkpoint.jpg", ".git/x.jpg", "__MACOSX/._0.jpg", "._0.jpg", "in/@eaDir/0.jpg")
-    data = make(tmp_path / ".cache", {"0.jpg": None, "notes.pdf": "x", **dict.fromkeys(hidden)})
+    hidden = (
+        ".ipynb_checkpoints/0-checkpoint.jpg",
+        ".git/x.jpg",
+        "__MACOSX/._0.jpg",
+        "._0.jpg",
+        "in/@eaDir/0.jpg",
+        "made/0.jpg",
+    )
+    data = make(
+        tmp_path / ".cache", {"0.jpg": None, "notes.pdf": "x", "made/CACHEDIR.TAG": "", **dict.fromkeys(hidden)}
+    )
     os.mkfifo(data / "pipe.jpg")
     found, report = read(data)
     assert found == {"0": []}
-    assert report.unused == {HIDDEN: 5, OTHER: 1, ODD: 1}
+    assert report.unused == {HIDDEN: 6, OTHER: 1, ODD: 1}
     with pytest.raises(DataError, match="must be a folder or a regular file, got a pipe"):
         read(data / "pipe.jpg")
 
