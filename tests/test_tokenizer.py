@@ -14,11 +14,11 @@ from model.errors import CheckpointError, InvalidRequest, PromptTooLong
 from model.tokenizer import BYTES, SPECIALS, Tokenizer
 
 CAPTIONS = [
-    f"a {size} {colour} {thing} on a {ground} background"
+    f"a {size} {colour} {thing} on a {background} background"
     for size in ("small", "large")
     for colour in ("red", "blue", "green")
     for thing in ("apple", "circle", "rocket")
-    for ground in ("white", "black")
+    for background in ("white", "black")
 ]
 TOKENIZER = Tokenizer.train(CAPTIONS, vocab_size=8192)
 ANY_TEXT = st.text(st.characters(codec="utf-8"))  # every code point but the surrogates

@@ -20,7 +20,7 @@ from .concepts import Concept, everyday
 from .drawing import PAD, WHITE, Box, Colour, encode, paint, visible_share
 
 ALONE: Box = (PAD, PAD, 1 - PAD, 1 - PAD)  # of a thing that is alone
-GROUNDS = tuple(colour for colour in COLOURS if colour != "white")
+BACKGROUNDS = tuple(colour for colour in COLOURS if colour != "white")
 
 
 @dataclass(frozen=True)
@@ -95,24 +95,24 @@ def single(drawing: Drawing, say_style: bool = False) -> Picture:
     )
 
 
-def ground_texts(drawing: Drawing, colour: str) -> Captions:
+def background_texts(drawing: Drawing, colour: str) -> Captions:
     """Captions of a drawing on a named colour."""
     return captions.by_names(drawing.concept.names, lambda name: captions.of_background(name, colour))
 
 
-def on_grounds(rng: Random, drawing: Drawing, number: int) -> Iterator[Picture]:
+def on_backgrounds(rng: Random, drawing: Drawing, number: int) -> Iterator[Picture]:
     """A drawing in the box of `single` on `number` of the named colours, so that only the background is new to learn.
 
     Flags and symbols are included: people ask for a heart on black.
     """
     if drawing.colour or drawing.concept.group == "portrait":
         return
-    for colour in rng.sample(GROUNDS, min(number, len(GROUNDS))):
+    for colour in rng.sample(BACKGROUNDS, min(number, len(BACKGROUNDS))):
         yield replace(
             single(drawing),
             key=f"{drawing.key}-on-{colour.replace(' ', '-')}",
             kind="background",
-            captions=ground_texts(drawing, colour),
+            captions=background_texts(drawing, colour),
             background=COLOURS[colour],
             contrast=0.75,
         )

@@ -15,7 +15,7 @@ _KINDS = (
 )  # fmt: skip
 _MADE = re.compile(rf"^(?:an? |the )?(?:{'|'.join(_KINDS)}) of ", re.IGNORECASE)
 _HOW = rf"(?:(?!(?:{'|'.join(words('joint'))}) )[\w-]+,? ){{0,4}}"  # words that describe the background
-_GROUND = re.compile(
+_BACKGROUND = re.compile(
     rf",? (?:isolated )?(?:on|against|with|in front of|over) (?:an? |the )?{_HOW}"
     rf"(?:background|backdrop|{'|'.join(COLOURS)})$|, {_HOW}background$",
     re.IGNORECASE,
@@ -30,7 +30,7 @@ def thing_in(caption: str) -> Name | None:
     one of several things, one with a position or a size, and a sentence. Compositions state position and number in
     their own words.
     """
-    text = _GROUND.sub("", _MADE.sub("", " ".join(caption.split()).rstrip(".!")))
+    text = _BACKGROUND.sub("", _MADE.sub("", " ".join(caption.split()).rstrip(".!")))
     first, _, rest = text.partition(" ")
     article = first.lower() if first.lower() in ("a", "an", "the", "one", *_WHOSE) else ""
     bare = rest if article else text

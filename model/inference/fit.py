@@ -33,13 +33,13 @@ _ASKS_NOTHING = """
 _FUNCTION = frozenset(map(stem, _ASKS_NOTHING.split()))
 _ARTICLES = "un une le la les des der das den dem ein eine einen el il lo gli una uno"
 _FOREIGN = frozenset(_ARTICLES.split())  # what stands behind one only looks like an English word: "il cane" is no cane
-_PLAIN_GROUND = re.compile(r"\b(on|with|against|in front of) an? (plain |clean )*white background\b")
+_PLAIN_BACKGROUND = re.compile(r"\b(on|with|against|in front of) an? (plain |clean )*white background\b")
 _JOINTS = re.compile(r"( and | above | below | next to | beside | to the left of | to the right of )")
 _SHOWN = 80  # characters of a prompt that a refusal repeats
 _LONG = 4  # letters of a word that `closest` may correct, at least
 _ALIKE = 0.8  # how much two words must be alike for `closest`, 0 to 1 (difflib)
 _COUNTED = re.compile(rf"({'|'.join(list(NUMBERS)[1:])}) (.+)")
-_GROUND = re.compile(r"(.+?)( on an? .+ background)?")
+_BACKGROUND = re.compile(r"(.+?)( on an? .+ background)?")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
 
     things: of the checkpoint; an empty list leaves the words and the probabilities.
     """
-    asked = _content(_PLAIN_GROUND.sub("", prompt.lower()))
+    asked = _content(_PLAIN_BACKGROUND.sub("", prompt.lower()))
     said = _content(reading.caption)
     said_set = set(said)
     shared = [word for word in asked if word in said_set or any(_slip(word, other) for other in said)]
@@ -148,7 +148,7 @@ def _spelled_like(asked: Sequence[str], things: Things) -> str:
 def truthful(caption: str, things: Things) -> str:
     """The caption without colours that the painter cannot paint: "a yellow car and a tree" -> "a car and a tree".
 
-    A painter learns a thing in other colours alone and on a ground, never beside another thing or counted. There a
+    A painter learns a thing in other colours alone and on a background, never beside another thing or counted. There a
     colour stays only if it belongs to a thing's name: "a red apple". Without a list of things the caption stays.
     """
     if not things:
@@ -161,9 +161,9 @@ def truthful(caption: str, things: Things) -> str:
 
 def _uncoloured(part: str, things: Things) -> str:
     """One thing of a caption, perhaps counted, without a colour that is not in its name."""
-    found = _GROUND.fullmatch(part)
+    found = _BACKGROUND.fullmatch(part)
     assert found
-    thing, ground = found[1], found[2] or ""
+    thing, background = found[1], found[2] or ""
     counted = _COUNTED.fullmatch(thing)
     number, name = (counted[1], counted[2]) if counted else ("", thing)
     if things.find(name):
@@ -175,7 +175,7 @@ def _uncoloured(part: str, things: Things) -> str:
     known = things.find(rest) if stem(first) in COLOURS and rest else None
     if known is None:
         return part
-    return f"{number} {rest}{ground}" if number else f"{known.name}{ground}"
+    return f"{number} {rest}{background}" if number else f"{known.name}{background}"
 
 
 def _within(text: str, asked: Sequence[str]) -> set[str]:

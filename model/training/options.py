@@ -275,8 +275,8 @@ class TransformerOptions:
     compose: bool = field(
         default=False,
         metadata=knob(
-            "Cut out things that stand alone on a plain ground. Learn them also on other colours, several times, and "
-            "beside what is preserved. This takes a folder of at most 2000 pictures.",
+            "Cut out things that stand alone on a plain background. Learn them also on other colours, several times, "
+            "and beside what is preserved. This takes a folder of at most 2000 pictures.",
         ),
     )
     fused: bool | None = field(

@@ -20,9 +20,9 @@ from typing import Any
 
 from PIL import Image
 
-from model.drawings.compose import ALONE, Drawing, Picture, count, on_grounds, painted, pair
+from model.drawings.compose import ALONE, Drawing, Picture, count, on_backgrounds, painted, pair
 from model.drawings.concepts import Concept, Name, slugify
-from model.drawings.cutout import cut_out, ground_of
+from model.drawings.cutout import background_of, cut_out
 from model.drawings.drawing import WHITE, Colour, RenderError, encode, paint, visible_share
 from model.drawings.naming import thing_in
 from model.errors import DataError
@@ -56,21 +56,21 @@ class _Things:
 
     def __init__(self) -> None:
         self.inks: dict[str, Image.Image] = {}
-        self.grounds: dict[str, Colour] = {}  # the backgrounds from which they were cut out
+        self.backgrounds: dict[str, Colour] = {}  # the backgrounds from which they were cut out
 
     def add(self, key: str, name: Name, picture: Pixels) -> Drawing:
         """Cut out the thing on a picture. Raises RenderError if nothing can be cut out."""
-        self.inks[key], self.grounds[key] = cut_out(picture), ground_of(picture)
+        self.inks[key], self.backgrounds[key] = cut_out(picture), background_of(picture)
         concept = Concept(slugify(name.text) or key, (name,), (), "object", mirror=False)
         return Drawing(key, "own", "", "", "", "", "flat", concept, "")
 
     def alone(self, key: str) -> Image.Image:
         """One thing on its own background, in the box that the default corpus uses for a thing alone."""
-        return paint(self.grounds[key], [(self.inks[key], ALONE)])
+        return paint(self.backgrounds[key], [(self.inks[key], ALONE)])
 
 
-def _grounds(random: Random, drawing: Drawing, number: int, things: _Things) -> Iterator[tuple[Picture, bytes]]:
-    made = ((picture, painted(picture, things.inks)) for picture in on_grounds(random, drawing, _TRIES * number))
+def _backgrounds(random: Random, drawing: Drawing, number: int, things: _Things) -> Iterator[tuple[Picture, bytes]]:
+    made = ((picture, painted(picture, things.inks)) for picture in on_backgrounds(random, drawing, _TRIES * number))
     yield from islice((both for both in made if both[1]), number)
 
 
@@ -78,10 +78,10 @@ def _made(
     random: Random, own: Sequence[Drawing], others: Sequence[Drawing], each: tuple[int, int, int], things: _Things
 ) -> Iterator[tuple[Picture, bytes]]:
     """Every composition, with its WebP. each: how many backgrounds, numbers and pairs are made of one drawing."""
-    grounds, numbers, pairs = each
+    backgrounds, numbers, pairs = each
     on_white = [drawing for drawing in (*own, *others) if visible_share(things.inks[drawing.key], WHITE) >= _VISIBLE]
     for drawing in own:
-        yield from _grounds(random, drawing, grounds, things)
+        yield from _backgrounds(random, drawing, backgrounds, things)
         if drawing not in on_white:
             continue
         for number in random.sample((2, 3, 4, 5), numbers if drawing.concept.countable else 0):
@@ -106,7 +106,7 @@ def compose(
     data: Sequence[Path],
     out: Path,
     *,
-    grounds: int = 2,
+    backgrounds: int = 2,
     numbers: int = 1,
     pairs: int = 1,
     beside: Sequence[tuple[str, Pixels]] = (),
@@ -118,9 +118,9 @@ def compose(
     A thing that can be cut out is painted again on its background, with the size and position of a thing alone in the
     default corpus. Any other picture is kept as it is.
 
-    grounds: how many pictures show each thing on one of the named colours. numbers: how many show it two to five times,
-    at most 4. pairs: how many show it beside another thing. beside: captions and pictures (256, 256, 3) RGB that a
-    model painted; their things also serve as the other thing. rules: a picture that breaks one is left out.
+    backgrounds: how many pictures show each thing on one of the named colours. numbers: how many show it two to five
+    times, at most 4. pairs: how many show it beside another thing. beside: captions and pictures (256, 256, 3) RGB that
+    a model painted; their things also serve as the other thing. rules: a picture that breaks one is left out.
 
     Nothing is made of held-out pictures. These are the ones whose "split" says so. If no picture has a "split", they
     are the last ones (`held_out`). Raises DataError if no picture with a caption is left, or if `out` holds shards.
@@ -153,7 +153,9 @@ def compose(
             (train if split == "train" else val).add(f"own-{at:06d}", webp, meta)
             found.kinds["single"] += 1
         kept = [drawing for drawing in own if drawing and drawing.key in learnt]
-        for made, webp in _made(random, kept, [other for other in others if other], (grounds, numbers, pairs), things):
+        for made, webp in _made(
+            random, kept, [other for other in others if other], (backgrounds, numbers, pairs), things
+        ):
             known = learnt.get(made.drawing.key, {})
             meta = {name: known[name] for name in ("concept", "source") if name in known}
             meta |= {"captions": made.captions, "kind": made.kind, "split": "train"}

@@ -321,12 +321,12 @@ def test_axe_finds_nothing_serious(open_page: Open, scheme: str) -> None:
 
 def test_the_theme_is_a_choice_that_is_kept(open_page: Open) -> None:
     page = open_page(color_scheme="light")
-    ground = "getComputedStyle(document.body).backgroundColor"
-    light = page.evaluate(ground)
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
     page.get_by_role("button", name="Dark mode").click()
-    dark = page.evaluate(ground)
+    dark = page.evaluate(background)
     assert dark != light
     page.goto("/docs")
-    assert page.evaluate(ground) == dark
+    assert page.evaluate(background) == dark
     page.get_by_role("button", name="Dark mode", pressed=True).click()
-    assert page.evaluate(ground) == light
+    assert page.evaluate(background) == light

@@ -1,4 +1,4 @@
-"""Things are cut out of plain grounds, and connected pieces are told apart."""
+"""Things are cut out of plain backgrounds, and connected pieces are told apart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from model.drawings.cutout import cut_out, ground_of
+from model.drawings.cutout import background_of, cut_out
 from model.drawings.drawing import RenderError, paint
 from model.drawings.pieces import pieces
 from tests.drawings.things import drawn, on
@@ -15,22 +15,22 @@ PINK, BLUE = (255, 205, 222), (30, 60, 160)
 INSET = (0.08, 0.08, 0.92, 0.92)
 
 
-def test_a_thing_that_was_cut_out_looks_as_if_it_had_been_drawn_on_the_other_ground() -> None:
+def test_a_thing_that_was_cut_out_looks_as_if_it_had_been_drawn_on_the_other_background() -> None:
     moved = np.asarray(paint(BLUE, [(cut_out(on(PINK)), INSET)])).astype(int)
     drawn = np.asarray(paint(BLUE, [(cut_out(on(BLUE)), INSET)])).astype(int)
     apart = np.abs(moved - drawn).max(2)
     assert apart.mean() < 1
     assert (apart > 60).mean() < 0.002  # no rim of pink
-    assert (drawn[100:160, 100:160] == 255).all(2).sum() > 100  # the eye is white, and was not taken for a ground
+    assert (drawn[100:160, 100:160] == 255).all(2).sum() > 100  # the eye is white, and was not taken for a background
 
 
-def test_only_what_stands_on_a_plain_ground_is_cut_out() -> None:
-    assert ground_of(on(PINK)) == PINK
+def test_only_what_stands_on_a_plain_background_is_cut_out() -> None:
+    assert background_of(on(PINK)) == PINK
     ball = ("ellipse", (60, 60, 190, 190), {"fill": "red"})
     shadow = drawn("white", ("ellipse", (50, 170, 210, 215), {"fill": "gray"})).filter(ImageFilter.GaussianBlur(8))
     ImageDraw.Draw(shadow).ellipse((60, 60, 190, 190), fill="red")
     faults = {
-        "on no plain ground": [
+        "on no plain background": [
             Image.radial_gradient("L").convert("RGB"),
             drawn("white", ("rectangle", (2, 2, 253, 253), {"fill": "gray"})),
         ],
@@ -56,11 +56,13 @@ def test_only_what_stands_on_a_plain_ground_is_cut_out() -> None:
 def test_holes_and_outlines() -> None:
     ring = drawn(PINK, ("ellipse", (60, 60, 200, 200), {"outline": (40, 80, 200), "width": 120}))
     assert paint(BLUE, [(cut_out(np.asarray(ring)), INSET)]).getpixel((128, 128)) == BLUE
-    for ground in ("white", PINK, (200, 200, 200)):
-        card = drawn(ground, ("rectangle", (60, 70, 190, 170), {"fill": "white", "outline": (30, 30, 30), "width": 8}))
+    for background in ("white", PINK, (200, 200, 200)):
+        card = drawn(
+            background, ("rectangle", (60, 70, 190, 170), {"fill": "white", "outline": (30, 30, 30), "width": 8})
+        )
         pasted = np.asarray(paint(PINK, [(cut_out(np.asarray(card)), INSET)])).astype(int)
         dark = (pasted.max(2) < 120).any(1)
-        assert dark[:128].any() and dark[128:].any(), ground  # noqa: PT018 - above and below
+        assert dark[:128].any() and dark[128:].any(), background  # noqa: PT018 - above and below
         assert (pasted[128, 100:150] == 255).all()
 
 

@@ -17,13 +17,13 @@ def thing(slug: str, source: str = "noto") -> Drawing:
     return Drawing(f"{source}-{slug}", source, "p", "MIT", "", "", "emoji", everyday()[slug], "<svg/>")
 
 
-def on(ground: tuple[int, int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
-    return np.asarray(zorb(BODIES["teal"], ground, np.random.default_rng(seed)))
+def on(background: tuple[int, int, int], seed: int = 0) -> npt.NDArray[np.uint8]:
+    return np.asarray(zorb(BODIES["teal"], background, np.random.default_rng(seed)))
 
 
-def drawn(ground: Any, *parts: tuple[str, tuple[int, int, int, int], dict[str, Any]]) -> Image.Image:
-    """Ellipses, rectangles and lines on a plain ground, drawn four times as large and shrunk."""
-    image = Image.new("RGB", (1024, 1024), ground)
+def drawn(background: Any, *parts: tuple[str, tuple[int, int, int, int], dict[str, Any]]) -> Image.Image:
+    """Ellipses, rectangles and lines on a plain background, drawn four times as large and shrunk."""
+    image = Image.new("RGB", (1024, 1024), background)
     canvas = ImageDraw.Draw(image)
     for kind, box, how in parts:
         getattr(canvas, kind)([4 * value for value in box], **how)

@@ -153,7 +153,7 @@ def test_an_opening_ends_where_something_is_drawn(small: Checkpoint, make: MakeR
     assert greedy[0] == greedy[1]
 
 
-def test_the_grounds_own_tokens_at_the_edges_are_nothing_drawn(small: Checkpoint, make: MakeRequest) -> None:
+def test_the_backgrounds_own_tokens_at_the_edges_are_nothing_drawn(small: Checkpoint, make: MakeRequest) -> None:
     edges = [7 if 2 <= i // GRID < GRID - 2 and 2 <= i % GRID < GRID - 2 else i % 5 for i in range(CELLS)]
     engine = Engine(small, slots=2)
     engine.add(make("a", guidance=1.0, opening=2.0, forced=struct.pack(f"<{CELLS}h", *edges)))

@@ -18,9 +18,9 @@ from model.recipes.default.commands import cli
 from model.training.shards import ShardWriter
 from tests.recipes.figures import (
     ALONE,
+    BACKGROUNDS,
     DYED,
     FIGURES,
-    GROUNDS,
     LEFT,
     LOWER,
     RIGHT,
@@ -52,7 +52,7 @@ def draughtsman(tiny_checkpoint: Path) -> Callable[[Drawing], Draughtsman]:
 
 @pytest.fixture(scope="session")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shard of every figure by every vendor, on two grounds, counted, and paired with some others."""
+    """A shard of every figure by every vendor, on two backgrounds, counted, and paired with some others."""
     folder = tmp_path_factory.mktemp("figures")
     with ShardWriter(folder, "train") as shard:
 
@@ -66,9 +66,9 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name in FIGURES:
                 alone = [(1.0, name_of(name).full)]
                 add(f"{name}-{vendor}", "single", name, alone, vendor, paint(WHITE, [(inks[name], ALONE)]))
-            for name, ground in zip(FIGURES, GROUNDS * 2, strict=True):
-                picture = paint(COLOURS[ground], [(inks[name], ALONE)])
-                texts = captions.of_background(name_of(name), ground)
+            for name, background in zip(FIGURES, BACKGROUNDS * 2, strict=True):
+                picture = paint(COLOURS[background], [(inks[name], ALONE)])
+                texts = captions.of_background(name_of(name), background)
                 add(f"background-{name}-{vendor}", "background", name, texts, vendor, picture)
             for at, name in enumerate(FIGURES):
                 boxes = compose.ARRANGEMENTS[2 + at % 4]

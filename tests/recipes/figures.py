@@ -24,7 +24,7 @@ DYED = (
     "green",
     "brown",
 )  # given to figures: two that training is shown, two that it is not
-GROUNDS = ("yellow", "pink", "black")
+BACKGROUNDS = ("yellow", "pink", "black")
 
 
 def figure(name: str, colour: str, tilt: int) -> Image.Image:
@@ -36,9 +36,9 @@ def figure(name: str, colour: str, tilt: int) -> Image.Image:
 
 
 def drawn(
-    placed: Sequence[tuple[str, Box]], ground: str = "white", colour: str = "purple", tilt: int = 5
+    placed: Sequence[tuple[str, Box]], background: str = "white", colour: str = "purple", tilt: int = 5
 ) -> Image.Image:
-    return paint(COLOURS[ground], [(figure(name, colour, tilt), box) for name, box in placed])
+    return paint(COLOURS[background], [(figure(name, colour, tilt), box) for name, box in placed])
 
 
 ALONE: Box = (PAD, PAD, 1 - PAD, 1 - PAD)

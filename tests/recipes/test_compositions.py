@@ -23,11 +23,11 @@ def test_another_seed_gives_other_compositions() -> None:
 def test_compositions_call_a_thing_by_all_its_names_and_mostly_by_the_first() -> None:
     """ "two apples" is as good a prompt as "two red apples": both name the drawing."""
     apple, car = thing("red-apple"), thing("automobile")
-    count, ground = compose.count(Random(0), apple, "k", 2), compositions.background(Random(0), car, "k")
+    count, background = compose.count(Random(0), apple, "k", 2), compositions.background(Random(0), car, "k")
     beside = next(p for n in range(20) if not (p := compose.pair(Random(n), apple, car, "k")).mirror)
     for picture, first, other in (
         (count, "two red apples", "two apples"),
-        (ground, "a car on", "a red car on"),
+        (background, "a car on", "a red car on"),
         (beside, "a red apple and a car", "an apple and a red car"),
         (compositions.place(Random(0), car, "k"), "a small car", "a small red car"),
     ):

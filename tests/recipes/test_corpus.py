@@ -183,14 +183,20 @@ def test_the_common_corpus_from_packages_to_samples(built: Built) -> None:
 
 
 def test_every_drawing_on_colours_exactly_where_it_stands_alone(built: Built, tmp_path: Path) -> None:
-    build(tmp_path / "grounds", built.cache, grounds=3)
-    found = samples(tmp_path / "grounds")
+    build(tmp_path / "backgrounds", built.cache, backgrounds=3)
+    found = samples(tmp_path / "backgrounds")
     more = {key: sample for key, sample in found.items() if "-on-" in key}
     assert found.keys() - more.keys() == samples(built.out).keys()
     cats = {key: sample for key, sample in more.items() if key.startswith("noto-cat-face-on-")}
     assert 0 < len(cats) <= 3
-    ground = (found["noto-cat-face"].image == 255).all(-1)
-    inside = ground & np.roll(ground, 2, 0) & np.roll(ground, -2, 0) & np.roll(ground, 2, 1) & np.roll(ground, -2, 1)
+    background = (found["noto-cat-face"].image == 255).all(-1)
+    inside = (
+        background
+        & np.roll(background, 2, 0)
+        & np.roll(background, -2, 0)
+        & np.roll(background, 2, 1)
+        & np.roll(background, -2, 1)
+    )
     for key, sample in cats.items():
         colour = key.partition("-on-")[2].replace("-", " ")
         assert sample.meta | {"split": ""} == found["noto-cat-face"].meta | {"split": "", "kind": "background"}
@@ -236,7 +242,7 @@ def test_a_build_of_chosen_things(built: Built, tmp_path: Path) -> None:
         concepts=chosen,
         paired={"red-apple": 1.0},
         pairs=2,
-        grounds=3,
+        backgrounds=3,
         one_each=True,
     )
     found = samples(tmp_path / "chosen")

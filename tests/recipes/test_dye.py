@@ -85,7 +85,7 @@ def test_a_build_in_colours(tmp_path: Path) -> None:
         concepts=chosen,
         one_each=True,
         in_colours=4,
-        grounds=9,
+        backgrounds=9,
         dyed={"cat-face": 1.0, "red-apple": 1.0},
         kinds=["dyed"],
     )
@@ -95,7 +95,7 @@ def test_a_build_in_colours(tmp_path: Path) -> None:
     assert {sample.meta["concept"] for sample in found.values()} == {"cat-face", "red-apple"}
     alone = [sample for sample in found.values() if " background" not in sample.captions[0][1]]
     assert 6 <= len(alone) <= 8  # four each, but for what would not stand out
-    assert len(found) - len(alone) <= 2 * 8  # each on two grounds at most
+    assert len(found) - len(alone) <= 2 * 8  # each on two backgrounds at most
     for sample in found.values():
         says = [text for _, text in sample.captions]
         colour = next(name for name in SHADES if name in says[0].split()[1])

@@ -140,9 +140,9 @@ def test_the_best_score_wins(draughtsman: Make, figures: Path, tmp_path: Path, o
     remember(out, tmp_path)
 
     def second_best(prompt: str, _params: SamplingParams, index: int) -> tuple[Image.Image, float]:
-        figure, on, ground = prompt.removeprefix("a ").partition(" on ")
+        figure, on, background = prompt.removeprefix("a ").partition(" on ")
         other = FIGURES[(FIGURES.index(figure) + 1) % len(FIGURES)]
-        return draw(f"a {figure if index == 1 else other}{on}{ground}"), float(index)
+        return draw(f"a {figure if index == 1 else other}{on}{background}"), float(index)
 
     found = measure(draughtsman(second_best), figures, tmp_path, parts=["concepts", "best_of"])
     assert found["concept_top1"] <= 1 / 6

@@ -15,8 +15,8 @@ def blank(colour: str = "white") -> Image.Image:
     return Image.new("RGB", (SIZE, SIZE), COLOURS[colour])
 
 
-def discs(number: int, colour: str = "red", ground: str = "white", radius: int = 20) -> Image.Image:
-    picture = blank(ground)
+def discs(number: int, colour: str = "red", background: str = "white", radius: int = 20) -> Image.Image:
+    picture = blank(background)
     for i in range(number):
         x = (2 * i + 1) * SIZE // (2 * number)
         ImageDraw.Draw(picture).ellipse((x - radius, 128 - radius, x + radius, 128 + radius), fill=COLOURS[colour])
@@ -30,12 +30,12 @@ def noisy(picture: Image.Image) -> Image.Image:
 
 
 @pytest.mark.parametrize("colour", sorted(COLOURS))
-def test_the_ground_is_named(colour: str) -> None:
+def test_the_background_is_named(colour: str) -> None:
     other = "white" if colour == "black" else "black"
     assert ink.background(noisy(discs(2, other, colour))) == colour
 
 
-def test_a_picture_without_a_plain_frame_has_no_ground() -> None:
+def test_a_picture_without_a_plain_frame_has_no_background() -> None:
     halves = blank("red")
     halves.paste(COLOURS["blue"], (128, 0, 256, 256))
     stripes = blank("green")
@@ -45,9 +45,9 @@ def test_a_picture_without_a_plain_frame_has_no_ground() -> None:
 
 
 @pytest.mark.parametrize("number", range(6))
-@pytest.mark.parametrize("ground", ["white", "turquoise"])
-def test_pieces_are_counted(number: int, ground: str) -> None:
-    picture = discs(number, ground=ground)
+@pytest.mark.parametrize("background", ["white", "turquoise"])
+def test_pieces_are_counted(number: int, background: str) -> None:
+    picture = discs(number, background=background)
     assert ink.count(picture) == number
     if number:
         assert ink.count(noisy(picture)) == number

@@ -128,11 +128,11 @@ def test_a_batch_leaves_out_what_may_be_true(corpus: Path, home: Path, vae: VAE,
 
 def test_a_torn_picture_is_of_two_pictures_or_has_blank_places() -> None:
     image, other = np.arange(1024) % 7 + 10, np.arange(1024) % 11 + 100
-    image[:400] = 5  # the ground
+    image[:400] = 5  # the background
     shares, kinds = [], {"other": 0, "blank": 0}
     for seed in range(200):
         torn = tear(image, other, 32, np.random.default_rng(seed))
-        if torn is None:  # a window on the ground, time and again
+        if torn is None:  # a window on the background, time and again
             continue
         differs = torn != image
         blank, taken = bool((torn[differs] == 5).all()), bool((torn[differs] == other[differs]).all())

@@ -42,11 +42,11 @@ def test_a_folder_becomes_these_compositions(zorbs: Path, tmp_path: Path) -> Non
     (zorbs / "many.txt").write_text("two teal zorbs and a lamp")
     cat = np.asarray(zorb((90, 60, 30), (255, 255, 255), np.random.default_rng(5)))
     beside = [("a cat", cat), ("two cats", cat), ("a cat on a blue background", cat), ("a fog", np.full_like(cat, 255))]
-    summary = own.compose([zorbs], tmp_path / "out", grounds=2, numbers=4, pairs=3, beside=beside)
+    summary = own.compose([zorbs], tmp_path / "out", backgrounds=2, numbers=4, pairs=3, beside=beside)
     made = read(tmp_path / "out")
 
     # eight pictures, one of them held out; a thing on five of the other seven
-    assert summary.unchanged == {"on no plain ground": 1, "the caption names no single thing": 1}
+    assert summary.unchanged == {"on no plain background": 1, "the caption names no single thing": 1}
     assert summary.things == ["a purple zorb", "a teal zorb", "an orange zorb"]
     assert sorted(summary.shards) == sorted(path.name for path in (tmp_path / "out").glob("*.tar"))
     captions = {key: [text for _, text in meta["captions"]] for key, (_, meta) in made.items()}
@@ -104,10 +104,10 @@ def test_the_metadata_of_the_pictures_is_kept(tmp_path: Path) -> None:
         ("train", ["a leaf on the left"], "white"),
         ("train", ["a snowball"], BLUE),
     ]
-    for at, (split, captions, ground) in enumerate(told):
+    for at, (split, captions, background) in enumerate(told):
         ball = ("ellipse", (60, 60, 190, 190), {"fill": (252, 252, 252)})
-        picture = drawn(ground, ball if ground != "white" else leaf)
-        moved = Image.new("RGB", picture.size, ground)
+        picture = drawn(background, ball if background != "white" else leaf)
+        moved = Image.new("RGB", picture.size, background)
         moved.paste(picture, (10 * at, 0))
         moved.save(folder / f"{at}.png")
         (folder / f"{at}.json").write_text(json.dumps({"captions": captions, "split": split, "concept": f"c{at}"}))

@@ -48,7 +48,7 @@ def tokenizer() -> Tokenizer:
 
 
 def examples() -> PreparedExamples:
-    """Picture i is of the token 100 i + 100 on a white ground; its mirror image of the next one."""
+    """Picture i is of the token 100 i + 100 on a white background; its mirror image of the next one."""
     tokens = np.zeros((2, len(LINES), 1024), dtype=np.uint16)
     for i in range(len(LINES)):
         tokens[:, i, 300:700] = np.array([[100 * i + 100], [100 * i + 101]])

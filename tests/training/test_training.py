@@ -111,6 +111,7 @@ def test_tokens_are_made_once(corpus: Path, stage_one: Path) -> None:
     same = (vae.encode(image).flatten().numpy() == plain[7]).mean()
     turned = (vae.encode(image.flip(-1)).flatten().numpy() == mirrored[7]).mean()
     assert min(same, turned) > 0.99  # a batch of another size rounds otherwise
+    assert np.array_equal(tokenize(prepared, vae, torch.device("cpu"), mirrored=False)[1], plain)
     stamp = {path: path.stat().st_mtime_ns for path in prepared.folder.glob("tokens-*")}
     tokenize(prepared, vae, torch.device("cpu"))
     assert {path: path.stat().st_mtime_ns for path in prepared.folder.glob("tokens-*")} == stamp

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 BODIES = {"teal": (38, 166, 154), "purple": (142, 68, 173), "orange": (243, 156, 18)}
-GROUNDS = {"white": (255, 255, 255), "pink": (255, 205, 222), "yellow": (255, 241, 168)}
+BACKGROUNDS = {"white": (255, 255, 255), "pink": (255, 205, 222), "yellow": (255, 241, 168)}
 _FINE = 4  # drawn so many times larger, then shrunk
 
 
-def zorb(body: tuple[int, int, int], ground: tuple[int, int, int], random: np.random.Generator) -> Image.Image:
+def zorb(body: tuple[int, int, int], background: tuple[int, int, int], random: np.random.Generator) -> Image.Image:
     """A zorb (round, one eye, two feelers, three feet), 256 x 256 RGB, of a size and at a place that vary a little."""
-    image = Image.new("RGB", (256 * _FINE, 256 * _FINE), ground)
+    image = Image.new("RGB", (256 * _FINE, 256 * _FINE), background)
     draw = ImageDraw.Draw(image)
     x, y, radius = (float(value) for value in random.integers((118, 132, 62), (139, 149, 77)))
     dark = tuple(int(value * 0.6) for value in body)
@@ -45,10 +45,10 @@ def draw(folder: Path, count: int, seed: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     for number in range(count):
-        body, ground = list(BODIES)[number % 3], list(GROUNDS)[number // 3 % 3]
-        zorb(BODIES[body], GROUNDS[ground], random).save(folder / f"zorb{number + 1:02}.png")
+        body, background = list(BODIES)[number % 3], list(BACKGROUNDS)[number // 3 % 3]
+        zorb(BODIES[body], BACKGROUNDS[background], random).save(folder / f"zorb{number + 1:02}.png")
         named = f"{'an' if body == 'orange' else 'a'} {body} zorb"
-        caption = named if ground == "white" else f"{named} on a {ground} background"
+        caption = named if background == "white" else f"{named} on a {background} background"
         (folder / f"zorb{number + 1:02}.txt").write_text(caption + "\n")
 
 

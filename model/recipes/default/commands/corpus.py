@@ -28,7 +28,7 @@ def corpus(
         Option(help="Folder for packages and rendered drawings.", show_default="~/.cache/dalle-server/corpus"),
     ] = None,
     seed: Annotated[int, Option(min=0, help="Of the compositions.")] = 0,
-    grounds: Annotated[int, Option(min=0, max=12, help="Show every drawing also on so many colours.")] = 0,
+    backgrounds: Annotated[int, Option(min=0, max=12, help="Show every drawing also on so many colours.")] = 0,
     pairs: Annotated[
         int, Option(min=0, help="Show every thing also beside so many others, and two to five times.")
     ] = 0,
@@ -63,7 +63,7 @@ def corpus(
         plan = Plan(
             selection=selection,
             seed=seed,
-            grounds=grounds,
+            backgrounds=backgrounds,
             pairs=pairs,
             concepts=read_concepts(concepts) if concepts else {},
             paired=read_concepts(paired) if paired else {},

@@ -12,7 +12,7 @@ from random import Random
 
 from model.drawings import captions
 from model.drawings.colours import COLOURS, SHADES
-from model.drawings.compose import ARRANGEMENTS, GROUNDS, Drawing, Picture, count, ground_texts, pair, single
+from model.drawings.compose import ARRANGEMENTS, BACKGROUNDS, Drawing, Picture, background_texts, count, pair, single
 from model.drawings.concepts import Concept, Name, article, slugify
 from model.drawings.drawing import WHITE
 
@@ -25,18 +25,18 @@ _THINGS = frozenset(
 )
 
 
-def _fit_for_grounds(drawing: Drawing) -> bool:
+def _fit_for_backgrounds(drawing: Drawing) -> bool:
     return drawing.concept.group not in ("flag", "symbol", "portrait") and not drawing.colour
 
 
 def background(rng: Random, drawing: Drawing, key: str) -> Picture:
     """A drawing on one of the named colours, which is drawn at random."""
-    colour, pad = rng.choice(GROUNDS), rng.uniform(0.08, 0.18)
+    colour, pad = rng.choice(BACKGROUNDS), rng.uniform(0.08, 0.18)
     return Picture(
         key,
         "background",
         drawing.concept.slug,
-        ground_texts(drawing, colour),
+        background_texts(drawing, colour),
         drawing,
         ((drawing.key, (pad, pad, 1 - pad, 1 - pad)),),
         COLOURS[colour],
@@ -75,8 +75,12 @@ def place(rng: Random, drawing: Drawing, key: str) -> Picture:
     )
 
 
-def dyes(rng: Random, drawing: Drawing, number: int, grounds: int, taken: Collection[str] = ()) -> Iterator[Picture]:
-    """A drawing dyed in `number` other colours, in the box of `single`: each on white and on `grounds` named colours.
+def dyes(
+    rng: Random, drawing: Drawing, number: int, backgrounds: int, taken: Collection[str] = ()
+) -> Iterator[Picture]:
+    """A drawing dyed in `number` other colours, in the box of `single`.
+
+    Each is shown on white and on `backgrounds` named colours.
 
     Every caption names the colour. taken: names of things. A dyed thing is left out if its name would be one of them,
     or if the drawing has no main colour.
@@ -95,12 +99,12 @@ def dyes(rng: Random, drawing: Drawing, number: int, grounds: int, taken: Collec
         other = replace(drawing, key=f"{drawing.key}-in-{colour}", art=dye(art, family, colour))
         alone = replace(single(other), kind="dyed", captions=captions.by_names(coloured, captions.of_dyed))
         yield alone
-        for ground in rng.sample([name for name in GROUNDS if name != colour], grounds):
+        for background in rng.sample([name for name in BACKGROUNDS if name != colour], backgrounds):
             yield replace(
                 alone,
-                key=f"{other.key}-on-{ground.replace(' ', '-')}",
-                captions=captions.by_names(coloured, lambda name: captions.of_background(name, ground)),  # noqa: B023
-                background=COLOURS[ground],
+                key=f"{other.key}-on-{background.replace(' ', '-')}",
+                captions=captions.by_names(coloured, lambda name: captions.of_background(name, background)),  # noqa: B023
+                background=COLOURS[background],
                 contrast=0.75,
             )
 
@@ -123,11 +127,13 @@ def shapes(rng: Random, plain: Sequence[Drawing], *, full_size: bool = False) ->
         shape, colour = drawing.concept.slug.split("-in-")
         colour = colour.replace("-", " ")
         sizes = [("", 0.84), ("", rng.uniform(0.55, 0.75))] + [("small", 0.3)] * (rng.random() < 0.6)
-        grounds = [""] * len(sizes) if colour != "white" else [rng.choice(("black", "blue", "green")) for _ in sizes]
+        backgrounds = (
+            [""] * len(sizes) if colour != "white" else [rng.choice(("black", "blue", "green")) for _ in sizes]
+        )
         if rng.random() < 0.6:
             sizes.append(("", 0.7))
-            grounds.append(rng.choice([name for name in GROUNDS if far_apart(name, colour)]))
-        for at, ((size, side), ground) in enumerate(zip(sizes, grounds, strict=True)):
+            backgrounds.append(rng.choice([name for name in BACKGROUNDS if far_apart(name, colour)]))
+        for at, ((size, side), background) in enumerate(zip(sizes, backgrounds, strict=True)):
             if full_size and at:
                 break
             edge = (1 - side) / 2
@@ -135,10 +141,10 @@ def shapes(rng: Random, plain: Sequence[Drawing], *, full_size: bool = False) ->
                 f"{drawing.key}-{at}",
                 "recolour",
                 drawing.concept.slug,
-                captions.of_shape(shape, colour, size, ground),
+                captions.of_shape(shape, colour, size, background),
                 drawing,
                 ((drawing.key, (edge, edge, 1 - edge, 1 - edge)),),
-                COLOURS[ground] if ground else WHITE,
+                COLOURS[background] if background else WHITE,
             )
 
 
@@ -175,7 +181,7 @@ def compositions(rng: Random, drawings: Sequence[Drawing], shares: dict[str, flo
     All concepts are equally likely. No two pairs show the same two things, so no pair of "val" is in "train".
     """
     counted = _counted(drawings)
-    shown = [d for d in drawings if _fit_for_grounds(d)]
+    shown = [d for d in drawings if _fit_for_backgrounds(d)]
     number = {kind: round(share * len(drawings)) for kind, share in shares.items()}
     if shown:
         pick = _by_concept(rng, shown)

@@ -1,6 +1,6 @@
 """Plans a corpus: which things are shown, and in which compositions.
 
-    plan = Plan(grounds=2, pairs=4)
+    plan = Plan(backgrounds=2, pairs=4)
     listed, plain = plan.chosen(drawings)
     pictures = plan.pictures(listed, plain, plan.in_other_colours(listed))
 
@@ -14,13 +14,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from model.drawings.compose import Drawing, Picture, on_grounds, single
+from model.drawings.compose import Drawing, Picture, on_backgrounds, single
 from model.errors import DataError
 from model.training.selection import Selection
 
 from .compositions import SHARES, compositions, dyes, hold_out, plain_shapes, shapes, together
 
-DYED_GROUNDS = 2  # few are enough, because its colour and the backgrounds are also learnt from other pictures
+DYED_BACKGROUNDS = 2  # few are enough, because its colour and the backgrounds are also learnt from other pictures
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Plan:
     selection: "common" is the everyday things by the emoji vendors (about 8000 pictures, four minutes on two cores).
         "full" is all sources. "eval" is the held-out vendor, whose share-alike licence forbids training on it.
     seed: decides every choice.
-    grounds: each drawing is also shown on so many named colours, in the box of a thing alone.
+    backgrounds: each drawing is also shown on so many named colours, in the box of a thing alone.
     pairs: each drawing is also shown in at most so many pairs, and two to five times. With 0 only some things, drawn at
         random, are counted or put into pairs.
     concepts: only drawings of these are used, as in `Selection`; empty for all.
     paired: only these of them are counted and put into pairs; empty for all.
     in_colours: each drawing with a main colour is also shown in so many other colours, on white and on at most
-        DYED_GROUNDS named colours.
+        DYED_BACKGROUNDS named colours.
     dyed: only these things are shown in other colours; empty for all.
     one_each: only the first drawing of each thing is used, and each name for one thing only. An emoji (a red circle) is
         preferred to our own shape of the same name.
@@ -46,7 +46,7 @@ class Plan:
 
     selection: str = "common"
     seed: int = 0
-    grounds: int = 0
+    backgrounds: int = 0
     pairs: int = 0
     concepts: Mapping[str, float] = field(default_factory=dict)
     paired: Mapping[str, float] = field(default_factory=dict)
@@ -77,11 +77,11 @@ class Plan:
         if not self.in_colours:
             return []
         taken = {name.text for drawing in drawings for name in drawing.concept.names}
-        grounds = min(self.grounds, DYED_GROUNDS)
+        backgrounds = min(self.backgrounds, DYED_BACKGROUNDS)
         return [
             one
             for drawing in _of_concepts(drawings, self.dyed)
-            for one in dyes(self._random(f"{drawing.key} dyes"), drawing, self.in_colours, grounds, taken)
+            for one in dyes(self._random(f"{drawing.key} dyes"), drawing, self.in_colours, backgrounds, taken)
         ]
 
     def pictures(
@@ -104,7 +104,7 @@ class Plan:
             paired = _of_concepts(drawings, self.paired)
             pictures += together(self._random("together"), paired, self.pairs, named=bool(self.paired))
         for drawing in drawings:
-            pictures += on_grounds(self._random(drawing.key), drawing, self.grounds)
+            pictures += on_backgrounds(self._random(drawing.key), drawing, self.backgrounds)
         pictures += coloured
         pictures = hold_out(self._random("val"), pictures)
         self._random("order").shuffle(pictures)

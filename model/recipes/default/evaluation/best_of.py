@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
-from model.recipes.default.evaluation.compositions import background_tasks, on_ground
+from model.recipes.default.evaluation.compositions import background_tasks, on_background
 from model.recipes.default.evaluation.context import Context
 from model.recipes.default.evaluation.findings import Findings, NotMeasured, Section
 from model.styles import AUTO
@@ -37,7 +37,7 @@ def best_of(context: Context) -> Findings:
     if len(tasks) > 1:
         names = (f"best_of_{n}_background_both", "background_lift", "any_of_background")
         asked = [task.prompt for task in tasks]
-        _chosen(context, asked, lambda pictures: on_ground(context, pictures, tasks)[1], names, findings)
+        _chosen(context, asked, lambda pictures: on_background(context, pictures, tasks)[1], names, findings)
     if n != 4:
         findings.reasons["best_of_4_top1"] = f"{n} pictures a prompt were painted: see best_of_{n}_top1"
     return findings

@@ -10,7 +10,7 @@ from functools import partial
 
 from model.drawings.colours import SHADES
 from model.recipes.default.evaluation import ink
-from model.recipes.default.evaluation.compositions import Grounded, on_ground, section, split
+from model.recipes.default.evaluation.compositions import OnBackground, on_background, section, split
 from model.recipes.default.evaluation.context import Context
 from model.recipes.default.evaluation.drawings import Line
 from model.recipes.default.evaluation.findings import REAL, SHUFFLED, Findings, NotMeasured
@@ -26,12 +26,14 @@ def _coloured(context: Context, line: Line) -> tuple[int, str] | None:
     return next(((number, colour) for colour in SHADES if colour in words), None)
 
 
-def _tasks(context: Context) -> list[tuple[Grounded, Line]]:
+def _tasks(context: Context) -> list[tuple[OnBackground, Line]]:
     """Prompts, each with the corpus's own picture of it."""
     number, tasks = context.options.compositions, []
     for seen in (True, False):
         lines = context.drawings.shown("dyed") if seen else context.drawings.of("dyed", "val")
-        found = [(Grounded(line.caption, *task, seen), line) for line in lines if (task := _coloured(context, line))]
+        found = [
+            (OnBackground(line.caption, *task, seen), line) for line in lines if (task := _coloured(context, line))
+        ]
         context.random(f"colours {seen}").shuffle(found)
         tasks += found[: number // 2]
     return tasks
@@ -44,7 +46,7 @@ def colours(context: Context) -> Findings:
         raise NotMeasured("the corpus shows no thing in other colours, because it was made without --in-colours")
     tasks = [task for task, _ in found]
     pictures = [row[0] for row in context.paint([task.prompt for task in tasks])]
-    in_colour = partial(on_ground, context, colour_of=ink.main_colour)
+    in_colour = partial(on_background, context, colour_of=ink.main_colour)
     right, both = in_colour(pictures, tasks)
     findings = Findings(figures={"coloured": proportion(right), "coloured_both": proportion(both)})
     split(findings, "colours", [task.seen for task in tasks], both)

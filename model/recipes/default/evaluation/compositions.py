@@ -23,7 +23,7 @@ from model.recipes.default.evaluation.drawings import Line, Thing
 from model.recipes.default.evaluation.findings import REAL, SHUFFLED, Findings, NotMeasured, Section
 from model.training.estimates import proportion
 
-GROUNDS = tuple(name for name in COLOURS if name != "white")
+BACKGROUNDS = tuple(name for name in COLOURS if name != "white")
 CONTRAST, CONTRAST_SHARE = 60.0, 0.75  # the same contrast that the corpus's own backgrounds need
 SOLID = 0.8  # share of a thing's real drawings that must be one piece, so that pieces can be counted
 PRESENT = 100  # a thing is present when it is among the nearest 1/100 of the things: the five nearest of 500
@@ -31,7 +31,7 @@ SHOWN = 40
 
 
 @dataclass(frozen=True)
-class Grounded:
+class OnBackground:
     """A thing, by its number, on or in a named colour. seen: whether training saw this; None if that is not known."""
 
     prompt: str
@@ -79,21 +79,21 @@ def _stands_out(thing: Thing, colour: str) -> bool:
     return bool(len(far)) and float(far.mean()) >= CONTRAST_SHARE
 
 
-def background_tasks(context: Context) -> list[Grounded]:
+def background_tasks(context: Context) -> list[OnBackground]:
     """At most `options.compositions` prompts of tested things on colours. Training saw half of them."""
     random, number = context.random("backgrounds"), context.options.compositions
     shown = {task[:2] for line in context.drawings.shown("background") if (task := _grounded(context, line))}
     tested = set(range(len(context.tested)))
     seen = sorted(pair for pair in shown if pair[0] in tested)
     random.shuffle(seen)
-    tasks = [Grounded(_on(context.things[i].name, colour), i, colour, True) for i, colour in seen[: number // 2]]
-    unseen = [(i, colour) for i in sorted(tested) for colour in GROUNDS if (i, colour) not in shown]
+    tasks = [OnBackground(_on(context.things[i].name, colour), i, colour, True) for i, colour in seen[: number // 2]]
+    unseen = [(i, colour) for i in sorted(tested) for colour in BACKGROUNDS if (i, colour) not in shown]
     random.shuffle(unseen)
     for i, colour in unseen:
         if len(tasks) == number:
             break
         if _stands_out(context.things[i], colour):
-            tasks.append(Grounded(_on(context.things[i].name, colour), i, colour, False))
+            tasks.append(OnBackground(_on(context.things[i].name, colour), i, colour, False))
     return tasks
 
 
@@ -107,7 +107,7 @@ def _grounded(context: Context, line: Line) -> tuple[int, str] | None:
     if number is None:
         return None
     name = context.things[number].name
-    return next(((number, colour) for colour in GROUNDS if _on(name, colour) == line.caption), None)
+    return next(((number, colour) for colour in BACKGROUNDS if _on(name, colour) == line.caption), None)
 
 
 def _present(context: Context) -> int:
@@ -115,10 +115,10 @@ def _present(context: Context) -> int:
     return max(1, len(context.things) // PRESENT)
 
 
-def on_ground(
+def on_background(
     context: Context,
     pictures: Sequence[Image.Image],
-    tasks: Sequence[Grounded],
+    tasks: Sequence[OnBackground],
     colour_of: Callable[[Image.Image], str | None] = ink.background,
 ) -> tuple[list[bool], list[bool]]:
     """For each picture two answers: whether the colour is right, and whether the thing is present, too."""
@@ -133,21 +133,21 @@ def background(context: Context) -> Findings:
     if len(tasks) < 2:
         raise NotMeasured("no thing stands out from two colours")
     pictures = [row[0] for row in context.paint([task.prompt for task in tasks])]
-    right, both = on_ground(context, pictures, tasks)
+    right, both = on_background(context, pictures, tasks)
     findings = Findings(figures={"background": proportion(right), "background_both": proportion(both)})
     split(findings, "backgrounds", [task.seen for task in tasks], both)
     others = [tasks[i] for i in context.others("backgrounds", len(tasks))]
-    right_by_chance, both_by_chance = on_ground(context, pictures, others)
+    right_by_chance, both_by_chance = on_background(context, pictures, others)
     findings.baseline(SHUFFLED, background=proportion(right_by_chance), background_both=proportion(both_by_chance))
     real = [(line, task) for line in context.drawings.of("background") if (task := _grounded(context, line))]
     real = context.sample("real backgrounds", real, context.options.compositions)
     if real:
-        right_real, both_real = on_ground(
-            context, [line.picture() for line, _ in real], [Grounded(line.caption, *task) for line, task in real]
+        right_real, both_real = on_background(
+            context, [line.picture() for line, _ in real], [OnBackground(line.caption, *task) for line, task in real]
         )
         findings.baseline(REAL, background=proportion(right_real), background_both=proportion(both_real))
     captions = [
-        f"{task.prompt}: {'right' if hit else ink.background(picture) or 'no plain ground'}"
+        f"{task.prompt}: {'right' if hit else ink.background(picture) or 'no plain background'}"
         for task, hit, picture in zip(tasks, right, pictures, strict=True)
     ]
     findings.sections.append(section(context, "Backgrounds: the colour of the frame", pictures, captions))
@@ -207,7 +207,7 @@ def counts(context: Context) -> Findings:
     if real:
         findings.baseline(REAL, counts=proportion([ink.count(line.picture()) == n for line, n in real]))
     captions = [f"{prompt}: {seen}" for prompt, seen in zip(prompts, found, strict=True)]
-    findings.sections.append(section(context, "Counts: pieces on the ground", pictures, captions))
+    findings.sections.append(section(context, "Counts: pieces on the background", pictures, captions))
     return findings
 
 

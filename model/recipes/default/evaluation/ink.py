@@ -35,7 +35,7 @@ def _distance(pixels: Pixels, colour: Colour) -> npt.NDArray[np.float32]:
     return difference
 
 
-def ground(image: Image.Image) -> tuple[Colour, float]:
+def frame_colour(image: Image.Image) -> tuple[Colour, float]:
     """The most frequent colour of the picture's frame, and its share of the frame."""
     pixels = _pixels(image)
     frame = np.concatenate(
@@ -55,13 +55,13 @@ def colour_name(colour: Colour) -> str:
 
 def background(image: Image.Image) -> str | None:
     """The name of the background's colour. None if the frame is not plain."""
-    colour, share = ground(image)
+    colour, share = frame_colour(image)
     return colour_name(colour) if share >= PLAIN else None
 
 
 def ink(image: Image.Image) -> Mask:
     """(h, w) bool: True where the picture differs from its background."""
-    mask: Mask = _distance(_pixels(image), ground(image)[0]) >= NEAR
+    mask: Mask = _distance(_pixels(image), frame_colour(image)[0]) >= NEAR
     return mask
 
 
@@ -125,7 +125,7 @@ def halves(image: Image.Image, above: bool = False) -> tuple[Image.Image, Image.
     length = len(across)
     at = min(range(length // 3, length - length // 3), key=lambda line: (int(across[line]), abs(line - length // 2)))
     width, height = image.size
-    colour = ground(image)[0]
+    colour = frame_colour(image)[0]
     parts = ((0, 0, width, at), (0, at, width, height)) if above else ((0, 0, at, height), (at, 0, width, height))
     found = []
     for part in parts:
