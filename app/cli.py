@@ -94,4 +94,4 @@ def _told(error: OSError) -> str:
     """What went wrong, and with which file, in one line."""
     why = "no space is left on its disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    return f"{' -> '.join(names) or 'a file or connection'}: {why}"
+    return f"{' -> '.join(names) or 'a file, or /dev/shm'}: {why}"

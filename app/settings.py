@@ -204,6 +204,20 @@ class Settings(BaseSettings):
         pattern=r"^[0-9a-fA-F:./, ]*$",
     )
 
+    root_path: str = _setting(
+        "Where to listen",
+        "",
+        "Path before all addresses, such as /dalle, if a proxy passes it on. It may stay unset if the proxy strips it.",
+        "a path such as /dalle",
+        pattern=r"^((/[A-Za-z0-9._~-]+)+/?)?$",
+    )
+    lenient: bool = _setting(
+        "What is read",
+        False,
+        "Where a client of the OpenAI API asks for what cannot be painted, paint what is nearest instead of refusing: "
+        "for an oblong size the largest square in it, and for an edit without a mask the lower half anew.",
+    )
+
     answer_bytes: int = _setting(
         "Queue and time",
         256 << 20,
