@@ -134,6 +134,7 @@ def test_file_names() -> None:
 def test_an_error_is_one_line(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
     weights = ("--weights", tiny_checkpoint)
     assert "nowhere: no such folder" in one_line(run("generate", "a cat", "--weights", "nowhere"))
+    assert r"no\x1b[2J: no such folder" in one_line(run("generate", "a cat", "--weights", "no\x1b[2J"))
     assert "--out must be in a folder that exists, got gone/cat.png" in one_line(
         run("generate", "a cat", "-o", "gone/cat.png", *weights)
     )
