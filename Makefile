@@ -1,6 +1,7 @@
 # make serve    install what the server needs into .venv (once) and serve on HOST:PORT
 # make test     lint, types and tests: what CI runs
 # make lint     lint and types only
+# make train-deps  install what `dalle-server train`, `corpus index` and `evaluate` need besides
 # make train    build the default corpus and train all stages; if it was stopped, run it again to go on
 # make bench    measure pictures a second, and compare them with what memory and arithmetic allow
 # make load     run 200 clients for a minute, some of which leave early; check that no request is lost
@@ -27,7 +28,7 @@ SHELL := /bin/bash
 # --flag VALUE, if the variable is given to make itself. The server reads the environment's variables, and checks them.
 flag = $(if $(filter command,$(firstword $(origin $(2)))),--$(1) "$($(2))")
 .DEFAULT_GOAL := serve
-.PHONY: serve test lint train bench load container clean
+.PHONY: serve test lint train-deps train bench load container clean
 
 serve: $(VENV)/.installed
 	@exec $(VENV)/bin/dalle-server serve $(call flag,host,HOST) $(call flag,port,PORT)
@@ -41,6 +42,8 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/hadolint Dockerfile
 	$(VENV)/bin/mypy
+
+train-deps: $(VENV)/.installed-train
 
 train: $(VENV)/.installed-recipe
 	$(VENV)/bin/python -m model.recipes.default build
@@ -56,7 +59,7 @@ container:
 	@$(PYTHON) .ci/container.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find app model tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -78,6 +81,11 @@ $(VENV)/.torch: | $(VENV)/bin/python
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo "Installing dalle-server into $(VENV)"
 	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-train: $(VENV)/.installed
+	@echo "Installing what training on your own data needs"
+	@$(PIP) --editable ".[train]"
 	@touch $@
 
 $(VENV)/.installed-recipe: $(VENV)/.installed

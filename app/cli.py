@@ -2,12 +2,14 @@
 
     dalle-server generate "a red apple" -n 4 --out apple.png
 
-An error that a person can mend gives one line on stderr and exit status 1. A wrong flag gives exit status 2.
+An error that a person can mend gives one line on stderr and exit status 1. A wrong flag gives exit status 2. A training
+run that a signal ended gives 128 and the signal's number.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Annotated
@@ -29,8 +31,9 @@ from app.commands import (
     serve,
     train,
 )
-from model.errors import DalleError
+from model.errors import DalleError, TrainingStopped
 from model.inference.cores import settle_threads, usable_cores
+from model.limits import printable
 
 app = typer.Typer(
     name="dalle-server",
@@ -72,13 +75,23 @@ def main() -> None:
     settle_threads()
     # OpenMP reads this when torch is loaded. A container may have fewer cores than OpenMP would count.
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text, and not every terminal shows all
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
+    except TrainingStopped as stop:
+        typer.echo(f"dalle-server: {stop}", err=True)
+        sys.exit(128 + stop.signal)  # as a shell says it
     except DalleError as error:
-        typer.echo(f"dalle-server: {error}", err=True)
+        typer.echo(f"dalle-server: {printable(error)}", err=True)
         sys.exit(1)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        typer.echo(f"dalle-server: {error.filename or 'a file'}: no space is left on its disk", err=True)
+    except OSError as error:  # of the world outside, such as a full disk; faults of ours raise others
+        typer.echo(f"dalle-server: {printable(_told(error))}", err=True)
         sys.exit(1)
+
+
+def _told(error: OSError) -> str:
+    """What went wrong, and with which file, in one line."""
+    why = "no space is left on its disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return f"{' -> '.join(names) or 'a file, or /dev/shm'}: {why}"

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from app.wording import describe, nearest
 from model.errors import DalleError
+from model.files import SHIPPED, find
 
 PREFIX = "DALLE_"
 MAX_IMAGES = 10  # pictures of one request
@@ -83,7 +84,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DALLE_PORT", "PORT"),
     )
 
-    weights: Path = _setting("Model", Path("weights/default"), "Folder of the checkpoint to serve.")
+    weights: Path = _setting("Model", SHIPPED, "Folder of the checkpoint to serve.")
     device: str = _setting(
         "Model",
         "auto",
@@ -170,7 +171,7 @@ class Settings(BaseSettings):
         "SHA-256 hashes of the API keys that are let in, separated by commas. `dalle-server key` makes a key and its "
         "hash. Without hashes nobody needs a key.",
         "SHA-256 hashes of API keys, separated by commas; `dalle-server key` makes them",
-        pattern=r"^([0-9a-f]{64}([, ]+[0-9a-f]{64})*)?$",
+        pattern=r"^([0-9a-fA-F]{64}([, ]+[0-9a-fA-F]{64})*)?$",
         repr=False,
     )
     api_keys_file: Path | None = _setting(
@@ -201,6 +202,20 @@ class Settings(BaseSettings):
         "X-Forwarded-For and X-Forwarded-Proto.",
         "addresses or networks separated by commas, such as 127.0.0.1,172.16.0.0/12",
         pattern=r"^[0-9a-fA-F:./, ]*$",
+    )
+
+    root_path: str = _setting(
+        "Where to listen",
+        "",
+        "Path before all addresses, such as /dalle, if a proxy passes it on. It may stay unset if the proxy strips it.",
+        "a path such as /dalle",
+        pattern=r"^((/[A-Za-z0-9._~-]+)+/?)?$",
+    )
+    lenient: bool = _setting(
+        "What is read",
+        False,
+        "Where a client of the OpenAI API asks for what cannot be painted, paint what is nearest instead of refusing: "
+        "for an oblong size the largest square in it, and for an edit without a mask the lower half anew.",
     )
 
     answer_bytes: int = _setting(
@@ -253,7 +268,7 @@ class Settings(BaseSettings):
     @field_validator("weights", "api_keys_file")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
-        return path and path.expanduser()
+        return path and find(path.expanduser())
 
     @field_validator("trusted_proxies")
     @classmethod

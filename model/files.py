@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 from model.errors import CheckpointError
 from model.limits import one_line, shown
 
+CODE = Path(__file__).parents[1]  # the clone, or the folder that a wheel was installed into
+SHIPPED = Path("weights/default")  # the checkpoint that comes with the code
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -25,6 +27,15 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+
+
+def find(path: Path) -> Path:
+    """`path` itself, or the shipped file or folder of that name, if it is weights/default and not below this folder.
+
+    So the default weights have one name in every working directory.
+    """
+    is_shipped = path.parts[: len(SHIPPED.parts)] == SHIPPED.parts
+    return CODE / path if is_shipped and not os.path.lexists(path) and os.path.lexists(CODE / path) else path
 
 
 def check_folder(path: Path) -> None:

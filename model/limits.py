@@ -81,6 +81,14 @@ def one_line(text: object) -> str:
     return line if line.isprintable() else ascii(line)[1:-1]
 
 
+def printable(text: object) -> str:
+    """The text on one line, with escapes for all that could tell a terminal something: controls, half characters."""
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from model.picture_files import PictureError, PictureFile, examine, kind_of
+from model.picture_files import ORIENTATION, PictureError, PictureFile, examine, kind_of
 
 # By name, and not through Image.open, which loads the plugins of all 40 formats before it opens a WebP.
 FILES: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -54,8 +54,7 @@ def open_upright(file: PictureFile) -> Image.Image:
         raise PictureError(f"must be a picture that can be decoded, got a {file.kind} {how}") from None
     for name in ("exif", "xmp"):  # of a WebP: turned once is enough
         image.info.pop(name, None)
-    turn = TURNS.get(file.orientation)
-    return image if turn is None else image.transpose(turn)
+    return _turned(image, file.orientation)
 
 
 def open_picture(data: bytes) -> tuple[Image.Image, tuple[int, int]]:
@@ -65,10 +64,25 @@ def open_picture(data: bytes) -> tuple[Image.Image, tuple[int, int]]:
     """
     if kind_of(data) is None:
         with Image.open(io.BytesIO(data)) as image:
-            return ImageOps.exif_transpose(image), image.size
+            image.load()
+            return _turned(image, _orientation(image)), image.size
     file = examine(data)
     file.check(MAX_PIXELS)
     return open_upright(file), (file.width, file.height)
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    turn = TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 where none can be read. ImageOps.exif_transpose fails at tags of another type."""
+    try:
+        found = image.getexif().get(ORIENTATION)
+    except Exception:  # of many kinds, and the pixels are whole
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def _decode(file: PictureFile) -> Image.Image:

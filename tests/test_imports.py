@@ -42,7 +42,7 @@ LEAVES = ("model.training", "model.benchmark", "model.importing", "model.exporti
 # Of these the commands make their flags, or have a first look with: no torch.
 ASKED = ("model.training.knobs", "model.training.options", "model.importing.recognise")
 BELOW = ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS)  # training and recipes
-PICTURES = ("model.picture_files", "model.upright")
+PICTURES = ("model.picture_files", "model.upright", "model.squares")
 APP = ("app.checkpoint", "app.logs", "app.settings", "app.wording")
 
 # A package of ours -> what of ours it may import, at any level. The longest prefix of a module's name rules.
@@ -61,6 +61,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.image_shapes": (),
     "model.picture_files": ("model.errors",),
     "model.upright": ("model.picture_files",),
+    "model.squares": (),
     "model.gallery": CORE,
     "model.things": CORE,
     "model.tokenizer": CORE,
@@ -86,7 +87,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app.wording": (),
     "app.settings": ("app.wording", *CORE),
     "app.checkpoint": ("model.gallery", "model.things", "model.tokenizers", "model.tokenizer", *CORE),
-    "app.pictures": ("model.inference", "model.picture_files", "model.upright", *CORE),
+    "app.pictures": ("model.inference", *PICTURES, *CORE),
     "app.pool": ("app.checkpoint", "app.logs", "app.settings", "model.inference", *CORE),
     "app.http": ("app.pool", "app.pictures", *APP, "model.inference", "model.gallery", "model.things", *CORE),
     "app.server": ("app.http", "app.pictures", "app.pool", *APP, *CORE),
@@ -99,6 +100,7 @@ TORCH_FREE = [
     "model.errors",
     "model.picture_files",
     "model.upright",
+    "model.squares",
     "model.files",
     "model.limits",
     "model.gallery",

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from model.picture_files import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, PictureError, examine
-from model.upright import open_upright
+from model.upright import open_picture, open_upright
 
 SIZE = (48, 32)
 GRADIENT = Image.merge(
@@ -127,6 +127,26 @@ def test_a_picture_is_turned_as_its_orientation_says(kind: str, orientation: int
     with Image.open(io.BytesIO(data)) as image:
         assert same(upright(data), ImageOps.exif_transpose(image))
     assert "exif" not in upright(data).info  # it would be turned once more
+
+
+def test_formats_that_only_training_reads_are_turned_too_and_odd_metadata_do_no_harm() -> None:
+    given = Image.Exif()
+    given[0x0112] = 6
+    for kind in ("TIFF", "AVIF"):
+        options: dict[str, Any] = {"quality": 100} if kind == "AVIF" else {}
+        data = saved(kind, exif=given, **options)
+        image, size = open_picture(data)
+        with Image.open(io.BytesIO(data)) as stored:
+            assert same(image, ImageOps.exif_transpose(stored))
+        assert image.size == SIZE[::-1]
+        assert sorted(size) == sorted(SIZE)
+    levels = bytes(range(240))
+    short = [(0x0100, 20), (0x0101, 12), (0x0102, 8), (0x0103, 1), (0x0106, 1), (0x0112, 6), (0x0116, 12)]
+    entries = [struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in short] + [AS_TEXT]
+    entries += [struct.pack(">HHII", tag, 4, 1, value) for tag, value in ((0x0111, 8), (0x0117, 240))]
+    tags = struct.pack(">H", len(entries)) + b"".join(sorted(entries)) + bytes(4)
+    image, _ = open_picture(b"MM\0*" + struct.pack(">I", 248) + levels + tags)  # a TIFF with a resolution as a text
+    assert same(image, Image.frombytes("L", (20, 12), levels).transpose(Image.Transpose.ROTATE_270))
 
 
 @pytest.mark.parametrize("order", "<>")

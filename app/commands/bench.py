@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from typer import Option
 
-from app.commands.common import DEFAULT_WEIGHTS, Device, Weights
+from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, utf8
 from model.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MOST_AT_ONCE = 256
 def bench(
     images: Annotated[str, Option(help="How many pictures to paint at once: numbers separated by commas.")] = "1,4,16",
     repeats: Annotated[int, Option(min=1, max=100, help="Runs of each number. The median counts.")] = 3,
-    prompt: Annotated[str, Option(help="What to paint.")] = "a red apple",
+    prompt: Annotated[str, Option(help="What to paint.", callback=utf8)] = "a red apple",
     guidance: Annotated[
         float | None,
         Option(

@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from app.commands.common import DEFAULT_WEIGHTS, Device, Seed, Weights
+from app.commands.common import DEFAULT_WEIGHTS, Device, Seed, Weights, utf8
 from app.commands.common import temperature as temperature_option
 from app.commands.common import top_k as top_k_option
+from model.limits import printable
 
 
 def caption(
-    text: Annotated[str, Argument(help='The beginning of the caption. "" lets the model write all of it.')],
+    text: Annotated[
+        str, Argument(help='The beginning of the caption. "" lets the model write all of it.', callback=utf8)
+    ],
     n: Annotated[int, Option("-n", "--num-captions", min=1, max=64, help="How many completions.")] = 1,
     seed: Seed = None,
     temperature: Annotated[float | None, temperature_option("0.7")] = None,
@@ -27,4 +30,4 @@ def caption(
 
     painter = model.load(weights, device)
     for line in painter.complete(text, n, seed, temperature, top_k, tokens):
-        typer.echo(line)
+        typer.echo(printable(line))

@@ -38,11 +38,14 @@ def evaluate(
 ) -> None:
     """Measure both stages on the pictures of your data that training holds out: PSNR, SSIM, bits per image token."""
     import model
+    from model.training.extras import check_installed
     from model.training.measure import measure
     from model.training.prepare import prepare
 
-    painter = model.load(weights, device)
     options = build(EvaluateOptions, given)
+    if options.rules.english:
+        check_installed("py3langid")
+    painter = model.load(weights, device)
     prepared = prepare(data, options.cache, options.rules)
     bars = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(TextColumn("measuring"), *bars, console=Console(stderr=True), transient=True) as shown:

@@ -13,10 +13,12 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
+from app.commands.common import check_out_folder, checkpoint
 from app.commands.common import out as out_option
 from app.commands.flags import Given, with_knobs
 from app.commands.image_tokenizers import VAE, find_image_tokenizer
 from app.commands.train import FIRST_STAGE
+from model.files import find
 from model.training.knobs import build
 from model.training.options import ExportOptions, SamplingChanges
 
@@ -29,16 +31,20 @@ def export(
     run: Annotated[Path, Argument(metavar="RUN", help=RUN)],
     *,
     out: Annotated[Path, out_option("Folder of the checkpoint to write, or the .pt of DALLE-pytorch.")],
-    vae: Annotated[Path, Option(help=VAE)] = FIRST_STAGE,
+    vae: Annotated[Path, Option(help=VAE, callback=checkpoint)] = FIRST_STAGE,
     format_: Annotated[Literal["native", "dalle-pytorch"], Option("--format", help=FORMAT)] = "native",
     clip: Annotated[
-        Path | None, Option(help="Folder of a `train clip` run, or of a checkpoint with one.", show_default="none")
+        Path | None,
+        Option(
+            help="Folder of a `train clip` run, or of a checkpoint with one.", show_default="none", callback=checkpoint
+        ),
     ] = None,
     reviser: Annotated[
         Path | None,
         Option(
             help="Folder of a `train reviser` run, or of a checkpoint with one, whose styles come too.",
             show_default="none",
+            callback=checkpoint,
         ),
     ] = None,
     mean: Annotated[
@@ -60,6 +66,8 @@ def export(
     A model of DALLE-pytorch's shape goes back to it with --format dalle-pytorch: a .pt, and beside it what its
     generate.py asks for besides.
     """
+    if format_ == "native":
+        check_out_folder(out)
     from model.training import export as exporting
 
     others = shares(mean or [])
@@ -111,5 +119,5 @@ def shares(texts: list[str]) -> dict[Path, float]:
             raise typer.BadParameter(
                 f"mean must be FOLDER=SHARE, as in a=0.5, each folder once, got {text}", param_hint="--mean"
             )
-        found[Path(name)] = number
+        found[find(Path(name))] = number
     return found

@@ -19,6 +19,7 @@ import typer
 from rich.markup import escape
 from typer import Argument, Option
 
+from app.commands.common import utf8
 from model.errors import InvalidRequest
 from model.training.knobs import Knob, knobs, parse, parse_settings
 
@@ -73,6 +74,9 @@ def _value(knob: Knob, value: Any) -> Any:
     """The knob's value that the flag was given. None if the flag was not given."""
     if knob.kind is bool:
         return (not knob.off) if value else None
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str):
+            utf8(text)
     if knob.kind is tuple:
         return tuple(value) if value else None
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import re
 import time
@@ -14,13 +15,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typer import Argument, Option
 
-from app.commands.common import DEFAULT_WEIGHTS, Device, Seed, Weights, check_out, save_image
+from app.commands.common import DEFAULT_WEIGHTS, Device, Seed, Weights, check_out, save_image, utf8
 from app.commands.common import out as out_option
 from app.commands.common import temperature as temperature_option
 from app.commands.common import top_k as top_k_option
 from app.pictures.encode import enlarge
 from app.pictures.provenance import Provenance, prompt_hash
 from model.errors import DataError, InvalidRequest
+from model.files import read_file
+from model.limits import printable
+from model.picture_files import PictureError, examine
 from model.styles import AUTO
 
 if TYPE_CHECKING:
@@ -29,11 +33,13 @@ if TYPE_CHECKING:
     from model import Painter
 
 OWN = "the checkpoint's"
+LIKE_BYTES, LIKE_PIXELS = 1 << 26, 1 << 24  # of a picture to paint again
 
 
 def generate(
     text: Annotated[
-        str | None, Argument(help="What the pictures should show.", show_default="with --like, the picture's own")
+        str | None,
+        Argument(help="What the pictures should show.", show_default="with --like, the picture's own", callback=utf8),
     ] = None,
     n: Annotated[int, Option("-n", "--num-images", min=1, max=64, help="How many pictures.")] = 1,
     out: Annotated[Path | None, out_option("Picture to write.", show_default="the text, as a file name")] = None,
@@ -107,17 +113,18 @@ def generate(
     params = painter.sampling(**steering)  # type: ignore[arg-type]
     if complete:
         (text,) = painter.complete(text, seed=params.seed)
-        console.print(text, highlight=False, markup=False)
+        console.print(printable(text), highlight=False, markup=False)
         revise = bool(revise)
     how = Provenance(painter.checkpoint.config.name, 0, params, prompt_hash(text), text)
     started = time.monotonic()
     images = _paint(painter, how, text, n, truncate, console, best_of, revise, style or AUTO)
     seconds = time.monotonic() - started
     if images[0].info.get("fit") == "unknown":
-        console.print(_unknown(text, images[0].info.get("closest", "")), highlight=False, markup=False, soft_wrap=True)
+        said = printable(_unknown(text, images[0].info.get("closest", "")))
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     texts = list(dict.fromkeys(image.info.get("revised", text) for image in images))
     if texts != [text]:
-        console.print(f"painted as: {'; '.join(texts)}", highlight=False, markup=False)
+        console.print(printable(f"painted as: {'; '.join(texts)}"), highlight=False, markup=False)
     if n == 1 or separate:
         paths = numbered(path, n)
         for image, file in zip(images, paths, strict=True):
@@ -129,7 +136,7 @@ def generate(
         grid = contact_sheet(images, columns=math.ceil(math.sqrt(n)), cell=images[0].width)
         save_image(grid, path, {"Prompt": "; ".join(texts), "Seed": params.seed})
     for file in paths:
-        typer.echo(file)
+        typer.echo(printable(file))
     scores = "".join(f", score {image.info['score']:.3f}" for image in images if best_of)
     console.print(f"{best_of or n} in {seconds:.1f} s, seed {params.seed}{scores}", highlight=False)
 
@@ -170,26 +177,30 @@ def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: 
     (painted,) = _paint(painter, how, text, 1, True, console, revise=False)
     rgb = enlarge(painted.tobytes(), painted.width, original.width)
     save_image(Image.frombytes("RGB", original.size, rgb), out, dataclasses.replace(how, prompt=text).texts())
-    typer.echo(out)
+    typer.echo(printable(out))
     if rgb != original.tobytes():
         by = f"{how.software} painted {file}, perhaps with other weights, other threads or on another machine"
         raise DataError(f"{out} is not identical: {by}")
-    console.print(f"identical to {file}", highlight=False)
+    console.print(printable(f"identical to {file}"), highlight=False, markup=False)
 
 
 def read_provenance(file: Path) -> tuple[Image.Image, Provenance]:
     """The RGB picture in a PNG, and how it was painted. Raises DataError, which names the file."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
+    data = read_file(file, LIKE_BYTES)
     try:
-        with Image.open(file, formats=("PNG",)) as image:
+        examine(data).check(LIKE_PIXELS)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             how = Provenance.read(image.text)  # type: ignore[attr-defined]
             if image.width != image.height:
                 raise DataError(f"must be square, got {image.width} x {image.height} pixels")
             return image.convert("RGB"), how
-    except DataError as error:
+    except (DataError, PictureError) as error:
         raise DataError(f"{file} {error}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        raise DataError(f"{file} must be a PNG that can be read") from None
+    except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{file} must be a PNG that can be read: {getattr(error, 'strerror', None) or error}") from None
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from app.commands.common import check_out_folder
 from app.commands.common import out as out_option
 from model.errors import CheckpointError
 from model.importing.recognise import read_files
@@ -33,6 +34,7 @@ def import_(
 
     Nothing in a file is executed. What cannot be done exactly is refused.
     """
+    check_out_folder(out)
     said = pairs(settings or [])
     read_files(files)  # a first look, which refuses most of what is no checkpoint without waiting for torch
     from model.importing.read import read_import

@@ -16,6 +16,7 @@ from typer import Argument
 
 from app.commands.common import DEFAULT_WEIGHTS
 from model.config import CheckpointConfig, ImageConfig, TransformerConfig
+from model.files import find
 from model.limits import family_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def inspect(
 
     Files of other projects are described too; nothing in them is executed.
     """
-    paths = paths or [DEFAULT_WEIGHTS]
+    paths = [find(path) for path in paths or [DEFAULT_WEIGHTS]]
     console = Console(highlight=False)
     if len(paths) > 1 or (paths[0].exists() and not paths[0].is_dir()):
         from model.importing.describe import describe_files

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Option
 
+from app.commands.common import check_out_folder, checkpoint
 from app.commands.flags import Data, Given, with_knobs
 from app.commands.image_tokenizers import VAE, find_image_tokenizer
+from model.limits import printable
 from model.training.knobs import build
 from model.training.options import ClipOptions, ExportOptions, ReviserOptions, TransformerOptions, VAEOptions
 
@@ -26,17 +29,28 @@ FOLDER = "Folder of a {} run, or of a checkpoint."
 
 Start = Annotated[
     Path | None,
-    Option(help="Begin from the weights of this run or checkpoint.", show_default="random weights"),
+    Option(
+        help="Begin from the weights of this run or checkpoint.", show_default="random weights", callback=checkpoint
+    ),
 ]
 Words = Annotated[
     Path | None,
     Option(
         help="Use the tokenizer of this `train transformer` run or checkpoint.",
         show_default=f"{SECOND_STAGE}; if a checkpoint is named besides, its own",
+        callback=checkpoint,
     ),
 ]
 
 app = typer.Typer()
+
+
+class _Plain(logging.Formatter):
+    """Messages on one line, which say nothing to a terminal: they repeat names of files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message."""
+        return printable(super().format(record))
 
 
 @app.callback()
@@ -49,7 +63,9 @@ def options() -> None:
     from rich.logging import RichHandler
 
     handler = RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    handler.setFormatter(_Plain())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    warnings.filterwarnings("ignore", module="PIL")  # oddities of files; what cannot be read is counted
     logging.getLogger("model").setLevel(logging.INFO)  # what was read and left out; without a terminal also reports
 
 
@@ -65,8 +81,10 @@ def train_vae(data: Data, *, start: Start = None, given: Given) -> None:
     """Train the first stage: the VQ-VAE, which turns pictures into tokens. It needs no captions."""
     from model.training.deepen import deepen
     from model.training.export import find_own_vae
+    from model.training.extras import check_installed
     from model.training.train_vae import train
 
+    check_installed()
     if start is not None:
         refuse_with_start(given, "preset")
     elif "decoder_only" in given:
@@ -74,6 +92,7 @@ def train_vae(data: Data, *, start: Start = None, given: Given) -> None:
             "needs --start, because only the codes of a trained encoder are worth keeping", param_hint="--decoder-only"
         )
     options = build(VAEOptions, given, start is not None, data=tuple(data))
+    check_out_folder(options.loop.out)
     train(options, deepen(find_own_vae(start, "a start"), options.depths) if start else None)
     typer.echo(options.loop.out)
 
@@ -89,7 +108,11 @@ def train_transformer(
     *,
     vae: Annotated[
         Path | None,
-        Option(help=VAE, show_default=f"{FIRST_STAGE}; if --start is a checkpoint, its own"),
+        Option(
+            help=VAE,
+            show_default=f"{FIRST_STAGE}; if --start is a checkpoint, its own",
+            callback=checkpoint,
+        ),
     ] = None,
     start: Start = None,
     given: Given,
@@ -99,6 +122,7 @@ def train_transformer(
             help="File of prompts, one a line. The start paints them first. Then they are learnt again, so that they "
             "are not forgotten.",
             show_default="none",
+            callback=checkpoint,
         ),
     ] = None,
 ) -> None:
@@ -109,9 +133,11 @@ def train_transformer(
     from model.config import SamplingDefaults
     from model.prompts import read_prompts
     from model.training.export import export, find_start
+    from model.training.extras import check_installed
     from model.training.loop import find_place
     from model.training.train_transformer import train
 
+    check_installed()
     if start is not None:
         refuse_with_start(given, "preset", "vocabulary")
     if preserve is not None and start is None:
@@ -129,6 +155,7 @@ def train_transformer(
     )
     named = build(ExportOptions, given, sampling=options.sampling)
     out = options.loop.out
+    check_out_folder(out)
     image_tokenizer = begun.vae if begun and begun.vae and vae is None else find_image_tokenizer(vae or FIRST_STAGE)
     if begun and begun.vae and image_tokenizer is not begun.vae and not (out / "state.pt").exists():
         from model.training.carry_over import to_new_vae
@@ -150,16 +177,19 @@ def train_transformer(
 def train_clip(
     data: Data,
     *,
-    vae: Annotated[Path, Option(help=FOLDER.format("`train vae`"))] = FIRST_STAGE,
+    vae: Annotated[Path, Option(help=FOLDER.format("`train vae`"), callback=checkpoint)] = FIRST_STAGE,
     tokenizer: Words = None,
     given: Given,
 ) -> None:
     """Train the reranker of best_of: a small CLIP on captions and image tokens. `export --clip` adds it."""
     from model.tokenizer import Tokenizer
     from model.training.export import find_own_vae, is_checkpoint
+    from model.training.extras import check_installed
     from model.training.train_clip import train
 
+    check_installed()
     options = build(ClipOptions, given, data=tuple(data))
+    check_out_folder(options.loop.out)
     words = tokenizer or (vae if is_checkpoint(vae) else SECOND_STAGE)
     train(options, find_own_vae(vae, "a CLIP"), Tokenizer.load(words / "tokenizer.json"))
     typer.echo(options.loop.out)
@@ -174,11 +204,14 @@ def train_reviser(data: Data, *, tokenizer: Words = None, start: Start = None, g
     """
     from model.tokenizer import Tokenizer
     from model.training.export import find_reviser
+    from model.training.extras import check_installed
     from model.training.train_reviser import train
 
+    check_installed()
     if start is not None:
         refuse_with_start(given, "preset")
     words = Tokenizer.load((tokenizer or start or SECOND_STAGE) / "tokenizer.json")
     options = build(ReviserOptions, given, start is not None, data=tuple(data))
+    check_out_folder(options.loop.out)
     train(options, words, find_reviser(start, words) if start else None)
     typer.echo(options.loop.out)

@@ -77,6 +77,11 @@ export function offer(names) {
   useStyle({ style: chosen });
 }
 
+// Shows the values that the model has for the settings. sampling: as the server tells them.
+export function tell(sampling) {
+  for (const [field, value] of Object.entries(sampling)) if (field in NUMBERS) $(field).placeholder = String(value);
+}
+
 // The style of a record, which is no other whatever its neighbours had; any where the model has none of this name.
 export function useStyle({ style }) {
   $("style").value = style || "";

@@ -4,7 +4,7 @@ import * as composer from "./composer.js";
 import * as gallery from "./gallery.js";
 import * as shelf from "./shelf.js";
 import * as stage from "./stage.js";
-import { paint, styles } from "./stream.js";
+import { describe, paint } from "./stream.js";
 import { forget, on } from "./tiles.js";
 import * as viewer from "./viewer.js";
 import { many, name } from "./words.js";
@@ -72,7 +72,9 @@ function complain({ param, message }) {
 }
 
 async function offer() {
-  composer.offer(await styles(key));
+  const { styles, sampling } = await describe(key);
+  composer.offer(styles);
+  composer.tell(sampling);
 }
 
 function cancel() {

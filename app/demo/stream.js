@@ -37,14 +37,15 @@ export async function* paint(order, key, signal) {
   throw new Refused("The connection broke before all pictures were painted.", { status: 200, code: "cut" });
 }
 
-// The names of the model's styles; none where it has none, and where the server does not say.
-export async function styles(key) {
+// What the server says of its model: {styles: their names, sampling: {temperature, top_k, top_p, guidance}}. Both are
+// empty where the server does not say.
+export async function describe(key) {
   try {
     const answer = await fetch("v1/models", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
-    const { data } = await answer.json();
-    return (data[0].styles || []).map(({ name }) => name);
+    const [{ styles, sampling }] = (await answer.json()).data;
+    return { styles: (styles || []).map(({ name }) => name), sampling: sampling || {} };
   } catch {
-    return [];
+    return { styles: [], sampling: {} };
   }
 }
 

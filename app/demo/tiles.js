@@ -102,9 +102,9 @@ export class Tile {
     this.frame.disabled = false;
     this.state("done", "open");
     const save = make("a", "icon", { href: url(record), download: fileName(record) }, icon("download"));
-    const further = make("button", "icon", { type: "button" }, icon("brush"));
+    const further = make("button", "icon wide", { type: "button" }, icon("brush"), "Paint on");
     further.addEventListener("click", () => on.paintOn(record));
-    this.element.append(make("div", "tools", {}, labelled(save, "Download"), labelled(further, "Keep the top, repaint the rest")));
+    this.element.append(make("div", "tools", {}, labelled(save, "Download"), labelled(further, "Paint on: keep the top, repaint the rest")));
   }
 
   stop() {

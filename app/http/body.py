@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ BODY_SECONDS = 30.0  # for a body to arrive
 MAX_FIELDS = 64  # of a form, files among them
 MAX_HEADER = 2048  # bytes of Content-Type, and of all headers of a part of a form
 MAX_STRINGS, MAX_NESTED, MAX_OTHER = 256, 64, 4096  # of JSON: strings; objects and arrays; bytes beside strings
+LISTED = re.compile(r"\[[0-9]{0,4}\]$")  # image[] and image[0], as some clients name the files of a list
 SLICE = 8 * 1024  # bytes that Python code goes through in one turn of the event loop: 2 ms
 STRIDE = 1 << 20  # bytes that C code searches in one turn of the event loop: 1 ms
 M = TypeVar("M", bound=BaseModel)
@@ -180,7 +182,7 @@ async def parse_multipart(
 ) -> tuple[dict[str, str], dict[str, list[bytes]]]:
     """The fields and the files of a multipart form.
 
-    names: the names that files may have. max_bytes: of all fields together.
+    names: the names that files may have, also with [] or [0] after them. max_bytes: of all fields together.
     Raises BadBody, BodyTooLarge, and InvalidRequest for a file of another name.
     """
     if not boundary:
@@ -198,13 +200,15 @@ async def parse_multipart(
         if b"name" not in options:
             raise BadBody("the form cannot be read: a part has no Content-Disposition with a name")
         name = _utf8(options[b"name"], "a name")
+        if options.get(b"filename") == b"" and start == end:
+            continue  # a browser sends this for a file input in which nothing was chosen
         if b"filename" not in options:
             max_bytes -= end - start
             if max_bytes < 0:
                 raise BodyTooLarge("the fields of the form, without its files, have more bytes than the server reads")
             pairs.append((name, _utf8(data[start:end], "a value")))
-        elif name in names:
-            files[name].append(data[start:end])
+        elif (plain := LISTED.sub("", name)) in names:
+            files[plain].append(data[start:end])
         else:
             allowed = f"one of {', '.join(names)}" if names else "left out"
             raise InvalidRequest(name, f"the name of a file must be {allowed}, got {shorten(name)}")

@@ -8,6 +8,7 @@ checked before the body is read.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import hmac
 import re
@@ -42,7 +43,7 @@ def read_hashes(settings: Settings) -> frozenset[str]:
     Raises SettingsError, which names the file and the line that is not a hash. It does not show the line, because
     the line may be a key.
     """
-    hashes = set(settings.api_keys.replace(",", " ").split())
+    hashes = set(settings.api_keys.lower().replace(",", " ").split())
     if (file := settings.api_keys_file) is not None:
         found = _read_file(file)
         if not found:
@@ -53,14 +54,16 @@ def read_hashes(settings: Settings) -> frozenset[str]:
 
 def _read_file(file: Path) -> set[str]:
     try:
-        lines = file.read_text("utf-8").splitlines()
+        data = file.read_bytes()
+        encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        lines = data.decode(encoding).splitlines()  # Windows writes byte order marks
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{file}: the API keys cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from None
     found = set()
     for number, line in enumerate(lines, 1):
-        first = line.partition("#")[0].strip()
+        first = line.partition("#")[0].strip().lower()
         if first and not HASH.fullmatch(first):
             raise SettingsError(f"{file}, line {number} must be the hash of an API key, 64 digits from 0 to f")
         found |= {first} - {""}

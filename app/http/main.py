@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -24,7 +24,8 @@ from app.http.idempotency import Idempotency
 from app.http.keys import Guard, Keys, read_hashes
 from app.http.metrics import Metrics
 from app.http.middleware import Frontier
-from app.http.openapi import Application
+from app.http.openapi import Application, left_out
+from app.http.paths import Paths
 from app.http.proxies import Proxies
 from app.http.routes import generate, images, ops, things
 from app.http.service import Service
@@ -32,10 +33,13 @@ from app.pictures.decoders import Decoders
 from app.pictures.encode import Threads
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
-from app.wording import shorten
+from app.wording import nearest, shorten
 from model.errors import DalleError
 
 DEMO = Path(__file__).parents[1] / "demo"
+PAGES = {"/": "index.html", "/docs": "docs.html"}
+ROUTERS = (generate.router, images.router, ops.router, things.router)
+KNOWN = [*PAGES, *(getattr(route, "path", "") for router in ROUTERS for route in router.routes)]
 DESCRIPTION = "Text to image with the DALL-E family's method: a prompt in, pictures of 256 x 256 pixels out."
 
 
@@ -70,18 +74,18 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
         version=model.__version__,
         lifespan=lifespan,
         redirect_slashes=False,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         docs_url=None,  # FastAPI's page loads scripts from other hosts, so /docs is a page of this server
         redoc_url=None,
     )
     app.state.service = service
     app.state.keys = keys
     app.deadline = settings.deadline
-    app.include_router(generate.router)
-    app.include_router(images.router)
-    app.include_router(ops.router)
-    app.include_router(things.router)
+    app.defaults = left_out(settings, pool.checkpoint.config)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount("/demo", StaticFiles(directory=DEMO), name="demo")
-    for path, file in (("/", "index.html"), ("/docs", "docs.html")):
+    for path, file in PAGES.items():
         app.add_api_route(path, _page(DEMO / file), include_in_schema=False)
     for kind in (DalleError, HTTPException):
         app.add_exception_handler(kind, _refusing(metrics))
@@ -98,13 +102,15 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
         budget=budget,
         send_timeout=settings.send_timeout,
     )
+    app.add_middleware(Paths, root=settings.root_path.rstrip("/"))
     app.add_middleware(Proxies, trusted=settings.proxies)  # the last one is the outermost
     return app
 
 
-def _page(file: Path) -> Callable[[], Awaitable[FileResponse]]:
-    async def page() -> FileResponse:
-        return FileResponse(file)
+def _page(file: Path) -> Callable[[Request], Awaitable[Response]]:
+    async def page(request: Request) -> Response:
+        moved = request.state.moved
+        return RedirectResponse(moved, 307) if moved else FileResponse(file)
 
     return page
 
@@ -116,7 +122,8 @@ def _refusing(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Resp
         if isinstance(error, HTTPException) and error.status_code in (404, 405):
             route = f"{request.method[:16]} {shorten(request.url.path)}"
             allow = (error.headers or {}).get("Allow")
-            unknown = f"{route} is not a route; /docs lists the routes"
+            near = nearest(request.url.path, KNOWN)
+            unknown = f"{route} is not a route; " + (f"did you mean {near}?" if near else "/docs lists the routes")
             what = f"the method must be {allow}, got {route}" if allow else unknown
             error = HTTPException(error.status_code, what, error.headers)
         said = answer(error)

@@ -140,6 +140,18 @@ class Image(BaseModel):
 class ImagesResponse(BaseModel):
     """The pictures."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{
+        "created": 1_700_000_000,
+        "data": [{"b64_json": "iVBORw0KGgo...", "seed": 7, "index": 0, "revised_prompt": "a cat", "style": "flat"}],
+        "background": "opaque", "output_format": "png", "size": "256x256",
+        "usage": {
+            "input_tokens": 5, "input_tokens_details": {"text_tokens": 5, "image_tokens": 0},
+            "output_tokens": 1030, "output_tokens_details": {"image_tokens": 1024, "text_tokens": 6},
+            "total_tokens": 1035,
+        },
+        "prompt_fit": "near",
+    }]})  # fmt: skip
+
     created: int
     data: list[Image]
     background: Literal["opaque"] = "opaque"
@@ -169,6 +181,15 @@ class OpenAIError(BaseModel):
     error: ErrorObject
 
 
+class ModelSampling(BaseModel):
+    """How a model draws tokens, where a request does not say it."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    guidance: float
+
+
 class ModelStyle(BaseModel):
     """A style of a model."""
 
@@ -186,6 +207,7 @@ class Model(BaseModel):
     styles: list[ModelStyle] | None = Field(
         None, description="Its styles, if it has any. The first one is painted where no other knows the thing."
     )
+    sampling: ModelSampling | None = Field(None, description="Its defaults of these fields of a request.")
 
 
 class ModelList(BaseModel):

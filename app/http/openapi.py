@@ -1,12 +1,16 @@
-"""Adds to FastAPI's /openapi.json what the settings of this server decide.
+"""Adds to FastAPI's /openapi.json what the settings and the checkpoint of this server decide.
 
-It adds the time limit of requests. If API keys are needed, it adds their scheme and the status 401. If none are needed,
-it adds the status 403 of requests that browsers send from foreign pages.
+It adds the time limit of requests and the values that fields have if they are left out. If API keys are needed, it adds
+their scheme and the status 401. If none are needed, it adds the status 403 of requests that browsers send from foreign
+pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,6 +18,8 @@ from fastapi import FastAPI
 from app.http.errors import OPENAI
 from app.http.headers import TIMEOUT
 from app.http.keys import is_open
+from app.settings import Settings
+from model.config import CheckpointConfig
 
 SCHEME = {
     "type": "http",
@@ -24,17 +30,45 @@ FOREIGN = "A browser sent the request from a page of another origin, or to a nam
 ASKED = {"WWW-Authenticate": {"description": "Bearer, the scheme of RFC 6750.", "schema": {"type": "string"}}}
 
 
+# Values of fields that are left out, if neither a setting nor the checkpoint decides them.
+LEFT_OUT = {
+    "n": 1, "index": 0, "style": "auto", "complete": False, "embed_prompt": False, "size": "auto", "stream": False,
+    "output_format": "png", "output_compression": 100, "response_format": "b64_json", "background": "auto",
+    "partial_images": 0,
+}  # fmt: skip
+
+
+def left_out(settings: Settings, config: CheckpointConfig) -> dict[str, Any]:
+    """The values that fields of a request have if they are left out, by name."""
+    return {
+        **LEFT_OUT,
+        **dataclasses.asdict(config.sampling),
+        "model": config.name,
+        "revise": settings.revise and config.reviser is not None,
+        "on_unknown": settings.on_unknown,
+        "truncate": settings.truncate,
+    }
+
+
 class Application(FastAPI):
-    """FastAPI with a document that tells of API keys and of the time limit. keyed: whether keys are needed."""
+    """FastAPI with a document that tells of API keys, of the time limit and of defaults.
+
+    keyed: whether keys are needed. defaults: what `left_out` gives.
+    """
 
     keyed: bool = False
+    defaults: Mapping[str, Any] = MappingProxyType({})
     deadline: float = 0.0  # seconds that a request may ask for at most
 
     def openapi(self) -> dict[str, Any]:
         """The document. It is made once."""
         if self.openapi_schema is None:
-            document = super().openapi()
+            document = self.openapi_schema = copy.deepcopy(super().openapi())  # its parts are those of the routes
             for _, operation in _operations(document):
+                for content in operation.get("requestBody", {}).get("content", {}).values():
+                    for name, field in content["schema"].get("properties", {}).items():
+                        if field.get("default") is None and self.defaults.get(name) is not None:
+                            field["default"] = self.defaults[name]
                 for parameter in operation.get("parameters", []):
                     if parameter["name"] == TIMEOUT:
                         parameter["schema"] = {**parameter["schema"], "maximum": self.deadline}

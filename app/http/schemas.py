@@ -22,6 +22,7 @@ from model.styles import AUTO
 MAX_SAMPLES = 16  # pictures of which the best are chosen
 MAX_CHARACTERS = 32_000  # of a prompt; the limit of tokens is much lower, but counting tokens takes time
 MAX_DIGITS = 100  # characters of a number in a form
+BOOLEANS = {"true": True, "false": False, "on": True}  # of a form: True as Python writes it, and a ticked checkbox
 INTEGER = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")  # without backtracking
 
@@ -128,19 +129,23 @@ def read(model: type[M], values: Mapping[str, Any]) -> M:
 def from_strings(model: type[BaseModel], strings: Mapping[str, str]) -> dict[str, Any]:
     """The fields of a form, with their numbers and booleans read exactly.
 
-    A string that should be a number or a boolean and is not stays a string. `read` refuses it.
+    A string that should be a number or a boolean and is not stays a string. `read` refuses it. A blank one is left out
+    if the field need not be sent, because a page's form sends every field.
     """
     values: dict[str, Any] = {}
     for name, string in strings.items():
         kinds = {part.get("type") for part in alternatives(properties(model).get(name, {}))}
+        field = model.model_fields.get(name)
+        if field is not None and not field.is_required() and not string.strip(" "):
+            continue
         if len(string) > MAX_DIGITS:
             values[name] = string
         elif "integer" in kinds and INTEGER.fullmatch(string):
             values[name] = int(string)
         elif "number" in kinds and NUMBER.fullmatch(string):
             values[name] = float(string)
-        elif "boolean" in kinds and string in ("true", "false"):
-            values[name] = string == "true"
+        elif "boolean" in kinds and string.lower() in BOOLEANS:
+            values[name] = BOOLEANS[string.lower()]
         else:
             values[name] = string
     return values

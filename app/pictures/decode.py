@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from model.picture_files import PictureError, examine
+from model.squares import eight_bits, middle, square
 from model.upright import open_upright
 
 
@@ -43,19 +44,12 @@ def read_upload(data: bytes, side: int, grid: int, max_pixels: int) -> Upload:
 
 def _square(image: Image.Image, side: int, grid: int) -> Upload:
     width, height = image.size
-    least = min(width, height)
-    left, top = (width - least) // 2, (height - least) // 2
-    image = image.crop((left, top, left + least, top + least))
-    if image.mode.startswith("I"):  # 16 bits grey
-        image = image.convert("I").point(lambda level: level * (1 / 257)).convert("L")
-    transparent = image.has_transparency_data
-    image = image.convert("RGBA" if transparent else "RGB")
+    image = eight_bits(image.crop(middle(image.size)))
     empty = None
-    if transparent:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
         holes = image.getchannel("A").point(lambda alpha: 255 if alpha == 0 else 0).convert("F")
         cells = holes.resize((grid, grid), Image.Resampling.BOX)
         empty = bytes(level > 0 for level in struct.unpack(f"={grid * grid}f", cells.tobytes()))
-    image = image.resize((side, side), Image.Resampling.LANCZOS)
-    if transparent:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return Upload(width, height, image.tobytes(), empty)
+        image = image.resize((side, side), Image.Resampling.LANCZOS)  # what is transparent has no colour to lend
+    return Upload(width, height, square(image, side).tobytes(), empty)

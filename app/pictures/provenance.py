@@ -14,16 +14,21 @@ import binascii
 import dataclasses
 import hashlib
 import json
+import re
 import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model import __version__
-from model.errors import DataError
+from model.config import SamplingDefaults
+from model.errors import CheckpointError, DataError
+from model.files import parse_json
 from model.inference.requests import SamplingParams
+from model.limits import build, shown
 
 FREE = -1  # a token that the model draws
+PARAMETER_BYTES = 4096  # of the chunk Parameters
 
 
 @dataclass(frozen=True)
@@ -70,21 +75,22 @@ class Provenance:
             values = {}
             for chunk in ("Software", "Model", "Prompt-SHA256"):
                 values[chunk] = str(texts[chunk])
+            numbers = {}
             for chunk in ("Seed", "Index"):
-                values[chunk] = str(int(texts[chunk]))
+                numbers[chunk] = _number(texts[chunk])
             chunk = "Parameters"
-            params = SamplingParams(seed=int(values["Seed"]), **json.loads(texts[chunk]))
+            params = SamplingParams(seed=numbers["Seed"], **_parameters(texts[chunk]))
             chunk = "Forced"
             forced = unpack(texts[chunk]) if chunk in texts else None
         except KeyError:
             raise DataError(
                 f"must be a single picture that dalle-server painted, got a file without the text chunk {chunk}"
             ) from None
-        except (ValueError, TypeError, zlib.error) as error:
+        except (ValueError, CheckpointError) as error:
             raise DataError(f"must hold a text chunk {chunk} that can be read: {error}") from None
         return cls(
             model=values["Model"],
-            index=int(values["Index"]),
+            index=numbers["Index"],
             params=params,
             prompt_hash=values["Prompt-SHA256"],
             prompt=str(texts["Prompt"]) if "Prompt" in texts else None,
@@ -92,6 +98,21 @@ class Provenance:
             style=str(texts["Style"]) if "Style" in texts else None,
             software=values["Software"],
         )
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,19}", text):
+        raise ValueError(f"it must be an integer of 0 or more, got {shown(text)}")
+    return int(text)
+
+
+def _parameters(text: str) -> dict[str, float]:
+    """The sampling parameters that the JSON object names. Raises CheckpointError for one that cannot be."""
+    if len(text) > PARAMETER_BYTES:
+        raise ValueError(f"it must have at most {PARAMETER_BYTES} characters, got {len(text)}")
+    values = parse_json(text.encode(), "it")
+    found = build(SamplingDefaults, values, "it")
+    return {name: getattr(found, name) for name in values}
 
 
 def prompt_hash(prompt: str) -> str:

@@ -88,7 +88,8 @@ class LoopOptions:
     minutes: float | None = field(
         default=None,
         metadata=knob(
-            "Stop after this many minutes and save. The same command goes on later. Learning rates follow --steps.",
+            "Stop after this many minutes of training, over all starts of the run, and save. Learning rates then fall "
+            "in time for it. With more minutes the same command goes on.",
             ge=0,
             shown="no limit",
         ),

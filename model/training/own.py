@@ -26,11 +26,13 @@ from model.drawings.cutout import background_of, cut_out
 from model.drawings.drawing import WHITE, Colour, RenderError, encode, paint, visible_share
 from model.drawings.naming import thing_in
 from model.errors import DataError
-from model.training.data import Pixels, Report, Sample, index, iterate
+from model.training.data import Pixels, Sample, iterate
 from model.training.filters import Filter
 from model.training.options import RULES, Rules
 from model.training.prepare import held_out, state_of
+from model.training.report import Report
 from model.training.shards import ShardWriter
+from model.training.sources import index
 
 log = logging.getLogger(__name__)
 

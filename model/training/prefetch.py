@@ -4,9 +4,9 @@ A processor takes one to three milliseconds to draw a sample, clutter its captio
 thousand samples a second. Every batch is a function of (step, samples) alone, so it does not matter which process makes
 it, nor when.
 
-The workers are forked, so they share the data in memory, whatever their size. Batches come back through shared memory.
-A batch of 256 pictures' tokens takes some 5 MB, and each worker has PREFETCH of them ready (see a container's
---shm-size).
+The workers are forked, so they share the data in memory, whatever their size. Batches come back as bytes through pipes.
+torch would send them through /dev/shm, of which a container has 64 MB: a batch of 256 pictures' tokens takes some 5 MB,
+and each worker has PREFETCH of them ready. Where that was too small, torch's workers waited for ever.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import dataclasses
 import gc
 import multiprocessing
 import os
+import pickle
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,18 +60,26 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-class _Lazy(Dataset[Any]):
+class _Lazy(Dataset[bytes]):
+    """Batches, or errors in their place, as bytes: tensors would go through /dev/shm."""
+
     def __init__(self, make: Callable[[int], Any], which: range) -> None:
         self._make, self._which = make, which
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> bytes:
         try:
-            return self._make(self._which[index])
+            return pickle.dumps(self._make(self._which[index]), pickle.HIGHEST_PROTOCOL)
         except DalleError as error:  # returned, because the loader would put the traceback into its text
-            return error
+            return pickle.dumps(error)
 
     def __len__(self) -> int:
         return len(self._which)
+
+
+def _deaf(_worker: int) -> None:
+    """Ignore what a terminal or a service manager sends to all processes: the step under way needs its batches."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -88,16 +98,21 @@ def prefetched(make: Callable[[int], Any], which: range, workers: int, device: t
         num_workers=workers,
         prefetch_factor=PREFETCH,
         multiprocessing_context="fork",
+        worker_init_fn=_deaf,
     )
     gc.collect()
     gc.freeze()  # else each worker's garbage collector would write to the shared memory, and so copy it
     try:
         made = iter(loader)
+    except OSError as error:
+        why = f"worker processes cannot start: {error.strerror}. A container's --shm-size gives them more of /dev/shm"
+        raise DataError(f"workers must be 0 (--set workers=0) here, got {workers}; {why}") from None
     finally:
         gc.unfreeze()
 
     def here() -> Iterator[Any]:
-        for batch in made:
+        for sent in made:
+            batch = pickle.loads(sent)
             if isinstance(batch, DalleError):
                 raise batch
             yield to_device(batch, device)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -23,20 +23,28 @@ COMMAND = "from app.cli import main; main()"
 class Live:
     """`dalle-server serve` with the settings of `variables` (DALLE_ and the name in capitals). A context manager.
 
-    flags: of the command line. command: the program, a COMMAND that breaks something first.
+    flags: of the command line. command: the program, a COMMAND that breaks something first. cwd, environ: those of the
+    process. weights: "" for the default.
     """
 
     def __init__(
-        self, weights: Path, log: Path, flags: Sequence[str] = (), command: str = COMMAND, **variables: object
+        self,
+        weights: Path | str,
+        log: Path,
+        flags: Sequence[str] = (),
+        command: str = COMMAND,
+        cwd: Path | None = None,
+        environ: Mapping[str, str] = os.environ,
+        **variables: object,
     ) -> None:
         given = {"weights": weights, "port": 0, "slots": 4, "threads": 1, "heartbeat_timeout": 600, **variables}
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("DALLE_")}
+        environ = {name: value for name, value in environ.items() if not name.startswith("DALLE_")}
         environ |= {f"DALLE_{name.upper()}": str(value) for name, value in given.items()}
         environ["OMP_NUM_THREADS"] = "1"
         self._log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", command, "serve", *flags], env=environ, stdout=stream, stderr=stream
+                [sys.executable, "-c", command, "serve", *flags], cwd=cwd, env=environ, stdout=stream, stderr=stream
             )
 
     def __enter__(self) -> Live:

@@ -230,6 +230,14 @@ def test_a_wrong_file_of_keys_stops_the_start_and_is_not_quoted(
     assert "sesame" not in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_keys_may_be_written_on_windows(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(f"# keys\r\n{key_hash('a').upper()}\r\n  {key_hash('b')}  # b\r\n".encode(encoding))
+    settings = Settings(api_keys_file=file, api_keys=key_hash("c").upper())
+    assert read_hashes(settings) == {key_hash(key) for key in "abc"}
+
+
 # --- pages of other origins
 
 

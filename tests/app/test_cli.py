@@ -58,7 +58,7 @@ def options(command: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def test_the_commands_have_few_options() -> None:
     counts = Counter(path for path, _ in options(typer.main.get_command(cli.app)))
-    assert sum(counts.values()) <= 151
+    assert sum(counts.values()) <= 153
     assert counts["train transformer"] <= 20
     for command in ("train vae", "train clip", "train reviser"):
         assert 10 <= counts[command] <= 14
@@ -134,6 +134,7 @@ def test_file_names() -> None:
 def test_an_error_is_one_line(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
     weights = ("--weights", tiny_checkpoint)
     assert "nowhere: no such folder" in one_line(run("generate", "a cat", "--weights", "nowhere"))
+    assert r"no\x1b[2J: no such folder" in one_line(run("generate", "a cat", "--weights", "no\x1b[2J"))
     assert "--out must be in a folder that exists, got gone/cat.png" in one_line(
         run("generate", "a cat", "-o", "gone/cat.png", *weights)
     )

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from app import cli
+from tests.test_picture_files import many_scans
 from tests.training import published_files as made
+from tests.training.test_data import picture
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -46,3 +48,21 @@ def test_a_path_without_data_is_refused_in_one_line(
         assert run(monkeypatch, str(tmp_path / name)) == 1
         [line] = capsys.readouterr().err.strip().splitlines()
         assert name in line
+
+
+def test_what_is_not_used_is_named_and_says_nothing_to_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(many_scans(12_000, 512))
+    (tmp_path / "b.png").write_bytes(picture(kind="PNG"))
+    (tmp_path / "lost\x1b[2J[red].txt").write_text("a dog")
+    assert run(monkeypatch, str(tmp_path), "--any-language") == 0
+    shown = capsys.readouterr()
+    table, line = shown.out.rstrip("\n").rsplit("\n", 1)
+    assert "\x1b" not in shown.out + shown.err
+    assert table.replace("\n", "").isprintable()
+    assert r"lost\x1b[2J[red].txt" in "".join(table.split())
+    found = json.loads(line)["pictures"]
+    assert (found["found"], found["corrupt"], found["unused"]) == (2, {"picture": 1}, {"text without a picture": 1})
+    assert "must have at most" in found["named"]["picture"][0]
+    assert found["named"]["text without a picture"][0].endswith(r"lost\x1b[2J[red].txt")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from app import cli
 from model.checkpoints import load
 from model.config import SamplingDefaults
 from model.tokenizer import Tokenizer
-from model.training import carry_over, train_transformer
+from model.training import carry_over, train_transformer, train_vae
 
 TINY = ("--preset", "tiny", "--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared")
 
@@ -166,6 +168,39 @@ def test_a_start_is_carried_over_to_another_vae(
         assert "transferring the transformer" not in caplog.text
     painted = model.load(data.parent / "mine" / "checkpoint", "cpu").generate("a blue circle", seed=1)
     assert painted[0].size == (256, 256)
+
+
+def test_a_signal_ends_training_and_what_is_damaged_is_told_in_one_line(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crops = train_vae.Crops.__call__
+
+    def stopped(self: train_vae.Crops, step: int, first: int, end: int) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return crops(self, step, first, end)
+
+    with monkeypatch.context() as during:
+        during.setattr(train_vae.Crops, "__call__", stopped)
+        assert run(monkeypatch, "train", "vae", str(data), *TINY) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.splitlines()[-1].startswith("dalle-server: stopped after step 1; its state is saved")
+    state, config = data.parent / "runs/vae/state.pt", data.parent / "runs/vae/config.json"
+    assert torch.load(state, weights_only=True)["step"] == 1
+    for path, content, told in (
+        (state, state.read_bytes()[:-100], "runs/vae/state.pt: cut short or damaged; remove it"),
+        (state, b"", "runs/vae/state.pt: cut short or damaged; remove it"),
+        (config, b"{", "runs/vae/config.json: not JSON"),
+    ):
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        for command in (("vae",), ("transformer", "--vae", "runs/vae")):
+            capsys.readouterr()
+            assert run(monkeypatch, "train", command[0], str(data), *command[1:], *TINY) == 1
+            lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dalle-server: ")]
+            assert len(lines) == 1
+            assert told in lines[0]
+        path.write_bytes(whole)
+    assert run(monkeypatch, "train", "vae", str(data), *TINY) == 0
+    assert torch.load(state, weights_only=True)["step"] == 2
 
 
 def test_wrong_arguments_are_refused_in_one_line(

@@ -244,7 +244,7 @@ def test_a_body_over_the_limit_is_refused_and_the_client_reads_why(live: Live, d
         ("GET", "/generate", 405, "the method must be POST, got GET /generate"),
         ("DELETE", "/healthz", 405, "the method must be GET, got DELETE /healthz"),
         ("GET", "/no-such", 404, "GET /no-such is not a route; /docs lists the routes"),
-        ("POST", "/generate/", 404, "/generate/"),
+        ("POST", "/generat", 404, "POST /generat is not a route; did you mean /generate?"),
         ("GET", "/demo/no-such.js", 404, "/demo/no-such.js"),
     ],
 )

@@ -239,8 +239,8 @@ WRONG_EDITS: list[tuple[dict[str, str], list[tuple[str, bytes]], str, str]] = [
     (
         {},
         [("image", file(PICTURE))],
-        "mask",
-        "mask is missing; without it the image must have a wholly transparent pixel",
+        "image",
+        "image must be sent with a mask, or keep_rows, the number of its top rows to keep",
     ),
     (
         {},
@@ -273,7 +273,7 @@ WRONG_EDITS: list[tuple[dict[str, str], list[tuple[str, bytes]], str, str]] = [
         {},
         [("image", file(PICTURE)), ("markup", b"x")],
         "markup",
-        "the name of a file must be one of image, image[], mask, got markup",
+        "the name of a file must be one of image, mask, got markup",
     ),
 ]
 

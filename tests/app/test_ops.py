@@ -17,6 +17,7 @@ from app.http.browsers import Browsers
 from app.http.keys import Guard
 from app.http.main import create_app
 from app.http.middleware import Frontier
+from app.http.paths import Paths
 from app.http.proxies import Proxies
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
@@ -146,7 +147,7 @@ def test_no_middleware_hides_the_clients_leaving_from_a_route(quick_checkpoint: 
         settings = Settings(weights=quick_checkpoint, api_keys=keys, cors_origins="https://example.org")
         app = create_app(settings, WorkerPool(settings, ServedCheckpoint.read(quick_checkpoint)))
         layers: list[Any] = [layer.cls for layer in app.user_middleware]
-        assert layers == [Proxies, Frontier, check]
+        assert layers == [Proxies, Paths, Frontier, check]
         assert not any(issubclass(layer, BaseHTTPMiddleware) for layer in [*layers, CORSMiddleware])
 
 

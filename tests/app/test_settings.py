@@ -219,6 +219,7 @@ VALUES = {  # two of each setting that is no number, or none of this size
     "max_body": ("2000", "3000"),
     "max_upload": ("2000", "3000"),
     "host": ("::1", "0.0.0.0"),
+    "root_path": ("/a", "/a/b"),
     "on_unknown": ("paint", "refuse"),
     "weights": ("a", "b"),
     "device": ("cpu", "cuda:1"),

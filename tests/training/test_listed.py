@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from model.training.data import Report, iterate
+from model.training.data import iterate
+from model.training.report import Report
 from tests.training.test_data import picture
 
 LISTED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from model.errors import DataError
 from model.training.batches import Batch, TextOnly
@@ -44,6 +46,22 @@ def test_they_come_in_order_and_from_other_processes() -> None:
 def test_what_is_learnt_does_not_depend_on_them(tmp_path: Path) -> None:
     alone, helped = (train(run(tmp_path / str(workers), workers=workers), "linear") for workers in (0, 2))
     assert [line["loss"] for line in alone.history] == [line["loss"] for line in helped.history]
+
+
+def test_they_need_no_shared_memory() -> None:
+    """A container's /dev/shm may be too small for them."""
+    (batch,) = made(lambda _: torch.zeros(500_000), range(1), 1)
+    assert batch.tolist() == [0.0] * 500_000
+    assert not batch.is_shared()
+
+
+def test_workers_that_cannot_start_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:  # what a /dev/shm without room for semaphores does
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(DataLoader, "__iter__", full)
+    with pytest.raises(DataError, match="workers must be 0 .*got 1; .*No space left.*--shm-size"):
+        made(lambda _: torch.zeros(1), range(1), 1)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

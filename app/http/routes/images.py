@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from app.http.openai_schemas import (
     ImagesResponse,
     Model,
     ModelList,
+    ModelSampling,
     ModelStyle,
     OpenAIError,
     Usage,
@@ -101,9 +103,9 @@ async def generations(request: Request, service: Shared) -> Response:
 async def edits(request: Request, service: Shared) -> Response:
     """Cells of the picture in which the mask, or without one the picture itself, has a wholly transparent pixel are
     painted anew; the others are kept. `keep_rows` instead of a mask keeps so many rows at the top."""
-    files = ("image", "image[]", "mask")
+    files = ("image", "mask")
     sent = await body.read_body(request, EditsRequest, service.settings, kinds=(body.MULTIPART,), files=files)
-    images = sent.files.get("image", []) + sent.files.get("image[]", [])
+    images = sent.files.get("image", [])
 
     async def order() -> Order:
         made = _order(service, request, sent.fields)
@@ -138,7 +140,8 @@ def _served(service: Service) -> Model:
         ModelStyle(name=style.name, things=None if things is None else len(things))
         for style, things in zip(styles.styles, styles.things, strict=True)
     ]
-    return Model(id=config.name, created=config.created, styles=told or None)
+    sampling = ModelSampling(**dataclasses.asdict(config.sampling))
+    return Model(id=config.name, created=config.created, styles=told or None, sampling=sampling)
 
 
 def _check_model(asked: str, served: str) -> None:
@@ -151,7 +154,7 @@ def check(asked: ImagesRequest, service: Service) -> None:
     config = service.pool.checkpoint.config
     if asked.model is not None:
         _check_model(asked.model, config.name)
-    _side(asked.size, config.vae.image_size)
+    _side(asked.size, config.vae.image_size, service.settings.lenient)
     if asked.output_compression not in (None, 100) and asked.output_format in (None, "png"):
         what = f"output_compression must be 100 or left out with the output_format png, got {asked.output_compression}"
         raise InvalidRequest("output_compression", what)
@@ -171,12 +174,14 @@ def check(asked: ImagesRequest, service: Service) -> None:
         raise InvalidRequest("best_of", f"best_of must be left out of a stream, got {asked.best_of}")
 
 
-def _side(size: str | None, native: int) -> int:
-    """The pixels a side of a size such as "512x512"."""
+def _side(size: str | None, native: int, lenient: bool = False) -> int:
+    """The pixels a side of a size such as "512x512". lenient: the nearest square within it, or that can be painted."""
     if size in (None, "auto"):
         return native
     width, height = map(int, str(size).split("x"))
     largest = max(native, MAX_SIDE)
+    if lenient:
+        return min(max(min(width, height), native), largest)
     if width != height or not native <= width <= largest:
         raise InvalidRequest(
             "size", f"size must be auto or a square from {native}x{native} to {largest}x{largest}, got {size}"
@@ -223,7 +228,13 @@ async def _paint_on(
         raise InvalidRequest("mask", f"mask must have {found}")
     if not any(mask.empty or b""):
         what = "must have a wholly transparent pixel where the picture is painted anew, got none"
-        raise InvalidRequest("mask", f"mask {what}" if masks else f"mask is missing; without it the image {what}")
+        if masks:
+            raise InvalidRequest("mask", f"mask {what}")
+        if not service.settings.lenient:
+            ways = "a mask, or keep_rows, the number of its top rows to keep, or wholly transparent pixels"
+            raise InvalidRequest("image", f"image must be sent with {ways} where it is painted anew, got none of them")
+        grid = service.pool.checkpoint.config.vae.grid
+        return painting_on(order, image, top_rows(grid // 2, grid))
     return painting_on(order, image, bytes(1 - empty for empty in mask.empty or b""))
 
 
@@ -236,7 +247,7 @@ async def _paint(
 ) -> Response:
     asked = sent.fields
     config = service.pool.checkpoint.config
-    side, count = _side(asked.size, config.vae.image_size), asked.n or 1
+    side, count = _side(asked.size, config.vae.image_size, service.settings.lenient), asked.n or 1
     quality = 100 if asked.output_compression is None else asked.output_compression
     wanted = Wanted(
         finish=Finish(asked.output_format or "png", quality, side),

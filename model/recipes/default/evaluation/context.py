@@ -17,7 +17,7 @@ from model.recipes.default.evaluation.album import Album
 from model.recipes.default.evaluation.drawings import Drawings, Line, Thing
 from model.recipes.default.evaluation.ink import cut_out
 from model.recipes.default.evaluation.judge import Ints, Judge, Prototypes, Vectors
-from model.training.data import Entry
+from model.training.pairing import Entry
 from model.training.selection import Selection, read_concepts
 
 T = TypeVar("T")

@@ -19,8 +19,10 @@ from PIL import Image
 from model.drawings.concepts import Name
 from model.errors import DataError
 from model.recipes.default.evaluation.findings import NotMeasured
-from model.training.data import Entry, index, load, parse_text
+from model.training.data import TEXT_BYTES, load, parse_text
+from model.training.pairing import Entry
 from model.training.selection import Selection
+from model.training.sources import index
 
 FAMILIES = ("fluent", "noto", "streamline")  # sources with such a prefix are versions of one another
 
@@ -67,7 +69,7 @@ class Thing:
 
 def _line(entry: Entry) -> Line:
     try:
-        captions, meta = parse_text(entry.text.read(), entry.suffix) if entry.text else ([], {})
+        captions, meta = parse_text(entry.text.read(TEXT_BYTES), entry.suffix) if entry.text else ([], {})
     except (OSError, ValueError) as error:
         raise DataError(f"{entry.picture.path}: {entry.key}: its text cannot be read: {error}") from None
     fields = (str(meta.get(key, default)) for key, default in (("concept", ""), ("kind", "single"), ("source", "")))
