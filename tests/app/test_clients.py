@@ -91,7 +91,7 @@ def test_prefixes_and_slashes_are_taken_off(root: str, given: str, path: str, mo
 
     running = Paths(inner, root)({"type": "http", "path": given}, None, None)  # type: ignore[arg-type]
     with pytest.raises(StopIteration):
-        running.send(None)  # type: ignore[attr-defined]
+        running.send(None)
     assert seen == [(path, moved)]
 
 
