@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
 from app.jobs.folder import Folder, StoreFull
-from app.jobs.tables import JOBS, PICTURES, SECRETS
+from app.jobs.tables import JOBS, MESSAGES, PICTURES, SECRETS
 from model.errors import DalleError
 
 LOCK = 7203117  # of PostgreSQL: servers that start together migrate one after another
@@ -42,6 +42,7 @@ class State(StrEnum):
 
 
 OPEN = (State.QUEUED, State.RUNNING)
+TOLD = (State.COMPLETED, State.FAILED, State.EXPIRED)  # ends that a webhook is told
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,16 @@ class StoredPicture:
     told: Mapping[str, Any]
     created: float
     fetched: float | None
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message to a webhook that is due. tries: how often it was tried before. See `app.jobs.tables`."""
+
+    id: str
+    job: StoredJob
+    created: float
+    tries: int
 
 
 @dataclass(frozen=True)
@@ -237,8 +248,13 @@ class Store:
         values = {"state": state, "ended": time.time(), "server": None, "lease": None}
         if error is not None:
             values["error"] = dict(error)
-        changed = connection.execute(change.values(**values)).rowcount
-        return self._find(connection, job_id) if changed else None
+        if not connection.execute(change.values(**values)).rowcount:
+            return None
+        job = self._find(connection, job_id)
+        if job.hook is not None and state in TOLD:
+            message = {"id": f"msg_{secrets.token_urlsafe(16)}", "job": job_id, "tries": 0}
+            connection.execute(MESSAGES.insert().values(**message, created=job.ended, next=job.ended))
+        return job
 
     def _find(self, connection: sa.Connection, job_id: str) -> StoredJob:
         return _job(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one())
@@ -311,6 +327,29 @@ class Store:
                 .values(fetched=time.time())
             )
 
+    # --- messages
+
+    def due(self, until: float) -> Message | None:
+        """The message that is due longest. It is not due again before `until`, so that two servers do not send it."""
+        first = sa.select(MESSAGES).where(MESSAGES.c.next <= time.time()).order_by(MESSAGES.c.next).limit(1)
+        with self._transaction() as connection:
+            row = connection.execute(first.with_for_update(skip_locked=True)).one_or_none()
+            if row is None:
+                return None
+            change = MESSAGES.update().where(MESSAGES.c.id == row.id)
+            connection.execute(change.values(next=until, tries=MESSAGES.c.tries + 1))
+            return Message(row.id, self._find(connection, row.job), row.created, row.tries)
+
+    def postpone(self, message_id: str, until: float) -> None:
+        """Try the message again then."""
+        with self._transaction() as connection:
+            connection.execute(MESSAGES.update().where(MESSAGES.c.id == message_id).values(next=until))
+
+    def settle(self, message_id: str) -> None:
+        """Forget a message: it was delivered, or is given up."""
+        with self._transaction() as connection:
+            connection.execute(MESSAGES.delete().where(MESSAGES.c.id == message_id))
+
     # --- what is kept
 
     def sweep(self, rule: Retention) -> int:
@@ -336,7 +375,10 @@ class Store:
             for name in gone:
                 connection.execute(PICTURES.delete().where(PICTURES.c.name == name))
             empty = sa.select(JOBS.c.id, JOBS.c.image).where(
-                JOBS.c.state.not_in(OPEN), JOBS.c.ended < old, ~sa.exists().where(PICTURES.c.job == JOBS.c.id)
+                JOBS.c.state.not_in(OPEN),
+                JOBS.c.ended < old,
+                ~sa.exists().where(PICTURES.c.job == JOBS.c.id),
+                ~sa.exists().where(MESSAGES.c.job == JOBS.c.id),
             )
             jobs = list(connection.execute(empty))
             for job_id, _ in jobs:

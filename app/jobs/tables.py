@@ -52,6 +52,18 @@ PICTURES = Table(
     Index("pictures_by_age", "created"),
 )
 
+# Messages about ended jobs that a webhook is still to be told. id: in every attempt the same. next: when it is tried
+# next. tries: how often it was tried.
+MESSAGES = Table(
+    "messages",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("job", String(40), ForeignKey("jobs.id"), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("next", Float, nullable=False, index=True),
+    Column("tries", Integer, nullable=False, default=0),
+)
+
 SECRETS = Table(
     "secrets",
     METADATA,

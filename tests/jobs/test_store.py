@@ -159,3 +159,25 @@ def test_another_place_for_files() -> None:
 def test_a_store_that_cannot_be_used_is_one_line(address: str, tmp_path: Path) -> None:
     with pytest.raises(DalleError, match="^store: .* cannot be used: [^\n]+$"):
         Store(address, Folder(str(tmp_path)))
+
+
+def test_the_end_of_a_job_is_told_until_it_is_settled(make_store: Callable[[], Store]) -> None:
+    store = make_store()
+    hook = {"url": "https://example.org", "secret": "whsec_x"}
+    job, quiet = store.accept({}, 1, "", hook=hook), store.accept({}, 1, "")
+    for one in (job, quiet):
+        store.keep(one.id, 0, "", {}, b"x")
+    cancelled = store.accept({}, 1, "", hook=hook)
+    store.end(cancelled.id, State.CANCELLED)
+    message = store.due(soon())
+    assert message is not None
+    assert (message.job.id, message.job.state, message.tries) == (job.id, State.COMPLETED, 0)
+    assert store.due(soon()) is None  # another server does not send it meanwhile
+    store.postpone(message.id, time.time() - 1)
+    again = make_store().due(soon())
+    assert again is not None
+    assert (again.id, again.tries) == (message.id, 1)
+    store.sweep(Retention(seconds=-1e6))
+    assert store.job(job.id) is not None  # it is still to be told
+    store.settle(message.id)
+    assert store.due(soon()) is None

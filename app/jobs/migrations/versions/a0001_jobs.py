@@ -1,4 +1,4 @@
-"""Jobs, their pictures, and secrets."""
+"""Jobs, their pictures, messages and secrets."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -45,6 +45,15 @@ def upgrade() -> None:
     )
     op.create_index("pictures_of_job", "pictures", ["job", "number"], unique=True)
     op.create_index("pictures_by_age", "pictures", ["created"])
+    op.create_table(
+        "messages",
+        sa.Column("id", sa.String(40), primary_key=True),
+        sa.Column("job", sa.String(40), sa.ForeignKey("jobs.id"), nullable=False),
+        sa.Column("created", sa.Float, nullable=False),
+        sa.Column("next", sa.Float, nullable=False),
+        sa.Column("tries", sa.Integer, nullable=False),
+    )
+    op.create_index("ix_messages_next", "messages", ["next"])
     op.create_table(
         "secrets",
         sa.Column("name", sa.String(40), primary_key=True),
