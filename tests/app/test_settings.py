@@ -25,7 +25,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_listen_on_this_machine_only() -> None:
     settings = load_settings()
-    assert (settings.host, settings.port, settings.weights) == ("127.0.0.1", 8000, Path("weights/default"))
+    assert (settings.host, settings.port, settings.weights) == ("127.0.0.1", 8000, ("weights/default",))
     assert settings.devices == ("auto",)
 
 
