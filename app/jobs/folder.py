@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Folder:
             self._files.pipe_file(self._path(name), data)
             return
         path = Path(self._path(name))
-        partial = path.with_name(f"{path.name}.partial")
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two servers may write the same
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:

@@ -2,7 +2,7 @@
 
     store = Store("sqlite:////var/lib/dalle/jobs.sqlite3", Folder("/var/lib/dalle/pictures"))
     job = store.accept(Asked(...), owner="")
-    store.claim(server="a", until=time.time() + 30)    # the oldest job that no living server paints
+    store.claim(time.time() + 30, models=[""])         # the oldest job that no living server paints
     store.keep(job.id, 0, told, png)                   # a picture, once
     store.end(job.id, State.FAILED, {"message": ...})
 
@@ -12,17 +12,21 @@ calls them on threads. SQLite serves one machine; PostgreSQL several, which then
 
 from __future__ import annotations
 
+import hmac
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from base64 import urlsafe_b64encode
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
+from app.jobs.alive import Alive
 from app.jobs.folder import Folder, StoreFull
 from app.jobs.tables import JOBS, MESSAGES, PICTURES, SECRETS
 from model.errors import DalleError
@@ -52,6 +56,7 @@ class StoredJob:
     id: str
     owner: str
     state: State
+    model: str
     asked: Mapping[str, Any]
     total: int
     done: int
@@ -60,10 +65,10 @@ class StoredJob:
     ended: float | None
     error: Mapping[str, Any] | None
     image: str | None
+    key: str | None
     hook: Mapping[str, Any] | None
     server: str | None
     lease: float | None
-    tries: int
 
     @property
     def open(self) -> bool:
@@ -110,22 +115,29 @@ class Retention:
 
 
 class Store:
-    """See the module. Safe to use from several threads."""
+    """See the module. Safe to use from several threads. server: the name of this server among those that share it."""
 
     def __init__(self, url: str, folder: Folder) -> None:
         """Open the database, and bring its tables up to date. Raises DalleError if it cannot be used."""
         self.folder = folder
+        self.server = secrets.token_urlsafe(12)
+        self._alive: Alive | None = None
         try:
             self._engine = sa.create_engine(url, pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
                 _prepare_sqlite(self._engine)
             self._migrate()
+            if self._engine.dialect.name == "sqlite" and self._engine.url.database:
+                self._alive = Alive(Path(self._engine.url.database), self.server)
+            self._names = self.secret("names")
         except (ArgumentError, NoSuchModuleError, ImportError, DatabaseError) as error:
             shown = sa.make_url(url).render_as_string() if not isinstance(error, ArgumentError) else "its address"
             raise DalleError(f"store: {shown} cannot be used: {str(error).splitlines()[0]}") from None
 
     def close(self) -> None:
         """Close the connections."""
+        if self._alive is not None:
+            self._alive.close()
         self._engine.dispose()
 
     @contextmanager
@@ -166,17 +178,36 @@ class Store:
         asked: Mapping[str, Any],
         total: int,
         owner: str,
+        model: str = "",
         image: bytes | None = None,
         hook: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> StoredJob:
-        """Write down a new job, queued. image: the picture that it paints on. Raises StoreFull."""
+        """Write down a new job, queued. image: the picture that it paints on. Raises StoreFull.
+
+        key: if a job has it already, that job is returned, and no new one is made.
+        """
         job_id, now = f"job_{secrets.token_urlsafe(16)}", time.time()
         if image is not None:
             self.folder.write(job_id, image)
-        row: dict[str, Any] = {"id": job_id, "owner": owner, "state": State.QUEUED, "asked": dict(asked)}
-        row |= {"total": total, "done": 0, "created": now, "tries": 0}
-        row |= {"image": None if image is None else job_id, "hook": None if hook is None else dict(hook)}
+        row: dict[str, Any] = {
+            "id": job_id,
+            "owner": owner,
+            "state": State.QUEUED,
+            "asked": dict(asked),
+            "model": model,
+        }
+        row |= {"total": total, "done": 0, "created": now}
+        row |= {"image": None if image is None else job_id, "hook": None if hook is None else dict(hook), "key": key}
         with self._transaction() as connection:
+            if key is not None:
+                if self._engine.dialect.name == "postgresql":  # SQLite has one writer
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK + 1)))
+                same = connection.execute(sa.select(JOBS).where(JOBS.c.key == key)).one_or_none()
+                if same is not None:
+                    if image is not None:
+                        self.folder.remove(job_id)
+                    return _job(same)
             connection.execute(JOBS.insert().values(**row))
             return self._find(connection, job_id)
 
@@ -206,35 +237,37 @@ class Store:
         with self._transaction() as connection:
             return int(connection.scalar(earlier) or 0)
 
-    def claim(self, server: str, until: float) -> StoredJob | None:
-        """Give the server the oldest job that no living server paints, until then. It counts as a try."""
+    def claim(self, until: float, models: Collection[str]) -> StoredJob | None:
+        """Give this server the oldest job of these models that no living server paints, until then."""
         free = sa.or_(JOBS.c.server.is_(None), JOBS.c.lease < time.time())
-        oldest = sa.select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), free).order_by(JOBS.c.created).limit(1)
+        mine = JOBS.c.model.in_(models)
+        oldest = sa.select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), mine, free).order_by(JOBS.c.created).limit(1)
         with self._transaction() as connection:
+            if self._alive is not None:
+                held = sa.select(JOBS.c.server).where(JOBS.c.state.in_(OPEN), JOBS.c.server.is_not(None)).distinct()
+                for name in connection.scalars(held).all():
+                    if name != self.server and self._alive.dead(name):
+                        connection.execute(JOBS.update().where(JOBS.c.server == name).values(server=None))
             job_id = connection.scalar(oldest.with_for_update(skip_locked=True))
             if job_id is None:
                 return None
             started = sa.func.coalesce(JOBS.c.started, time.time())
             change = JOBS.update().where(JOBS.c.id == job_id)
-            connection.execute(
-                change.values(state=State.RUNNING, server=server, lease=until, started=started, tries=JOBS.c.tries + 1)
-            )
+            connection.execute(change.values(state=State.RUNNING, server=self.server, lease=until, started=started))
             return self._find(connection, job_id)
 
-    def renew(self, server: str, until: float) -> set[str]:
-        """Let the server go on with its open jobs until then. Returns their ids: others were cancelled or taken."""
-        mine = sa.and_(JOBS.c.server == server, JOBS.c.state.in_(OPEN))
+    def renew(self, until: float) -> set[str]:
+        """Let this server go on with its open jobs until then. Returns their ids: others were cancelled or taken."""
+        mine = sa.and_(JOBS.c.server == self.server, JOBS.c.state.in_(OPEN))
         with self._transaction() as connection:
             connection.execute(JOBS.update().where(mine).values(lease=until))
             return set(connection.scalars(sa.select(JOBS.c.id).where(mine)))
 
-    def release(self, server: str) -> None:
-        """Give back the server's open jobs, so that another may go on at once. It ended well, so no try is counted."""
-        mine = sa.and_(JOBS.c.server == server, JOBS.c.state.in_(OPEN))
+    def release(self) -> None:
+        """Give back this server's open jobs, so that another may go on at once."""
+        mine = sa.and_(JOBS.c.server == self.server, JOBS.c.state.in_(OPEN))
         with self._transaction() as connection:
-            connection.execute(
-                JOBS.update().where(mine).values(server=None, lease=None, state=State.QUEUED, tries=JOBS.c.tries - 1)
-            )
+            connection.execute(JOBS.update().where(mine).values(server=None, lease=None, state=State.QUEUED))
 
     def end(self, job_id: str, state: State, error: Mapping[str, Any] | None = None) -> StoredJob | None:
         """End an open job. Returns it; None if it had ended before, or is not there."""
@@ -269,7 +302,7 @@ class Store:
         Returns it, and its job as it is now. A picture that is there already stays as it is, and so does a job that has
         ended, without this picture. Raises StoreFull.
         """
-        name = f"{secrets.token_urlsafe(24)}.png"
+        name = self._name(job_id, number)
         self.folder.write(name, data)
         kept = False
         try:
@@ -280,6 +313,13 @@ class Store:
             if not kept:
                 self.folder.remove(name)
         return picture, job
+
+    def _name(self, job_id: str | None, number: int) -> str:
+        """A name that cannot be guessed. A picture of a job always has the same one, so its file is there once."""
+        if job_id is None:
+            return f"{secrets.token_urlsafe(24)}.png"
+        digest = hmac.digest(self._names, f"{job_id}/{number}".encode(), "sha256")
+        return f"{urlsafe_b64encode(digest[:24]).decode()}.png"
 
     def _keep(
         self, connection: sa.Connection, name: str, job_id: str | None, number: int, owner: str,

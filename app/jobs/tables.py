@@ -9,15 +9,18 @@ from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Index, Integ
 
 METADATA = MetaData()
 
-# asked: the request in a normal form (`app.jobs.asked`). total: its pictures. done: those that are painted.
+# model: the name of the model that paints it. asked: the request in a normal form (`app.http.jobs`).
+# total: its pictures. done: those that are painted. image: the name of the file of the picture that it paints on.
 # server, lease: which server paints the job, and until when it alone may. An ended job has neither.
-# tries: how often a server began the job and died. hook: the address that is told of the end, and its secret.
+# key: names the request that made the job, so that a repeated one makes no second job.
+# hook: the address that is told of the end, and its secret.
 JOBS = Table(
     "jobs",
     METADATA,
     Column("id", String(40), primary_key=True),
     Column("owner", String(80), nullable=False),
     Column("state", String(12), nullable=False),
+    Column("model", String(200), nullable=False),
     Column("asked", JSON, nullable=False),
     Column("total", Integer, nullable=False),
     Column("done", Integer, nullable=False, default=0),
@@ -26,10 +29,10 @@ JOBS = Table(
     Column("ended", Float),
     Column("error", JSON),
     Column("image", String(80)),
+    Column("key", String(64), unique=True),
     Column("hook", JSON),
     Column("server", String(40)),
     Column("lease", Float),
-    Column("tries", Integer, nullable=False, default=0),
     Index("jobs_by_owner", "owner", "created"),
     Index("jobs_by_state", "state", "created"),
 )

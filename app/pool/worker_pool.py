@@ -149,18 +149,23 @@ class WorkerPool:
             raise ModelFailed(lane.name)
         if order.deadline is not None and time.monotonic() >= order.deadline:
             raise late(order.seconds)
+        if order.request.background:
+            return  # whoever submits it sees to it that there are not too many
         ahead, kept = self._in_flight(), self._kept_for_others(lane)
         if ahead + kept + order.request.num_images > self._settings.queue:
-            others = f", {kept} places are kept for other models" if kept else ""
+            reserved = f", {kept} places are kept for other models" if kept else ""
             limit = self._settings.queue
-            message = f"the queue is full: {ahead} pictures are waiting or being painted{others}, and it takes {limit}"
+            message = (
+                f"the queue is full: {ahead} pictures are waiting or being painted{reserved}, and it takes {limit}"
+            )
             raise Overloaded(message, self._seconds(ahead))
         share = self._settings.client_queue
         if share and order.client and (own := self._in_flight(order.client)) + order.request.num_images > share:
             counts = f"{own} pictures are waiting or being painted, and it takes {share}"
             message = f"your share of the queue is full: {counts}"
             raise Overloaded(message, self._seconds(own), per_client=True)
-        others: list[Work] = [*self._jobs_of(lane), *(one for one in self._reserved if self._lane(one) is lane)]
+        before = [job for job in self._jobs_of(lane) if not job.background]
+        others: list[Work] = [*before, *(one for one in self._reserved if self._lane(one) is lane)]
         if order.deadline is not None and others:  # a request that is alone is always tried
             given = order.deadline - time.monotonic()
             needed = seconds_until_done([*others, order], order, lane.workers) or 0.0
@@ -245,6 +250,8 @@ class WorkerPool:
         self._draining = True
         for lane in self._lanes.values():
             lane.keeper.hurry()
+        for job in [job for job in self._jobs.values() if job.background]:
+            self._end(job, Outcome.CANCELLED, Draining("the server is shutting down; it goes on with this later"))
         log.info("draining: %d requests in flight have %g s to finish", len(self._jobs), seconds)
         try:
             await asyncio.wait_for(self._idle.wait(), seconds)
@@ -269,14 +276,15 @@ class WorkerPool:
         return self._lanes[order.model or self.models.default]
 
     def _jobs_of(self, lane: Lane) -> Iterator[Job]:
-        """The jobs in flight of this model, in the order of their acceptance."""
-        return (job for job in self._jobs.values() if job.order.model == lane.name)
+        """The jobs in flight of this model, in the order of their acceptance, those in the background last."""
+        jobs = [job for job in self._jobs.values() if job.order.model == lane.name]
+        return iter(sorted(jobs, key=lambda job: job.background))
 
     def _kept_for_others(self, lane: Lane) -> int:
         """Places of the queue that are free and kept for other models: of half the queue each has an equal share."""
         share = self._settings.queue // (2 * len(self._lanes))
         taken = Counter({other.name: 0 for other in self._lanes.values() if other is not lane})
-        for job in self._jobs.values():
+        for job in (job for job in self._jobs.values() if not job.background):
             taken[job.order.model] += job.unpainted
         for order in self._reserved:
             taken[self._lane(order).name] += order.request.num_images
@@ -284,8 +292,9 @@ class WorkerPool:
 
     def _in_flight(self, client: str | None = None) -> int:
         """Pictures that have a place in the queue: of all clients, or of one."""
-        accepted = sum(job.unpainted for job in self._jobs.values() if client in (None, job.order.client))
-        return accepted + sum(order.request.num_images for order in self._reserved if client in (None, order.client))
+        jobs = [job for job in self._jobs.values() if not job.background and client in (None, job.order.client)]
+        orders = [order for order in self._reserved if not order.request.background and client in (None, order.client)]
+        return sum(job.unpainted for job in jobs) + sum(order.request.num_images for order in orders)
 
     def _check_open(self) -> None:
         if self._draining or self.fatal:

@@ -118,7 +118,7 @@ async def _paint_on(service: Service, request: Request, order: Order, rows: int 
     if len(files) != 1:
         raise InvalidRequest("image", f"image must be one file with keep_rows, got {len(files) or 'none'}")
     with service.pool.hold(order):
-        return painting_on(order, await decode(service, request, order, "image", files[0]), keep)
+        return painting_on(order, (await decode(service, request, order, "image", files[0])).rgb, keep)
 
 
 def _headers(reader: Reader, painting: Painting) -> dict[str, str]:

@@ -217,7 +217,7 @@ async def _paint_on(
     with service.pool.hold(order):
         image = await decode(service, request, order, "image", images[0])
         if keep:
-            return painting_on(order, image, keep)
+            return painting_on(order, image.rgb, keep)
         name, mask = ("mask", await decode(service, request, order, "mask", masks[0])) if masks else ("image", image)
     if (mask.width, mask.height) != (image.width, image.height):
         found = f"{image.width} x {image.height} pixels like the image, got {mask.width} x {mask.height}"
@@ -225,7 +225,7 @@ async def _paint_on(
     if not any(mask.empty or b""):
         what = "must have a wholly transparent pixel where the picture is painted anew, got none"
         raise InvalidRequest("mask", f"mask {what}" if masks else f"mask is missing; without it the image {what}")
-    return painting_on(order, image, bytes(1 - empty for empty in mask.empty or b""))
+    return painting_on(order, image.rgb, bytes(1 - empty for empty in mask.empty or b""))
 
 
 async def _paint(

@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(40), primary_key=True),
         sa.Column("owner", sa.String(80), nullable=False),
         sa.Column("state", sa.String(12), nullable=False),
+        sa.Column("model", sa.String(200), nullable=False),
         sa.Column("asked", sa.JSON, nullable=False),
         sa.Column("total", sa.Integer, nullable=False),
         sa.Column("done", sa.Integer, nullable=False),
@@ -24,10 +25,10 @@ def upgrade() -> None:
         sa.Column("ended", sa.Float),
         sa.Column("error", sa.JSON),
         sa.Column("image", sa.String(80)),
+        sa.Column("key", sa.String(64), unique=True),
         sa.Column("hook", sa.JSON),
         sa.Column("server", sa.String(40)),
         sa.Column("lease", sa.Float),
-        sa.Column("tries", sa.Integer, nullable=False),
     )
     op.create_index("jobs_by_owner", "jobs", ["owner", "created"])
     op.create_index("jobs_by_state", "jobs", ["state", "created"])
