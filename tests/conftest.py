@@ -14,6 +14,10 @@ from model.config import CheckpointConfig, SamplingDefaults, TransformerConfig, 
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from model.vae import VAE
+from tests.jobs.postgres import postgres, postgres_database
+from tests.jobs.receiver import receiver
+
+__all__ = ["postgres", "postgres_database", "receiver"]  # fixtures of files of their own
 
 torch.set_num_threads(1)
 

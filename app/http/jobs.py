@@ -16,7 +16,7 @@ from starlette.requests import Request
 from app.http.errors import NoStore, NotAuthorised
 from app.http.job_schemas import JobAnswer, JobError, JobPicture, JobRequest
 from app.http.orders import painting_on, plain_order, top_rows
-from app.http.painting import Wanted, finish, tell
+from app.http.painting import Painting, Wanted, finish, tell
 from app.http.schemas import Sampling
 from app.http.service import Service
 from app.jobs.folder import Folder
@@ -107,6 +107,18 @@ class Desk:
     def url(self, base: str, name: str) -> str:
         """The address of a picture. base: the server's own, with a slash at the end."""
         return f"{base}pictures/{name}{signed(self.secret, name) if self.guarded else ''}"
+
+    async def addresses(self, request: Request, painting: Painting, kind: str) -> list[str]:
+        """Keep the pictures of a request, and tell their addresses. kind: of their files. Raises StoreFull."""
+        found = []
+        await self.runner.call(self.store.folder.check_room, sum(picture.size for picture in painting.pictures))
+        for picture in painting.pictures:
+            data = (await picture.file()).data
+            told = {"text": picture.told.text, "index": picture.index}
+            kept, _ = await self.runner.call(self.store.keep, None, picture.index, owner(request), told, data, kind)
+            picture.let_go()
+            found.append(self.url(base_of(request), kept.name))
+        return found
 
     async def answer(self, job: StoredJob, base: str, pictures: list[StoredPicture] | None) -> JobAnswer:
         """What is told of a job. base: as in `url`. pictures: those that are told, None for none."""

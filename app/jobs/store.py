@@ -295,14 +295,14 @@ class Store:
     # --- pictures
 
     def keep(
-        self, job_id: str | None, number: int, owner: str, told: Mapping[str, Any], data: bytes
+        self, job_id: str | None, number: int, owner: str, told: Mapping[str, Any], data: bytes, kind: str = "png"
     ) -> tuple[StoredPicture, StoredJob | None]:
         """Keep a picture: its file first, then its row. With its last picture the job is completed.
 
-        Returns it, and its job as it is now. A picture that is there already stays as it is, and so does a job that has
-        ended, without this picture. Raises StoreFull.
+        kind: of the file, the end of its name. Returns it, and its job as it is now. A picture that is there already
+        stays as it is, and so does a job that has ended, without this picture. Raises StoreFull.
         """
-        name = self._name(job_id, number)
+        name = f"{self._name(job_id, number)}.{kind}"
         self.folder.write(name, data)
         kept = False
         try:
@@ -317,9 +317,9 @@ class Store:
     def _name(self, job_id: str | None, number: int) -> str:
         """A name that cannot be guessed. A picture of a job always has the same one, so its file is there once."""
         if job_id is None:
-            return f"{secrets.token_urlsafe(24)}.png"
+            return secrets.token_urlsafe(24)
         digest = hmac.digest(self._names, f"{job_id}/{number}".encode(), "sha256")
-        return f"{urlsafe_b64encode(digest[:24]).decode()}.png"
+        return urlsafe_b64encode(digest[:24]).decode()
 
     def _keep(
         self, connection: sa.Connection, name: str, job_id: str | None, number: int, owner: str,

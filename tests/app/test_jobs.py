@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import random
@@ -14,13 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from standardwebhooks import Webhook
 
 from app.pictures.encode import encode_png
-from tests.app.live import Live
-from tests.jobs.receiver import SECRET, Receiver, receiver
-
-__all__ = ["receiver"]  # a fixture
+from tests.app.live import COMMAND, Live
+from tests.jobs.receiver import SECRET, Receiver
 
 KILLS = int(os.environ.get("KILLS", "3"))  # 20 take a minute and more
 ENDED = ("completed", "failed", "cancelled", "expired")
@@ -261,3 +261,59 @@ def test_killed_at_random_moments_a_job_is_painted_once_and_bit_equal(quick_chec
                 assert [base64.b64decode(one) for one in same] == files[begin : begin + 10]
     with sqlite3.connect(store / "jobs.sqlite3") as database:
         assert database.execute("select count(*) from pictures").fetchone() == (120,)
+
+
+def test_answers_can_have_addresses_instead_of_files(server: Live) -> None:
+    fields = {"seed": 3, "num_images": 2}
+    files = [base64.b64decode(one) for one in server.generate(text="a cat", **fields).json()]
+    urls = server.generate(text="a cat", response_format="url", **fields).json()
+    assert [server.client.get(url).content for url in urls] == files
+    answer = server.client.post(
+        "/v1/images/generations",
+        json={"prompt": "a cat", "n": 2, "seed": 3, "response_format": "url", "output_format": "webp"},
+    ).json()
+    assert all("b64_json" not in one for one in answer["data"])
+    for one in answer["data"]:
+        found = server.client.get(one["url"])
+        assert found.headers["content-type"] == "image/webp"
+        with Image.open(io.BytesIO(found.content)) as picture:
+            assert picture.format == "WEBP"
+
+
+def test_variations_keep_the_first_rows(server: Live) -> None:
+    file = base64.b64decode(server.generate(text="a cat", seed=1).json()[0])
+
+    def vary(**fields: str) -> list[Any]:
+        answer = server.client.post(
+            "/v1/images/variations", data={"seed": "2", **fields}, files={"image": ("a.png", file, "image/png")}
+        )
+        assert answer.status_code == 200, answer.text
+        return [one["b64_json"] for one in answer.json()["data"]]
+
+    assert len(set(vary(n="3"))) == 3
+    assert vary() != vary(strength="1")
+    wrong = server.client.post("/v1/images/variations", data={"strength": "0"}, files={"image": ("a.png", file)})
+    assert wrong.json()["error"]["param"] == "strength"
+    assert server.client.post("/v1/images/variations", files={"x": ("a.png", file)}).status_code == 400
+
+
+def test_two_servers_share_a_postgresql_and_one_goes_on_for_the_other(
+    quick_checkpoint: Path, tmp_path: Path, postgres_database: str
+) -> None:
+    quickly = "import app.jobs.runner as runner; runner.LEASE, runner.RENEWED = 2.0, 0.5; "
+    shared = {"store": tmp_path / "store", "store_database": postgres_database, "command": quickly + COMMAND}
+    with (
+        Live(quick_checkpoint, tmp_path / "log1", **shared) as first,
+        Live(quick_checkpoint, tmp_path / "log2", **shared) as second,
+    ):
+        first.ready()
+        second.ready()
+        where = ask(first, text="a cat", count=400, seed=9).headers["location"].split("/v1/")[1]
+        painted(second, where, 20)
+        first.process.kill()
+        painted(second, where, 400)
+        job = second.client.get(f"/v1/{where}").json()
+        assert job["state"] == "completed"
+        files = pictures(second, job)
+        same = second.generate(text="a cat", num_images=10, seed=9, index=390, embed_prompt=True).json()
+        assert [base64.b64decode(one) for one in same] == files[390:]

@@ -12,9 +12,7 @@ from standardwebhooks import Webhook
 from app.jobs import webhooks
 from app.jobs.webhooks import Sender, check_secret, check_url, is_public
 from model.errors import InvalidRequest
-from tests.jobs.receiver import SECRET, Receiver, receiver
-
-__all__ = ["receiver"]  # a fixture
+from tests.jobs.receiver import SECRET, Receiver
 
 
 def send(url: str, private: bool = True, secret: str = SECRET) -> webhooks.Tried:
