@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,9 @@ CAPTIONS = (
     "the flag of Japan",
     "a small orange cat to the left of a large grey rocket",
 )
+
+
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="dalle-state-")  # no server of a test keeps jobs elsewhere
 
 
 def randomise(module: nn.Module, seed: int) -> None:

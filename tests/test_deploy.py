@@ -13,7 +13,6 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.checkpoint import ServedCheckpoint
 from app.http.budget import Budget
 from app.http.metrics import Metrics
 from app.pool.worker_pool import WorkerPool
@@ -66,7 +65,7 @@ def test_containers_run_without_rights(file: Path) -> None:
 
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     settings = Settings()
-    pool = WorkerPool(settings, ServedCheckpoint.read(settings.weights))
+    pool = WorkerPool(settings)
     text = Metrics(pool, Budget(1 << 20, 1.0)).text().decode()
     known = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
     known |= {family.name for family in text_string_to_metric_families(text)}
