@@ -16,18 +16,18 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 import model
-from app.checkpoint import ServedCheckpoint
 from app.http.browsers import Browsers, cross_origin
 from app.http.budget import Budget
 from app.http.errors import answer, render
 from app.http.idempotency import Idempotency
+from app.http.jobs import Desks
 from app.http.keys import Guard, Keys, read_hashes
 from app.http.metrics import Metrics
 from app.http.middleware import Frontier
 from app.http.openapi import Application, left_out
 from app.http.paths import Paths
 from app.http.proxies import Proxies
-from app.http.routes import generate, images, ops, things
+from app.http.routes import generate, images, jobs, ops, pictures, things
 from app.http.service import Service
 from app.pictures.decoders import Decoders
 from app.pictures.encode import Threads
@@ -38,7 +38,7 @@ from model.errors import DalleError
 
 DEMO = Path(__file__).parents[1] / "demo"
 PAGES = {"/": "index.html", "/docs": "docs.html"}
-ROUTERS = (generate.router, images.router, ops.router, things.router)
+ROUTERS = (generate.router, images.router, jobs.router, pictures.router, ops.router, things.router)
 KNOWN = [*PAGES, *(getattr(route, "path", "") for router in ROUTERS for route in router.routes)]
 DESCRIPTION = "Text to image with the DALL-E family's method: a prompt in, pictures of 256 x 256 pixels out."
 
@@ -46,24 +46,25 @@ DESCRIPTION = "Text to image with the DALL-E family's method: a prompt in, pictu
 def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
     """The application over `pool`, or over a pool of its own. Its lifespan starts and stops the pool's workers.
 
-    Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read, and SettingsError if the API
-    keys cannot be read.
+    Raises what `Models.read` raises, and SettingsError if the API keys cannot be read.
     """
     keys = Keys(hashes := read_hashes(settings))
-    pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
+    pool = pool or WorkerPool(settings)
     repeated = Idempotency(settings.replay_bytes)
     budget = Budget(settings.answer_bytes, settings.send_timeout)
     metrics = Metrics(pool, budget)
-    vae = pool.checkpoint.config.vae
-    decoders = Decoders(vae.image_size, vae.grid, settings.max_pixels)
-    service = Service(settings, pool, metrics, Threads(2, "png"), decoders, repeated, budget)
+    decoders = Decoders(settings.max_pixels)
+    desks = Desks(settings, guarded=bool(hashes))
+    service = Service(settings, pool, metrics, Threads(2, "png"), decoders, repeated, budget, desks)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.pool.start()
         try:
+            await service.desks.start(service)
             yield
         finally:
+            await service.desks.close()
             await service.decoders.close()
             await service.pool.stop()
             service.threads.close()
@@ -81,7 +82,8 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
     app.state.service = service
     app.state.keys = keys
     app.deadline = settings.deadline
-    app.defaults = left_out(settings, pool.checkpoint.config)
+    default = pool.models.default
+    app.defaults = left_out(settings, default, pool.models.served[default].config)
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/demo", StaticFiles(directory=DEMO), name="demo")

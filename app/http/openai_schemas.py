@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.schemas import KeepRows, Sampling, Text
+from app.http.schemas import KeepRows, Label, Sampling, Text
 from app.settings import MAX_IMAGES
 from model.styles import AUTO
 
 MAX_PARTIALS = 3  # unfinished pictures of one picture, as in OpenAI's API
 OWN_STYLES = ("vivid", "natural")  # of OpenAI's API
-Label = Annotated[str, Field(max_length=512)] | None
 
 
 class ImagesRequest(Sampling):
@@ -26,7 +25,6 @@ class ImagesRequest(Sampling):
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a red apple", "n": 2, "seed": 1}]})
 
     prompt: Text = Field(description="What the pictures should show. It must not be blank.")
-    model: Label = Field(None, description="The served model's id, as GET /v1/models tells it.")
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = Field(None, description="How many pictures. Left out: 1.")
     size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")] | None = Field(
         None,
@@ -37,8 +35,8 @@ class ImagesRequest(Sampling):
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
         None, description="The quality of a jpeg or webp. Left out: 100. A png loses nothing, so it takes only 100."
     )
-    response_format: Literal["b64_json"] | None = Field(
-        None, description="Only b64_json: the server keeps no pictures that a URL could name."
+    response_format: Literal["b64_json", "url"] | None = Field(
+        None, description="url: the answer has addresses of the pictures instead of files. Left out: b64_json."
     )
     background: Literal["auto", "opaque"] | None = Field(None, description="Pictures have no transparent parts.")
     stream: bool | None = Field(None, description="Answer with server-sent events.")
@@ -86,6 +84,17 @@ class EditsRequest(ImagesRequest):
     )
 
 
+class VariationsRequest(ImagesRequest):
+    """The fields of POST /v1/images/variations. Its file is `image`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": []})
+
+    prompt: Text = Field("", description="What the variations should show. Left out: what the picture begins.")
+    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Share of the picture's rows, from the bottom, that are painted anew. Left out: 0.5."
+    )
+
+
 class InputDetails(BaseModel):
     """What was read."""
 
@@ -125,7 +134,8 @@ class Usage(BaseModel):
 class Image(BaseModel):
     """One picture. A request with its seed, its index and the same prompt paints it again."""
 
-    b64_json: str
+    b64_json: str | None = Field(None, description="The file in base64.")
+    url: str | None = Field(None, description="Instead of b64_json: where the file is, for some days.")
     seed: int
     index: int
     score: float | None = Field(
@@ -204,6 +214,7 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "dalle-server"
+    root: str | None = Field(None, description="If this id is an alias: the id of its model.")
     styles: list[ModelStyle] | None = Field(
         None, description="Its styles, if it has any. The first one is painted where no other knows the thing."
     )
@@ -211,7 +222,7 @@ class Model(BaseModel):
 
 
 class ModelList(BaseModel):
-    """The models that are served: one."""
+    """The models that are served, the default one first, then the aliases."""
 
     object: Literal["list"] = "list"
     data: list[Model]

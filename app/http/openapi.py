@@ -38,12 +38,12 @@ LEFT_OUT = {
 }  # fmt: skip
 
 
-def left_out(settings: Settings, config: CheckpointConfig) -> dict[str, Any]:
-    """The values that fields of a request have if they are left out, by name."""
+def left_out(settings: Settings, model: str, config: CheckpointConfig) -> dict[str, Any]:
+    """The values that fields of a request have if they are left out, by name. model: the default one, and its config."""
     return {
         **LEFT_OUT,
         **dataclasses.asdict(config.sampling),
-        "model": config.name,
+        "model": model,
         "revise": settings.revise and config.reviser is not None,
         "on_unknown": settings.on_unknown,
         "truncate": settings.truncate,

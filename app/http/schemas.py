@@ -28,6 +28,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")  # w
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=NOT_BLANK)]
 KeepRows = Annotated[int, Field(ge=1)] | None  # the upper bound is the checkpoint's grid
+Label = Annotated[str, Field(max_length=512)] | None
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -67,6 +68,9 @@ class Sampling(BaseModel):
         "was painted. Left out: true, unless the text is completed, or the model has no reviser, or the server turns "
         "it off.",
     )
+    model: Label = Field(
+        None, description="Which model paints, by its id in GET /v1/models. Left out: the server's default one."
+    )
     style: Annotated[str, Field(min_length=1, max_length=32)] | None = Field(
         None,
         description="One of the model's styles, as GET /v1/models tells them. It is taken where it knows the thing. "
@@ -97,6 +101,9 @@ class GenerateRequest(Sampling):
 
     text: Text = Field(description="What the pictures should show. It must not be blank.")
     num_images: int = Field(1, ge=1, le=MAX_IMAGES, description="How many pictures.")
+    response_format: Literal["b64_json", "url"] | None = Field(
+        None, description="url: the answer lists addresses instead of files. Left out: files in base64."
+    )
     keep_rows: KeepRows = Field(
         None, description="With the file `image`: how many of its top rows of cells are kept. The rest is painted."
     )

@@ -6,11 +6,12 @@ async def route(service: Shared) -> Response: ...
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends, Request
 
+from app.checkpoint import ServedCheckpoint
 from app.http.album import Album
 from app.http.budget import Budget
 from app.http.idempotency import Idempotency
@@ -21,13 +22,16 @@ from app.pool.job import Job
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.http.jobs import Desks
+
 
 @dataclass(frozen=True)
 class Service:
     """What the routes share.
 
     threads: encode pictures. decoders: decode pictures that clients send. repeated: requests that may come again.
-    budget: bounds the bytes of answers. albums: the files of each job.
+    budget: bounds the bytes of answers. desks: opens the store of jobs. albums: the files of each job.
     """
 
     settings: Settings
@@ -37,7 +41,16 @@ class Service:
     decoders: Decoders
     repeated: Idempotency
     budget: Budget
+    desks: Desks
     albums: WeakKeyDictionary[Job, Album] = field(default_factory=WeakKeyDictionary)
+
+    def checkpoint(self, model: str | None) -> ServedCheckpoint:
+        """The checkpoint of the model that a request calls `model`. None, or "", is the default one.
+
+        Raises NoSuchModel and ModelFailed.
+        """
+        models = self.pool.models
+        return models.served[models.named(model or None)]
 
     def album(self, job: Job) -> Album:
         """The album of this job. All requests that read the job share it."""

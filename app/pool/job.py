@@ -50,6 +50,7 @@ class Order:
     """What a route asks of the pool.
 
     text: the prompt. request: the pictures. The pool sets its id, text_ids and deadline when it accepts the order.
+    model: the name of the model that paints; "" for the default one.
     truncate: whether a text that is too long is cut instead of refused.
     seconds: from `began` (monotonic seconds) to the deadline; None for no deadline.
     client: the client whose share of the queue this order uses; "" for none.
@@ -65,6 +66,7 @@ class Order:
     began: float = field(default_factory=time.monotonic)
     shared: bool = False
     request_id: str = ""
+    model: str = ""
 
     @property
     def deadline(self) -> float | None:
@@ -128,6 +130,11 @@ class Job:
     def text_of(self, painted: Painted) -> str:
         """The text that this picture was painted from, in its style."""
         return self.prompt if painted.text is None else painted.text
+
+    @property
+    def background(self) -> bool:
+        """Whether other jobs go before it, and it has no place in the queue's bounds."""
+        return self.request.background
 
     @property
     def poisonous(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_listen_on_this_machine_only() -> None:
     settings = load_settings()
-    assert (settings.host, settings.port, settings.weights) == ("127.0.0.1", 8000, Path("weights/default"))
+    assert (settings.host, settings.port, settings.weights) == ("127.0.0.1", 8000, ("weights/default",))
     assert settings.devices == ("auto",)
 
 

@@ -1,4 +1,4 @@
-"""The OpenAI Images API: POST /v1/images/generations and /v1/images/edits, GET /v1/models and /v1/models/{id}."""
+"""The OpenAI Images API: POST /v1/images/generations, edits and variations, GET /v1/models and /v1/models/{id}."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from app.http import body
 from app.http.answers import PicturesAnswer, around_pictures
-from app.http.errors import NoSuchModel
 from app.http.headers import PARAMETERS
 from app.http.idempotency import joined_headers
 from app.http.openai_schemas import (
@@ -25,15 +25,25 @@ from app.http.openai_schemas import (
     ModelStyle,
     OpenAIError,
     Usage,
+    VariationsRequest,
 )
-from app.http.orders import decode, fit_headers, log_painting, make_order, painting_on, submit, text_headers, top_rows
+from app.http.orders import (
+    decode,
+    fit_headers,
+    log_painting,
+    make_order,
+    model_headers,
+    painting_on,
+    submit,
+    text_headers,
+    top_rows,
+)
 from app.http.painting import Wanted, paint
 from app.http.schemas import form_schema
 from app.http.service import Service, Shared
 from app.http.streaming import PictureStream, fit_keys
 from app.pictures.encode import Finish
 from app.pool.job import Order
-from app.wording import shorten
 from model.errors import InvalidRequest, PromptTooLong, UnknownPrompt
 from model.inference.requests import GenerationRequest
 
@@ -76,6 +86,11 @@ EDITS_FORM = form_schema(
 )
 EDITS_FORM["required"] = ["image", *EDITS_FORM["required"]]
 
+VARIATIONS_FORM = form_schema(
+    VariationsRequest, image={**FILE, "description": "A PNG, JPEG or WebP. Its middle square is taken."}
+)
+VARIATIONS_FORM["required"] = ["image"]
+
 
 def _documented(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"parameters": PARAMETERS, "requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
@@ -114,13 +129,35 @@ async def edits(request: Request, service: Shared) -> Response:
     return await _paint(service, request, sent, "image_edit", order)
 
 
+@router.post(
+    "/images/variations", summary="Paint variations of a picture (OpenAI)", responses=RESPONSES,
+    openapi_extra=_documented(body.MULTIPART, VARIATIONS_FORM),
+)  # fmt: skip
+async def variations(request: Request, service: Shared) -> Response:
+    """The picture's first rows are kept, and the rest is painted anew. `strength` says how much."""
+    sent = await body.read_body(request, VariationsRequest, service.settings, (body.MULTIPART,), ("image",))
+    asked = sent.fields
+
+    async def order() -> Order:
+        made = _order(service, request, asked)
+        if not asked.prompt:  # there is nothing to reword
+            made = dataclasses.replace(made, request=dataclasses.replace(made.request, revise=False))
+        grid = service.checkpoint(asked.model).config.vae.grid
+        anew = round((asked.strength or 0.5) * grid)
+        rows = min(max(1, grid - anew), grid - 1)
+        return await _paint_on(service, request, made, rows, sent.files.get("image", []), [])
+
+    return await _paint(service, request, sent, "image_edit", order)
+
+
 @router.get(
     "/models", summary="The models that are served (OpenAI)", response_model=ModelList,
     response_model_exclude_none=True,
 )  # fmt: skip
 async def models(service: Shared) -> ModelList:
-    """One: the checkpoint that this server has loaded."""
-    return ModelList(data=[_served(service)])
+    """Each with its own facts, whether it is in memory or not."""
+    served = service.pool.models
+    return ModelList(data=[_served(service, name) for name in (*served.served, *served.aliases)])
 
 
 @router.get(
@@ -129,35 +166,29 @@ async def models(service: Shared) -> ModelList:
 )  # fmt: skip
 async def model(service: Shared, model: str) -> Model:
     """The model of this id."""
-    served = _served(service)
-    _check_model(model, served.id)
-    return served
+    return _served(service, model)
 
 
-def _served(service: Service) -> Model:
-    config, styles = service.pool.checkpoint.config, service.pool.checkpoint.styles
+def _served(service: Service, name: str) -> Model:
+    checkpoint, root = service.checkpoint(name), service.pool.models.aliases.get(name)
+    config, styles = checkpoint.config, checkpoint.styles
     told = [
         ModelStyle(name=style.name, things=None if things is None else len(things))
         for style, things in zip(styles.styles, styles.things, strict=True)
     ]
     sampling = ModelSampling(**dataclasses.asdict(config.sampling))
-    return Model(id=config.name, created=config.created, styles=told or None, sampling=sampling)
-
-
-def _check_model(asked: str, served: str) -> None:
-    if asked != served:
-        raise NoSuchModel("model", f"model must be {served}, got {shorten(asked)}")
+    return Model(id=name, created=config.created, root=root, styles=told or None, sampling=sampling)
 
 
 def check(asked: ImagesRequest, service: Service) -> None:
     """Raise InvalidRequest for fields beyond the checkpoint's limits, and for fields that do not go together."""
-    config = service.pool.checkpoint.config
-    if asked.model is not None:
-        _check_model(asked.model, config.name)
+    config = service.checkpoint(asked.model).config
     _side(asked.size, config.vae.image_size, service.settings.lenient)
     if asked.output_compression not in (None, 100) and asked.output_format in (None, "png"):
         what = f"output_compression must be 100 or left out with the output_format png, got {asked.output_compression}"
         raise InvalidRequest("output_compression", what)
+    if asked.response_format == "url" and asked.stream:
+        raise InvalidRequest("response_format", "response_format must be b64_json in a stream, got url")
     every, partials = asked.every_rows, asked.partial_images
     for name, value in (("partial_images", partials), ("every_rows", every)):
         if value and not asked.stream:
@@ -199,7 +230,7 @@ def partial_rows(asked: ImagesRequest, grid: int) -> tuple[int, ...]:
 
 def _order(service: Service, request: Request, asked: ImagesRequest) -> Order:
     check(asked, service)
-    rows = partial_rows(asked, service.pool.checkpoint.config.vae.grid)
+    rows = partial_rows(asked, service.checkpoint(asked.model).config.vae.grid)
     return make_order(service, request, asked, asked.prompt, asked.n or 1, rows)
 
 
@@ -215,13 +246,13 @@ async def _paint_on(
     for name, files, least in (("image", images, 1), ("mask", masks, 0)):
         if not least <= len(files) <= 1:
             raise InvalidRequest(name, f"{name} must be one file, got {len(files) or 'none'}")
-    keep = None if rows is None else top_rows(rows, service.pool.checkpoint.config.vae.grid)
+    keep = None if rows is None else top_rows(rows, service.checkpoint(order.model).config.vae.grid)
     if keep and masks:
         raise InvalidRequest("keep_rows", f"keep_rows must be left out with a mask, got {rows}")
     with service.pool.hold(order):
         image = await decode(service, request, order, "image", images[0])
         if keep:
-            return painting_on(order, image, keep)
+            return painting_on(order, image.rgb, keep)
         name, mask = ("mask", await decode(service, request, order, "mask", masks[0])) if masks else ("image", image)
     if (mask.width, mask.height) != (image.width, image.height):
         found = f"{image.width} x {image.height} pixels like the image, got {mask.width} x {mask.height}"
@@ -233,9 +264,9 @@ async def _paint_on(
         if not service.settings.lenient:
             ways = "a mask, or keep_rows, the number of its top rows to keep, or wholly transparent pixels"
             raise InvalidRequest("image", f"image must be sent with {ways} where it is painted anew, got none of them")
-        grid = service.pool.checkpoint.config.vae.grid
-        return painting_on(order, image, top_rows(grid // 2, grid))
-    return painting_on(order, image, bytes(1 - empty for empty in mask.empty or b""))
+        grid = service.checkpoint(order.model).config.vae.grid
+        return painting_on(order, image.rgb, top_rows(grid // 2, grid))
+    return painting_on(order, image.rgb, bytes(1 - empty for empty in mask.empty or b""))
 
 
 async def _paint(
@@ -246,7 +277,7 @@ async def _paint(
     order: Callable[[], Coroutine[Any, Any, Order]],
 ) -> Response:
     asked = sent.fields
-    config = service.pool.checkpoint.config
+    config = service.checkpoint(asked.model).config
     side, count = _side(asked.size, config.vae.image_size, service.settings.lenient), asked.n or 1
     quality = 100 if asked.output_compression is None else asked.output_compression
     wanted = Wanted(
@@ -266,22 +297,38 @@ async def _paint(
     except UnknownPrompt as error:
         raise error.named("prompt") from None
     made = reader.job.request
+    urls: list[str] = []
+    if asked.response_format == "url":
+        desk = await service.desks.open(service)
+        urls = await desk.addresses(request, painting, wanted.finish.format)
     log_painting(request, painting)
     answer = ImagesResponse(
         created=int(time.time()),
         data=[
             Image(
-                b64_json="", seed=made.params.seed, index=picture.index, score=picture.score,
-                revised_prompt=picture.told.revised, style=picture.told.style,
+                b64_json=None if urls else "",
+                url=urls[place] if urls else None,
+                seed=made.params.seed,
+                index=picture.index,
+                score=picture.score,
+                revised_prompt=picture.told.revised,
+                style=picture.told.style,
             )
-            for picture in painting.pictures
+            for place, picture in enumerate(painting.pictures)
         ],
         output_format=wanted.finish.format,
         size=f"{side}x{side}",
         usage=usage(made, painting.read, config.vae.grid, painting.written),
         **fit_keys(painting.judged),
     )  # fmt: skip
-    headers = text_headers(painting.tokens, painting.read) | fit_headers(painting.judged) | joined_headers(reader)
+    headers = (
+        model_headers(reader)
+        | text_headers(painting.tokens, painting.read)
+        | fit_headers(painting.judged)
+        | joined_headers(reader)
+    )
+    if urls:
+        return JSONResponse(answer.model_dump(exclude_none=True), headers=headers)
     texts = around_pictures(answer.model_dump_json(exclude_none=True))
     return PicturesAnswer(texts, painting.pictures, headers)
 
