@@ -39,7 +39,7 @@ LEFT_OUT = {
 
 
 def left_out(settings: Settings, model: str, config: CheckpointConfig) -> dict[str, Any]:
-    """The values that fields of a request have if they are left out, by name. model: the default one, and its config."""
+    """The values that fields of a request have if they are left out, by name. model, config: of the default model."""
     return {
         **LEFT_OUT,
         **dataclasses.asdict(config.sampling),
