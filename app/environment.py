@@ -10,6 +10,7 @@ import re
 # them is DALLE_PORT, with an address as its value. A number in DALLE_PORT is our setting.
 SERVICE_LINK = re.compile(r"DALLE_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 SERVICE_PORT = re.compile(r"DALLE_(\w+_)?PORT")
+CLIENT_KEY = "DALLE_CLIENT_KEY"  # the API key with which this machine asks other servers
 SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
 
 
@@ -22,6 +23,8 @@ def environment() -> dict[str, str]:
     found = {}
     for name, value in os.environ.items():
         of_kubernetes = SERVICE_LINK.fullmatch(name) or (SERVICE_PORT.fullmatch(name) and SERVICE_ADDRESS.match(value))
+        if name == CLIENT_KEY:
+            continue
         if value and not of_kubernetes and (name.upper() != "HOST" or is_address(value)):
             found[name] = value
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,14 +15,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typer import Argument, Option
 
+from app.batch.folder import slug
 from app.commands.common import DEFAULT_WEIGHTS, Device, Seed, Weights, check_out, save_image, utf8
 from app.commands.common import out as out_option
 from app.commands.common import temperature as temperature_option
 from app.commands.common import top_k as top_k_option
+from app.commands.prompts import paint_file
 from app.pictures.encode import enlarge
 from app.pictures.provenance import Provenance, prompt_hash
 from model.errors import DataError, InvalidRequest
-from model.files import read_file
+from model.files import find, read_file
 from model.limits import printable
 from model.picture_files import PictureError, examine
 from model.styles import AUTO
@@ -47,6 +49,23 @@ def generate(
         bool, Option("--separate", help="Write a file for each picture (apple-1.png ...) instead of a grid.")
     ] = False,
     like: Annotated[Path | None, Option(help="Paint the picture in this PNG again. Its text chunks say how.")] = None,
+    prompts: Annotated[
+        Path | None,
+        Option(
+            help="Paint every line of this file instead: a text for each line of a .txt, or a JSON object with text, "
+            "count, seed and the other fields for each line of a .jsonl. --out is then a folder with the pictures, "
+            "contact sheets and manifest.jsonl. The same command, started again, goes on. "
+            "The other flags are for lines that do not tell the field."
+        ),
+    ] = None,
+    server: Annotated[
+        str | None,
+        Option(
+            help="Address of a server whose jobs paint the prompts, such as http://localhost:8000. "
+            "DALLE_CLIENT_KEY holds its API key.",
+            show_default="this machine paints",
+        ),
+    ] = None,
     seed: Seed = None,
     temperature: Annotated[float | None, temperature_option(OWN)] = None,
     top_k: Annotated[int | None, top_k_option(OWN)] = None,
@@ -86,6 +105,16 @@ def generate(
     """Paint pictures of TEXT into a file. Several become a grid. The checkpoint has the sampling's defaults."""
     steering = {"seed": seed, "temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
     console = Console(stderr=True)
+    if prompts is not None:
+        _refuse("--prompts", {"TEXT": text is not None, "--like": like is not None, "--separate": separate})
+        if server is not None:
+            _refuse("--server", {"--weights": weights != find(DEFAULT_WEIGHTS), "--device": device != "auto"})
+        fields = {**steering, "best_of": best_of, "style": style, "revise": revise, "count": n}
+        fields |= {"complete": complete or None, "truncate": truncate or None}
+        paint_file(prompts, out or Path(prompts.stem), fields, server, weights, device, console)
+        return
+    if server is not None:
+        raise typer.BadParameter("it needs --prompts", param_hint="--server")
     if like is not None:
         if given := [name for name, value in steering.items() if value is not None]:
             raise typer.BadParameter(
@@ -139,6 +168,12 @@ def generate(
         typer.echo(printable(file))
     scores = "".join(f", score {image.info['score']:.3f}" for image in images if best_of)
     console.print(f"{best_of or n} in {seconds:.1f} s, seed {params.seed}{scores}", highlight=False)
+
+
+def _refuse(flag: str, others: Mapping[str, bool]) -> None:
+    """Raises typer.BadParameter if one of the others was given, which cannot be beside this flag."""
+    if name := next((name for name, given in others.items() if given), None):
+        raise typer.BadParameter(f"it must be left out with {flag}", param_hint=name)
 
 
 def _painted(how: Provenance, image: Image.Image, text: str) -> Provenance:
@@ -244,12 +279,6 @@ def _paint(
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
             **dataclasses.asdict(how.params),
         )
-
-
-def slug(text: str) -> str:
-    """A file name from the words of a text: "A red apple!" -> "a-red-apple"."""
-    words = re.findall(r"\w+", text.lower())
-    return "-".join(words)[:60].rstrip("-") or "picture"
 
 
 def numbered(path: Path, n: int) -> list[Path]:

@@ -17,8 +17,9 @@ from PIL import Image
 
 import model
 from app import cli
+from app.batch.folder import slug
 from app.commands.common import save_image
-from app.commands.generate import numbered, slug
+from app.commands.generate import numbered
 from model.errors import DataError
 from tests.running import Result, Run, runner
 
@@ -58,7 +59,7 @@ def options(command: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def test_the_commands_have_few_options() -> None:
     counts = Counter(path for path, _ in options(typer.main.get_command(cli.app)))
-    assert sum(counts.values()) <= 162
+    assert sum(counts.values()) <= 164
     assert counts["train transformer"] <= 20
     for command in ("train vae", "train clip", "train reviser"):
         assert 10 <= counts[command] <= 14
