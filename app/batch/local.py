@@ -19,7 +19,7 @@ from model.limits import shown
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from model import Painter
+    from model.painter import Painter
 
 PART = 8  # pictures of one request to the engine
 
