@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from safetensors import SafetensorError, safe_open
-
 from app.checkpoint import ServedCheckpoint
 from app.settings import Settings
 from model.config import TransformerConfig
@@ -31,10 +29,12 @@ def expected(checkpoint: ServedCheckpoint, settings: Settings) -> int:
 
 def _numbers(checkpoint: ServedCheckpoint) -> int:
     """How many numbers the files of weights hold. A file that cannot be read counts as none; its loading will fail."""
+    from safetensors import SafetensorError, safe_open
+
     count = 0
     for file in checkpoint.path.glob("*.safetensors"):
         try:
-            with safe_open(file, "numpy") as tensors:  # type: ignore[no-untyped-call]
+            with safe_open(file, "numpy") as tensors:
                 count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
         except (OSError, SafetensorError):
             continue
