@@ -102,6 +102,11 @@ class OpenAIDVAE(ImageTokenizer):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
+    @property
+    def reach(self) -> int:
+        """Three pixels a block, in each group of half the size of those before: 3 + 3/2 + 3/4 + 3/8 rows for each."""
+        return -(-3 * self.config.blocks * (2**GROUPS - 1) // 2 ** (GROUPS - 1))
+
     def find(self, pictures: Tensor) -> Tensor:
         """As `ImageTokenizer.find`."""
         ids: Tensor = self.encoder((1 - 2 * EPSILON) * pictures + EPSILON).argmax(1)
