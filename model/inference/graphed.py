@@ -4,7 +4,8 @@ A step is some 650 kernels, which take 1.25 ms of an H200 and 8 to 10 ms of the 
 graph holds addresses and shapes. So it computes all slots 0 to rows - 1, for a few numbers of rows and of cached
 positions, and who is in these slots and how they sample stands in one table on the device:
 
-    admission, or an end:  the table is written anew on the host, and copied without waiting
+    admission:             replay the graph that reads a prompt of this length
+    then, and at an end:   the table is written anew on the host, and copied without waiting
     `sample`:              replay the graph of (rows, way of sampling)
     `decode`:              replay the graph of (rows, cached positions)
 
@@ -101,6 +102,8 @@ class TableBatch(Batch):
 class GraphedDecoder(SlotDecoder):
     """A SlotDecoder of our transformer whose `sample` and `decode` replay graphs."""
 
+    _graphs: Graphs | None = None  # until this is made
+
     def __init__(self, *args: object, **options: object) -> None:
         """As SlotDecoder."""
         super().__init__(*args, **options)  # type: ignore[arg-type]
@@ -110,6 +113,10 @@ class GraphedDecoder(SlotDecoder):
         self._table = torch.zeros(len(Column), slots, dtype=torch.float64, device=self.device)
         self._arranged: Batch | None = None  # the batch that stands in the table
         self._positions: int | None = None  # cached positions that the graph under way reads
+        length = self.config.max_ids
+        self._prompt = torch.zeros(1, length, dtype=torch.int64, device=self.device)  # what a graph reads
+        self._prompt_slot = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self._prompt_hidden = torch.zeros_like(self._null_hidden)
         self._graphs = Graphs(self.device)
 
     def batch(self, running: Seq[Sequence]) -> Batch:
@@ -141,15 +148,30 @@ class GraphedDecoder(SlotDecoder):
         self._positions = positions
         self._graphs.run(("decode", rows, positions), lambda: self._decode_rows(rows))
 
+    def _prefill(self, slot: int, text_ids: Seq[int]) -> Tensor:
+        if self._graphs is None:  # the null prompt, while this is made
+            return super()._prefill(slot, text_ids)
+        length = len(text_ids)
+        self._send(self._prompt[0, :length], torch.tensor(text_ids))
+        self._send(self._prompt_slot, torch.tensor([slot]))
+        self._graphs.run(("prefill", length), lambda: self._read_prompt(length))
+        return self._prompt_hidden.clone()
+
+    def _send(self, there: Tensor, here: Tensor) -> None:
+        """Copy a tensor to the device without waiting."""
+        there.copy_(here.pin_memory() if self.device.type == "cuda" else here, non_blocking=True)
+
     def _arrange(self, batch: TableBatch) -> None:
         """Send the table, if the batch is another one: one copy, which the host does not wait for."""
         if batch is not self._arranged:
-            table = batch.table(self._table.shape[1], self.config.image_vocab)
-            pinned = table.pin_memory() if self.device.type == "cuda" else table
-            self._table.copy_(pinned, non_blocking=True)
+            self._send(self._table, batch.table(self._table.shape[1], self.config.image_vocab))
             self._arranged = batch
 
     # What follows runs on the device alone: it is captured.
+
+    def _read_prompt(self, length: int) -> None:
+        hidden = self.transformer.prefill(self.cache, self._prompt_slot, self._prompt[:, :length])
+        self._prompt_hidden.copy_(hidden)
 
     def _sample_rows(self, rows: int, sampling: tuple[int, bool]) -> None:
         self.state.position[:rows] *= self._table[Column.IMAGE, :rows].long()  # others draw at 0, and are dropped
