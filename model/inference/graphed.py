@@ -102,10 +102,9 @@ class TableBatch(Batch):
 class GraphedDecoder(SlotDecoder):
     """A SlotDecoder of our transformer whose `sample` and `decode` replay graphs."""
 
-    _graphs: Graphs | None = None  # until this is made
-
     def __init__(self, *args: object, **options: object) -> None:
         """As SlotDecoder."""
+        self._made = False  # the null prompt is read while it is not
         super().__init__(*args, **options)  # type: ignore[arg-type]
         slots = self.state.position.shape[0]
         powers = {2**i for i in range(1, slots.bit_length())} | {slots}
@@ -118,6 +117,7 @@ class GraphedDecoder(SlotDecoder):
         self._prompt_slot = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._prompt_hidden = torch.zeros_like(self._null_hidden)
         self._graphs = Graphs(self.device)
+        self._made = True
 
     def batch(self, running: Seq[Sequence]) -> Batch:
         """As SlotDecoder.batch; on the host, where the graphs can compute it."""
@@ -149,7 +149,7 @@ class GraphedDecoder(SlotDecoder):
         self._graphs.run(("decode", rows, positions), lambda: self._decode_rows(rows))
 
     def _prefill(self, slot: int, text_ids: Seq[int]) -> Tensor:
-        if self._graphs is None:  # the null prompt, while this is made
+        if not self._made:
             return super()._prefill(slot, text_ids)
         length = len(text_ids)
         self._send(self._prompt[0, :length], torch.tensor(text_ids))

@@ -37,7 +37,7 @@ class Painting:
     @property
     def ready(self) -> bool:
         """Whether `take` would not wait."""
-        return self._event is None or self._event.query()
+        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def take(self) -> Taken:
         """The pictures; waits for them."""
@@ -53,7 +53,9 @@ class SidePainter:
 
     def __init__(self, codec: ImageCodec) -> None:
         self._codec = codec
-        self._stream = torch.cuda.Stream(codec.device) if codec.device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if codec.device.type == "cuda":
+            self._stream = torch.cuda.Stream(codec.device)  # type: ignore[no-untyped-call]
 
     def begin(self, tokens: Tensor, bad: Tensor, paint: bool) -> Painting:
         """tokens (n, grid * grid) int64, bad (n,) bool, on the device and of nobody else. paint: pixels too.
@@ -74,7 +76,7 @@ class SidePainter:
         """(n, grid * grid) -> (n, size, size, 3) uint8, on the device. Sampled tokens are always in the codebook."""
         codec = self._codec
         ids = tokens.view(-1, codec.grid, codec.grid)
-        return torch.cat([to_rgb(codec.vae.paint(few)) for few in ids.split(_AT_A_TIME)])
+        return torch.cat([to_rgb(codec.vae.paint(few)) for few in torch.split(ids, _AT_A_TIME)])
 
 
 def _to_host(there: Tensor) -> Tensor:

@@ -85,9 +85,14 @@ def test_rows_that_no_longer_change_are_those_of_the_finished_picture(config: An
 
 def test_a_band_is_painted_and_not_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = codec_of(SHORT["discrete"])
-    tokens, painted = tokens_of(codec), []
+    tokens, painted = tokens_of(codec), list[int]()
     paint = codec.paint
-    monkeypatch.setattr(codec, "paint", lambda ids: (painted.append(len(ids)), paint(ids))[1])
+
+    def noted(ids: torch.Tensor) -> NDArray[np.uint8]:
+        painted.append(len(ids))
+        return paint(ids)
+
+    monkeypatch.setattr(codec, "paint", noted)
     canvas = Canvas(codec, 2)
     for rows in range(2, codec.grid, 2):
         canvas.show(tokens, rows_known(codec, rows))

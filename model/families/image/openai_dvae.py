@@ -105,7 +105,8 @@ class OpenAIDVAE(ImageTokenizer):
     @property
     def reach(self) -> int:
         """Three pixels a block, in each group of half the size of those before: 3 + 3/2 + 3/4 + 3/8 rows for each."""
-        return -(-3 * self.config.blocks * (2**GROUPS - 1) // 2 ** (GROUPS - 1))
+        last = 1 << (GROUPS - 1)  # pixels of the last group to a row
+        return -(-3 * self.config.blocks * (2 * last - 1) // last)
 
     def find(self, pictures: Tensor) -> Tensor:
         """As `ImageTokenizer.find`."""
