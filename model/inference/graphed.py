@@ -244,8 +244,19 @@ class Graphs:
             work()
             return
         if key not in self._captured:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                work()
-            self._captured[key] = graph
+            self._captured[key] = self._capture(work)
         self._captured[key].replay()
+
+    def _capture(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """Write down what the work would do. `torch.cuda.graph` would also wait for the device and empty its caches."""
+        graph, present = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(present)
+        with torch.cuda.stream(stream):
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                graph.capture_end()
+        present.wait_stream(stream)
+        return graph
