@@ -14,7 +14,7 @@
 // rows?: of base}.
 // position: 0 for the picture at order.index. Throws Refused, and AbortError when the signal aborts.
 
-const EVERY_ROWS = 4; // rows between two unfinished pictures: each one costs the server a run of its decoder
+const EVERY_ROWS = 2; // rows between two unfinished pictures, as far as the server finds time for them
 
 export class Refused extends Error {
   // status: of HTTP; 0 when nothing answered, 200 when it went wrong in the middle.
