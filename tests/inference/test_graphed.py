@@ -81,9 +81,10 @@ def test_the_recorder_refuses_what_waits(waits: Any) -> None:
 def engine_of(small: Checkpoint, strict: bool) -> tuple[Engine, Strictest]:
     """An engine with a GraphedDecoder, as on a GPU."""
     engine = Engine(small, slots=8, strict=strict)
-    engine._decoders[""] = GraphedDecoder(small.transformer, tuple(small.tokenizer.null), 8, engine.device, strict)
-    engine.side_painter = SidePainter(engine.image_codec)
-    graphs = engine.decoder._graphs = Strictest()
+    decoder = GraphedDecoder(small.transformer, tuple(small.tokenizer.null), 8, engine.device, strict)
+    engine._decoders[""] = decoder
+    engine.finished.side_painter = SidePainter(engine.image_codec)
+    graphs = decoder._graphs = Strictest()
     return engine, graphs
 
 
