@@ -26,7 +26,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 from app import logs
-from app.checkpoint import ServedCheckpoint
 from app.http.answers import Connection
 from app.http.connections import Acceptor, ConnectionLimiter, connection_limit, raise_descriptor_limit
 from app.http.keys import Keys, read_hashes
@@ -215,8 +214,8 @@ def serve(settings: Settings) -> None:
 
 
 def _serve(settings: Settings) -> None:
-    limit = connection_limit(raise_descriptor_limit(), len(settings.devices))
-    pool = WorkerPool(settings, ServedCheckpoint.read(settings.weights))
+    pool = WorkerPool(settings)
+    limit = connection_limit(raise_descriptor_limit(), len(settings.devices) * len(pool.models.served))
     app = create_app(settings, pool)
     service: Service = app.state.service
     config = uvicorn.Config(
@@ -239,7 +238,8 @@ def _serve(settings: Settings) -> None:
         )
     listener = bind(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
-    log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, settings.weights)
+    weights = ", ".join(settings.weights)
+    log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, weights)
     try:
         limiter = ConnectionLimiter(limit, service.metrics.error)
         reload = reloader(settings, app.state.keys)

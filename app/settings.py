@@ -12,23 +12,21 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.environment import environment, is_address
 from app.wording import describe, nearest
 from model.errors import DalleError
 
 PREFIX = "DALLE_"
 MAX_IMAGES = 10  # pictures of one request
-# Kubernetes sets these variables in every container that runs beside a service named dalle or dalle-something. One of
-# them is DALLE_PORT, with an address as its value. A number in DALLE_PORT is our setting.
-SERVICE_LINK = re.compile(r"DALLE_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
-SERVICE_PORT = re.compile(r"DALLE_(\w+_)?PORT")
-SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
 ORIGIN = r"(\*|null|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?)"
 NAME = r"(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?)"
+MODEL = r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}"  # a model's name in requests
+NAMED = re.compile(rf"({MODEL})=(.+)", re.DOTALL)
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}  # a browser leaves them out of an origin
 
 
@@ -39,6 +37,23 @@ def _listed(item: str) -> str:
 
 class SettingsError(DalleError):
     """A setting that cannot be used. The message is one line naming the variable, or the flag, and its value."""
+
+
+def _split(value: object) -> object:
+    """The items of a list with commas, or of several such lists. The path of a folder that exists is one item."""
+    lists = value if isinstance(value, list | tuple) else (value,)
+    items: list[str] = []
+    for one in lists:
+        if isinstance(one, Path) or (isinstance(one, str) and Path(one).expanduser().is_dir()):
+            items.append(str(one))
+        elif isinstance(one, str):
+            items += _items(one)
+        else:
+            return value
+    return tuple(items)
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 def _setting(panel: str, default: object, description: str, form: str = "", **limits: Any) -> Any:
@@ -83,7 +98,32 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DALLE_PORT", "PORT"),
     )
 
-    weights: Path = _setting("Model", Path("weights/default"), "Folder of the checkpoint to serve.")
+    weights: Listed = _setting(
+        "Model",
+        ("weights/default",),
+        "Folder of the checkpoint to serve. Several models: NAME=FOLDER for each, or a folder that holds a folder for "
+        "each. The first one is the default. The flag may be repeated. The variable is a list with commas.",
+        "folders, or NAME=FOLDER, separated by commas",
+        min_length=1,
+        max_length=1000,
+    )
+    served_model_name: Listed = _setting(
+        "Model",
+        (),
+        "More names by which requests may call a model: NAME for the default model, NAME=MODEL for another. With "
+        "dall-e-3 and gpt-image-1 programs work that ask for these. The flag may be repeated. The variable is a list "
+        "with commas.",
+        "names, or NAME=MODEL, separated by commas",
+        max_length=1000,
+    )
+    memory: int = _setting(
+        "Model",
+        0,
+        "Bytes that the models which are loaded may take on a device. Beyond them a model is put away before another "
+        "one is loaded. 0 means four fifths of the memory of the GPU, or of this machine.",
+        ge=0,
+        le=1 << 50,
+    )
     device: str = _setting(
         "Model",
         "auto",
@@ -250,10 +290,18 @@ class Settings(BaseSettings):
         "Log", "info", "Lowest level of the lines that are logged."
     )
 
-    @field_validator("weights", "api_keys_file")
+    @field_validator("api_keys_file")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
         return path and path.expanduser()
+
+    @field_validator("served_model_name")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not all(re.fullmatch(MODEL, part) for part in name.split("=", 1)):
+                raise ValueError(name)
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -283,6 +331,21 @@ class Settings(BaseSettings):
         return tuple(self.device.split(","))
 
     @property
+    def folders(self) -> tuple[tuple[str | None, Path], ...]:
+        """The name, if it is given, and the folder of every item of weights. A folder that exists has no name."""
+        found = []
+        for item in self.weights:
+            named = None if Path(item).expanduser().is_dir() else NAMED.fullmatch(item)
+            name, folder = named.groups() if named else (None, item)
+            found.append((name, Path(folder).expanduser()))
+        return tuple(found)
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The model of every name of served_model_name; "" is the default model."""
+        return {alias: model for alias, _, model in (name.partition("=") for name in self.served_model_name)}
+
+    @property
     def origins(self) -> tuple[str, ...]:
         """The origins of cors_origins as browsers write them. "*" and "null" stay as they are."""
         found = [origin.lower().rstrip("/") for origin in _items(self.cors_origins)]
@@ -308,32 +371,10 @@ def _items(listed: str) -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, listed.split(","))))
 
 
-def environment() -> dict[str, str]:
-    """The variables of this process that are set, without those that only look like settings of this server.
-
-    Kubernetes sets variables that begin with DALLE_ beside a service named dalle. Conda's compilers and some shells set
-    HOST to the name of a machine, so HOST counts only if it is an address.
-    """
-    found = {}
-    for name, value in os.environ.items():
-        of_kubernetes = SERVICE_LINK.fullmatch(name) or (SERVICE_PORT.fullmatch(name) and SERVICE_ADDRESS.match(value))
-        if value and not of_kubernetes and (name.upper() != "HOST" or _is_address(value)):
-            found[name] = value
-    return found
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return True
-
-
 def unused_host(settings: Settings) -> str | None:
     """The value of the variable HOST if it is ignored because it is not an address. None if it is not ignored."""
     host = os.environ.get("HOST")
-    return host if host and "host" not in settings.model_fields_set and not _is_address(host) else None
+    return host if host and "host" not in settings.model_fields_set and not is_address(host) else None
 
 
 def variables(name: str) -> tuple[str, ...]:
@@ -346,6 +387,8 @@ def shown(value: object) -> str:
     """A default, written for people."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, tuple):
+        value = ", ".join(value)
     return f"{value:g}" if isinstance(value, float) else str("none" if value in ("", None) else value)
 
 
@@ -355,7 +398,7 @@ def load_settings(**flags: Any) -> Settings:
 
     Raises SettingsError, and FlagError if the value came from a flag.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value not in (None, [], ())}
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     environ = environment()
     for name in sorted(environ):

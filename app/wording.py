@@ -91,6 +91,8 @@ def allowed(schema: Mapping[str, Any]) -> str:
             return f"a number{_range(part)}"
         case "boolean":
             return "true or false"
+        case "array":
+            return str(schema.get("form", "a list"))
         case _ if part.get("pattern", NOT_BLANK) != NOT_BLANK:
             return str(schema.get("form", "of another form"))
         case _:

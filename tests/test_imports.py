@@ -40,7 +40,7 @@ LEAVES = ("model.training", "model.benchmark", "model.importing")  # nor these b
 ASKED = ("model.training.knobs", "model.training.options", "model.importing.recognise")
 BELOW = ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS)  # training and recipes
 PICTURES = ("model.picture_files", "model.upright")
-APP = ("app.checkpoint", "app.logs", "app.settings", "app.wording")
+APP = ("app.checkpoint", "app.models", "app.logs", "app.settings", "app.wording")
 
 # A package of ours -> what of ours it may import, at any level. The longest prefix of a module's name rules.
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -78,10 +78,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app": (),
     "app.logs": (),
     "app.wording": (),
-    "app.settings": ("app.wording", *CORE),
+    "app.environment": (),
+    "app.settings": ("app.environment", "app.wording", *CORE),
+    "app.models": ("app.checkpoint", "app.settings", "app.wording", *CORE),
     "app.checkpoint": ("model.gallery", "model.things", "model.tokenizers", "model.tokenizer", *CORE),
     "app.pictures": ("model.inference", "model.picture_files", "model.upright", *CORE),
-    "app.pool": ("app.checkpoint", "app.logs", "app.settings", "model.inference", *CORE),
+    "app.pool": ("app.checkpoint", "app.models", "app.logs", "app.settings", "model.inference", *CORE),
     "app.http": ("app.pool", "app.pictures", *APP, "model.inference", "model.gallery", "model.things", *CORE),
     "app.server": ("app.http", "app.pictures", "app.pool", *APP, *CORE),
     "app.cli": ("app", "model"),

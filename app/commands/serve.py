@@ -13,10 +13,10 @@ from typer import Option
 from app.settings import FlagError, Settings, load_settings, shown, variables
 from app.wording import allowed
 
-KINDS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "path": "PATH"}
+KINDS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "path": "PATH", "array": "TEXT"}
 
 
-def serve(**flags: str | bool | None) -> None:
+def serve(**flags: str | bool | list[str] | None) -> None:
     """Serve pictures over HTTP. Every setting is a flag and a variable of the environment. The flag wins."""
     from app import server
 
@@ -33,6 +33,7 @@ def _parameter(name: str, field: FieldInfo, schema: dict[str, Any]) -> inspect.P
     switch = field.annotation is bool
     plain = schema.get("anyOf", [schema])[0]  # of a type that may be None
     limits = allowed(schema)
+    several = plain["type"] == "array"
     limits = "" if switch or "form" in schema else limits.removeprefix(f"an {plain['type']} ")
     limits = limits.removeprefix(f"a {plain['type']} ").removeprefix("a text")
     facts = "; ".join(filter(None, (limits, f"default: {shown(field.default)}", ", ".join(variables(name)))))
@@ -43,7 +44,7 @@ def _parameter(name: str, field: FieldInfo, schema: dict[str, Any]) -> inspect.P
         metavar=None if switch else KINDS[plain.get("format", plain["type"])],
         rich_help_panel=schema["panel"],
     )
-    kind: Any = bool if switch else str
+    kind: Any = bool if switch else list[str] if several else str
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )

@@ -37,21 +37,21 @@ export async function* paint(order, key, signal) {
   throw new Refused("The connection broke before all pictures were painted.", { status: 200, code: "cut" });
 }
 
-// The names of the model's styles; none where it has none, and where the server does not say.
-export async function styles(key) {
+// The models, the default one first, each with the names of its styles; none where the server does not say.
+export async function models(key) {
   try {
     const answer = await fetch("v1/models", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
     const { data } = await answer.json();
-    return (data[0].styles || []).map(({ name }) => name);
+    return data.filter(({ root }) => !root).map(({ id, styles }) => ({ id, styles: (styles || []).map(({ name }) => name) }));
   } catch {
     return [];
   }
 }
 
 function send(order, key, signal) {
-  const { prompt, n, seed, index, temperature, top_k, top_p, guidance, style, base, keep } = order;
+  const { prompt, n, seed, index, temperature, top_k, top_p, guidance, model, style, base, keep } = order;
   const fields = {
-    prompt, n, seed, index, temperature, top_k, top_p, guidance, style,
+    prompt, n, seed, index, temperature, top_k, top_p, guidance, model, style,
     keep_rows: base && keep,
     stream: true,
     every_rows: EVERY_ROWS,

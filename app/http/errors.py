@@ -9,14 +9,14 @@
     ├── NotAuthorised           401: the API key is missing or unknown
     ├── ForeignPage             403: a page of another origin sent the request
     ├── ForeignHost             403: the request was sent to a name that is not this server's
-    ├── NoSuchModel             404: the request is for a model that this server does not serve
     ├── IdempotencyConflict     409: another request had this Idempotency-Key
     ├── ClientGone              no answer, because nobody would read it (499 in the log)
     └── ReaderTooSlow           the client reads its answer too slowly and is cut (499 in the log)
 
-One table maps these errors and those of `model.errors`. There are two dialects. Under /v1/ an answer is OpenAI's
-{"error": {"message", "type", "param", "code"}}, and a wrong field is a 400. Elsewhere it is
-{"Error": "one line for a person"}, and a wrong field is a 422.
+One table maps these errors, those of `model.errors`, and `app.models.NoSuchModel` (404: no model has this name).
+
+There are two dialects. Under /v1/ an answer is OpenAI's {"error": {"message", "type", "param", "code"}}, and a wrong
+field is a 400. Elsewhere it is {"Error": "one line for a person"}, and a wrong field is a 422.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.models import NoSuchModel
 from model import errors
 from model.errors import DalleError, InvalidRequest
 
@@ -73,10 +74,6 @@ class IdempotencyConflict(DalleError):
     """Another request had this Idempotency-Key a short while ago."""
 
 
-class NoSuchModel(InvalidRequest):
-    """A request for a model that this server does not serve."""
-
-
 class ClientGone(DalleError):
     """The client closed its connection before the answer."""
 
@@ -104,6 +101,7 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (errors.RequestCancelled, 499, "client_gone"),
     (ReaderTooSlow, 499, "reader_too_slow"),
     (errors.PaintingFailed, 500, "painting_failed"),
+    (errors.ModelFailed, 500, "model_failed"),
     (errors.Overloaded, 503, "overloaded"),
     (errors.Draining, 503, "draining"),
     (errors.WorkerFailed, 503, "worker_failed"),

@@ -16,7 +16,6 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 import model
-from app.checkpoint import ServedCheckpoint
 from app.http.browsers import Browsers, cross_origin
 from app.http.budget import Budget
 from app.http.errors import answer, render
@@ -42,16 +41,14 @@ DESCRIPTION = "Text to image with the DALL-E family's method: a prompt in, pictu
 def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
     """The application over `pool`, or over a pool of its own. Its lifespan starts and stops the pool's workers.
 
-    Raises CheckpointError if the checkpoint's configuration or tokenizer cannot be read, and SettingsError if the API
-    keys cannot be read.
+    Raises what `Models.read` raises, and SettingsError if the API keys cannot be read.
     """
     keys = Keys(hashes := read_hashes(settings))
-    pool = pool or WorkerPool(settings, ServedCheckpoint.read(settings.weights))
+    pool = pool or WorkerPool(settings)
     repeated = Idempotency(settings.replay_bytes)
     budget = Budget(settings.answer_bytes, settings.send_timeout)
     metrics = Metrics(pool, budget)
-    vae = pool.checkpoint.config.vae
-    decoders = Decoders(vae.image_size, vae.grid, settings.max_pixels)
+    decoders = Decoders(settings.max_pixels)
     service = Service(settings, pool, metrics, Threads(2, "png"), decoders, repeated, budget)
 
     @asynccontextmanager

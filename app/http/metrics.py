@@ -98,8 +98,12 @@ class _PoolCollector(Collector):
         info = GaugeMetricFamily(
             "dalle_server_info", "Always 1. Its labels tell what is served.", labels=["version", "model"]
         )
-        info.add_metric([model.__version__, self._pool.checkpoint.config.name], 1)
+        loaded = GaugeMetricFamily("dalle_model_loaded", "1 while the model is in memory.", labels=["model"])
+        for name, is_loaded in stats.models_loaded.items():
+            info.add_metric([model.__version__, name], 1)
+            loaded.add_metric([name], is_loaded)
         yield info
+        yield loaded
         ended = CounterMetricFamily(
             "dalle_requests_ended", "Requests that ended, by their outcome.", labels=["outcome"]
         )

@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.schemas import KeepRows, Sampling, Text
+from app.http.schemas import KeepRows, Label, Sampling, Text
 from app.settings import MAX_IMAGES
 from model.styles import AUTO
 
 MAX_PARTIALS = 3  # unfinished pictures of one picture, as in OpenAI's API
 OWN_STYLES = ("vivid", "natural")  # of OpenAI's API
-Label = Annotated[str, Field(max_length=512)] | None
 
 
 class ImagesRequest(Sampling):
@@ -26,7 +25,6 @@ class ImagesRequest(Sampling):
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a red apple", "n": 2, "seed": 1}]})
 
     prompt: Text = Field(description="What the pictures should show. It must not be blank.")
-    model: Label = Field(None, description="The served model's id, as GET /v1/models tells it.")
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = Field(None, description="How many pictures. Left out: 1.")
     size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")] | None = Field(
         None,
@@ -183,13 +181,14 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "dalle-server"
+    root: str | None = Field(None, description="If this id is an alias: the id of its model.")
     styles: list[ModelStyle] | None = Field(
         None, description="Its styles, if it has any. The first one is painted where no other knows the thing."
     )
 
 
 class ModelList(BaseModel):
-    """The models that are served: one."""
+    """The models that are served, the default one first, then the aliases."""
 
     object: Literal["list"] = "list"
     data: list[Model]

@@ -39,8 +39,8 @@ def make_order(
 ) -> Order:
     """The order of `pictures` pictures. Its time counts from the request's arrival. The request's log line tells it.
 
-    Raises InvalidRequest if best_of, complete, revise or style cannot be honoured, and BadHeader if the time limit
-    cannot.
+    Raises NoSuchModel, ModelFailed, InvalidRequest if best_of, complete, revise or style cannot be honoured, and
+    BadHeader if the time limit cannot.
     """
     settings = service.settings
     if asked.best_of is not None:
@@ -48,14 +48,16 @@ def make_order(
         if not pictures <= asked.best_of <= room:
             allowed = f"from {pictures}, the pictures to return, to {room}, the room of the queue"
             raise InvalidRequest("best_of", f"best_of must be {allowed}, got {asked.best_of}")
-    config = service.pool.checkpoint.config
+    model = service.pool.models.named(asked.model)
+    checkpoint = service.checkpoint(model)
+    config = checkpoint.config
     if asked.complete and not config.completes:
-        raise InvalidRequest("complete", f"complete must be left out: {config.name} was not trained to continue texts")
+        raise InvalidRequest("complete", f"complete must be left out: {model} was not trained to continue texts")
     if asked.revise and config.reviser is None:
-        raise InvalidRequest("revise", f"revise must be left out: {config.name} has no reviser")
-    service.pool.checkpoint.styles.check(asked.wanted_style)
+        raise InvalidRequest("revise", f"revise must be left out: {model} has no reviser")
+    checkpoint.styles.check(asked.wanted_style)
     if asked.on_unknown == "refuse" and config.reviser is None:
-        raise InvalidRequest("on_unknown", f"on_unknown must be paint or left out: {config.name} has no reviser")
+        raise InvalidRequest("on_unknown", f"on_unknown must be paint or left out: {model} has no reviser")
     revises = settings.revise and not asked.complete and config.reviser is not None
     params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, asked.top_k, asked.top_p, asked.guidance)
     order = Order(
@@ -78,8 +80,11 @@ def make_order(
         began=request.state.began,
         request_id=request.state.request_id,
         client=request.state.key or (request.client.host if request.client else ""),
+        model=model,
     )
     _log_order(request, order)
+    if service.pool.models.several:
+        request.state.log["model"] = model
     return order
 
 
@@ -132,6 +137,11 @@ def painting_on(order: Order, picture: Upload, keep: bytes) -> Order:
     return dataclasses.replace(order, request=dataclasses.replace(order.request, image=picture.rgb, keep=keep))
 
 
+def model_headers(reader: Reader) -> dict[str, str]:
+    """The answer's header X-Model: the name of the model that paints."""
+    return {"X-Model": _percent(reader.job.order.model)}
+
+
 def text_headers(tokens: int, read: int) -> dict[str, str]:
     """The answer's header X-Text-Truncated, if only `read` of the text's tokens were read."""
     return {"X-Text-Truncated": f"{read} of {tokens} tokens"} if read < tokens else {}
@@ -174,10 +184,10 @@ async def decode(service: Service, request: Request, order: Order, name: str, da
     the client leaves first. With an Idempotency-Key others may wait for the same pictures, so that the decoding goes on
     without the client.
     """
-    config = service.pool.checkpoint.config
+    config = service.checkpoint(order.model).config
     if not config.vae.encodes:
-        raise InvalidRequest(name, f"{name} must be left out: {config.name} has no image encoder")
-    decoding = asyncio.create_task(service.decoders.decode(name, data, order.client))
+        raise InvalidRequest(name, f"{name} must be left out: {order.model} has no image encoder")
+    decoding = asyncio.create_task(service.decoders.decode(name, data, config.vae, order.client))
     leaving = [asyncio.create_task(gone(request.receive))] if idempotency_key(request) is None else []
     tasks: list[asyncio.Task[Any]] = [decoding, *leaving]
     left = None if order.deadline is None else max(0.0, order.deadline - time.monotonic())

@@ -139,7 +139,7 @@ async def gone(receive: Receive) -> None:
 async def _collect(reader: Reader, service: Service, wanted: Wanted, claim: Claim) -> Painting:
     """Wait for the job's pictures. Each is encoded while others are painted, unless only the best are wanted."""
     job, album = reader.job, service.album(reader.job)
-    bound = file_bound(service, wanted)
+    bound = file_bound(service, job, wanted)
     painted: list[Painted] = []
     count = wanted.best or job.request.num_images
     room: asyncio.Task[None] | None = None
@@ -188,7 +188,7 @@ async def _collect_lazily(reader: Reader, service: Service, wanted: Wanted, clai
     """Wait for the end of a job that others read, too. Each file is made when it is sent."""
     job, album = reader.job, service.album(reader.job)
     painted = _sorted([event async for event in reader if isinstance(event, Painted)], wanted)
-    bound = file_bound(service, wanted)
+    bound = file_bound(service, job, wanted)
     await claim.take(bound, reader.deadline)
 
     def file(event: Painted) -> Coroutine[Any, Any, File]:
@@ -229,13 +229,13 @@ def tell(service: Service, job: Job, painted: Painted) -> Told:
         text,
         revised=text if text != job.order.text else None,
         restyled=painted.text is not None,
-        style=painted.style if service.pool.checkpoint.styles.several else None,
+        style=painted.style if service.checkpoint(job.order.model).styles.several else None,
     )
 
 
-def file_bound(service: Service, wanted: Wanted) -> int:
+def file_bound(service: Service, job: Job, wanted: Wanted) -> int:
     """Bytes that a picture's file hardly exceeds: those of its uncompressed pixels and of its texts."""
-    side = wanted.finish.side or service.pool.checkpoint.config.vae.image_size
+    side = wanted.finish.side or service.checkpoint(job.order.model).config.vae.image_size
     return 3 * side**2 + side**2 // 64 + (64 << 10)
 
 
@@ -262,7 +262,7 @@ def observe(service: Service, job: Job) -> tuple[float, float]:
 async def finish(service: Service, job: Job, painted: Painted, wanted: Wanted) -> File:
     """Make the file of a picture, on another thread."""
     before = time.monotonic()
-    config = service.pool.checkpoint.config
+    config = service.checkpoint(job.order.model).config
     told = tell(service, job, painted)
     texts = provenance(job, painted, config, told, wanted.embed_prompt).texts()
     file = await service.threads.run(wanted.finish.encode, painted.rgb, config.vae.image_size, texts)

@@ -27,6 +27,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")  # w
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=NOT_BLANK)]
 KeepRows = Annotated[int, Field(ge=1)] | None  # the upper bound is the checkpoint's grid
+Label = Annotated[str, Field(max_length=512)] | None
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -60,6 +61,9 @@ class Sampling(BaseModel):
         description="The model first rewords the text into a caption as it was taught. The answer tells the text that "
         "was painted. Left out: true, unless the text is completed, or the model has no reviser, or the server turns "
         "it off.",
+    )
+    model: Label = Field(
+        None, description="Which model paints, by its id in GET /v1/models. Left out: the server's default one."
     )
     style: Annotated[str, Field(min_length=1, max_length=32)] | None = Field(
         None,

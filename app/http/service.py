@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from fastapi import Depends, Request
 
+from app.checkpoint import ServedCheckpoint
 from app.http.album import Album
 from app.http.budget import Budget
 from app.http.idempotency import Idempotency
@@ -38,6 +39,14 @@ class Service:
     repeated: Idempotency
     budget: Budget
     albums: WeakKeyDictionary[Job, Album] = field(default_factory=WeakKeyDictionary)
+
+    def checkpoint(self, model: str | None) -> ServedCheckpoint:
+        """The checkpoint of the model that a request calls `model`. None, or "", is the default one.
+
+        Raises NoSuchModel and ModelFailed.
+        """
+        models = self.pool.models
+        return models.served[models.named(model or None)]
 
     def album(self, job: Job) -> Album:
         """The album of this job. All requests that read the job share it."""

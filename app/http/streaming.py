@@ -29,7 +29,7 @@ from app.http.budget import Claim
 from app.http.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_error
 from app.http.idempotency import joined_headers
 from app.http.openai_schemas import Usage
-from app.http.orders import text_headers
+from app.http.orders import model_headers, text_headers
 from app.http.painting import Wanted, file_bound, finish, gone, observe, tell, text_tokens, written_tokens
 from app.http.service import Service
 from app.pool.job import Reader
@@ -54,7 +54,8 @@ class PictureStream(Response):
         self, service: Service, reader: Reader, wanted: Wanted, kind: str, log: dict[str, Any], claim: Claim
     ) -> None:
         job = reader.job
-        super().__init__(headers=HEADERS | text_headers(job.tokens, text_tokens(job)) | joined_headers(reader))
+        told = model_headers(reader) | text_headers(job.tokens, text_tokens(job)) | joined_headers(reader)
+        super().__init__(headers=HEADERS | told)
         del self.headers["content-length"]
         self._service = service
         self._job = job
@@ -63,9 +64,10 @@ class PictureStream(Response):
         self._kind = kind
         self._log = log
         self._claim = claim
-        self._bound = file_bound(service, wanted)
-        self._grid = service.pool.checkpoint.config.vae.grid
-        side = wanted.finish.side or service.pool.checkpoint.config.vae.image_size
+        self._bound = file_bound(service, job, wanted)
+        self._vae = service.checkpoint(job.order.model).config.vae
+        self._grid = self._vae.grid
+        side = wanted.finish.side or self._vae.image_size
         self._common = {
             "size": f"{side}x{side}",
             "quality": "auto",
@@ -167,8 +169,7 @@ class PictureStream(Response):
             taking.cancel()
 
     async def _tell_partial(self, send: Send, event: Partial) -> None:
-        size = self._service.pool.checkpoint.config.vae.image_size
-        file = await self._service.threads.run(self._wanted.finish.encode, event.rgb, size)
+        file = await self._service.threads.run(self._wanted.finish.encode, event.rgb, self._vae.image_size)
         index = self._job.request.partial_rows.index(event.rows_done)
         keys = {"partial_image_index": index, **self._common, "rows_done": event.rows_done}
         await self._picture(send, "partial_image", File(file), event.index, keys)

@@ -1,7 +1,7 @@
 """The process that decodes pictures for the server, one after another, until its input ends.
 
 It loads Pillow and little else. It can be killed at any time. The kernel ends it if a picture takes too long. A picture
-arrives as its length (4 bytes) and its bytes. The answer is HEAD and a body. The body of ANSWER is PICTURE, the pixels
+arrives as ASKED and its bytes. The answer is HEAD and a body. The body of ANSWER is PICTURE, the pixels
 and the empty cells. The body of REFUSED is the text of a PictureError.
 """
 
@@ -19,7 +19,7 @@ import warnings
 from app.pictures.decode import Upload, read_upload
 from model.picture_files import PictureError
 
-LENGTH = struct.Struct(">I")
+ASKED = struct.Struct(">IHH")  # bytes of the file; side and grid as in `read_upload`
 HEAD = struct.Struct(">BI")  # ANSWER or REFUSED, bytes of the body
 PICTURE = struct.Struct(">II?")  # width, height, whether empty cells follow the pixels
 ANSWER, REFUSED = 0, 1
@@ -52,7 +52,7 @@ def limit_memory(most: int) -> None:
         pass  # macOS: no /proc
 
 
-def main(side: int, grid: int, max_pixels: int, seconds: float) -> None:
+def main(max_pixels: int, seconds: float) -> None:
     """Serve until the input ends. seconds: processor time for a picture. If it takes more, SIGPROF ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal: the server ends this process
     warnings.simplefilter("ignore")  # Pillow warns of oddities in clients' files
@@ -61,8 +61,8 @@ def main(side: int, grid: int, max_pixels: int, seconds: float) -> None:
     os.dup2(2, 1)  # a library that prints must not write into the answers
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold clients' pictures
     with contextlib.suppress(BrokenPipeError):
-        while len(head := source.read(LENGTH.size)) == LENGTH.size:
-            (length,) = LENGTH.unpack(head)
+        while len(head := source.read(ASKED.size)) == ASKED.size:
+            length, side, grid = ASKED.unpack(head)
             limit_memory(BYTES_PER_PIXEL * max_pixels + 4 * length + BYTES_BESIDE)
             data = source.read(length)
             signal.setitimer(signal.ITIMER_PROF, seconds)

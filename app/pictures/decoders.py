@@ -15,9 +15,10 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
+from typing import Protocol
 
 from app.pictures.decode import Upload
-from app.pictures.decoder import ANSWER, HEAD, LENGTH, PICTURE, unpack
+from app.pictures.decoder import ANSWER, ASKED, HEAD, PICTURE, unpack
 from app.pictures.turns import Turns
 from model.errors import Draining, InvalidRequest
 from model.inference.cores import usable_cores
@@ -28,23 +29,33 @@ FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP})  # sig
 ROOT = Path(__file__).parents[2]
 # An interpreter without start-up files, which take longer than Pillow. It can import what the server can import.
 COMMAND = (
-    "import sys; sys.path[:] = sys.argv[5:]; from app.pictures.decoder import main; "
-    "main(*map(int, sys.argv[1:4]), float(sys.argv[4]))"
+    "import sys; sys.path[:] = sys.argv[3:]; from app.pictures.decoder import main; "
+    "main(int(sys.argv[1]), float(sys.argv[2]))"
 )
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # or glibc keeps 80 MB after a large picture
 log = logging.getLogger("dalle.pictures")
 
 
+class Form(Protocol):
+    """What a picture is made into: the config of a VAE is one."""
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side."""
+
+    @property
+    def grid(self) -> int:
+        """Cells a side."""
+
+
 class Decoders:
     """The decoding processes. Use it on the event loop only.
 
-    side, grid, max_pixels: as in `read_upload`. processes: how many at most. seconds: of processor time for a picture.
+    max_pixels: as in `read_upload`. processes: how many at most. seconds: of processor time for a picture.
     """
 
-    def __init__(
-        self, side: int, grid: int, max_pixels: int, processes: int | None = None, seconds: float | None = None
-    ) -> None:
-        self._side, self._grid, self._max_pixels = side, grid, max_pixels
+    def __init__(self, max_pixels: int, processes: int | None = None, seconds: float | None = None) -> None:
+        self._max_pixels = max_pixels
         self.seconds = seconds or CPU_SECONDS * max(1.0, max_pixels / USUAL_PIXELS)
         # 2 on 2 cores, so that one slow picture holds nobody up; more than 8 would only take memory.
         self._turns = Turns(processes or min(8, max(2, usable_cores() // 2)))
@@ -52,17 +63,17 @@ class Decoders:
         self._alive: set[Process] = set()
         self._closed = False
 
-    async def decode(self, name: str, data: bytes, client: str = "") -> Upload:
-        """Decode the picture that was sent in the field `name`. client: clients take turns.
+    async def decode(self, name: str, data: bytes, form: Form, client: str = "") -> Upload:
+        """Decode the picture that was sent in the field `name`. form: what it becomes. client: clients take turns.
 
         Raises InvalidRequest if the data is not a picture, cannot be decoded, takes too long or crashes the decoder.
         Raises Draining after `close`. A cancellation kills the process.
         """
         self._check_open()
         async with self._turns.turn(client):
-            ended = await self._try(name, data, self._idle.pop() if self._idle else None)
+            ended = await self._try(name, data, form, self._idle.pop() if self._idle else None)
             if isinstance(ended, signal.Signals) and ended in FROM_OUTSIDE:
-                ended = await self._try(name, data)
+                ended = await self._try(name, data, form)
         if isinstance(ended, Upload):
             return ended
         if ended is signal.SIGPROF:
@@ -83,7 +94,7 @@ class Decoders:
         if self._closed:
             raise Draining("the server is shutting down")
 
-    async def _try(self, name: str, data: bytes, process: Process | None = None) -> Upload | signal.Signals:
+    async def _try(self, name: str, data: bytes, form: Form, process: Process | None = None) -> Upload | signal.Signals:
         """Decode the picture. Returns the signal instead if one ended the process.
 
         Raises RuntimeError if the process ended by itself.
@@ -91,7 +102,7 @@ class Decoders:
         if process is None or process.returncode is not None:
             process = await self._start()
         try:
-            upload = await self._ask(name, data, process)
+            upload = await self._ask(name, data, form, process)
             self._idle.append(process)
             return upload
         except InvalidRequest:
@@ -117,22 +128,23 @@ class Decoders:
         log.warning("decoder %d was ended by %s at a picture of %d bytes", process.pid, ended.name, size)
         return ended
 
-    async def _ask(self, name: str, data: bytes, process: Process) -> Upload:
+    async def _ask(self, name: str, data: bytes, form: Form, process: Process) -> Upload:
+        side, grid = form.image_size, form.grid
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(LENGTH.pack(len(data)))
+        process.stdin.write(ASKED.pack(len(data), side, grid))
         process.stdin.write(data)
         await process.stdin.drain()
         kind, size = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
-        if size > PICTURE.size + self._side**2 * 3 + self._grid**2:
+        if size > PICTURE.size + side**2 * 3 + grid**2:
             raise ValueError(f"a decoder of pictures answers with {size} bytes")
         body = await process.stdout.readexactly(size)
         if kind == ANSWER:
-            return unpack(body, self._side, self._grid)
+            return unpack(body, side, grid)
         raise InvalidRequest(name, f"{name} {body.decode()}")
 
     async def _start(self) -> Process:
-        given = (self._side, self._grid, self._max_pixels, self.seconds)
+        given = (self._max_pixels, self.seconds)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-IS", "-c", COMMAND, *map(str, given), str(ROOT), *sys.path),
             stdin=PIPE,

@@ -6,6 +6,8 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from app.pool.device_worker import DeviceWorker
+
 
 class Work(Protocol):
     """A job, or an order that may become one."""
@@ -36,3 +38,23 @@ def rows_until_done(jobs: Iterable[Work], job: Work, grid: int, slots: int) -> i
         if other is job:
             return max(ends)
     return 0
+
+
+def seconds_until_done(jobs: Iterable[Work], job: Work, workers: Iterable[DeviceWorker]) -> float | None:
+    """Seconds until `job`, which is among `jobs`, is done at the workers' measured pace. None while none is ready."""
+    ready = [(worker, worker.ready) for worker in workers if worker.ready]
+    if not ready:
+        return None
+    slots = sum(one.slots for _, one in ready)
+    pace = sum(worker.seconds_per_row for worker, _ in ready) / len(ready)
+    return rows_until_done(jobs, job, ready[0][1].grid, slots) * pace
+
+
+def seconds_for(pictures: int, slots_per_picture: float, workers: Iterable[DeviceWorker]) -> float:
+    """Seconds until so many pictures are painted at the measured pace, or at 1 s a picture while none is known."""
+    pace = 0.0  # pictures a second
+    for worker in workers:
+        if ready := worker.ready:
+            step = worker.stats.seconds_per_step if worker.stats else ready.seconds_per_step
+            pace += ready.slots / slots_per_picture / max(step * ready.steps, 1e-3)
+    return pictures / pace if pace else float(pictures)

@@ -50,6 +50,7 @@ class Order:
     """What a route asks of the pool.
 
     text: the prompt. request: the pictures. The pool sets its id, text_ids and deadline when it accepts the order.
+    model: the name of the model that paints; "" for the default one.
     truncate: whether a text that is too long is cut instead of refused.
     seconds: from `began` (monotonic seconds) to the deadline; None for no deadline.
     client: the client whose share of the queue this order uses; "" for none.
@@ -65,6 +66,7 @@ class Order:
     began: float = field(default_factory=time.monotonic)
     shared: bool = False
     request_id: str = ""
+    model: str = ""
 
     @property
     def deadline(self) -> float | None:

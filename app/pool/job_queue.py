@@ -21,14 +21,24 @@ from app.pool.job import Job
 
 
 class JobQueue:
-    """The jobs that wait for these workers."""
+    """The jobs that wait for these workers.
+
+    left: pictures that may still be given out before another model has its turn; None for no limit. A job is given out
+    as long as one is left.
+    """
 
     def __init__(self, workers: Sequence[DeviceWorker]) -> None:
+        self.left: int | None = None
         self._workers = workers
         self._waiting: dict[str, Job] = {}  # by id, in the order in which they are given out
 
     def __len__(self) -> int:
         return len(self._waiting) + sum(len(worker.alone) for worker in self._workers)
+
+    @property
+    def spent(self) -> bool:
+        """Whether no more may be given out until `left` is set anew."""
+        return self.left is not None and self.left <= 0
 
     def add(self, job: Job) -> None:
         """Put a new job at the tail."""
@@ -49,9 +59,11 @@ class JobQueue:
         for worker in self._workers:
             while worker.ready and worker.alone and not worker.held:
                 yield worker, worker.alone.popleft()
-        while self._waiting and (roomy := [worker for worker in self._workers if worker.has_room]):
+        while self._waiting and not self.spent and (roomy := [worker for worker in self._workers if worker.has_room]):
             worker = min(roomy, key=lambda worker: worker.slots_needed)
             job = self._waiting.pop(next(iter(self._waiting)))
+            if self.left is not None:
+                self.left -= job.unpainted
             if job.alone and worker.held:
                 worker.alone.append(job)  # the worker gets nothing else until it is empty
             else:

@@ -25,8 +25,8 @@ class Keeper:
     """Keeps the processes of these workers.
 
     process: the class of worker processes. on_message: called with every message of a worker. on_death: called after a
-    process died, while its worker still holds its jobs. give_up: called once, with the reason, when no process is
-    started any more. All three are called on the event loop.
+    process died, while its worker still holds its jobs. give_up: called once a start, when no process is started any
+    more, with the reason and whether it will be the same at every start. All three are called on the event loop.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Keeper:
         process: type[WorkerProcess],
         on_message: Callable[[DeviceWorker, Any], None],
         on_death: Callable[[DeviceWorker, Cause], None],
-        give_up: Callable[[str], None],
+        give_up: Callable[[str, bool], None],
     ) -> None:
         self.deaths = Deaths()
         self._workers = workers
@@ -50,7 +50,8 @@ class Keeper:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to start the workers."""
+        """Begin to start the workers. After `stop` they can be started again."""
+        self._gave_up = False
         self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
 
     def hurry(self) -> None:
@@ -102,7 +103,7 @@ class Keeper:
         """Count a death, log it, and tell the pool. Returns the seconds until the next process is to be started."""
         too_many = self.deaths.add(death, time.monotonic())
         if process.start_failed and process.start_failed.permanent:
-            self._end(process.start_failed.message)
+            self._end(process.start_failed.message, permanent=True)
             return 0.0
         wait = worker.backoff.after(death.cause, process.ready_seconds)
         then = f"; the next one is started in {wait:g} s" if wait else ""
@@ -123,7 +124,7 @@ class Keeper:
         finally:
             worker.resumes_at = None
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, permanent: bool = False) -> None:
         if not self._gave_up:
             self._gave_up = True
-            self._give_up(reason)
+            self._give_up(reason, permanent)

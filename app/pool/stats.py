@@ -28,6 +28,7 @@ class PoolStats:
     workers: int
     workers_ready: int
     worker_deaths: Mapping[str, int]  # by cause: crash, hang, killed, start
+    models_loaded: Mapping[str, bool]  # by name
     slots: int  # of the workers that are ready
     slots_busy: int
     heartbeat_age: float | None  # seconds since the oldest last step of a worker; None while none is ready

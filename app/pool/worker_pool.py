@@ -1,4 +1,7 @@
-"""The pool of worker processes on this machine. It accepts orders up to its bounds, and keeps one worker a device.
+"""The pool of worker processes on this machine. It accepts orders up to its bounds.
+
+It has one worker a device for each model that is in memory (see `residents`). All models share one queue. Each has some
+of its places to itself.
 
 The event loop owns all state. Nothing is awaited between a check and the change that depends on it. An order gets its
 place in the queue before any work is done for it, so that no place is given twice.
@@ -15,32 +18,33 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from app.checkpoint import ServedCheckpoint
+from app.models import Models
 from app.pool.deaths import Cause
 from app.pool.device_worker import DeviceWorker, Held
-from app.pool.forecast import Work, rows_until_done
+from app.pool.forecast import seconds_until_done
 from app.pool.job import Job, Order, Outcome, Reader, late
-from app.pool.job_queue import JobQueue
-from app.pool.keeper import Keeper
+from app.pool.lane import Lane, State
+from app.pool.places import Places
+from app.pool.residents import IDLE, Residents
 from app.pool.stats import PoolStats
 from app.pool.supervisor import WorkerProcess
 from app.settings import Settings
 from model.errors import (
     DalleError,
     Draining,
-    Overloaded,
+    ModelFailed,
     RequestCancelled,
     WorkerFailed,
 )
 from model.inference import events
 from model.inference.events import Event
-from model.inference.messages import Cancel, Heartbeat, Ready, WorkerOptions
+from model.inference.messages import Cancel, Heartbeat, Ready
 
-SURE = 1.5  # a request is refused if its forecast is longer than this many times its time, since forecasts err
+LOAD_KILLS = 3  # a model's loading fails when so many of its workers were killed from outside
 LONG_TEXT = (
     500  # characters; a longer text is tokenized in a thread, since a shorter one takes a few milliseconds at most
 )
@@ -48,41 +52,37 @@ log = logging.getLogger("dalle.pool")
 
 
 class WorkerPool:
-    """The pool of worker processes on this machine, one for each device of the settings.
+    """The pool of worker processes on this machine, one for each loaded model and device of the settings.
 
         reader = (await pool.submit(order)).join()  # raises Overloaded, Draining, PromptTooLong, ...
         async for event in reader: ...
         pool.leave(reader)                          # always, at the end
 
-    checkpoint: the model that is served. fatal: why the server has to end; None unless it has to.
-    process: the class of worker processes.
+    models: those that are served. fatal: why the server has to end; None unless it has to.
+    process: the class of worker processes. idle_seconds: until a model without work is put away.
     """
 
     def __init__(
-        self, settings: Settings, checkpoint: ServedCheckpoint, process: type[WorkerProcess] = WorkerProcess
+        self,
+        settings: Settings,
+        models: Models | None = None,
+        process: type[WorkerProcess] = WorkerProcess,
+        idle_seconds: float = IDLE,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.models = models or Models.read(settings)
         self.fatal: str | None = None
         self._settings = settings
-        self._workers = [
-            DeviceWorker(
-                WorkerOptions(
-                    checkpoint=str(settings.weights),
-                    device=device,
-                    slots=settings.slots,
-                    threads=settings.threads,
-                    dtype=settings.dtype,
-                    strict=settings.strict,
-                    known=checkpoint.known,
-                )
-            )
-            for device in settings.devices
-        ]
+        self._lanes = {
+            name: Lane(name, checkpoint, settings, process, self._on_message, self._on_death, self._on_give_up)
+            for name, checkpoint in self.models.served.items()
+        }
+        self._default = self._lanes[self.models.default]
+        self._residents = Residents([*self._lanes.values()], settings, self._dispatch, self._on_gone, idle_seconds)
+        self._given = itertools.count(1)
         self._ids = itertools.count(1)
         self._jobs: dict[str, Job] = {}  # in flight
-        self._queue = JobQueue(self._workers)  # the jobs in flight that no worker has
+        self._places = Places(settings, self._lanes, self._jobs)
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._reserved: list[Order] = []  # places given to orders whose text is still being read
         self._accepted = 0
         self._outcomes: Counter[Outcome] = Counter()
         self._pictures = 0
@@ -90,37 +90,41 @@ class WorkerPool:
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._keeper = Keeper(self._workers, settings, process, self._on_message, self._on_death, self._give_up)
 
     # --- what the routes use
 
     async def start(self) -> None:
-        """Begin to load the model. It returns at once. Orders may be submitted before a worker is ready."""
-        self._keeper.start()
+        """Begin to load the default model. It returns at once. Orders may be submitted before a worker is ready."""
+        self._residents.start()
 
     async def submit(self, order: Order) -> Job:
         """Accept an order. It waits only for the tokens of a long text, after it has reserved the order's place.
 
-        Raises Overloaded, Draining, DeadlineExceeded, PromptTooLong or InvalidRequest, and then nothing is accepted.
+        Raises Overloaded, Draining, DeadlineExceeded, ModelFailed, PromptTooLong or InvalidRequest, and then nothing is
+        accepted.
         """
-        order.request.params.check(self.checkpoint.config.vae.codes)
+        lane = self._lane(order)
+        checkpoint = lane.checkpoint
+        order.request.params.check(checkpoint.config.vae.codes)
         with self.hold(order):
             if len(order.text) <= LONG_TEXT:
-                text_ids, tokens = self.checkpoint.tokenize(order.text, order.truncate)
+                text_ids, tokens = checkpoint.tokenize(order.text, order.truncate)
             else:
-                text_ids, tokens = await asyncio.to_thread(self.checkpoint.tokenize, order.text, order.truncate)
+                text_ids, tokens = await asyncio.to_thread(checkpoint.tokenize, order.text, order.truncate)
                 self._check_open()
         job_id = f"job-{next(self._ids)}/{order.request_id}"
         request = replace(order.request, id=job_id, text_ids=tuple(text_ids), deadline=order.deadline)
-        job = Job(replace(order, request=request), tokens, len(text_ids) - self.checkpoint.tokenizer.specials)
+        order = replace(order, request=request, model=lane.name)
+        job = Job(order, tokens, len(text_ids) - checkpoint.tokenizer.specials)
         self._accepted += 1
         self._jobs[job.id] = job
-        self._queue.add(job)
+        lane.queue.add(job)
         self._idle.clear()
         if job.deadline is not None:
             delay = job.deadline - time.monotonic()
             self._timers[job.id] = asyncio.get_running_loop().call_later(delay, self._expire, job)
         self._dispatch()
+        self._residents.wake()
         return job
 
     @contextlib.contextmanager
@@ -130,34 +134,12 @@ class WorkerPool:
         Raises what `submit` raises if there is no room. At the end the place is free again. Submit the order then at
         once, without an await in between.
         """
-        self._check_room(order)
-        self._reserved.append(order)
-        try:
-            yield
-        finally:
-            self._reserved.remove(order)
-
-    def _check_room(self, order: Order) -> None:
         self._check_open()
-        if order.deadline is not None and time.monotonic() >= order.deadline:
-            raise late(order.seconds)
-        ahead = self._in_flight()
-        if ahead + order.request.num_images > self._settings.queue:
-            limit = self._settings.queue
-            message = f"the queue is full: {ahead} pictures are waiting or being painted, and it takes {limit}"
-            raise Overloaded(message, self._seconds(ahead))
-        share = self._settings.client_queue
-        if share and order.client and (own := self._in_flight(order.client)) + order.request.num_images > share:
-            counts = f"{own} pictures are waiting or being painted, and it takes {share}"
-            message = f"your share of the queue is full: {counts}"
-            raise Overloaded(message, self._seconds(own), per_client=True)
-        others: list[Work] = [*self._jobs.values(), *self._reserved]
-        if order.deadline is not None and others:  # a request that is alone is always tried
-            given = order.deadline - time.monotonic()
-            needed = self._forecast([*others, order], order) or 0.0
-            if needed > SURE * given:
-                message = f"with those before it the request would take about {needed:.3g} s, and it has {given:.3g} s"
-                raise Overloaded(message, needed - given)
+        lane = self._lane(order)
+        if lane.failed:
+            raise ModelFailed(lane.name)
+        with self._places.hold(order, lane):
+            yield
 
     def cancel(self, job: Job) -> None:
         """End the job. Its slots are free one step later. Nothing happens if it has ended."""
@@ -169,28 +151,22 @@ class WorkerPool:
             self.cancel(reader.job)
 
     def ahead(self, job: Job) -> int:
-        """How many pictures are painted before the first one of this job. 0 once it has started."""
+        """How many pictures its model paints before the first one of this job. 0 once it has started."""
         if job.started is not None or job.outcome is not None:
             return 0
-        earlier = itertools.takewhile(lambda other: other is not job, self._jobs.values())
+        earlier = itertools.takewhile(lambda other: other is not job, self._jobs_of(self._lane(job.order)))
         return sum(other.unpainted for other in earlier)
 
     def seconds_left(self, job: Job) -> float | None:
         """Seconds until its last picture is painted, at the measured pace. None while no worker is ready."""
-        return self._forecast(self._jobs.values(), job)
-
-    def _forecast(self, works: Iterable[Work], work: Work) -> float | None:
-        """Seconds until `work`, which is among `works`, is done. None while no worker is ready."""
-        workers = [(worker, worker.ready) for worker in self._workers if worker.ready]
-        if not workers:
-            return None
-        slots = sum(ready.slots for _, ready in workers)
-        pace = sum(worker.seconds_per_row for worker, _ in workers) / len(workers)
-        return rows_until_done(works, work, workers[0][1].grid, slots) * pace
+        lane = self._lane(job.order)
+        return seconds_until_done(self._jobs_of(lane), job, lane.workers)
 
     def stats(self) -> PoolStats:
         """The figures of the pool. It reads memory and waits for nothing."""
-        ready = [worker for worker in self._workers if worker.ready]
+        lanes = self._lanes.values()
+        running = [worker for lane in lanes if lane.state is not State.AWAY for worker in lane.workers]
+        ready = [worker for worker in running if worker.ready]
         known = [worker.stats for worker in ready if worker.stats]
         return PoolStats(
             accepted=self._accepted,
@@ -199,15 +175,19 @@ class WorkerPool:
             cancelled=self._outcomes[Outcome.CANCELLED],
             expired=self._outcomes[Outcome.EXPIRED],
             in_flight=len(self._jobs),
-            queued_requests=len(self._queue),
-            pictures_in_flight=self._in_flight(),
+            queued_requests=sum(len(lane.queue) for lane in lanes),
+            pictures_in_flight=self._places.taken(),
             queue_limit=self._settings.queue,
             pictures=self._pictures,
             tokens=self._tokens + sum(stats.tokens for stats in known),
             tokens_per_second=sum(stats.tokens_per_second for stats in known if stats.slots_busy),
-            workers=len(self._workers),
+            workers=len(running),
             workers_ready=len(ready),
-            worker_deaths=self._keeper.deaths.counts.copy(),
+            worker_deaths={
+                cause: sum(lane.keeper.deaths.counts[cause] for lane in lanes)
+                for cause in self._default.keeper.deaths.counts
+            },
+            models_loaded={lane.name: lane.state is State.LOADED for lane in lanes},
             slots=sum(worker.ready.slots for worker in ready if worker.ready),
             slots_busy=sum(stats.slots_busy for stats in known),
             heartbeat_age=max((worker.process.age for worker in ready if worker.process), default=None),
@@ -220,9 +200,13 @@ class WorkerPool:
             return self.fatal
         if self._draining:
             return "the server is shutting down"
-        ages = [worker.process.age for worker in self._workers if worker.ready and worker.process]
+        if self._default.failed:
+            return f"the model {self._default.name} cannot be loaded"
+        if self._default.known and self._default.state is not State.LOADED:
+            return None  # it makes room for others, and is loaded again when it is asked for
+        ages = [worker.process.age for worker in self._default.workers if worker.ready and worker.process]
         if not ages:
-            if (seconds := self._keeper.seconds_to_start()) is not None:
+            if (seconds := self._default.keeper.seconds_to_start()) is not None:
                 return f"the worker was killed from outside; another one is started in {seconds:.1f} s"
             return "the model is being loaded"
         if min(ages) > self._settings.heartbeat_timeout:
@@ -232,7 +216,8 @@ class WorkerPool:
     async def drain(self, seconds: float) -> None:
         """Accept no more orders, and wait for the accepted ones. After `seconds` the remaining ones fail."""
         self._draining = True
-        self._keeper.hurry()
+        for lane in self._lanes.values():
+            lane.keeper.hurry()
         log.info("draining: %d requests in flight have %g s to finish", len(self._jobs), seconds)
         try:
             await asyncio.wait_for(self._idle.wait(), seconds)
@@ -243,42 +228,33 @@ class WorkerPool:
         """End the workers. Jobs that have not ended fail."""
         self._draining = True
         self._fail_all(Draining("the server is shutting down"))
-        await self._keeper.stop()
+        await self._residents.stop()
 
     def kill(self) -> None:
         """End the workers at once. This works when the event loop no longer runs."""
-        self._keeper.kill()
+        for lane in self._lanes.values():
+            lane.keeper.kill()
 
     # --- the queue
 
-    def _in_flight(self, client: str | None = None) -> int:
-        """Pictures that have a place in the queue: of all clients, or of one."""
-        accepted = sum(job.unpainted for job in self._jobs.values() if client in (None, job.order.client))
-        return accepted + sum(order.request.num_images for order in self._reserved if client in (None, order.client))
+    def _lane(self, order: Order) -> Lane:
+        """The model that paints this order."""
+        return self._lanes[order.model or self.models.default]
+
+    def _jobs_of(self, lane: Lane) -> Iterator[Job]:
+        """The jobs in flight of this model, in the order of their acceptance."""
+        return (job for job in self._jobs.values() if job.order.model == lane.name)
 
     def _check_open(self) -> None:
         if self._draining or self.fatal:
             raise Draining(self.fatal or "the server is shutting down and takes no more requests")
 
-    def _seconds(self, pictures: int) -> float:
-        """Seconds until so many pictures are painted at the measured pace, or at 1 s a picture while none is known."""
-        pace = 0.0  # pictures a second
-        for worker in self._workers:
-            if ready := worker.ready:
-                step = worker.stats.seconds_per_step if worker.stats else ready.seconds_per_step
-                pace += ready.slots / self._mean_slots() / max(step * ready.steps, 1e-3)
-        return pictures / pace if pace else float(pictures)
-
-    def _mean_slots(self) -> float:
-        """How many slots a picture in flight takes, on average."""
-        slots = sum(job.slots for job in self._jobs.values())
-        pictures = sum(job.unpainted for job in self._jobs.values())
-        return slots / pictures if pictures else 1.0
-
     def _dispatch(self) -> None:
         """Give jobs to the workers that have room for them."""
-        for worker, job in self._queue.give_out():
-            self._give(worker, job)
+        for lane in self._lanes.values():
+            for worker, job in lane.give_out():
+                lane.used = next(self._given)
+                self._give(worker, job)
 
     def _give(self, worker: DeviceWorker, job: Job) -> None:
         if job.outcome is not None or worker.process is None:
@@ -296,14 +272,16 @@ class WorkerPool:
         """End a job. Every job ends here, and only once."""
         if self._jobs.pop(job.id, None) is None:
             return
-        self._queue.discard(job)
+        lane = self._lane(job.order)
+        lane.queue.discard(job)
         if timer := self._timers.pop(job.id, None):
             timer.cancel()
-        for worker in self._workers:
+        for worker in lane.workers:
             if job.id in worker.held and worker.process and outcome is not Outcome.COMPLETED:
                 worker.process.send(Cancel(job.id))
         self._outcomes[outcome] += 1
         job.end(outcome, error)
+        self._residents.wake()
         if not self._jobs:
             self._idle.set()
 
@@ -316,20 +294,40 @@ class WorkerPool:
 
     # --- workers
 
-    def _on_death(self, worker: DeviceWorker, cause: Cause) -> None:
+    def _on_death(self, lane: Lane, worker: DeviceWorker, cause: Cause) -> None:
         """Take back the jobs of a worker that died."""
         self._tokens += worker.stats.tokens if worker.stats else 0
         worker.stats = None
-        for job in self._queue.take_back(worker, cause):
+        for job in lane.queue.take_back(worker, cause):
             message = "two workers crashed or hung while they painted this request; it is not tried again"
             self._end(job, Outcome.FAILED, WorkerFailed(message, poison=True))
+        lane.kills += cause is Cause.KILLED and lane.state is State.LOADING
+        if lane.kills >= LOAD_KILLS and len(self._lanes) > 1 and lane.known | (lane is not self._default):
+            self._on_give_up(lane, f"{LOAD_KILLS} workers were killed while they loaded it; out of memory?", False)
         self._dispatch()  # another worker may have room
 
-    def _give_up(self, cause: str) -> None:
-        self.fatal = cause
-        self._fail_all(WorkerFailed("the server can paint no more and is ending"))
+    def _on_give_up(self, lane: Lane, cause: str, permanent: bool) -> None:
+        """No worker of this model is started any more. The server ends if it is the default one and was never ready."""
+        if len(self._lanes) == 1 or (lane is self._default and not lane.known):
+            self.fatal = cause
+            self._fail_all(WorkerFailed("the server can paint no more and is ending"))
+            return
+        log.error("%s cannot be loaded: %s", lane.name, cause)
+        lane.failed, lane.gave_up = permanent, True
+        for job in list(self._jobs_of(lane)):
+            self._end(job, Outcome.FAILED, ModelFailed(lane.name))
+        lane.settled.set()
+        self._residents.wake()
 
-    def _on_message(self, worker: DeviceWorker, message: Any) -> None:
+    def _on_gone(self, lane: Lane) -> None:
+        """The workers of a model have ended because it was put away."""
+        for worker in lane.workers:
+            self._tokens += worker.stats.tokens if worker.stats else 0
+            worker.stats = None
+            worker.held.clear()
+            worker.alone.clear()
+
+    def _on_message(self, lane: Lane, worker: DeviceWorker, message: Any) -> None:
         match message:
             case Ready():
                 log.info(
@@ -337,6 +335,8 @@ class WorkerPool:
                     *(message.model, message.device, message.dtype, message.parameters, message.slots, message.threads),
                     *(message.load_seconds, message.warm_up_seconds),
                 )
+                lane.known = True
+                self._residents.arrived(lane)
                 self._dispatch()
             case Heartbeat():
                 worker.stats = message.stats
@@ -374,3 +374,4 @@ class WorkerPool:
                 job.post(event, held.request.first_index)
                 return
         self._dispatch()
+        self._residents.wake()

@@ -27,7 +27,7 @@ class Live:
     """
 
     def __init__(
-        self, weights: Path, log: Path, flags: Sequence[str] = (), command: str = COMMAND, **variables: object
+        self, weights: Path | str, log: Path, flags: Sequence[str] = (), command: str = COMMAND, **variables: object
     ) -> None:
         given = {"weights": weights, "port": 0, "slots": 4, "threads": 1, "heartbeat_timeout": 600, **variables}
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DALLE_")}

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from app.checkpoint import ServedCheckpoint
 from app.pool.job import Job, Order
 from app.pool.supervisor import WorkerProcess
 from app.pool.worker_pool import WorkerPool
@@ -121,12 +120,11 @@ async def fails(job: Job, kind: type[DalleError]) -> DalleError:
 
 def player(weights: Path) -> Callable[..., None]:
     """play(scene, **settings): run an async scene on a stage whose first worker is ready."""
-    checkpoint = ServedCheckpoint.read(weights)
 
     @asynccontextmanager
     async def stage(ready: bool, settings: dict[str, Any]) -> AsyncIterator[Stage]:
         Puppet.started = []
-        pool = WorkerPool(Settings(weights=weights, **settings), checkpoint, Puppet)
+        pool = WorkerPool(Settings(weights=weights, **settings), process=Puppet)
         await pool.start()
         while not Puppet.started:
             await asyncio.sleep(0)

@@ -16,7 +16,6 @@ from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from app import cli
-from app.checkpoint import ServedCheckpoint
 from app.http.keys import OPEN, is_open, key_hash, make_key, read_hashes
 from app.http.main import create_app
 from app.http.middleware import HEADERS
@@ -51,7 +50,7 @@ def guarded(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def application(checkpoint: Path, **settings: Any) -> FastAPI:
     made = Settings(weights=checkpoint, **settings)
-    return create_app(made, WorkerPool(made, ServedCheckpoint.read(checkpoint)))
+    return create_app(made, WorkerPool(made))
 
 
 @pytest.fixture(scope="module")

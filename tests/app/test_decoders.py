@@ -25,16 +25,18 @@ import pytest
 from PIL import Image
 
 from app.pictures.decode import read_upload
-from app.pictures.decoder import HEAD, LENGTH, REFUSED
+from app.pictures.decoder import ASKED, HEAD, REFUSED
 from app.pictures.decoders import COMMAND, ROOT, Decoders
 from app.pictures.turns import Turns
+from model.config import VAEConfig, from_preset
 from model.errors import Draining, InvalidRequest
 from tests.app.live import Live
 from tests.app.test_lifecycle import exit_status, gone
 from tests.test_picture_files import many_scans
 
 Start = Callable[..., Live]
-SIDE, GRID, PIXELS = 16, 4, 1 << 24
+SIDE, GRID, PIXELS = 16, 2, 1 << 24
+FORM = from_preset(VAEConfig, "tiny", image_size=SIDE)  # its cells have 8 pixels a side
 
 
 def file(size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
@@ -50,7 +52,7 @@ def run(test: Callable[[Decoders], Any], **options: Any) -> Any:
     """Run a coroutine function over decoders, which are closed after it and leave no process."""
 
     async def main() -> Any:
-        decoders = Decoders(SIDE, GRID, PIXELS, **options)
+        decoders = Decoders(PIXELS, **options)
         try:
             return await test(decoders)
         finally:
@@ -63,10 +65,10 @@ def run(test: Callable[[Decoders], Any], **options: Any) -> Any:
 
 async def stuck(decoders: Decoders, data: bytes = SMALL, client: str = "a") -> tuple[asyncio.Task[Any], int]:
     """A picture that is being decoded until its process, of this id, is told to go on."""
-    await decoders.decode("image", SMALL)
+    await decoders.decode("image", SMALL, FORM)
     process = decoders._idle[-1]
     os.kill(process.pid, signal.SIGSTOP)
-    task = asyncio.create_task(decoders.decode("image", data, client))
+    task = asyncio.create_task(decoders.decode("image", data, FORM, client))
     while process in decoders._idle:
         await asyncio.sleep(0)
     return task, process.pid
@@ -75,9 +77,9 @@ async def stuck(decoders: Decoders, data: bytes = SMALL, client: str = "a") -> t
 def test_a_decoder_gives_the_same_picture_as_this_process_and_is_kept() -> None:
     async def decode(decoders: Decoders) -> None:
         for data in (SMALL, file(kind="JPEG"), file(kind="WEBP"), LARGE):
-            assert await decoders.decode("image", data) == read_upload(data, SIDE, GRID, PIXELS)
+            assert await decoders.decode("image", data, FORM) == read_upload(data, SIDE, GRID, PIXELS)
         with pytest.raises(InvalidRequest, match="^mask must be a PNG, JPEG or WebP file, got 5 bytes") as caught:
-            await decoders.decode("mask", b"hello")
+            await decoders.decode("mask", b"hello", FORM)
         assert caught.value.field == "mask"
         assert len(decoders._alive) == 1
 
@@ -87,7 +89,7 @@ def test_a_decoder_gives_the_same_picture_as_this_process_and_is_kept() -> None:
 def test_several_are_decoded_side_by_side() -> None:
     async def decode(decoders: Decoders) -> None:
         waiting, pid = await stuck(decoders)
-        await decoders.decode("image", SMALL)
+        await decoders.decode("image", SMALL, FORM)
         assert not waiting.done()
         os.kill(pid, signal.SIGCONT)
         assert (await waiting).width == 40
@@ -98,10 +100,10 @@ def test_several_are_decoded_side_by_side() -> None:
 def test_a_picture_that_takes_too_long_is_refused_and_the_next_one_has_a_new_decoder() -> None:
     async def decode(decoders: Decoders) -> None:
         with pytest.raises(InvalidRequest) as caught:
-            await decoders.decode("image", LARGE)
+            await decoders.decode("image", LARGE, FORM)
         most = "at most 0.01 s of processor time to decode"
         assert str(caught.value) == f"image must be a picture that takes {most}, got one that takes more"
-        assert await decoders.decode("image", SMALL)
+        assert await decoders.decode("image", SMALL, FORM)
 
     run(decode, seconds=0.01)
 
@@ -115,7 +117,7 @@ def test_a_picture_that_crashes_its_decoder_is_refused() -> None:
             await waiting
         found = "one that ended its decoder (SIGSEGV)"
         assert str(caught.value) == f"image must be a picture that can be decoded, got {found}"
-        assert await decoders.decode("image", SMALL)
+        assert await decoders.decode("image", SMALL, FORM)
 
     run(decode, processes=1)
 
@@ -126,7 +128,7 @@ def test_a_decoder_that_is_killed_from_outside_costs_nobody_a_picture() -> None:
         os.kill(pid, signal.SIGKILL)
         assert (await waiting).width == 40
         os.kill(decoders._idle[-1].pid, signal.SIGKILL)  # idle, and perhaps not yet missed
-        assert (await decoders.decode("image", SMALL)).width == 40
+        assert (await decoders.decode("image", SMALL, FORM)).width == 40
 
     run(decode, processes=1)
 
@@ -134,8 +136,8 @@ def test_a_decoder_that_is_killed_from_outside_costs_nobody_a_picture() -> None:
 def test_a_picture_that_nobody_waits_for_is_given_up_at_once() -> None:
     async def decode(decoders: Decoders) -> None:
         waiting, pid = await stuck(decoders)
-        behind = asyncio.create_task(decoders.decode("image", SMALL, "b"))
-        later = asyncio.create_task(decoders.decode("image", SMALL, "c"))
+        behind = asyncio.create_task(decoders.decode("image", SMALL, FORM, "b"))
+        later = asyncio.create_task(decoders.decode("image", SMALL, FORM, "c"))
         await asyncio.sleep(0)
         behind.cancel()
         waiting.cancel()
@@ -151,10 +153,10 @@ def test_a_picture_that_nobody_waits_for_is_given_up_at_once() -> None:
 def test_close_waits_for_no_picture() -> None:
     async def decode(decoders: Decoders) -> None:
         waiting, _ = await stuck(decoders)
-        behind = asyncio.create_task(decoders.decode("image", SMALL, "b"))
+        behind = asyncio.create_task(decoders.decode("image", SMALL, FORM, "b"))
         await asyncio.sleep(0)
         await decoders.close()
-        for task in (waiting, behind, asyncio.create_task(decoders.decode("image", SMALL))):
+        for task in (waiting, behind, asyncio.create_task(decoders.decode("image", SMALL, FORM))):
             with pytest.raises(Draining):
                 await task
 
@@ -181,12 +183,12 @@ def test_clients_take_turns() -> None:
 
 def decoder(before: str, *data: bytes) -> tuple[bytes, int]:
     """The answers of a decoder's process, and its status. before: a statement that it begins with."""
-    given = [str(number) for number in (SIDE, GRID, PIXELS, 60)]
+    given = [str(number) for number in (PIXELS, 60)]
     command = COMMAND.replace("; main(", f"; import app.pictures.decoder as decoder; {before}; main(")
     assert command != COMMAND
     done = subprocess.run(
         [sys.executable, "-IS", "-c", command, *given, str(ROOT), *sys.path],
-        input=b"".join(LENGTH.pack(len(one)) + one for one in data), stdout=subprocess.PIPE, check=False,
+        input=b"".join(ASKED.pack(len(one), SIDE, GRID) + one for one in data), stdout=subprocess.PIPE, check=False,
     )  # fmt: skip
     return done.stdout, done.returncode
 

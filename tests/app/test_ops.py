@@ -12,7 +12,6 @@ import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
-from app.checkpoint import ServedCheckpoint
 from app.http.browsers import Browsers
 from app.http.keys import Guard
 from app.http.main import create_app
@@ -144,7 +143,7 @@ def test_the_log_has_a_line_a_request_and_no_prompt(live: Live) -> None:
 def test_no_middleware_hides_the_clients_leaving_from_a_route(quick_checkpoint: Path) -> None:
     for keys, check in (("0" * 64, Guard), ("", Browsers)):
         settings = Settings(weights=quick_checkpoint, api_keys=keys, cors_origins="https://example.org")
-        app = create_app(settings, WorkerPool(settings, ServedCheckpoint.read(quick_checkpoint)))
+        app = create_app(settings, WorkerPool(settings))
         layers: list[Any] = [layer.cls for layer in app.user_middleware]
         assert layers == [Proxies, Frontier, check]
         assert not any(issubclass(layer, BaseHTTPMiddleware) for layer in [*layers, CORSMiddleware])

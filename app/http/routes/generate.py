@@ -16,6 +16,7 @@ from app.http.orders import (
     log_painting,
     make_order,
     milliseconds,
+    model_headers,
     painting_on,
     revised_headers,
     submit,
@@ -32,6 +33,7 @@ router = APIRouter()
 
 HEADERS = {
     "X-Request-Id": "The request's id, which the server's log shows. A client may choose it.",
+    "X-Model": "The id of the model that painted, percent-encoded.",
     "X-Seeds": "SEED:INDEX of every picture, separated by commas. Sent as `seed` and `index`, they paint it again.",
     "X-Scores": "With best_of: how well each picture fits the text. It is the cosine of the checkpoint's CLIP, or "
     "without a CLIP how many nats a token the text makes the picture likelier.",
@@ -47,6 +49,7 @@ HEADERS = {
 }
 ERRORS = {
     400: "The body is not what its Content-Type says, or a header is wrong.",
+    404: "The server has no model of this id.",
     408: "The body did not arrive in time.",
     409: "Another request had this Idempotency-Key.",
     413: "The body has too many bytes.",
@@ -111,7 +114,7 @@ async def _paint_on(service: Service, request: Request, order: Order, rows: int 
         raise InvalidRequest(
             "keep_rows", "keep_rows is missing; with a file it must be the number of the image's rows to keep"
         )
-    keep = top_rows(rows, service.pool.checkpoint.config.vae.grid)
+    keep = top_rows(rows, service.checkpoint(order.model).config.vae.grid)
     if len(files) != 1:
         raise InvalidRequest("image", f"image must be one file with keep_rows, got {len(files) or 'none'}")
     with service.pool.hold(order):
@@ -129,6 +132,7 @@ def _headers(reader: Reader, painting: Painting) -> dict[str, str]:
         headers["X-Scores"] = ",".join(f"{picture.score:.6f}" for picture in painting.pictures)
     return (
         headers
+        | model_headers(reader)
         | text_headers(painting.tokens, painting.read)
         | revised_headers(painting)
         | fit_headers(painting.judged)

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request, Response
 
 from app.http import body
 from app.http.answers import PicturesAnswer, around_pictures
-from app.http.errors import NoSuchModel
 from app.http.headers import PARAMETERS
 from app.http.idempotency import joined_headers
 from app.http.openai_schemas import (
@@ -24,14 +23,23 @@ from app.http.openai_schemas import (
     OpenAIError,
     Usage,
 )
-from app.http.orders import decode, fit_headers, log_painting, make_order, painting_on, submit, text_headers, top_rows
+from app.http.orders import (
+    decode,
+    fit_headers,
+    log_painting,
+    make_order,
+    model_headers,
+    painting_on,
+    submit,
+    text_headers,
+    top_rows,
+)
 from app.http.painting import Wanted, paint
 from app.http.schemas import form_schema
 from app.http.service import Service, Shared
 from app.http.streaming import PictureStream, fit_keys
 from app.pictures.encode import Finish
 from app.pool.job import Order
-from app.wording import shorten
 from model.errors import InvalidRequest, PromptTooLong, UnknownPrompt
 from model.inference.requests import GenerationRequest
 
@@ -117,8 +125,9 @@ async def edits(request: Request, service: Shared) -> Response:
     response_model_exclude_none=True,
 )  # fmt: skip
 async def models(service: Shared) -> ModelList:
-    """One: the checkpoint that this server has loaded."""
-    return ModelList(data=[_served(service)])
+    """Each with its own facts, whether it is in memory or not."""
+    served = service.pool.models
+    return ModelList(data=[_served(service, name) for name in (*served.served, *served.aliases)])
 
 
 @router.get(
@@ -127,30 +136,22 @@ async def models(service: Shared) -> ModelList:
 )  # fmt: skip
 async def model(service: Shared, model: str) -> Model:
     """The model of this id."""
-    served = _served(service)
-    _check_model(model, served.id)
-    return served
+    return _served(service, model)
 
 
-def _served(service: Service) -> Model:
-    config, styles = service.pool.checkpoint.config, service.pool.checkpoint.styles
+def _served(service: Service, name: str) -> Model:
+    checkpoint, root = service.checkpoint(name), service.pool.models.aliases.get(name)
+    config, styles = checkpoint.config, checkpoint.styles
     told = [
         ModelStyle(name=style.name, things=None if things is None else len(things))
         for style, things in zip(styles.styles, styles.things, strict=True)
     ]
-    return Model(id=config.name, created=config.created, styles=told or None)
-
-
-def _check_model(asked: str, served: str) -> None:
-    if asked != served:
-        raise NoSuchModel("model", f"model must be {served}, got {shorten(asked)}")
+    return Model(id=name, created=config.created, root=root, styles=told or None)
 
 
 def check(asked: ImagesRequest, service: Service) -> None:
     """Raise InvalidRequest for fields beyond the checkpoint's limits, and for fields that do not go together."""
-    config = service.pool.checkpoint.config
-    if asked.model is not None:
-        _check_model(asked.model, config.name)
+    config = service.checkpoint(asked.model).config
     _side(asked.size, config.vae.image_size)
     if asked.output_compression not in (None, 100) and asked.output_format in (None, "png"):
         what = f"output_compression must be 100 or left out with the output_format png, got {asked.output_compression}"
@@ -194,7 +195,7 @@ def partial_rows(asked: ImagesRequest, grid: int) -> tuple[int, ...]:
 
 def _order(service: Service, request: Request, asked: ImagesRequest) -> Order:
     check(asked, service)
-    rows = partial_rows(asked, service.pool.checkpoint.config.vae.grid)
+    rows = partial_rows(asked, service.checkpoint(asked.model).config.vae.grid)
     return make_order(service, request, asked, asked.prompt, asked.n or 1, rows)
 
 
@@ -210,7 +211,7 @@ async def _paint_on(
     for name, files, least in (("image", images, 1), ("mask", masks, 0)):
         if not least <= len(files) <= 1:
             raise InvalidRequest(name, f"{name} must be one file, got {len(files) or 'none'}")
-    keep = None if rows is None else top_rows(rows, service.pool.checkpoint.config.vae.grid)
+    keep = None if rows is None else top_rows(rows, service.checkpoint(order.model).config.vae.grid)
     if keep and masks:
         raise InvalidRequest("keep_rows", f"keep_rows must be left out with a mask, got {rows}")
     with service.pool.hold(order):
@@ -235,7 +236,7 @@ async def _paint(
     order: Callable[[], Coroutine[Any, Any, Order]],
 ) -> Response:
     asked = sent.fields
-    config = service.pool.checkpoint.config
+    config = service.checkpoint(asked.model).config
     side, count = _side(asked.size, config.vae.image_size), asked.n or 1
     quality = 100 if asked.output_compression is None else asked.output_compression
     wanted = Wanted(
@@ -270,7 +271,12 @@ async def _paint(
         usage=usage(made, painting.read, config.vae.grid, painting.written),
         **fit_keys(painting.judged),
     )  # fmt: skip
-    headers = text_headers(painting.tokens, painting.read) | fit_headers(painting.judged) | joined_headers(reader)
+    headers = (
+        model_headers(reader)
+        | text_headers(painting.tokens, painting.read)
+        | fit_headers(painting.judged)
+        | joined_headers(reader)
+    )
     texts = around_pictures(answer.model_dump_json(exclude_none=True))
     return PicturesAnswer(texts, painting.pictures, headers)
 

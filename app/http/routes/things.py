@@ -12,6 +12,9 @@ from app.http.schemas import ErrorBody
 from app.http.service import Shared
 
 router = APIRouter()
+Asked = Annotated[
+    str | None, Query(alias="model", max_length=512, description="A model's id. Left out: the default model.")
+]
 
 
 class OneThing(BaseModel):
@@ -47,17 +50,18 @@ async def things(
     service: Shared,
     q: Annotated[str, Query(max_length=64, description="Beginnings of words that a thing's names must have.")] = "",
     limit: Annotated[int, Query(ge=1, le=2000, description="How many things at most.")] = 60,
+    model: Asked = None,
 ) -> FoundThings:
     """Things with the words in their name come first, then those whose other names and kinds have them."""
-    found = service.pool.checkpoint.things.search(q)
+    found = service.checkpoint(model).things.search(q)
     shown = [OneThing(name=thing.name, group=thing.group) for thing in found[:limit]]
     return FoundThings(total=len(found), things=shown)
 
 
 @router.get("/gallery", summary="Sample pictures of the model", response_model=ShownPictures)
-async def gallery(service: Shared) -> ShownPictures:
+async def gallery(service: Shared, model: Asked = None) -> ShownPictures:
     """Empty if the checkpoint has no gallery."""
-    found = service.pool.checkpoint.gallery
+    found = service.checkpoint(model).gallery
     if found is None:
         return ShownPictures(columns=1, pictures=[])
     shown = [Shown(text=example.text, kind=example.kind) for example in found.pictures]
@@ -68,9 +72,9 @@ async def gallery(service: Shared) -> ShownPictures:
     "/gallery.webp", summary="The sheet of the sample pictures", response_class=Response,
     responses={200: {"content": {"image/webp": {}}}, 404: {"description": "There is none.", "model": ErrorBody}},
 )  # fmt: skip
-async def sheet(service: Shared) -> Response:
+async def sheet(service: Shared, model: Asked = None) -> Response:
     """One WebP of equal squares; GET /gallery says what they show."""
-    found = service.pool.checkpoint.gallery
+    found = service.checkpoint(model).gallery
     if found is None:
         return render(Answer(404, "not_found", "this checkpoint has no gallery"))
     return Response(found.sheet, media_type="image/webp", headers={"Cache-Control": "no-cache"})
