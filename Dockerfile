@@ -39,7 +39,8 @@ FROM ${BASE}
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 dalle \
-    && useradd --uid 10001 --gid dalle --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin dalle
+    && useradd --uid 10001 --gid dalle --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin dalle \
+    && install -d -o dalle -g dalle /var/lib/dalle
 WORKDIR /srv/dalle-server
 # Layers that change least come first, so an update of the code sends only the last layers.
 COPY --from=build /srv/dalle-server/.venv .venv
@@ -50,10 +51,12 @@ COPY --from=build /srv/dalle-server/app app
 ENV PATH=/srv/dalle-server/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    DALLE_HOST=0.0.0.0
+    DALLE_HOST=0.0.0.0 \
+    DALLE_STORE=/var/lib/dalle
 # The user is given by number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 EXPOSE 8000
+VOLUME /var/lib/dalle
 # This asks /livez and not /readyz, so that nobody restarts a server that loads or finishes accepted work.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-Ic", "\
 from http.client import HTTPConnection; from os import environ; from sys import exit; \

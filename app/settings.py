@@ -260,6 +260,52 @@ class Settings(BaseSettings):
         le=1 << 36,
     )
 
+    store: Path | None = _setting(
+        "Jobs and pictures",
+        None,
+        "Folder of the jobs and of the pictures that have an address. Without it they are in the user's state folder.",
+    )
+    store_database: str = _setting(
+        "Jobs and pictures",
+        "",
+        "Database of the jobs, as SQLAlchemy writes its address, such as postgresql+psycopg://user@host/dalle. Several "
+        "servers may share one. Without it a SQLite file in the store's folder serves this machine.",
+        repr=False,
+    )
+    store_pictures: str = _setting(
+        "Jobs and pictures",
+        "",
+        "Place of the pictures, as fsspec writes its address: a shared folder, or s3://bucket/pictures. Without it "
+        "they are in the store's folder.",
+    )
+    keep_days: float = _setting(
+        "Jobs and pictures",
+        7.0,
+        "Days that an ended job and its pictures are kept. A picture that nobody has fetched is kept twice as long.",
+        gt=0,
+        le=3650,
+    )
+    keep_pictures: int = _setting(
+        "Jobs and pictures",
+        100_000,
+        "Pictures of ended jobs that are kept at most. Beyond them those go that were fetched, the oldest first, and "
+        "then the others.",
+        ge=0,
+        le=10**9,
+    )
+    keep_bytes: int = _setting(
+        "Jobs and pictures",
+        20 << 30,
+        "Bytes of pictures of ended jobs that are kept at most.",
+        ge=0,
+        le=1 << 50,
+    )
+    private_webhooks: bool = _setting(
+        "Jobs and pictures",
+        False,
+        "Let webhooks lead to this machine and to private networks, and by http.",
+    )
+
     max_body: int = _setting(
         "What is read", 1 << 20, "Bytes that a request's body may have. A larger one gets 413.", ge=1 << 10, le=1 << 28
     )
@@ -290,7 +336,7 @@ class Settings(BaseSettings):
         "Log", "info", "Lowest level of the lines that are logged."
     )
 
-    @field_validator("api_keys_file")
+    @field_validator("api_keys_file", "store")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
         return path and path.expanduser()
@@ -324,6 +370,12 @@ class Settings(BaseSettings):
         assert isinstance(env_settings, EnvSettingsSource)
         env_settings.env_vars = {name.lower(): value for name, value in environment().items()}
         return init_settings, env_settings
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder of the store."""
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        return self.store or state / "dalle-server"
 
     @property
     def devices(self) -> tuple[str, ...]:

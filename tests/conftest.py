@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,10 @@ from model.config import CheckpointConfig, SamplingDefaults, TransformerConfig, 
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from model.vae import VAE
+from tests.jobs.postgres import postgres, postgres_database
+from tests.jobs.receiver import receiver
+
+__all__ = ["postgres", "postgres_database", "receiver"]  # fixtures of files of their own
 
 torch.set_num_threads(1)
 
@@ -25,6 +31,9 @@ CAPTIONS = (
     "the flag of Japan",
     "a small orange cat to the left of a large grey rocket",
 )
+
+
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="dalle-state-")  # no server of a test keeps jobs elsewhere
 
 
 def randomise(module: nn.Module, seed: int) -> None:

@@ -137,8 +137,10 @@ def test_compose_gives_the_container_no_more_than_it_needs(monkeypatch: pytest.M
         assert service["tmpfs"] == ["/tmp"]
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        more = ("privileged", "cap_add", "devices", "volumes", "user", "command", "entrypoint", "network_mode", "pid")
+        more = ("privileged", "cap_add", "devices", "user", "command", "entrypoint", "network_mode", "pid")
         assert not [name for name in more if service.get(name)]
+        (volume,) = service["volumes"]
+        assert (volume["type"], volume["target"]) == ("volume", last("VOLUME"))
         (port,) = service["ports"]
         assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "8123", int(last("EXPOSE")))
         assert set(service["build"]["args"]) <= arguments

@@ -82,9 +82,19 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app.settings": ("app.environment", "app.wording", *CORE),
     "app.models": ("app.checkpoint", "app.settings", "app.wording", *CORE),
     "app.checkpoint": ("model.gallery", "model.things", "model.tokenizers", "model.tokenizer", *CORE),
+    "app.jobs": ("app.pool", "model.inference", "model.errors"),
     "app.pictures": ("model.inference", "model.picture_files", "model.upright", *CORE),
     "app.pool": ("app.checkpoint", "app.models", "app.logs", "app.settings", "model.inference", *CORE),
-    "app.http": ("app.pool", "app.pictures", *APP, "model.inference", "model.gallery", "model.things", *CORE),
+    "app.http": (
+        "app.jobs",
+        "app.pool",
+        "app.pictures",
+        *APP,
+        "model.inference",
+        "model.gallery",
+        "model.things",
+        *CORE,
+    ),
     "app.server": ("app.http", "app.pictures", "app.pool", *APP, *CORE),
     "app.cli": ("app", "model"),
     "app.commands": ("app", "model"),
@@ -225,7 +235,7 @@ def test_the_app_imports_no_torch_at_module_level() -> None:
 
 
 def test_torch_free_modules_load_without_torch() -> None:
-    app = [name_of(path) for path in MODULES if within(name_of(path), "app") and path.name != "ray_serve.py"]
+    app = [name_of(path) for path in MODULES if within(name_of(path), "app") and path.name != "env.py"]
     load_all = """if True:
         import importlib, sys
         for name in sys.argv[1:]:

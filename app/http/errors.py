@@ -10,6 +10,7 @@
     ├── ForeignPage             403: a page of another origin sent the request
     ├── ForeignHost             403: the request was sent to a name that is not this server's
     ├── IdempotencyConflict     409: another request had this Idempotency-Key
+    ├── NoStore                 503: the server keeps no jobs and no pictures
     ├── ClientGone              no answer, because nobody would read it (499 in the log)
     └── ReaderTooSlow           the client reads its answer too slowly and is cut (499 in the log)
 
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.jobs.folder import StoreFull
 from app.models import NoSuchModel
 from model import errors
 from model.errors import DalleError, InvalidRequest
@@ -74,6 +76,10 @@ class IdempotencyConflict(DalleError):
     """Another request had this Idempotency-Key a short while ago."""
 
 
+class NoStore(DalleError):
+    """The server keeps no jobs and no pictures."""
+
+
 class ClientGone(DalleError):
     """The client closed its connection before the answer."""
 
@@ -97,6 +103,8 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (errors.PromptTooLong, 422, "prompt_too_long"),
     (errors.UnknownPrompt, 422, "unknown_prompt"),
     (errors.InvalidRequest, 422, "invalid_request"),
+    (NoStore, 503, "no_store"),
+    (StoreFull, 507, "store_full"),
     (ClientGone, 499, "client_gone"),
     (errors.RequestCancelled, 499, "client_gone"),
     (ReaderTooSlow, 499, "reader_too_slow"),

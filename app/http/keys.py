@@ -2,7 +2,7 @@
 
     dalle-server key  # makes a key, and its hash for DALLE_API_KEYS or a line of DALLE_API_KEYS_FILE
 
-With keys set, every path except those of OPEN and OPEN_FOLDER needs a key, even a path that is no route. The key is
+With keys set, every path except those of OPEN and OPEN_FOLDERS needs a key, even a path that is no route. The key is
 checked before the body is read.
 """
 
@@ -21,7 +21,7 @@ from app.http.errors import NotAuthorised
 from app.settings import Settings, SettingsError
 
 OPEN = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz", "/healthz"})
-OPEN_FOLDER = "/demo/"  # the pages' own files
+OPEN_FOLDERS = ("/demo/", "/pictures/")  # the pages' own files; a picture's route looks at keys and links itself
 HASH = re.compile(r"[0-9a-f]{64}")
 SHOWN = 8  # digits of a key's hash that the log shows
 
@@ -69,7 +69,7 @@ def _read_file(file: Path) -> set[str]:
 
 def is_open(path: str) -> bool:
     """Whether requests to this path need no key."""
-    return path in OPEN or path.startswith(OPEN_FOLDER)
+    return path in OPEN or path.startswith(OPEN_FOLDERS)
 
 
 class Keys:
@@ -81,6 +81,18 @@ class Keys:
     def replace(self, hashes: Collection[str]) -> None:
         """Let these keys in from the next request on, and no others."""
         self._hashes = [known.encode() for known in hashes]
+
+    def check(self, scope: Scope) -> str:
+        """The hash of the request's key. Raises NotAuthorised."""
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not given:
+            raise NotAuthorised("Authorization is missing; it must be Bearer and an API key", False)
+        scheme, _, key = given[0].partition(b" ")
+        if scheme.lower() == b"bearer" and len(given) == 1:
+            digest = hashlib.sha256(key.strip()).hexdigest()
+            if self.known(digest):
+                return digest
+        raise NotAuthorised("Authorization must be Bearer and an API key that this server knows", True)
 
     def known(self, digest: str) -> bool:
         """Whether this is the hash of a key that is let in. Both answers take the same time."""
@@ -102,18 +114,6 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the key if the path needs one."""
         if scope["type"] == "http" and not is_open(scope["path"]):
-            scope["state"]["key"] = found = self._check(scope)
+            scope["state"]["key"] = found = self._keys.check(scope)
             scope["state"]["log"]["key"] = found[:SHOWN]
         await self._app(scope, receive, send)
-
-    def _check(self, scope: Scope) -> str:
-        """The hash of the request's key."""
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if not given:
-            raise NotAuthorised("Authorization is missing; it must be Bearer and an API key", False)
-        scheme, _, key = given[0].partition(b" ")
-        if scheme.lower() == b"bearer" and len(given) == 1:
-            digest = hashlib.sha256(key.strip()).hexdigest()
-            if self._keys.known(digest):
-                return digest
-        raise NotAuthorised("Authorization must be Bearer and an API key that this server knows", True)

@@ -20,12 +20,13 @@ from app.http.browsers import Browsers, cross_origin
 from app.http.budget import Budget
 from app.http.errors import answer, render
 from app.http.idempotency import Idempotency
+from app.http.jobs import Desks
 from app.http.keys import Guard, Keys, read_hashes
 from app.http.metrics import Metrics
 from app.http.middleware import Frontier
 from app.http.openapi import Application
 from app.http.proxies import Proxies
-from app.http.routes import generate, images, ops, things
+from app.http.routes import generate, images, jobs, ops, pictures, things
 from app.http.service import Service
 from app.pictures.decoders import Decoders
 from app.pictures.encode import Threads
@@ -49,14 +50,17 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
     budget = Budget(settings.answer_bytes, settings.send_timeout)
     metrics = Metrics(pool, budget)
     decoders = Decoders(settings.max_pixels)
-    service = Service(settings, pool, metrics, Threads(2, "png"), decoders, repeated, budget)
+    desks = Desks(settings, guarded=bool(hashes))
+    service = Service(settings, pool, metrics, Threads(2, "png"), decoders, repeated, budget, desks)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.pool.start()
         try:
+            await service.desks.start(service)
             yield
         finally:
+            await service.desks.close()
             await service.decoders.close()
             await service.pool.stop()
             service.threads.close()
@@ -77,6 +81,8 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
     app.include_router(images.router)
     app.include_router(ops.router)
     app.include_router(things.router)
+    app.include_router(jobs.router)
+    app.include_router(pictures.router)
     app.mount("/demo", StaticFiles(directory=DEMO), name="demo")
     for path, file in (("/", "index.html"), ("/docs", "docs.html")):
         app.add_api_route(path, _page(DEMO / file), include_in_schema=False)

@@ -35,8 +35,8 @@ class ImagesRequest(Sampling):
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
         None, description="The quality of a jpeg or webp. Left out: 100. A png loses nothing, so it takes only 100."
     )
-    response_format: Literal["b64_json"] | None = Field(
-        None, description="Only b64_json: the server keeps no pictures that a URL could name."
+    response_format: Literal["b64_json", "url"] | None = Field(
+        None, description="url: the answer has addresses of the pictures instead of files. Left out: b64_json."
     )
     background: Literal["auto", "opaque"] | None = Field(None, description="Pictures have no transparent parts.")
     stream: bool | None = Field(None, description="Answer with server-sent events.")
@@ -84,6 +84,17 @@ class EditsRequest(ImagesRequest):
     )
 
 
+class VariationsRequest(ImagesRequest):
+    """The fields of POST /v1/images/variations. Its file is `image`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": []})
+
+    prompt: Text = Field("", description="What the variations should show. Left out: what the picture begins.")
+    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Share of the picture's rows, from the bottom, that are painted anew. Left out: 0.5."
+    )
+
+
 class InputDetails(BaseModel):
     """What was read."""
 
@@ -123,7 +134,8 @@ class Usage(BaseModel):
 class Image(BaseModel):
     """One picture. A request with its seed, its index and the same prompt paints it again."""
 
-    b64_json: str
+    b64_json: str | None = Field(None, description="The file in base64.")
+    url: str | None = Field(None, description="Instead of b64_json: where the file is, for some days.")
     seed: int
     index: int
     score: float | None = Field(

@@ -39,8 +39,28 @@ def make_order(
 ) -> Order:
     """The order of `pictures` pictures. Its time counts from the request's arrival. The request's log line tells it.
 
-    Raises NoSuchModel, ModelFailed, InvalidRequest if best_of, complete, revise or style cannot be honoured, and
-    BadHeader if the time limit cannot.
+    Raises what `plain_order` raises, and BadHeader if the time limit cannot be honoured.
+    """
+    settings = service.settings
+    order = dataclasses.replace(
+        plain_order(service, asked, text, pictures, partial_rows),
+        seconds=timeout(request, settings.deadline) or settings.deadline,
+        began=request.state.began,
+        request_id=request.state.request_id,
+        client=request.state.key or (request.client.host if request.client else ""),
+    )
+    _log_order(request, order)
+    if service.pool.models.several:
+        request.state.log["model"] = order.model
+    return order
+
+
+def plain_order(
+    service: Service, asked: Sampling, text: str, pictures: int, partial_rows: tuple[int, ...] = ()
+) -> Order:
+    """The order of `pictures` pictures, of no client and without a deadline.
+
+    Raises NoSuchModel, ModelFailed, and InvalidRequest if best_of, complete, revise or style cannot be honoured.
     """
     settings = service.settings
     if asked.best_of is not None:
@@ -60,7 +80,7 @@ def make_order(
         raise InvalidRequest("on_unknown", f"on_unknown must be paint or left out: {model} has no reviser")
     revises = settings.revise and not asked.complete and config.reviser is not None
     params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, asked.top_k, asked.top_p, asked.guidance)
-    order = Order(
+    return Order(
         text=text,
         request=GenerationRequest(
             id="",
@@ -76,16 +96,8 @@ def make_order(
             refuse_unknown=(asked.on_unknown or settings.on_unknown) == "refuse",
         ),
         truncate=settings.truncate if asked.truncate is None else asked.truncate,
-        seconds=timeout(request, settings.deadline) or settings.deadline,
-        began=request.state.began,
-        request_id=request.state.request_id,
-        client=request.state.key or (request.client.host if request.client else ""),
         model=model,
     )
-    _log_order(request, order)
-    if service.pool.models.several:
-        request.state.log["model"] = model
-    return order
 
 
 async def submit(
@@ -132,9 +144,9 @@ def log_painting(request: Request, painting: Painting) -> None:
     )  # fmt: skip
 
 
-def painting_on(order: Order, picture: Upload, keep: bytes) -> Order:
-    """The order, to paint on from a picture. keep: for each of its cells whether it is kept."""
-    return dataclasses.replace(order, request=dataclasses.replace(order.request, image=picture.rgb, keep=keep))
+def painting_on(order: Order, rgb: bytes, keep: bytes) -> Order:
+    """The order, to paint on from a picture, its RGB bytes. keep: for each of its cells whether it is kept."""
+    return dataclasses.replace(order, request=dataclasses.replace(order.request, image=rgb, keep=keep))
 
 
 def model_headers(reader: Reader) -> dict[str, str]:

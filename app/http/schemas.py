@@ -95,6 +95,9 @@ class GenerateRequest(Sampling):
 
     text: Text = Field(description="What the pictures should show. It must not be blank.")
     num_images: int = Field(1, ge=1, le=MAX_IMAGES, description="How many pictures.")
+    response_format: Literal["b64_json", "url"] | None = Field(
+        None, description="url: the answer lists addresses instead of files. Left out: files in base64."
+    )
     keep_rows: KeepRows = Field(
         None, description="With the file `image`: how many of its top rows of cells are kept. The rest is painted."
     )

@@ -6,7 +6,7 @@ async def route(service: Shared) -> Response: ...
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends, Request
@@ -22,13 +22,16 @@ from app.pool.job import Job
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.http.jobs import Desks
+
 
 @dataclass(frozen=True)
 class Service:
     """What the routes share.
 
     threads: encode pictures. decoders: decode pictures that clients send. repeated: requests that may come again.
-    budget: bounds the bytes of answers. albums: the files of each job.
+    budget: bounds the bytes of answers. desks: opens the store of jobs. albums: the files of each job.
     """
 
     settings: Settings
@@ -38,6 +41,7 @@ class Service:
     decoders: Decoders
     repeated: Idempotency
     budget: Budget
+    desks: Desks
     albums: WeakKeyDictionary[Job, Album] = field(default_factory=WeakKeyDictionary)
 
     def checkpoint(self, model: str | None) -> ServedCheckpoint:

@@ -32,6 +32,11 @@ class Held:
     unpainted: int
     started: bool = False
 
+    @property
+    def slots(self) -> int:
+        """Slots of the KV cache that its unpainted pictures take."""
+        return self.request.slots_per_image * self.unpainted
+
 
 @dataclass(eq=False)
 class DeviceWorker:
@@ -58,7 +63,7 @@ class DeviceWorker:
     @property
     def slots_needed(self) -> int:
         """Slots of the KV cache that all unpainted pictures of the held jobs take."""
-        return sum(held.request.slots_per_image * held.unpainted for held in self.held.values())
+        return sum(held.slots for held in self.held.values())
 
     @property
     def seconds_per_row(self) -> float:
@@ -71,8 +76,14 @@ class DeviceWorker:
         step = self.stats.seconds_per_step if self.stats else ready.seconds_per_step
         return step * ready.steps / ready.grid
 
-    @property
-    def has_room(self) -> bool:
-        """Whether it can be given another job. It cannot while a job of `alone` waits or is painted."""
-        alone = bool(self.alone) or any(held.job.alone for held in self.held.values())
-        return self.ready is not None and not alone and self.slots_needed < LOOKAHEAD * self.ready.slots
+    def has_room_for(self, background: bool) -> bool:
+        """Whether it can be given another job. It cannot while a job of `alone` waits or is painted.
+
+        background: whether that is a background job. Such a job must find a free slot, and takes no room from others.
+        """
+        if self.ready is None or self.alone or any(held.job.alone for held in self.held.values()):
+            return False
+        if background:
+            return self.slots_needed < self.ready.slots
+        own = sum(held.slots for held in self.held.values() if not held.job.background)
+        return own < LOOKAHEAD * self.ready.slots

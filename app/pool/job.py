@@ -132,6 +132,11 @@ class Job:
         return self.prompt if painted.text is None else painted.text
 
     @property
+    def background(self) -> bool:
+        """Whether other jobs go before it, and it has no place in the queue's bounds."""
+        return self.request.background
+
+    @property
     def poisonous(self) -> bool:
         """Whether workers probably crash because of this job. It must not be painted again."""
         return self.crashes >= POISONOUS

@@ -1,6 +1,7 @@
 """The queue of jobs that no worker has. It says which job a worker gets next, and where the jobs of a dead worker go.
 
-Jobs are given out in the order of their acceptance, several to a worker. When a worker dies, its jobs come back:
+Jobs are given out in the order of their acceptance, several to a worker. A background job is given out only when no
+other job waits, and to a worker that has a free slot. When a worker dies, its jobs come back:
 
 - After a crash or a hang, the jobs that were being painted are suspects. The same worker paints each of them again,
   alone, so that a poisonous one harms no neighbour. A job under which two workers crashed or hung is poisonous, and is
@@ -31,9 +32,10 @@ class JobQueue:
         self.left: int | None = None
         self._workers = workers
         self._waiting: dict[str, Job] = {}  # by id, in the order in which they are given out
+        self._background: dict[str, Job] = {}  # the same, of background jobs
 
     def __len__(self) -> int:
-        return len(self._waiting) + sum(len(worker.alone) for worker in self._workers)
+        return len(self._waiting) + len(self._background) + sum(len(worker.alone) for worker in self._workers)
 
     @property
     def spent(self) -> bool:
@@ -42,11 +44,12 @@ class JobQueue:
 
     def add(self, job: Job) -> None:
         """Put a new job at the tail."""
-        self._waiting[job.id] = job
+        (self._background if job.background else self._waiting)[job.id] = job
 
     def discard(self, job: Job) -> None:
         """Take a job out, if it is there."""
         self._waiting.pop(job.id, None)
+        self._background.pop(job.id, None)
         for worker in self._workers:
             if job in worker.alone:
                 worker.alone.remove(job)
@@ -59,9 +62,12 @@ class JobQueue:
         for worker in self._workers:
             while worker.ready and worker.alone and not worker.held:
                 yield worker, worker.alone.popleft()
-        while self._waiting and not self.spent and (roomy := [worker for worker in self._workers if worker.has_room]):
+        while (queue := self._waiting or self._background) and not self.spent:
+            roomy = [worker for worker in self._workers if worker.has_room_for(queue is self._background)]
+            if not roomy:
+                return
             worker = min(roomy, key=lambda worker: worker.slots_needed)
-            job = self._waiting.pop(next(iter(self._waiting)))
+            job = queue.pop(next(iter(queue)))
             if self.left is not None:
                 self.left -= job.unpainted
             if job.alone and worker.held:
@@ -95,5 +101,8 @@ class JobQueue:
         if cause is Cause.KILLED:  # this worker may wait for long, and another may have room
             head += worker.alone
             worker.alone.clear()
-        self._waiting = {job.id: job for job in head} | self._waiting | {job.id: job for job in tail}
+        before, after = {job.id: job for job in head}, {job.id: job for job in tail}
+        again = before | self._waiting | self._background | after
+        self._waiting = {name: job for name, job in again.items() if not job.background}
+        self._background = {name: job for name, job in again.items() if job.background}
         return poisonous

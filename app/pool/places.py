@@ -17,7 +17,7 @@ SURE = 1.5  # a request is refused if its forecast is longer than this many time
 
 
 class Places:
-    """The places of the queue, one for each picture that is not painted.
+    """The places of the queue, one for each picture that is not painted. Background jobs take none.
 
     lanes: the models by name. jobs: those in flight, in the order of their acceptance.
     """
@@ -31,6 +31,9 @@ class Places:
     @contextlib.contextmanager
     def hold(self, order: Order, lane: Lane) -> Iterator[None]:
         """Keep the order's places while the context lasts. Raises Overloaded and DeadlineExceeded."""
+        if order.request.background:  # whoever submits it sees to it that there are not too many
+            yield
+            return
         self._check(order, lane)
         self._reserved.append((order, lane))
         try:
@@ -38,9 +41,13 @@ class Places:
         finally:
             self._reserved.remove((order, lane))
 
+    @property
+    def _foreground(self) -> list[Job]:
+        return [job for job in self._jobs.values() if not job.background]
+
     def taken(self, client: str | None = None) -> int:
         """Places that are taken: by all clients, or by one."""
-        accepted = sum(job.unpainted for job in self._jobs.values() if client in (None, job.order.client))
+        accepted = sum(job.unpainted for job in self._foreground if client in (None, job.order.client))
         reserved = (order for order, _ in self._reserved if client in (None, order.client))
         return accepted + sum(order.request.num_images for order in reserved)
 
@@ -50,7 +57,7 @@ class Places:
             return 0
         share = self._settings.queue // (2 * len(self._lanes))
         taken = Counter(dict.fromkeys(self._lanes, 0))
-        for job in self._jobs.values():
+        for job in self._foreground:
             taken[job.order.model] += job.unpainted
         for order, its in self._reserved:
             taken[its.name] += order.request.num_images
@@ -70,7 +77,7 @@ class Places:
             counts = f"{own} pictures are waiting or being painted, and it takes {share}"
             message = f"your share of the queue is full: {counts}"
             raise Overloaded(message, self._seconds(own), per_client=True)
-        others: list[Work] = [job for job in self._jobs.values() if job.order.model == lane.name]
+        others: list[Work] = [job for job in self._foreground if job.order.model == lane.name]
         others += [reserved for reserved, its in self._reserved if its is lane]
         if order.deadline is not None and others:  # a request that is alone is always tried
             given = order.deadline - time.monotonic()
@@ -82,6 +89,6 @@ class Places:
     def _seconds(self, pictures: int) -> float:
         """Seconds until so many pictures are painted, at the measured pace."""
         workers = [worker for lane in self._lanes.values() for worker in lane.workers]
-        slots = sum(job.slots for job in self._jobs.values())
-        unpainted = sum(job.unpainted for job in self._jobs.values())
+        slots = sum(job.slots for job in self._foreground)
+        unpainted = sum(job.unpainted for job in self._foreground)
         return seconds_for(pictures, slots / unpainted if unpainted else 1.0, workers)

@@ -218,6 +218,8 @@ class WorkerPool:
         self._draining = True
         for lane in self._lanes.values():
             lane.keeper.hurry()
+        for job in [job for job in self._jobs.values() if job.background]:
+            self._end(job, Outcome.CANCELLED, Draining("the server is shutting down; it goes on with this later"))
         log.info("draining: %d requests in flight have %g s to finish", len(self._jobs), seconds)
         try:
             await asyncio.wait_for(self._idle.wait(), seconds)
@@ -242,8 +244,9 @@ class WorkerPool:
         return self._lanes[order.model or self.models.default]
 
     def _jobs_of(self, lane: Lane) -> Iterator[Job]:
-        """The jobs in flight of this model, in the order of their acceptance."""
-        return (job for job in self._jobs.values() if job.order.model == lane.name)
+        """The jobs in flight of this model, in the order of their acceptance, those in the background last."""
+        jobs = [job for job in self._jobs.values() if job.order.model == lane.name]
+        return iter(sorted(jobs, key=lambda job: job.background))
 
     def _check_open(self) -> None:
         if self._draining or self.fatal:

@@ -91,7 +91,7 @@ def refused(client: OpenAI, image: Path, mask: Path) -> dict[str, Any]:
         "size": {"size": "1024x1536"},
         "background": {"background": "transparent"},
         "output_format": {"output_format": "gif"},
-        "response_format": {"response_format": "url"},
+        "response_format": {"response_format": "file"},
         "partial_images": {"partial_images": 2},
         "prompt": {"prompt": ""},
         "model": {"model": "dall-e-3"},

@@ -183,7 +183,12 @@ WRONG: list[tuple[dict[str, Any], int, str, str]] = [
         "output_compression",
         "output_compression must be 100 or left out with the output_format png, got 9",
     ),
-    ({"response_format": "url"}, 400, "response_format", "response_format must be b64_json, got url"),
+    (
+        {"response_format": "url", "stream": True},
+        400,
+        "response_format",
+        "response_format must be b64_json in a stream, got url",
+    ),
     ({"style": "odd"}, 400, "style", "style must be auto for a model without styles, got 'odd'"),
     ({"moderation": "none"}, 400, "moderation", "moderation must be one of auto, low, got none"),
     ({"user": "x" * 513}, 400, "user", "user must be a text of 0 to 512 characters, got 513 characters"),

@@ -14,10 +14,15 @@ from model.inference.scheduler import Scheduler
 
 
 def request(
-    name: str, images: int = 1, guidance: float = 1.0, first_index: int = 0, deadline: float | None = None
+    name: str,
+    images: int = 1,
+    guidance: float = 1.0,
+    first_index: int = 0,
+    deadline: float | None = None,
+    background: bool = False,
 ) -> GenerationRequest:
     params = SamplingParams(seed=1, guidance=guidance)
-    return GenerationRequest(name, (0, 1), images, params, first_index, deadline=deadline)
+    return GenerationRequest(name, (0, 1), images, params, first_index, background=background, deadline=deadline)
 
 
 def names(sequences: list[Sequence]) -> list[tuple[str, int]]:
@@ -68,6 +73,22 @@ def test_first_come_first_served_also_when_a_smaller_one_would_fit() -> None:
     scheduler.drawn(scheduler.running[0])
     assert names(scheduler.admit()) == [("three", 0), ("four", 0)]
     check(scheduler)
+
+
+def test_background_images_get_the_slots_that_nobody_waits_for() -> None:
+    scheduler = Scheduler(2)
+    scheduler.add(request("overnight", images=4, background=True))
+    assert names(scheduler.admit()) == [("overnight", 0), ("overnight", 1)]
+    scheduler.add(request("guided", guidance=2.0))
+    scheduler.drawn(scheduler.running[0])
+    assert scheduler.admit() == []  # the free slot waits for the second one that the guided image needs
+    scheduler.drawn(scheduler.running[0])
+    assert names(scheduler.admit()) == [("guided", 0)]
+    scheduler.drawn(scheduler.running[0])
+    assert names(scheduler.admit()) == [("overnight", 2), ("overnight", 3)]
+    check(scheduler)
+    assert scheduler.drop("overnight")
+    assert scheduler.admit() == [] and len(scheduler.free_slots) == 2  # noqa: PT018 - nothing is left
 
 
 def test_a_guided_or_scored_image_takes_two_slots() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from app.http import body
 from app.http.answers import PicturesAnswer
@@ -105,6 +106,9 @@ async def generate(request: Request, service: Shared) -> Response:
     reader = await submit(service, request, sent, order)
     painting = await paint(service, reader, request.receive, wanted, request.state.claim)
     log_painting(request, painting)
+    if asked.response_format == "url":
+        desk = await service.desks.open(service)
+        return JSONResponse(await desk.addresses(request, painting, "png"), headers=_headers(reader, painting))
     texts = [b'["', *[b'","'] * (len(painting.pictures) - 1), b'"]']
     return PicturesAnswer(texts, painting.pictures, _headers(reader, painting))
 
@@ -118,7 +122,7 @@ async def _paint_on(service: Service, request: Request, order: Order, rows: int 
     if len(files) != 1:
         raise InvalidRequest("image", f"image must be one file with keep_rows, got {len(files) or 'none'}")
     with service.pool.hold(order):
-        return painting_on(order, await decode(service, request, order, "image", files[0]), keep)
+        return painting_on(order, (await decode(service, request, order, "image", files[0])).rgb, keep)
 
 
 def _headers(reader: Reader, painting: Painting) -> dict[str, str]:

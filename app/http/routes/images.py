@@ -1,12 +1,14 @@
-"""The OpenAI Images API: POST /v1/images/generations and /v1/images/edits, GET /v1/models and /v1/models/{id}."""
+"""The OpenAI Images API: POST /v1/images/generations, edits and variations, GET /v1/models and /v1/models/{id}."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from app.http import body
 from app.http.answers import PicturesAnswer, around_pictures
@@ -22,6 +24,7 @@ from app.http.openai_schemas import (
     ModelStyle,
     OpenAIError,
     Usage,
+    VariationsRequest,
 )
 from app.http.orders import (
     decode,
@@ -82,6 +85,11 @@ EDITS_FORM = form_schema(
 )
 EDITS_FORM["required"] = ["image", *EDITS_FORM["required"]]
 
+VARIATIONS_FORM = form_schema(
+    VariationsRequest, image={**FILE, "description": "A PNG, JPEG or WebP. Its middle square is taken."}
+)
+VARIATIONS_FORM["required"] = ["image"]
+
 
 def _documented(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"parameters": PARAMETERS, "requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
@@ -116,6 +124,27 @@ async def edits(request: Request, service: Shared) -> Response:
     async def order() -> Order:
         made = _order(service, request, sent.fields)
         return await _paint_on(service, request, made, sent.fields.keep_rows, images, sent.files.get("mask", []))
+
+    return await _paint(service, request, sent, "image_edit", order)
+
+
+@router.post(
+    "/images/variations", summary="Paint variations of a picture (OpenAI)", responses=RESPONSES,
+    openapi_extra=_documented(body.MULTIPART, VARIATIONS_FORM),
+)  # fmt: skip
+async def variations(request: Request, service: Shared) -> Response:
+    """The picture's first rows are kept, and the rest is painted anew. `strength` says how much."""
+    sent = await body.read_body(request, VariationsRequest, service.settings, (body.MULTIPART,), ("image",))
+    asked = sent.fields
+
+    async def order() -> Order:
+        made = _order(service, request, asked)
+        if not asked.prompt:  # there is nothing to reword
+            made = dataclasses.replace(made, request=dataclasses.replace(made.request, revise=False))
+        grid = service.checkpoint(asked.model).config.vae.grid
+        anew = round((asked.strength or 0.5) * grid)
+        rows = min(max(1, grid - anew), grid - 1)
+        return await _paint_on(service, request, made, rows, sent.files.get("image", []), [])
 
     return await _paint(service, request, sent, "image_edit", order)
 
@@ -156,6 +185,8 @@ def check(asked: ImagesRequest, service: Service) -> None:
     if asked.output_compression not in (None, 100) and asked.output_format in (None, "png"):
         what = f"output_compression must be 100 or left out with the output_format png, got {asked.output_compression}"
         raise InvalidRequest("output_compression", what)
+    if asked.response_format == "url" and asked.stream:
+        raise InvalidRequest("response_format", "response_format must be b64_json in a stream, got url")
     every, partials = asked.every_rows, asked.partial_images
     for name, value in (("partial_images", partials), ("every_rows", every)):
         if value and not asked.stream:
@@ -217,7 +248,7 @@ async def _paint_on(
     with service.pool.hold(order):
         image = await decode(service, request, order, "image", images[0])
         if keep:
-            return painting_on(order, image, keep)
+            return painting_on(order, image.rgb, keep)
         name, mask = ("mask", await decode(service, request, order, "mask", masks[0])) if masks else ("image", image)
     if (mask.width, mask.height) != (image.width, image.height):
         found = f"{image.width} x {image.height} pixels like the image, got {mask.width} x {mask.height}"
@@ -225,7 +256,7 @@ async def _paint_on(
     if not any(mask.empty or b""):
         what = "must have a wholly transparent pixel where the picture is painted anew, got none"
         raise InvalidRequest("mask", f"mask {what}" if masks else f"mask is missing; without it the image {what}")
-    return painting_on(order, image, bytes(1 - empty for empty in mask.empty or b""))
+    return painting_on(order, image.rgb, bytes(1 - empty for empty in mask.empty or b""))
 
 
 async def _paint(
@@ -256,15 +287,24 @@ async def _paint(
     except UnknownPrompt as error:
         raise error.named("prompt") from None
     made = reader.job.request
+    urls: list[str] = []
+    if asked.response_format == "url":
+        desk = await service.desks.open(service)
+        urls = await desk.addresses(request, painting, wanted.finish.format)
     log_painting(request, painting)
     answer = ImagesResponse(
         created=int(time.time()),
         data=[
             Image(
-                b64_json="", seed=made.params.seed, index=picture.index, score=picture.score,
-                revised_prompt=picture.told.revised, style=picture.told.style,
+                b64_json=None if urls else "",
+                url=urls[place] if urls else None,
+                seed=made.params.seed,
+                index=picture.index,
+                score=picture.score,
+                revised_prompt=picture.told.revised,
+                style=picture.told.style,
             )
-            for picture in painting.pictures
+            for place, picture in enumerate(painting.pictures)
         ],
         output_format=wanted.finish.format,
         size=f"{side}x{side}",
@@ -277,6 +317,8 @@ async def _paint(
         | fit_headers(painting.judged)
         | joined_headers(reader)
     )
+    if urls:
+        return JSONResponse(answer.model_dump(exclude_none=True), headers=headers)
     texts = around_pictures(answer.model_dump_json(exclude_none=True))
     return PicturesAnswer(texts, painting.pictures, headers)
 

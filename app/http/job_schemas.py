@@ -1,0 +1,105 @@
+"""The wire models of jobs: what a client may ask of /v1/jobs, and what it gets back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.http.schemas import KeepRows, Sampling, Text
+from app.jobs.store import State
+from app.settings import MAX_IMAGES
+
+MAX_PICTURES = 1000  # of a job
+MAX_PROMPTS = 100
+MAX_SECONDS = 30 * 86_400
+URL_CHARACTERS = 2000
+
+
+class Hook(BaseModel):
+    """Where the end of a job is told, as the Standard Webhooks specification says."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    url: Annotated[str, Field(min_length=1, max_length=URL_CHARACTERS)] = Field(
+        description="An https address that leads to the public internet."
+    )
+    secret: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        description="whsec_ and 24 to 64 bytes in base64. It signs the messages."
+    )
+
+
+class JobRequest(Sampling):
+    """The body of POST /v1/jobs, as JSON, or as a form with an image."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompts": ["a red apple", "a cat"], "count": 50, "seed": 1}]}
+    )
+
+    text: Text | None = Field(None, description="What the pictures should show. Instead of prompts.")
+    prompts: Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)] | None = Field(
+        None, description="Several texts, of each of which `count` pictures are painted."
+    )
+    count: Annotated[int, Field(ge=1, le=MAX_PICTURES)] | None = Field(
+        None, description=f"How many pictures of each text. All together at most {MAX_PICTURES}. Left out: num_images."
+    )
+    num_images: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = Field(
+        None, description="As for /generate: another name for a small count. Left out: 1."
+    )
+    keep_rows: KeepRows = Field(
+        None, description="With the file `image`: how many of its top rows of cells are kept. The rest is painted."
+    )
+    time_limit: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = Field(
+        None, description="Seconds after which the job begins no further pictures, and has expired. Left out: none."
+    )
+    webhook: Hook | None = Field(None, description="Where the end of the job is told.")
+
+
+class JobPicture(BaseModel):
+    """A finished picture of a job."""
+
+    number: int = Field(description="Its place in the job, 0 for the first.")
+    prompt: int = Field(description="The place of its text among the job's texts.")
+    url: str = Field(description="Where it is, until the job expires. Signed for an hour where API keys are needed.")
+    text: str = Field(description="The text that was painted.")
+    seed: int
+    index: int
+    style: str | None = None
+    score: float | None = None
+
+
+class JobError(BaseModel):
+    """Why a job failed. field: the wrong field, if there is one."""
+
+    message: str
+    type: str = "DalleError"
+    field: str | None = None
+
+
+class JobAnswer(BaseModel):
+    """A job."""
+
+    id: str
+    object: Literal["job"] = "job"
+    state: State
+    prompts: list[str]
+    created_at: float = Field(description="Seconds since 1970, as every time of the answer.")
+    started_at: float | None
+    ended_at: float | None
+    expires_at: float | None = Field(description="When the job and its pictures are removed, once it has ended.")
+    pictures_total: int
+    pictures_done: int
+    rows_total: int = Field(description="Rows of cells of all pictures.")
+    rows_done: int
+    queue_position: int = Field(description="Pictures of older jobs that are still to be painted.")
+    seconds_left: float | None = Field(description="At the measured pace. Unknown while nothing is painted.")
+    error: JobError | None
+    pictures: list[JobPicture] | None = Field(description="In the order of painting. A list of jobs leaves them out.")
+
+
+class JobList(BaseModel):
+    """Some of the owner's jobs, the newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[JobAnswer]
+    next_cursor: str | None = Field(description="Send it as `cursor` to get older ones. None: there are no more.")

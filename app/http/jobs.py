@@ -1,0 +1,229 @@
+"""Between requests and the runner of jobs: what is asked, which order a part becomes, and what is answered of a job."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+
+from app.http.errors import NoStore, NotAuthorised
+from app.http.job_schemas import JobAnswer, JobError, JobPicture, JobRequest
+from app.http.orders import painting_on, plain_order, top_rows
+from app.http.painting import Painting, Wanted, finish, tell
+from app.http.schemas import Sampling
+from app.http.service import Service
+from app.jobs.folder import Folder
+from app.jobs.links import signed, valid
+from app.jobs.runner import Part, Runner
+from app.jobs.store import Retention, Store, StoredJob, StoredPicture
+from app.jobs.webhooks import Sender
+from app.pool.job import Job, Order
+from app.settings import Settings
+from model.errors import DalleError
+from model.inference.events import Painted
+from model.inference.requests import SamplingParams
+
+DAY = 86_400.0
+DATABASE = "jobs.sqlite3"  # in the folder of the store
+log = logging.getLogger("dalle.jobs")
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that the settings name. It is made if it is not there. Raises DalleError if it cannot be used."""
+    home = settings.store_folder
+    pictures = Folder(settings.store_pictures or str(home / "pictures"))  # makes the folder
+    return Store(settings.store_database or f"sqlite:///{home / DATABASE}", pictures)
+
+
+def retention(settings: Settings) -> Retention:
+    """What the settings say is kept."""
+    return Retention(settings.keep_days * DAY, settings.keep_pictures, settings.keep_bytes)
+
+
+class Desk:
+    """The jobs of a running server. runner: paints them. secret: signs links. guarded: whether API keys are needed."""
+
+    def __init__(self, service: Service, store: Store, guarded: bool) -> None:
+        self.store = store
+        self.keep = retention(service.settings)
+        sender = Sender(service.settings.private_webhooks)
+        self.runner = Runner(store, service.pool, self.keep, self._order, self._finish, self._message, sender)
+        self.guarded = guarded
+        self.secret = store.secret("links")
+        self._service = service
+
+    def asked(self, request: JobRequest, texts: list[str], count: int, base: str) -> dict[str, Any]:
+        """The normal form of a request, from which every part is painted. It has a seed."""
+        fields = {name: getattr(request, name) for name in Sampling.model_fields}
+        seed = SamplingParams.of(self._service.checkpoint(request.model).config.sampling, request.seed).seed
+        return {
+            "prompts": texts,
+            "several": request.prompts is not None,
+            "count": count,
+            "fields": {**{name: value for name, value in fields.items() if value is not None}, "seed": seed},
+            "keep_rows": request.keep_rows,
+            "until": None if request.time_limit is None else time.time() + request.time_limit,
+            "base": base,
+        }
+
+    def check(self, asked: Mapping[str, Any]) -> Order:
+        """The order of the first part, as a proof that the job can be painted. Raises what `plain_order` raises."""
+        sampling = Sampling(**asked["fields"])
+        return plain_order(self._service, sampling, asked["prompts"][0], min(asked["count"], 8))
+
+    def _order(self, job: StoredJob, part: Part, image: bytes | None) -> Order:
+        asked = job.asked
+        fields = {**asked["fields"], "index": asked["fields"].get("index", 0) + part.first}
+        order = plain_order(self._service, Sampling(**fields), asked["prompts"][part.prompt], part.count)
+        order = dataclasses.replace(
+            order, request=dataclasses.replace(order.request, background=True), client=job.owner, request_id=job.id
+        )
+        if image is None:
+            return order
+        grid = self._service.checkpoint(order.model).config.vae.grid
+        return painting_on(order, image, top_rows(asked["keep_rows"], grid))
+
+    async def _finish(self, job: Job, painted: Painted) -> tuple[bytes, Mapping[str, Any]]:
+        told = tell(self._service, job, painted)
+        file = await finish(self._service, job, painted, Wanted(embed_prompt=True))
+        params = job.request.params
+        values = {"text": told.text, "seed": params.seed, "index": painted.index, "style": told.style}
+        return file.data, {**values, "score": painted.score if job.request.score else None}
+
+    async def _message(self, job: StoredJob) -> Mapping[str, Any]:
+        """What a webhook is told: the job with its pictures, as GET tells it."""
+        base = job.asked["base"]
+        told = await self.answer(job, base, await self.runner.call(self.store.pictures, job.id))
+        ended = datetime.fromtimestamp(job.ended or job.created, UTC)
+        return {"type": f"job.{job.state}", "timestamp": ended.isoformat(), "data": told.model_dump(mode="json")}
+
+    def url(self, base: str, name: str) -> str:
+        """The address of a picture. base: the server's own, with a slash at the end."""
+        return f"{base}pictures/{name}{signed(self.secret, name) if self.guarded else ''}"
+
+    async def addresses(self, request: Request, painting: Painting, kind: str) -> list[str]:
+        """Keep the pictures of a request, and tell their addresses. kind: of their files. Raises StoreFull."""
+        found = []
+        await self.runner.call(self.store.folder.check_room, sum(picture.size for picture in painting.pictures))
+        for picture in painting.pictures:
+            data = (await picture.file()).data
+            told = {"text": picture.told.text, "index": picture.index}
+            kept, _ = await self.runner.call(self.store.keep, None, picture.index, owner(request), told, data, kind)
+            picture.let_go()
+            found.append(self.url(base_of(request), kept.name))
+        return found
+
+    async def answer(self, job: StoredJob, base: str, pictures: list[StoredPicture] | None) -> JobAnswer:
+        """What is told of a job. base: as in `url`. pictures: those that are told, None for none."""
+        asked = job.asked
+        checkpoint = self._service.checkpoint(asked["fields"].get("model"))
+        grid = checkpoint.config.vae.grid
+        ahead = await self.runner.call(self.store.ahead, job) if job.open else 0
+        left = job.total - job.done
+        pace = (time.time() - job.started) / job.done if job.open and job.started and job.done else None
+        return JobAnswer(
+            id=job.id,
+            state=job.state,
+            prompts=list(asked["prompts"]),
+            created_at=job.created,
+            started_at=job.started,
+            ended_at=job.ended,
+            expires_at=None if job.ended is None else job.ended + self.keep.seconds,
+            pictures_total=job.total,
+            pictures_done=job.done,
+            rows_total=job.total * grid,
+            rows_done=job.done * grid + (self.runner.rows(job.id) if job.open else 0),
+            queue_position=ahead,
+            seconds_left=None if pace is None else round(pace * (left + ahead), 1),
+            error=None if job.error is None else JobError.model_validate(job.error),
+            pictures=None if pictures is None else [self.picture(job, one, base) for one in pictures],
+        )
+
+    def picture(self, job: StoredJob, one: StoredPicture, base: str) -> JobPicture:
+        """What is told of a picture."""
+        url = self.url(base, one.name)
+        return JobPicture(number=one.number, prompt=one.number // job.asked["count"], url=url, **one.told)
+
+    async def find(self, request: Request, job_id: str) -> StoredJob | None:
+        """The job of this id, if it is the client's own."""
+        job = await self.runner.call(self.store.job, job_id)
+        return job if job is not None and job.owner == owner(request) else None
+
+    def may_fetch(self, request: Request, picture: StoredPicture) -> bool:
+        """Whether this request may have the picture: everybody's without API keys; else the owner's, or by its link.
+
+        Raises NotAuthorised for a key that is not known.
+        """
+        if not self.guarded:
+            return True
+        query = request.query_params
+        if valid(self.secret, picture.name, query.get("until", ""), query.get("signature", "")):
+            return True
+        try:
+            return bool(request.app.state.keys.check(request.scope) == picture.owner)
+        except NotAuthorised as error:
+            if error.given:
+                raise
+            return False
+
+
+def owner(request: Request) -> str:
+    """Whose the jobs are that a request asks for: the hash of its API key, "" without keys."""
+    return str(request.state.key)
+
+
+def base_of(request: Request) -> str:
+    """The server's own address, as this client calls it, with a slash at the end."""
+    return str(request.base_url)
+
+
+def key_of(request: Request, key: str | None) -> str | None:
+    """What names a request that may come twice, in the store: its owner and its Idempotency-Key, hashed."""
+    return None if key is None else hashlib.sha256(f"{owner(request)} {key}".encode()).hexdigest()
+
+
+class Desks:
+    """Opens the store once: at the start if there is one already, else when it is first needed."""
+
+    def __init__(self, settings: Settings, guarded: bool) -> None:
+        self._settings = settings
+        self._guarded = guarded
+        self._lock = asyncio.Lock()
+        self._desk: Desk | None = None
+
+    async def start(self, service: Service) -> None:
+        """Go on with the jobs of a store that is there. Raises NoStore if the settings name one that cannot be used."""
+        named = self._settings.store or self._settings.store_database
+        if named or (self._settings.store_folder / DATABASE).exists():
+            try:
+                await self.open(service)
+            except NoStore as error:
+                if named:
+                    raise
+                log.warning("%s", error)
+
+    async def open(self, service: Service) -> Desk:
+        """The desk. Raises NoStore if the store cannot be used."""
+        async with self._lock:
+            if self._desk is None:
+                try:
+                    self._desk = await asyncio.to_thread(self._opened, service)
+                except DalleError as error:
+                    raise NoStore(f"this server keeps no jobs and no pictures: {error}") from None
+                self._desk.runner.start()
+            return self._desk
+
+    def _opened(self, service: Service) -> Desk:
+        return Desk(service, open_store(self._settings), self._guarded)
+
+    async def close(self) -> None:
+        """Paint no more jobs, and close the store."""
+        if self._desk is not None:
+            await self._desk.runner.stop()

@@ -1,0 +1,239 @@
+"""Jobs: POST /v1/jobs accepts work that outlives its connection; GET, GET .../events and DELETE follow and end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.http import body
+from app.http.errors import Answer, IdempotencyConflict, render
+from app.http.headers import IDEMPOTENCY, PARAMETERS, idempotency_key
+from app.http.idempotency import fingerprint
+from app.http.job_schemas import MAX_PICTURES, JobAnswer, JobList, JobRequest
+from app.http.jobs import Desk, base_of, key_of, owner
+from app.http.openai_schemas import OpenAIError
+from app.http.orders import decode, top_rows
+from app.http.painting import gone
+from app.http.schemas import form_schema
+from app.http.service import Service, Shared
+from app.http.streaming import HEADERS as STREAM
+from app.jobs.store import StoredJob
+from app.jobs.webhooks import check_secret, check_url
+from app.logs import prompt_fields
+from model.errors import InvalidRequest, PromptTooLong
+
+router = APIRouter(prefix="/v1/jobs")
+
+LOOK = 0.5  # seconds between two looks at a job that another server may paint
+MOST = 100  # jobs of a list
+PICTURE_BYTES = 200_000  # that a picture's file hardly exceeds; a disk must have room for all of a new job
+FILE = {"type": "string", "format": "binary", "description": "A PNG, JPEG or WebP to paint on from. See keep_rows."}
+ERRORS = {
+    400: "The body is not what its Content-Type says, or a field cannot be honoured. `param` names it.",
+    404: "The client has no job of this id.",
+    409: "Another request had this Idempotency-Key.",
+    503: "The server keeps no jobs, or is ending.",
+    507: "There is no room for the job's pictures.",
+}
+SCHEMA = JobRequest.model_json_schema()
+FORM = form_schema(JobRequest, image=FILE)
+for _name in ("prompts", "webhook"):  # a form has no lists and no objects
+    del FORM["properties"][_name]
+DOCUMENTED: dict[str, Any] = {
+    "parameters": [one for one in PARAMETERS if one["name"] == IDEMPOTENCY],
+    "requestBody": {
+        "required": True,
+        "content": {body.JSON: {"schema": SCHEMA}, body.MULTIPART: {"schema": FORM}},
+    },
+}
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": ERRORS[status], "model": OpenAIError} for status in statuses}
+
+
+def _unknown(job_id: str) -> Response:
+    return render(Answer(404, "not_found", f"there is no job {job_id[:60]!r} of yours"), "/v1/jobs")
+
+
+@router.post(
+    "", summary="Accept a job", status_code=202, response_model=JobAnswer, openapi_extra=DOCUMENTED,
+    responses={202: {"description": "The job is written down."}, **_errors(400, 409, 503, 507)},
+)  # fmt: skip
+async def accept(request: Request, service: Shared) -> Response:
+    """Write down up to 1000 pictures, to be painted while nobody waits for others. Location says where to ask."""
+    desk = await service.desks.open(service)
+    sent = await body.read_body(request, JobRequest, service.settings, (body.JSON, body.MULTIPART), ("image",))
+    fields = sent.fields
+    texts, count = _wanted(fields)
+    private = service.settings.private_webhooks
+    if fields.webhook is not None:
+        check_url(fields.webhook.url, private)
+        check_secret(fields.webhook.secret)
+    asked = desk.asked(fields, texts, count, base_of(request))
+    _check_texts(service, fields, texts)
+    order = desk.check(asked)
+    image = None
+    if sent.files or fields.keep_rows is not None:
+        files = sent.files.get("image", [])
+        if fields.keep_rows is None or len(files) != 1:
+            raise InvalidRequest("image", f"image must be one file with keep_rows, got {len(files) or 'none'}")
+        top_rows(fields.keep_rows, service.checkpoint(fields.model).config.vae.grid)
+        image = (await decode(service, request, order, "image", files[0])).rgb
+    key = idempotency_key(request)
+    asked["print"] = await asyncio.to_thread(_print, fields, sent.files) if key else None
+    total = len(texts) * count
+    await desk.runner.call(desk.store.folder.check_room, total * PICTURE_BYTES)
+    hook = None if fields.webhook is None else fields.webhook.model_dump()
+    job = await desk.runner.call(
+        desk.store.accept, asked, total, owner(request), order.model, image, hook, key_of(request, key)
+    )
+    if job.asked["print"] != asked["print"]:
+        raise IdempotencyConflict(f"{IDEMPOTENCY} must be of one request only, got one of another request")
+    desk.runner.wake()
+    request.state.log.update(prompt_fields(texts[0]), job=job.id, images=total, seed=asked["fields"]["seed"])
+    answer = await desk.answer(job, base_of(request), await desk.runner.call(desk.store.pictures, job.id))
+    return JSONResponse(answer.model_dump(), 202, {"Location": f"{base_of(request)}v1/jobs/{job.id}"})
+
+
+def _wanted(fields: JobRequest) -> tuple[list[str], int]:
+    """The texts, and how many pictures of each. Raises InvalidRequest."""
+    if (fields.text is None) == (fields.prompts is None):
+        raise InvalidRequest("text", f"text or prompts must be given, got {'both' if fields.text else 'neither'}")
+    if fields.count is not None and fields.num_images is not None:
+        raise InvalidRequest("count", "count or num_images must be given, got both")
+    texts = [fields.text] if fields.text is not None else list(fields.prompts or ())
+    count = fields.count or fields.num_images or 1
+    if len(texts) * count > MAX_PICTURES:
+        what = f"{len(texts)} prompts times {count}"
+        raise InvalidRequest("count", f"count must make at most {MAX_PICTURES} pictures in all, got {what}")
+    return texts, count
+
+
+def _check_texts(service: Service, fields: JobRequest, texts: list[str]) -> None:
+    """Raises PromptTooLong for a text with too many tokens, naming it."""
+    checkpoint = service.checkpoint(fields.model)
+    truncate = service.settings.truncate if fields.truncate is None else fields.truncate
+    for i, text in enumerate(texts):
+        try:
+            checkpoint.tokenize(text, truncate)
+        except PromptTooLong as error:
+            name = "text" if fields.prompts is None else f"prompts[{i}]"
+            raise PromptTooLong(error.tokens, error.limit, name) from None
+
+
+def _print(fields: JobRequest, files: Any) -> str:
+    return hashlib.sha256(fingerprint("/v1/jobs", fields.model_dump_json(), files)).hexdigest()
+
+
+@router.get("", summary="The client's jobs", response_model=JobList, responses=_errors(503))
+async def jobs(
+    request: Request,
+    service: Shared,
+    cursor: Annotated[str | None, Query(max_length=60, description="next_cursor of the answer before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST, description="Jobs at most.")] = 20,
+) -> JobList:
+    """The newest first. An API key sees its own jobs only."""
+    desk = await service.desks.open(service)
+    found = await desk.runner.call(desk.store.jobs, owner(request), limit + 1, cursor)
+    told = [await desk.answer(job, base_of(request), None) for job in found[:limit]]
+    return JobList(data=told, next_cursor=found[limit - 1].id if len(found) > limit else None)
+
+
+@router.get("/{job_id}", summary="A job", response_model=JobAnswer, responses=_errors(404, 503))
+async def job(job_id: str, request: Request, service: Shared) -> Any:
+    """Its state, how much is painted, and the addresses of its pictures so far."""
+    desk = await service.desks.open(service)
+    found = await desk.find(request, job_id)
+    if found is None:
+        return _unknown(job_id)
+    return await desk.answer(found, base_of(request), await desk.runner.call(desk.store.pictures, job_id))
+
+
+@router.delete("/{job_id}", summary="Cancel a job", response_model=JobAnswer, responses=_errors(404, 503))
+async def cancel(job_id: str, request: Request, service: Shared) -> Any:
+    """Its pictures so far stay. Nothing changes if it has ended already."""
+    desk = await service.desks.open(service)
+    found = await desk.find(request, job_id)
+    if found is None:
+        return _unknown(job_id)
+    ended = await desk.runner.cancel(found) or await desk.find(request, job_id) or found
+    return await desk.answer(ended, base_of(request), await desk.runner.call(desk.store.pictures, job_id))
+
+
+@router.get(
+    "/{job_id}/events", summary="Follow a job", response_class=Response,
+    responses={200: {"content": {"text/event-stream": {}}}, **_errors(404, 503)},
+)  # fmt: skip
+async def events(job_id: str, request: Request, service: Shared) -> Response:
+    """Server-sent events: one for each finished picture, and one for the end.
+
+    The header Last-Event-ID goes on after a break.
+    """
+    desk = await service.desks.open(service)
+    found = await desk.find(request, job_id)
+    if found is None:
+        return _unknown(job_id)
+    last = request.headers.get("last-event-id", "0")
+    after = int(last) if last.isascii() and last.isdigit() and len(last) < 7 else 0
+    return JobEvents(desk, found, base_of(request), after, service.settings.keep_alive)
+
+
+class JobEvents(Response):
+    """The stream of a job's events. The id of a picture's event is its place in the order of painting."""
+
+    def __init__(self, desk: Desk, job: StoredJob, base: str, after: int, keep_alive: float) -> None:
+        super().__init__(headers=STREAM)
+        del self.headers["content-length"]
+        self._desk, self._job, self._base, self._after, self._keep_alive = desk, job, base, after, keep_alive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, ASGI's
+        """Stream until the job has ended, or the client leaves."""
+        working = asyncio.create_task(self._stream(send))
+        leaving = asyncio.create_task(gone(receive))
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            for task in (working, leaving):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({working, leaving})
+
+    async def _stream(self, send: Send) -> None:
+        async def tell(text: str, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
+
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        desk, job, shown, told_at = self._desk, self._job, "", 0.0
+        while True:
+            found = await desk.runner.call(desk.store.job, job.id)
+            for picture in await desk.runner.call(desk.store.pictures, job.id, self._after):
+                self._after = picture.order
+                values = {"type": "job.picture", **desk.picture(job, picture, self._base).model_dump()}
+                await tell(f"id: {picture.order}\ndata: {json.dumps(values)}\n\n")
+                told_at = time.monotonic()
+            if found is None or not found.open:
+                break
+            answer = await desk.answer(found, self._base, None)
+            names = ("state", "pictures_done", "pictures_total", "rows_done", "rows_total", "queue_position")
+            progress = json.dumps({name: getattr(answer, name) for name in names})
+            if progress != shown or time.monotonic() - told_at > self._keep_alive:
+                await tell(f": progress {progress}\n\n")
+                shown, told_at = progress, time.monotonic()
+            await asyncio.sleep(0.05)  # what comes together is told together
+            await desk.runner.changed(job.id, LOOK)
+        if found is not None:
+            ended = (await desk.answer(found, self._base, None)).model_dump(exclude={"pictures"})
+            await tell(f"data: {json.dumps({'type': f'job.{found.state}', 'job': ended})}\n\n")
+        await tell("data: [DONE]\n\n", more=False)

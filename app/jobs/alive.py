@@ -1,0 +1,39 @@
+"""Whether the servers that share a SQLite file are alive. Each holds a lock, which the system lets go when it dies.
+
+Their jobs can therefore go on at once, without waiting for the end of a lease.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+
+class Alive:
+    """The locks beside a database file. name: of this server."""
+
+    def __init__(self, database: Path, name: str) -> None:
+        self._database = database
+        self._own = self._path(name).open("w")
+        fcntl.flock(self._own, fcntl.LOCK_EX)
+
+    def dead(self, name: str) -> bool:
+        """Whether the server of this name has died. Its lock's file is then removed."""
+        path = self._path(name)
+        try:
+            with path.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let the lock go."""
+        Path(self._own.name).unlink(missing_ok=True)
+        self._own.close()
+
+    def _path(self, name: str) -> Path:
+        return self._database.with_name(f"{self._database.name}.{name}.alive")

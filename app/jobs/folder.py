@@ -1,0 +1,81 @@
+"""The files of pictures: in a folder, or under any address that fsspec knows, such as s3://bucket/pictures.
+
+A file is there whole or not at all. fsspec's own local files are not: they are written in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import fsspec  # type: ignore[import-untyped]
+
+from model.errors import DalleError
+
+SPARE = 64 << 20  # bytes that a disk keeps free: a job is refused before nothing can be written at all
+
+
+class StoreFull(DalleError):
+    """There is no room left for pictures or jobs. The message names the place."""
+
+
+class Folder:
+    """Named files under an address. Names are those that this module's callers make: letters, digits, _ and -."""
+
+    def __init__(self, address: str) -> None:
+        """address: a path, or an address with a scheme. Raises DalleError if it cannot be used."""
+        self.address = address
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(address)
+            self._local = "file" in self._files.protocol
+            self._files.makedirs(self._root, exist_ok=True)
+        except (OSError, ValueError, ImportError) as error:
+            raise DalleError(f"store: {address} cannot be used: {error}") from None
+
+    def check_room(self, wanted: int) -> None:
+        """Raises StoreFull unless `wanted` bytes fit on the disk. A bucket has no end."""
+        if self._local and (free := shutil.disk_usage(self._root).free) < wanted + SPARE:
+            raise StoreFull(
+                f"the store is full: {self.address} has {free >> 20} MiB left, and about "
+                f"{(wanted + SPARE) >> 20} MiB are needed"
+            )
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, over one of this name. Raises StoreFull, and OSError for any other fault."""
+        if not self._local:
+            self._files.pipe_file(self._path(name), data)
+            return
+        path = Path(self._path(name))
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two servers may write the same
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreFull(f"the store is full: {path} could not be written: {error.strerror}") from None
+            raise
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a file; None if there is none."""
+        try:
+            data: bytes = self._files.cat_file(self._path(name))
+        except FileNotFoundError:
+            return None
+        return data
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name[:2]}/{name}"  # a folder of a million files would be slow to list

@@ -1,0 +1,298 @@
+"""Paints the store's jobs, in the background of everything else that the pool paints.
+
+A job is painted in parts: some pictures of one prompt, which share one reading of it. As soon as a picture is painted
+it is kept in the store. So whatever happens to this server, the pictures are kept, and the next server paints the
+others with the same seeds.
+
+A server holds its jobs by leases, which it renews. If it dies, they end, and another server goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from app.jobs.folder import StoreFull
+from app.jobs.store import Retention, State, Store, StoredJob, StoredPicture
+from app.jobs.webhooks import Sender, pause
+from app.pool.job import Job, Order
+from app.pool.worker_pool import WorkerPool
+from model.errors import DalleError, Draining, InvalidRequest, RequestCancelled, UnknownPrompt
+from model.inference.events import Painted
+
+LEASE = 15.0  # seconds that a dead server's jobs wait for another one
+RENEWED = 4.0  # seconds between renewals
+LOOKED = 1.0  # seconds between looks for jobs that another server has accepted
+SWEPT = 300.0  # seconds between two sweeps
+FULL = 5.0  # seconds between attempts while the disk is full
+PART = 8  # pictures of a part
+AHEAD = 3  # parts in the pool: one is painted, one begins as slots get free, one is read
+T = TypeVar("T")
+log = logging.getLogger("dalle.jobs")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some pictures of one prompt of a job. prompt: its place among the prompts. first: the place of the first picture
+    among those of its prompt. count: how many. number: the first picture's place in the job."""
+
+    prompt: int
+    first: int
+    count: int
+    number: int
+
+
+@dataclass
+class Live:
+    """What this server knows of a job that it paints. changed: set at every change. rows: of unfinished pictures."""
+
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    rows: dict[int, int] = field(default_factory=dict)
+
+
+def parts(total: int, count: int, done: frozenset[int], whole: bool) -> Iterator[Part]:
+    """What is left of a job, in order. count: pictures of each prompt. done: numbers of those that are kept.
+
+    whole: all pictures of a prompt are one part, since they are chosen from together.
+    """
+    for prompt in range(total // count):
+        begin = prompt * count
+        missing = [number for number in range(begin, begin + count) if number not in done]
+        while missing:
+            most = count if whole else PART
+            run = [number for i, number in enumerate(missing[:most]) if whole or number == missing[0] + i]
+            first = 0 if whole else run[0] - begin
+            yield Part(prompt, first, count if whole else len(run), begin + first)
+            missing = [] if whole else missing[len(run) :]
+
+
+class Runner:
+    """Paints the jobs of a store, and tells webhooks of their ends.
+
+    order: makes the order of a part. finish: makes a picture's file, and what is told. message: makes what a webhook is
+    told. sender: sends it. Everything is called on the event loop.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        pool: WorkerPool,
+        keep: Retention,
+        order: Callable[[StoredJob, Part, bytes | None], Order],
+        finish: Callable[[Job, Painted], Awaitable[tuple[bytes, Mapping[str, Any]]]],
+        message: Callable[[StoredJob], Awaitable[Mapping[str, Any]]],
+        sender: Sender,
+    ) -> None:
+        self.store = store
+        self.live: dict[str, Live] = {}
+        self._pool = pool
+        self._keep = keep
+        self._order = order
+        self._finish = finish
+        self._message = message
+        self._sender = sender
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="store")
+        self._wake = asyncio.Event()
+        self._room = asyncio.Semaphore(AHEAD)
+        self._painting: dict[str, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to paint."""
+        self._tasks = [asyncio.create_task(run()) for run in (self._look, self._renew, self._sweep, self._notify)]
+
+    async def stop(self) -> None:
+        """Paint no more, and give the jobs back, so that another server goes on at once."""
+        tasks = [*self._tasks, *self._painting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(Exception):  # a database that is gone ends the leases all the same
+            await self.call(self.store.release)
+        await self._sender.close()
+        self._threads.shutdown(wait=False)
+        self.store.close()
+
+    def wake(self) -> None:
+        """Look for jobs now: one was accepted."""
+        self._wake.set()
+
+    async def call(self, method: Callable[..., T], *arguments: Any) -> T:
+        """Call a method of the store on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: method(*arguments))
+
+    async def cancel(self, job: StoredJob) -> StoredJob | None:
+        """End the job as cancelled. Its slots are free one step later. None if it had ended before."""
+        ended = await self.call(self.store.end, job.id, State.CANCELLED)
+        if task := self._painting.get(job.id):
+            task.cancel()
+        self._tell(job.id)
+        return ended
+
+    def rows(self, job_id: str) -> int:
+        """Rows of cells of this job's unfinished pictures that this server has painted."""
+        return sum(self.live[job_id].rows.values()) if job_id in self.live else 0
+
+    async def changed(self, job_id: str, seconds: float) -> None:
+        """Wait until this server changes something of the job, at most so long. Other servers' changes are not told."""
+        live = self.live.get(job_id)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(live.changed.wait() if live else asyncio.sleep(seconds), seconds)
+
+    def _tell(self, job_id: str) -> None:
+        if live := self.live.get(job_id):
+            live.changed.set()
+            live.changed = asyncio.Event()
+
+    # --- the loops
+
+    async def _look(self) -> None:
+        """Take the next job as soon as the last one has all its parts in the pool."""
+        while True:
+            self._wake.clear()
+            job = None
+            if not self._room.locked():
+                job = await self._tried(self.store.claim, time.time() + LEASE, [*self._pool.models.served])
+            if job is None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), LOOKED)
+                continue
+            self.live[job.id] = Live()
+            given = asyncio.Event()
+            task = self._painting[job.id] = asyncio.create_task(self._paint(job, given))
+            task.add_done_callback(partial(self._forget, job.id))
+            waiting = asyncio.create_task(given.wait())
+            await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+
+    def _forget(self, job_id: str, _: asyncio.Task[None]) -> None:
+        self._tell(job_id)
+        self._painting.pop(job_id, None)
+        self.live.pop(job_id, None)
+        self._wake.set()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEWED)
+            held = await self._tried(self.store.renew, time.time() + LEASE)
+            for job_id, task in list(self._painting.items()):
+                if held is not None and job_id not in held:  # cancelled, or taken after this server was away for long
+                    task.cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            if gone := await self._tried(self.store.sweep, self._keep):
+                log.info("%d pictures were removed from the store", gone)
+            await asyncio.sleep(SWEPT)
+
+    async def _tried(self, method: Callable[..., T], *arguments: Any) -> T | None:
+        """As `call`; a fault of the store is logged, and None is returned."""
+        try:
+            return await self.call(method, *arguments)
+        except Exception as error:
+            log.error("the store: %s", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            await asyncio.sleep(LOOKED)
+            return None
+
+    async def _notify(self) -> None:
+        """Send the messages that are due, one after another."""
+        while True:
+            due = await self._tried(self.store.due, time.time() + LEASE)
+            if due is None:
+                await asyncio.sleep(LOOKED)
+                continue
+            hook = due.job.hook or {}
+            found = await self._sender.send(hook["url"], hook["secret"], due.id, await self._message(due.job))
+            wait = pause(due.tries + 1)
+            if found.done or wait is None:
+                log.info("webhook of %s: %s", due.job.id, found.why)
+                await self._tried(self.store.settle, due.id)
+            else:
+                log.warning("webhook of %s: %s; the next attempt is in %g s", due.job.id, found.why, wait)
+                await self._tried(self.store.postpone, due.id, time.time() + wait)
+
+    # --- one job
+
+    async def _paint(self, job: StoredJob, given: asyncio.Event) -> None:
+        """Paint what is left of a job. given: set once all its parts are in the pool."""
+        try:
+            image = None if job.image is None else await self.call(self.store.folder.read, job.image)
+            done = frozenset(picture.number for picture in await self.call(self.store.pictures, job.id))
+            whole = job.asked["fields"].get("best_of") is not None
+            async with asyncio.TaskGroup() as group:
+                for part in parts(job.total, job.asked["count"], done, whole):
+                    await self._room.acquire()
+                    task = group.create_task(self._part(job, part, image))
+                    task.add_done_callback(lambda _: self._room.release())  # also if it never began
+                given.set()
+        except* (Draining, RequestCancelled):
+            pass  # another server goes on, or the job has ended
+        except* DalleError as errors:
+            await self._fail(job, errors.exceptions[0])
+        except* Exception as errors:
+            log.exception("a fault of ours", exc_info=errors.exceptions[0])
+            await self._fail(job, DalleError("internal error; the server's log has the details"))
+
+    async def _fail(self, job: StoredJob, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        said = {"message": str(error), "type": type(error).__name__}
+        if isinstance(error, InvalidRequest):
+            said["field"] = error.field
+        await self._tried(self.store.end, job.id, State.FAILED, said)
+
+    async def _part(self, job: StoredJob, part: Part, image: bytes | None) -> None:
+        try:
+            until = job.asked.get("until")
+            if until is not None and time.time() >= until:
+                await self.call(self.store.end, job.id, State.EXPIRED, {"message": "its time has passed"})
+                raise RequestCancelled("its time has passed")
+            await self._pictures(job, part, image)
+        except UnknownPrompt as error:
+            raise error.named(f"prompts[{part.prompt}]") if job.asked["several"] else error from None
+
+    async def _pictures(self, job: StoredJob, part: Part, image: bytes | None) -> None:
+        order = self._order(job, part, image)
+        painting = await self._pool.submit(order)
+        reader = painting.join()
+        first, best = order.request.first_index, order.request.score
+        live, chosen = self.live[job.id], []
+        try:
+            async for event in reader:
+                for i, rows in enumerate(painting.rows_done):
+                    live.rows[part.number + i] = rows
+                self._tell(job.id)
+                if isinstance(event, Painted) and best:
+                    chosen.append(event)
+                elif isinstance(event, Painted):
+                    await self._kept(job, part.number + event.index - first, painting, event)
+            chosen.sort(key=lambda event: (-(event.score or 0.0), event.index))
+            for place, event in enumerate(chosen[: part.count]):
+                await self._kept(job, part.number + place, painting, event)
+        finally:
+            self._pool.leave(reader)
+            for number in [n for n in live.rows if part.number <= n < part.number + order.request.num_images]:
+                del live.rows[number]
+
+    async def _kept(self, job: StoredJob, number: int, painting: Job, event: Painted) -> StoredPicture:
+        """Keep a painted picture. While the disk is full, wait."""
+        data, told = await self._finish(painting, event)
+        while True:
+            try:
+                picture, after = await self.call(self.store.keep, job.id, number, job.owner, told, data)
+            except StoreFull as error:
+                log.error("%s; the job waits", error)
+                await asyncio.sleep(FULL)
+                continue
+            self.live[job.id].rows.pop(number, None)
+            self._tell(job.id)
+            if after is not None and not after.open and after.state is not State.COMPLETED:
+                raise RequestCancelled("the job has ended")
+            return picture

@@ -1,0 +1,319 @@
+"""Jobs over a real socket: accepted, painted in the background, followed, cancelled, and gone on with after a kill."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import random
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from standardwebhooks import Webhook
+
+from app.pictures.encode import encode_png
+from tests.app.live import COMMAND, Live
+from tests.jobs.receiver import SECRET, Receiver
+
+KILLS = int(os.environ.get("KILLS", "3"))  # 20 take a minute and more
+ENDED = ("completed", "failed", "cancelled", "expired")
+
+
+@pytest.fixture(scope="module")
+def server(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A ready server with a store of its own."""
+    home = tmp_path_factory.mktemp("jobs")
+    with Live(quick_checkpoint, home / "log", store=home / "store") as live:
+        yield live.ready()
+
+
+def ended(server: Live, answer: httpx.Response) -> Any:
+    """The job of a 202 answer, once it has ended."""
+    assert answer.status_code == 202, answer.text
+
+    def look() -> Any:
+        job = server.client.get(answer.headers["location"]).json()
+        return job if job["state"] in ENDED else None
+
+    return server.wait(look, "the job has not ended")
+
+
+def ask(server: Live, **fields: Any) -> httpx.Response:
+    return server.client.post("/v1/jobs", json=fields)
+
+
+def painted(server: Live, where: str, wanted: int) -> None:
+    """Wait until so many pictures of the job are painted."""
+    server.wait(lambda: server.client.get(f"/v1/{where}").json()["pictures_done"] >= wanted, "it is not painted on")
+
+
+def pictures(server: Live, job: Any) -> list[bytes]:
+    """The files of a job's pictures, by number."""
+    found = {one["number"]: server.client.get(one["url"]).content for one in job["pictures"]}
+    assert sorted(found) == list(range(job["pictures_total"]))
+    return [found[number] for number in range(len(found))]
+
+
+def test_a_job_paints_what_generate_paints(server: Live) -> None:
+    job = ended(server, ask(server, prompts=["a red apple", "a cat"], count=11, seed=5))
+    assert (job["state"], job["pictures_done"], job["pictures_total"], job["error"]) == ("completed", 22, 22, None)
+    assert job["rows_done"] == job["rows_total"] == 22 * 8
+    assert sorted(one["number"] for one in job["pictures"]) == list(range(22))
+    assert [one["prompt"] for one in sorted(job["pictures"], key=lambda one: one["number"])] == [0] * 11 + [1] * 11
+    files = pictures(server, job)
+    for prompt, text in enumerate(("a red apple", "a cat")):
+        for first, count in ((0, 10), (10, 1)):
+            same = server.generate(text=text, num_images=count, seed=5, index=first, embed_prompt=True).json()
+            begin = 11 * prompt + first
+            assert [base64.b64decode(one) for one in same] == files[begin : begin + count]
+
+
+def test_the_best_are_kept_in_order(server: Live) -> None:
+    job = ended(server, ask(server, text="a cat", count=2, best_of=6, seed=1))
+    scores = [one["score"] for one in sorted(job["pictures"], key=lambda one: one["number"])]
+    assert scores == sorted(scores, reverse=True)
+    same = server.generate(text="a cat", num_images=2, best_of=6, seed=1, embed_prompt=True).json()
+    assert [base64.b64decode(one) for one in same] == pictures(server, job)
+
+
+def test_a_job_paints_on_from_a_picture(server: Live) -> None:
+    file = encode_png(random.Random(1).randbytes(3 * 64 * 64), 64, 64)
+    form = {"text": "a cat", "count": "3", "keep_rows": "4", "seed": "2"}
+    job = ended(server, server.client.post("/v1/jobs", data=form, files={"image": ("a.png", file, "image/png")}))
+    same = server.client.post(
+        "/generate",
+        data={"text": "a cat", "num_images": "3", "keep_rows": "4", "seed": "2", "embed_prompt": "true"},
+        files={"image": ("a.png", file, "image/png")},
+    )
+    assert [base64.b64decode(one) for one in same.json()] == pictures(server, job)
+
+
+def test_events_tell_every_picture_once_and_go_on_after_a_break(server: Live) -> None:
+    answer = ask(server, text="a cat", count=9, seed=1)
+    where = f"{answer.headers['location']}/events"
+
+    def read(last: str | None) -> list[tuple[str | None, Any]]:
+        found: list[tuple[str | None, Any]] = []
+        headers = {} if last is None else {"Last-Event-ID": last}
+        for block in server.client.get(where, headers=headers).text.split("\n\n"):
+            lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+            if lines.get("data", "[DONE]") != "[DONE]":
+                found.append((lines.get("id"), json.loads(lines["data"])))
+        return found
+
+    told = read(None)
+    assert [one for one, _ in told] == [*map(str, range(1, 10)), None]
+    assert sorted(event["number"] for _, event in told[:-1]) == list(range(9))
+    assert (told[-1][1]["type"], told[-1][1]["job"]["pictures_done"]) == ("job.completed", 9)
+    assert [one for one, _ in read("7")] == ["8", "9", None]
+
+
+def test_jobs_are_listed_and_cancelled(server: Live) -> None:
+    first = ask(server, text="a cat", count=2).json()
+    running = ask(server, text="a dog", count=1000).json()
+    listed = server.client.get("/v1/jobs", params={"limit": 1}).json()
+    assert [job["id"] for job in listed["data"]] == [running["id"]]
+    older = server.client.get("/v1/jobs", params={"limit": 1, "cursor": listed["next_cursor"]}).json()
+    assert [job["id"] for job in older["data"]] == [first["id"]]
+    gone = server.client.delete(f"/v1/jobs/{running['id']}").json()
+    assert gone["state"] == "cancelled"
+    assert gone["pictures_done"] < 1000
+    assert server.client.delete(f"/v1/jobs/{running['id']}").json()["state"] == "cancelled"
+    server.wait(lambda: server.metrics()["dalle_slots_busy"] == 0, "slots are still busy")
+    assert server.client.get("/v1/jobs/job_unknown").status_code == 404
+
+
+def test_others_go_before_a_job(server: Live) -> None:
+    job = ask(server, text="a cat", count=1000).json()
+    server.wait(lambda: server.client.get(f"/v1/jobs/{job['id']}").json()["pictures_done"] > 0, "nothing is painted")
+    assert server.generate(text="a dog", num_images=10).status_code == 200
+    left = server.client.get(f"/v1/jobs/{job['id']}").json()
+    assert left["state"] == "running"
+    assert left["pictures_done"] < 1000
+    server.client.delete(f"/v1/jobs/{job['id']}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({}, "text"),
+        ({"text": "a cat", "prompts": ["a dog"]}, "text"),
+        ({"prompts": []}, "prompts"),
+        ({"prompts": ["a cat"] * 101}, "prompts"),
+        ({"prompts": ["a cat"] * 11, "count": 100}, "count"),
+        ({"text": "a cat", "count": 1001}, "count"),
+        ({"text": "a cat", "count": 0}, "count"),
+        ({"text": "a cat", "count": 1, "num_images": 1}, "count"),
+        ({"prompts": ["a cat", "x " * 400]}, "prompts[1]"),
+        ({"text": "a cat", "keep_rows": 4}, "image"),
+        ({"text": "a cat", "webhook": {"url": "https://10.0.0.1", "secret": "whsec_" + "A" * 32}}, "webhook.url"),
+        ({"text": "a cat", "webhook": {"url": "https://example.org", "secret": "short"}}, "webhook.secret"),
+        ({"text": "a cat", "style": "oil"}, "style"),
+        ({"text": "a cat", "best_of": 2, "count": 3}, "best_of"),
+    ],
+)
+def test_a_wrong_job_is_refused_and_not_kept(server: Live, fields: Any, param: str) -> None:
+    before = server.client.get("/v1/jobs").json()
+    answer = ask(server, **fields)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param
+    assert server.client.get("/v1/jobs").json() == before
+
+
+def test_a_repeated_request_makes_no_second_job(server: Live) -> None:
+    def send(text: str) -> httpx.Response:
+        return server.client.post("/v1/jobs", json={"text": text}, headers={"Idempotency-Key": "once"})
+
+    first = send("a cat")
+    assert send("a cat").json()["id"] == first.json()["id"]
+    assert send("a dog").status_code == 409
+
+
+def test_a_job_expires(server: Live) -> None:
+    job = ended(server, ask(server, text="a cat", count=1000, time_limit=1))
+    assert job["state"] == "expired"
+    assert job["pictures_done"] < 1000
+
+
+def test_pictures_are_served_as_files(server: Live) -> None:
+    (picture,) = ended(server, ask(server, text="a cat"))["pictures"]
+    whole = server.client.get(picture["url"])
+    assert whole.headers["content-type"] == "image/png"
+    assert "immutable" in whole.headers["cache-control"]
+    head = server.client.head(picture["url"])
+    assert (head.headers["content-length"], head.content) == (str(len(whole.content)), b"")
+    part = server.client.get(picture["url"], headers={"Range": "bytes=2-5"})
+    assert (part.status_code, part.content) == (206, whole.content[2:6])
+    assert part.headers["content-range"] == f"bytes 2-5/{len(whole.content)}"
+    assert server.client.get(picture["url"], headers={"Range": "bytes=-4"}).content == whole.content[-4:]
+    assert server.client.get(picture["url"], headers={"Range": "bytes=999999-"}).status_code == 416
+    same = server.client.get(picture["url"], headers={"If-None-Match": whole.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    for name in ("x.png", "../../jobs.sqlite3", "A" * 32 + ".png"):
+        assert server.client.get(f"/pictures/{name}").status_code == 404
+
+
+def test_with_keys_a_job_and_its_pictures_are_their_owners(quick_checkpoint: Path, tmp_path: Path) -> None:
+    hashes = ",".join(hashlib.sha256(key.encode()).hexdigest() for key in ("mine", "yours"))
+    with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / "store", api_keys=hashes) as server:
+        server.ready()
+        mine, yours = ({"Authorization": f"Bearer {key}"} for key in ("mine", "yours"))
+        where = server.client.post("/v1/jobs", json={"text": "a cat"}, headers=mine).headers["location"]
+
+        def done() -> Any:
+            job = server.client.get(where, headers=mine).json()
+            return job if job["state"] in ENDED else None
+
+        link = server.wait(done, "the job has not ended")["pictures"][0]["url"]
+        assert server.client.get(where, headers=yours).status_code == 404
+        assert server.client.get("/v1/jobs", headers=yours).json()["data"] == []
+        assert server.client.get(link).status_code == 200  # whoever has the link
+        plain, _, query = link.partition("?")
+        assert server.client.get(plain).status_code == 404
+        assert server.client.get(plain, headers=mine).status_code == 200
+        assert server.client.get(plain, headers=yours).status_code == 404
+        later = query.replace("until=1", "until=2", 1)
+        assert server.client.get(f"{plain}?{later}").status_code == 404
+
+
+def test_a_webhook_is_told_again_until_it_listens(quick_checkpoint: Path, tmp_path: Path, receiver: str) -> None:
+    hook = {"url": f"{receiver}/503", "secret": SECRET}
+    with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / "store", private_webhooks=True) as server:
+        job = ended(server.ready(), ask(server, text="a cat", count=2, webhook=hook))
+        server.wait(lambda: len(Receiver.got) >= 2, "the webhook is not told again")
+        headers, data = Receiver.got[0]
+        told = Webhook(SECRET).verify(data, headers)
+        assert (told["type"], told["data"]["id"]) == ("job.completed", job["id"])
+        assert [server.client.get(one["url"]).status_code for one in told["data"]["pictures"]] == [200, 200]
+        assert Receiver.got[1][0]["webhook-id"] == headers["webhook-id"]
+
+
+def test_killed_at_random_moments_a_job_is_painted_once_and_bit_equal(quick_checkpoint: Path, tmp_path: Path) -> None:
+    chance, where, store = random.Random(4), "", tmp_path / "store"
+    for turn in range(KILLS):
+        with Live(quick_checkpoint, tmp_path / f"log{turn}", store=store) as server:
+            server.ready()
+            if not where:
+                where = ask(server, prompts=["a cat", "a dog"], count=60, seed=9).headers["location"].split("/v1/")[1]
+            before = server.client.get(f"/v1/{where}").json()["pictures_done"]
+            wanted = min(120, before + chance.randint(1, 120 // KILLS))
+            painted(server, where, wanted)
+            server.process.kill()
+    with Live(quick_checkpoint, tmp_path / "log", store=store) as server:
+        server.ready()
+        job = server.wait(
+            lambda: (found := server.client.get(f"/v1/{where}").json())["state"] == "completed" and found,
+            "the job has not ended",
+        )
+        files = pictures(server, job)
+        assert len(list((store / "pictures").rglob("*.png"))) == 120  # none was kept twice
+        for prompt, text in enumerate(("a cat", "a dog")):
+            for first in range(0, 60, 10):
+                same = server.generate(text=text, num_images=10, seed=9, index=first, embed_prompt=True).json()
+                begin = 60 * prompt + first
+                assert [base64.b64decode(one) for one in same] == files[begin : begin + 10]
+    with sqlite3.connect(store / "jobs.sqlite3") as database:
+        assert database.execute("select count(*) from pictures").fetchone() == (120,)
+
+
+def test_answers_can_have_addresses_instead_of_files(server: Live) -> None:
+    fields = {"seed": 3, "num_images": 2}
+    files = [base64.b64decode(one) for one in server.generate(text="a cat", **fields).json()]
+    urls = server.generate(text="a cat", response_format="url", **fields).json()
+    assert [server.client.get(url).content for url in urls] == files
+    answer = server.client.post(
+        "/v1/images/generations",
+        json={"prompt": "a cat", "n": 2, "seed": 3, "response_format": "url", "output_format": "webp"},
+    ).json()
+    assert all("b64_json" not in one for one in answer["data"])
+    for one in answer["data"]:
+        found = server.client.get(one["url"])
+        assert found.headers["content-type"] == "image/webp"
+        with Image.open(io.BytesIO(found.content)) as picture:
+            assert picture.format == "WEBP"
+
+
+def test_variations_keep_the_first_rows(server: Live) -> None:
+    file = base64.b64decode(server.generate(text="a cat", seed=1).json()[0])
+
+    def vary(**fields: str) -> list[Any]:
+        answer = server.client.post(
+            "/v1/images/variations", data={"seed": "2", **fields}, files={"image": ("a.png", file, "image/png")}
+        )
+        assert answer.status_code == 200, answer.text
+        return [one["b64_json"] for one in answer.json()["data"]]
+
+    assert len(set(vary(n="3"))) == 3
+    assert vary() != vary(strength="1")
+    wrong = server.client.post("/v1/images/variations", data={"strength": "0"}, files={"image": ("a.png", file)})
+    assert wrong.json()["error"]["param"] == "strength"
+    assert server.client.post("/v1/images/variations", files={"x": ("a.png", file)}).status_code == 400
+
+
+def test_two_servers_share_a_postgresql_and_one_goes_on_for_the_other(
+    quick_checkpoint: Path, tmp_path: Path, postgres_database: str
+) -> None:
+    quickly = "import app.jobs.runner as runner; runner.LEASE, runner.RENEWED = 2.0, 0.5; "
+    shared = {"store": tmp_path / "store", "store_database": postgres_database, "command": quickly + COMMAND}
+    with (
+        Live(quick_checkpoint, tmp_path / "log1", **shared) as first,
+        Live(quick_checkpoint, tmp_path / "log2", **shared) as second,
+    ):
+        first.ready()
+        second.ready()
+        where = ask(first, text="a cat", count=400, seed=9).headers["location"].split("/v1/")[1]
+        painted(second, where, 20)
+        first.process.kill()
+        painted(second, where, 400)
+        job = second.client.get(f"/v1/{where}").json()
+        assert job["state"] == "completed"
+        files = pictures(second, job)
+        same = second.generate(text="a cat", num_images=10, seed=9, index=390, embed_prompt=True).json()
+        assert [base64.b64decode(one) for one in same] == files[390:]

@@ -1,0 +1,213 @@
+"""The store keeps jobs and pictures, whoever dies in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from app.jobs.folder import Folder, StoreFull
+from app.jobs.store import Retention, State, Store
+from app.jobs.tables import METADATA
+from model.errors import DalleError
+
+
+def soon() -> float:
+    return time.time() + 60
+
+
+def files(tmp_path: Path) -> list[bytes]:
+    return sorted(path.read_bytes() for path in (tmp_path / "pictures").rglob("*") if path.is_file())
+
+
+@pytest.mark.usefixtures("store")
+def test_the_migrations_make_the_tables_that_the_code_knows(address: str) -> None:
+    engine = sa.create_engine(address)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    engine.dispose()
+
+
+def test_a_job_is_painted_to_its_end_by_two_servers_one_of_which_dies(make_store: Callable[[], Store]) -> None:
+    first, second = make_store(), make_store()
+    job = first.accept({"prompts": ["a cat"]}, total=3, owner="me")
+    assert (job.state, job.done) == (State.QUEUED, 0)
+    claimed = first.claim(time.time() - 1, [""])  # its lease ends at once: it has died
+    assert claimed is not None
+    assert claimed.state is State.RUNNING
+    first.keep(job.id, 1, "me", {"seed": 5}, b"one")
+    again = second.claim(soon(), [""])
+    assert again is not None
+    assert (again.id, again.done) == (job.id, 1)
+    assert first.claim(soon(), [""]) is None
+    assert first.renew(soon()) == set()
+    assert second.renew(soon()) == {job.id}
+    second.keep(job.id, 0, "me", {"seed": 5}, b"zero")
+    picture, ended = second.keep(job.id, 2, "me", {"seed": 5}, b"two")
+    assert ended is not None
+    assert (ended.state, ended.done, ended.server) == (State.COMPLETED, 3, None)
+    assert [(one.number, one.order) for one in first.pictures(job.id)] == [(1, 1), (0, 2), (2, 3)]
+    assert [one.number for one in first.pictures(job.id, after=2)] == [2]
+    assert first.folder.read(picture.name) == b"two"
+
+
+def test_a_picture_is_kept_once(store: Store, tmp_path: Path) -> None:
+    job = store.accept({}, total=4, owner="")
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda n: store.keep(job.id, n % 3, "", {"n": n}, b"%d" % (n % 3)), range(12)))
+    assert len({picture.name for picture, _ in found}) == 3
+    assert files(tmp_path) == [b"0", b"1", b"2"]
+    assert sorted(one.order for one in store.pictures(job.id)) == [1, 2, 3]
+
+
+def test_a_cancelled_job_takes_no_more_pictures(store: Store, tmp_path: Path) -> None:
+    job = store.accept({}, total=2, owner="")
+    store.claim(soon(), [""])
+    assert store.end(job.id, State.CANCELLED) is not None
+    assert store.end(job.id, State.FAILED, {"message": "too late"}) is None
+    _, after = store.keep(job.id, 0, "", {}, b"late")
+    assert after is not None
+    assert after.state is State.CANCELLED
+    assert files(tmp_path) == []
+    assert store.claim(soon(), [""]) is None
+
+
+def test_jobs_are_listed_by_owner_page_by_page(store: Store) -> None:
+    mine = [store.accept({"n": n}, 1, "me").id for n in range(5)]
+    store.accept({}, 1, "other")
+    first = store.jobs("me", 3)
+    rest = store.jobs("me", 3, before=first[-1].id)
+    assert [job.id for job in [*first, *rest]] == mine[::-1]
+    assert store.jobs("other", 3, before=mine[0]) == []
+
+
+def test_the_place_in_the_queue_counts_older_pictures(store: Store) -> None:
+    first, second = store.accept({}, 5, "a"), store.accept({}, 7, "b")
+    store.keep(first.id, 0, "a", {}, b"x")
+    assert (store.ahead(first), store.ahead(second)) == (0, 4)
+
+
+def test_a_server_that_ends_well_gives_its_jobs_back(make_store: Callable[[], Store]) -> None:
+    store = make_store()
+    job = store.accept({}, 1, "")
+    store.claim(soon(), [""])
+    store.release()
+    found = make_store().claim(soon(), [""])
+    assert found is not None
+    assert found.id == job.id
+
+
+def test_what_was_never_fetched_is_kept_longest(store: Store, tmp_path: Path) -> None:
+    job = store.accept({}, 4, "")
+    names = [store.keep(job.id, n, "", {}, b"%d" % n)[0].name for n in range(4)]
+    store.fetched(names[2:])
+    assert store.sweep(Retention(pictures=3)) == 1
+    assert store.sweep(Retention(bytes=2)) == 1
+    assert files(tmp_path) == [b"0", b"1"]  # the two that were fetched went first
+    store.fetched(names[1:2])
+    assert store.sweep(Retention(seconds=0.01)) >= 1
+    time.sleep(0.05)
+    store.sweep(Retention(seconds=0.01))
+    assert files(tmp_path) == [] and store.job(job.id) is None  # noqa: PT018 - the job goes with its last picture
+
+
+def test_pictures_of_an_open_job_are_never_swept(store: Store) -> None:
+    job = store.accept({}, 2, "")
+    store.keep(job.id, 0, "", {}, b"x")
+    assert store.sweep(Retention(seconds=-1e6, pictures=0, bytes=0)) == 0
+    assert len(store.pictures(job.id)) == 1
+
+
+def test_secrets_are_shared(make_store: Callable[[], Store]) -> None:
+    found = make_store().secret("links")
+    assert len(found) == 32
+    assert make_store().secret("links") == found != make_store().secret("hooks")
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(str(tmp_path / "pictures"))
+    with pytest.raises(StoreFull, match="the store is full: .*pictures has"):
+        folder.check_room(1 << 60)
+    folder.write("name", b"whole")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StoreFull, match="could not be written: No space left on device"):
+        folder.write("name", b"part")
+    monkeypatch.undo()
+    assert files(tmp_path) == [b"whole"]
+
+
+def test_another_place_for_files() -> None:
+    folder = Folder("memory://pictures")
+    folder.write("name", b"bytes")
+    assert folder.read("name") == b"bytes"
+    folder.remove("name")
+    folder.remove("name")
+    assert folder.read("name") is None
+
+
+@pytest.mark.parametrize("address", ["nonsense", "sqlite:////proc/none/jobs.sqlite3", "oracle+none://x/y"])
+def test_a_store_that_cannot_be_used_is_one_line(address: str, tmp_path: Path) -> None:
+    with pytest.raises(DalleError, match="^store: .* cannot be used: [^\n]+$"):
+        Store(address, Folder(str(tmp_path)))
+
+
+def test_the_end_of_a_job_is_told_until_it_is_settled(make_store: Callable[[], Store]) -> None:
+    store = make_store()
+    hook = {"url": "https://example.org", "secret": "whsec_x"}
+    job, quiet = store.accept({}, 1, "", hook=hook), store.accept({}, 1, "")
+    for one in (job, quiet):
+        store.keep(one.id, 0, "", {}, b"x")
+    cancelled = store.accept({}, 1, "", hook=hook)
+    store.end(cancelled.id, State.CANCELLED)
+    message = store.due(soon())
+    assert message is not None
+    assert (message.job.id, message.job.state, message.tries) == (job.id, State.COMPLETED, 0)
+    assert store.due(soon()) is None  # another server does not send it meanwhile
+    store.postpone(message.id, time.time() - 1)
+    again = make_store().due(soon())
+    assert again is not None
+    assert (again.id, again.tries) == (message.id, 1)
+    store.sweep(Retention(seconds=-1e6))
+    assert store.job(job.id) is not None  # it is still to be told
+    store.settle(message.id)
+    assert store.due(soon()) is None
+
+
+def test_over_sqlite_the_jobs_of_a_dead_server_go_on_at_once(tmp_path: Path) -> None:
+    address, pictures = f"sqlite:///{tmp_path}/jobs.sqlite3", Folder(str(tmp_path / "pictures"))
+    dying, living = Store(address, pictures), Store(address, pictures)
+    job = dying.accept({}, 1, "")
+    assert dying.claim(soon(), [""]) is not None
+    assert living.claim(soon(), [""]) is None
+    dying.close()  # lets its lock go, as a death does
+    found = living.claim(soon(), [""])
+    assert found is not None
+    assert found.id == job.id
+    living.close()
+    assert list(tmp_path.glob("*.alive")) == []
+
+
+def test_a_job_of_another_model_is_left_alone(store: Store) -> None:
+    job = store.accept({}, 1, "", model="large")
+    assert store.claim(soon(), ["small"]) is None
+    found = store.claim(soon(), ["small", "large"])
+    assert found is not None
+    assert found.id == job.id
+
+
+def test_a_key_makes_one_job(make_store: Callable[[], Store], tmp_path: Path) -> None:
+    stores = [make_store(), make_store()]
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda n: stores[n % 2].accept({"n": n}, 1, "", image=b"x", key="k"), range(8)))
+    assert len({job.id for job in made}) == 1
+    assert files(tmp_path) == [b"x"]
