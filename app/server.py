@@ -214,8 +214,8 @@ def serve(settings: Settings) -> None:
 
 
 def _serve(settings: Settings) -> None:
-    limit = connection_limit(raise_descriptor_limit(), len(settings.devices))
     pool = WorkerPool(settings)
+    limit = connection_limit(raise_descriptor_limit(), len(settings.devices) * len(pool.models.served))
     app = create_app(settings, pool)
     service: Service = app.state.service
     config = uvicorn.Config(

@@ -37,22 +37,24 @@ export async function* paint(order, key, signal) {
   throw new Refused("The connection broke before all pictures were painted.", { status: 200, code: "cut" });
 }
 
-// What the server says of its model: {styles: their names, sampling: {temperature, top_k, top_p, guidance}}. Both are
-// empty where the server does not say.
-export async function describe(key) {
+// The models, the default one first, each with the names of its styles and its sampling: {temperature, top_k, top_p,
+// guidance}. None where the server does not say.
+export async function models(key) {
   try {
     const answer = await fetch("v1/models", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
-    const [{ styles, sampling }] = (await answer.json()).data;
-    return { styles: (styles || []).map(({ name }) => name), sampling: sampling || {} };
+    const { data } = await answer.json();
+    return data
+      .filter(({ root }) => !root)
+      .map(({ id, styles, sampling }) => ({ id, styles: (styles || []).map(({ name }) => name), sampling: sampling || {} }));
   } catch {
-    return { styles: [], sampling: {} };
+    return [];
   }
 }
 
 function send(order, key, signal) {
-  const { prompt, n, seed, index, temperature, top_k, top_p, guidance, style, base, keep } = order;
+  const { prompt, n, seed, index, temperature, top_k, top_p, guidance, model, style, base, keep } = order;
   const fields = {
-    prompt, n, seed, index, temperature, top_k, top_p, guidance, style,
+    prompt, n, seed, index, temperature, top_k, top_p, guidance, model, style,
     keep_rows: base && keep,
     stream: true,
     every_rows: EVERY_ROWS,

@@ -103,6 +103,6 @@ class Lane:
         return self.painting or len(self.queue) > 0
 
     def give_out(self) -> Iterator[tuple[DeviceWorker, Job]]:
-        """As `JobQueue.give_out`; nothing unless the model is loaded."""
-        if self.state is State.LOADED:
+        """As `JobQueue.give_out`; nothing unless the model is loaded and stays so."""
+        if self.state is State.LOADED and not self.gave_up:
             yield from self.queue.give_out()
