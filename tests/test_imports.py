@@ -75,6 +75,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.recipes": (),
     "model.recipes.default": ("model.training", "model.drawings", "model.gallery", "model.prompts", *BELOW),
     "model.benchmark": BELOW,
+    "model.benchmark.peers": (),  # programs for environments without ours
     "app": (),
     "app.logs": (),
     "app.wording": (),

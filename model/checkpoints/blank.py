@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_DRAWS = frozenset({"normal_", "uniform_", "trunc_normal_", "zero_", "mul"})  # methods that fill a tensor, or scale it
+_DRAWS = frozenset({"normal_", "uniform_", "trunc_normal_", "zero_"})  # methods that fill a tensor
 
 
 class _DrawsNothing(TorchFunctionMode):
@@ -22,13 +22,15 @@ class _DrawsNothing(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Sequence[type],  # noqa: ARG002
+        types: Sequence[type],
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
         if getattr(func, "__module__", None) == "torch.nn.init" or getattr(func, "__name__", None) in _DRAWS:
             return args[0] if args else given["tensor"]
+        if func is torch.Tensor.mul and isinstance(args[1], float):  # scales what was drawn
+            return args[0]
         if func is torch.randn:
             return torch.empty(*args, **given)
         return func(*args, **given)
