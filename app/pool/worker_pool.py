@@ -15,13 +15,14 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from app.checkpoint import ServedCheckpoint
 from app.pool.deaths import Cause
 from app.pool.device_worker import DeviceWorker, Held
+from app.pool.early import EarlyWorker
 from app.pool.forecast import Work, rows_until_done
 from app.pool.job import Job, Order, Outcome, Reader, late
 from app.pool.job_queue import JobQueue
@@ -55,11 +56,15 @@ class WorkerPool:
         pool.leave(reader)                          # always, at the end
 
     checkpoint: the model that is served. fatal: why the server has to end; None unless it has to.
-    process: the class of worker processes.
+    process: the class of worker processes. early: processes that were started before the pool; see `start_early`.
     """
 
     def __init__(
-        self, settings: Settings, checkpoint: ServedCheckpoint, process: type[WorkerProcess] = WorkerProcess
+        self,
+        settings: Settings,
+        checkpoint: ServedCheckpoint,
+        process: type[WorkerProcess] = WorkerProcess,
+        early: Sequence[EarlyWorker] = (),
     ) -> None:
         self.checkpoint = checkpoint
         self.fatal: str | None = None
@@ -90,7 +95,7 @@ class WorkerPool:
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._keeper = Keeper(self._workers, settings, process, self._on_message, self._on_death, self._give_up)
+        self._keeper = Keeper(self._workers, settings, process, self._on_message, self._on_death, self._give_up, early)
 
     # --- what the routes use
 
