@@ -8,63 +8,76 @@ An error that a person can mend gives one line on stderr and exit status 1. A wr
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
-from typing import Annotated
-
-import typer
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import model
-from app.commands import (
-    bench,
-    caption,
-    corpus,
-    evaluate,
-    export,
-    generate,
-    import_,
-    inspect,
-    key,
-    reconstruct,
-    serve,
-    train,
-)
 from model.errors import DalleError
 from model.inference.cores import settle_threads, usable_cores
 
-app = typer.Typer(
-    name="dalle-server",
-    help="Text to image with the DALL-E family's method: a server and the tools for its models.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("serve")(serve.serve)
-app.command("generate")(generate.generate)
-app.command("caption")(caption.caption)
-app.command("reconstruct")(reconstruct.reconstruct)
-app.command("inspect")(inspect.inspect)
-app.command("import")(import_.import_)
-app.add_typer(corpus.app, name="corpus")
-app.add_typer(train.app, name="train")
-app.command("export")(export.export)
-app.command("evaluate")(evaluate.evaluate)
-app.command("bench")(bench.bench)
-app.command("key")(key.key)
+if TYPE_CHECKING:
+    import typer
+
+# Name of a command -> its module in `app.commands`, and what of it is the command, or a group of commands.
+COMMANDS = {
+    "serve": ("serve", "serve"),
+    "generate": ("generate", "generate"),
+    "caption": ("caption", "caption"),
+    "reconstruct": ("reconstruct", "reconstruct"),
+    "inspect": ("inspect", "inspect"),
+    "import": ("import_", "import_"),
+    "corpus": ("corpus", "app"),
+    "train": ("train", "app"),
+    "export": ("export", "export"),
+    "evaluate": ("evaluate", "evaluate"),
+    "bench": ("bench", "bench"),
+    "key": ("key", "key"),
+}
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"dalle-server {model.__version__}")
-        raise typer.Exit
+def program(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
+    """The command line with these commands. Nothing is imported for the others."""
+    import typer
+
+    made = typer.Typer(
+        name="dalle-server",
+        help="Text to image with the DALL-E family's method: a server and the tools for its models.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    def version(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"dalle-server {model.__version__}")
+            raise typer.Exit
+
+    shown = typer.Option("--version", help="Show the version.", callback=version, is_eager=True)
+
+    def options(_: bool = False) -> None:
+        """Text to image with the DALL-E family's method: a server and the tools for its models."""
+
+    options.__annotations__["_"] = Annotated[bool, shown]
+    made.callback()(options)
+    for name in names:
+        module, attribute = COMMANDS[name]
+        found = getattr(importlib.import_module(f"app.commands.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            made.add_typer(found, name=name)
+        else:
+            made.command(name)(found)
+    return made
 
 
-@app.callback()
-def options(
-    _: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
-) -> None:
-    """Text to image with the DALL-E family's method: a server and the tools for its models."""
+def __getattr__(name: str) -> Any:
+    """`app` is the whole command line."""
+    if name == "app":
+        return globals().setdefault("app", program())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main() -> None:
@@ -72,13 +85,14 @@ def main() -> None:
     settle_threads()
     # OpenMP reads this when torch is loaded. A container may have fewer cores than OpenMP would count.
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    asked = sys.argv[1:2]
     try:
-        app()
+        (program(asked) if asked and asked[0] in COMMANDS else program())()
     except DalleError as error:
-        typer.echo(f"dalle-server: {error}", err=True)
+        sys.stderr.write(f"dalle-server: {error}\n")
         sys.exit(1)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        typer.echo(f"dalle-server: {error.filename or 'a file'}: no space is left on its disk", err=True)
+        sys.stderr.write(f"dalle-server: {error.filename or 'a file'}: no space is left on its disk\n")
         sys.exit(1)

@@ -11,7 +11,7 @@ from model.benchmark.floor import counted_operations, prefill_seconds
 from model.benchmark.machine import Machine, best, measure_machine
 from model.benchmark.steps import TEXT, Pictures, paint
 from model.checkpoints import Checkpoint
-from model.checkpoints.networks import AnyTransformer
+from model.checkpoints.networks import AnyCache, AnyTransformer
 from model.inference.devices import pick_dtype
 from model.inference.engine import Engine
 from model.inference.requests import SamplingParams
@@ -128,7 +128,8 @@ def _longest_prefill(engine: Engine, transformer: AnyTransformer, machine: Machi
 @torch.inference_mode()
 def _prefill(engine: Engine, transformer: AnyTransformer, machine: Machine, text: str) -> Part:
     ids = engine.tokenizer.encode(text, truncate=True)
-    cache, device = transformer.new_cache(2), engine.device
+    cache: AnyCache = transformer.new_cache(2)
+    device = engine.device
     tensor, slot = torch.tensor([list(ids)], device=device), torch.tensor([0], device=device)
     seconds = best(lambda: transformer.prefill(cache, slot, tensor), device, 5)
     return Part(f"prefill, {len(ids)} ids", seconds, prefill_seconds(transformer, machine, len(ids)))

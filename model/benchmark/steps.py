@@ -129,8 +129,7 @@ def _run(engine: Engine, requests: list[GenerationRequest], until: float) -> lis
         if now > until:
             for request in requests:
                 engine.cancel(request.id)
-            while engine.has_work:
-                engine.step()
+            engine.step()  # tells that they are cancelled
             break
     extra = len(steps) - engine.config.steps  # steps that only paint belong to the last one
     if extra > 0:

@@ -1,6 +1,6 @@
 """Builds a network without values: on the meta device, and with nothing drawn for its weights.
 
-PyTorch draws and multiplies on the meta device by code that imports `torch._dynamo`. That takes three seconds and 190
+PyTorch draws and multiplies on the meta device by code that imports torch._dynamo. That takes three seconds and 190
 MB, and a network that is about to be filled needs none of it.
 """
 

@@ -48,7 +48,7 @@ def quantile(ascending: Sequence[float], share: float) -> float:
 
 async def alone(url: str, seeds: Iterator[int], seconds: float) -> tuple[float, ...]:
     """Seconds of one request after another, ascending: for so many seconds, and two at least."""
-    until, found = time.perf_counter() + seconds, []
+    until, found = time.perf_counter() + seconds, list[float]()
     while len(found) < 2 or time.perf_counter() < until:
         began = time.perf_counter()
         await picture(url, next(seeds))
@@ -109,7 +109,7 @@ async def _open(url: str, clients: int, rate: float, seeds: Iterator[int], secon
 
 async def streamed(url: str, seeds: Iterator[int], images: int, seconds: float) -> tuple[float, float]:
     """Seconds of so many pictures at once, plain, and with every second row sent: the least of each, in turns."""
-    plain, live = [], []
+    plain, live = list[float](), list[float]()
     until = time.perf_counter() + seconds
     while not live or time.perf_counter() < until:
         for found, every in ((plain, None), (live, 2)):

@@ -131,7 +131,7 @@ def environment(say: Callable[[str], object] = lambda _: None) -> Path:
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True, capture_output=True
     )
     ours = Path(found.stdout.decode().strip()) / "host.pth"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", *PACKAGES]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", *PACKAGES]
     if (installed := subprocess.run(pip, capture_output=True)).returncode:
         last = installed.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise BenchFailed(f"the peers' packages cannot be installed: {last}")

@@ -68,7 +68,7 @@ def widened(state: Any, rows: int) -> Any:
 
 
 def step(dalle: Any, text: Tensor, image: Tensor, cache: dict[str, Any] | None) -> Tensor:
-    """What one turn of the loop in `generate_images` does. Returns the image with its next token."""
+    """What one turn of the loop in generate_images does. Returns the image with its next token."""
     logits = dalle(text.clone(), image, cache=cache)[:, -1, :]
     drawn = gumbel_sample(top_k(logits, thres=0.5), temperature=1.0, dim=-1) - dalle.num_text_tokens
     return torch.cat((image, drawn[:, None].clamp(0, dalle.num_image_tokens - 1)), dim=-1)
