@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 from typer import Option
 
+from app.commands.signals import ending_at_sigterm
 from app.pool.early import start_early
 from app.settings import FlagError, Settings, load_settings, shown, variables
 from app.wording import allowed
@@ -23,14 +24,15 @@ def serve(**flags: str | bool | None) -> None:
         settings = load_settings(**flags)
     except FlagError as error:
         raise typer.BadParameter(str(error)) from None
-    early = [start_early(f"worker-{device}") for device in settings.devices]
-    try:
-        from app import server  # takes a second, in which the workers import PyTorch
+    with ending_at_sigterm():
+        early = [start_early(f"worker-{device}") for device in settings.devices]
+        try:
+            from app import server  # takes a second, in which the workers import PyTorch
 
-        server.serve(settings, early)
-    finally:
-        for worker in early:
-            worker.kill()
+            server.serve(settings, early)
+        finally:
+            for worker in early:
+                worker.kill()
 
 
 def _parameter(name: str, field: FieldInfo, schema: dict[str, Any]) -> inspect.Parameter:

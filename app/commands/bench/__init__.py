@@ -18,6 +18,7 @@ from rich.console import Console
 from typer import Option
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, check_out
+from app.commands.signals import ending_at_sigterm
 from model.errors import InvalidRequest
 from model.inference.cores import usable_cores
 
@@ -49,7 +50,7 @@ def bench(
     from app.pictures.encode import encode_png
 
     console = Console(stderr=True, highlight=False)
-    with console.status("a server starts") as status:
+    with ending_at_sigterm(), console.status("a server starts") as status:
         serving = _serve(weights, device, threads, seed, seconds, status.update)
         import torch
 
