@@ -18,13 +18,14 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from app.models import Models
 from app.pool.deaths import Cause
 from app.pool.device_worker import DeviceWorker, Held
+from app.pool.early import EarlyWorker
 from app.pool.forecast import seconds_until_done
 from app.pool.job import Job, Order, Outcome, Reader, late
 from app.pool.lane import Lane, State
@@ -60,6 +61,7 @@ class WorkerPool:
 
     models: those that are served. fatal: why the server has to end; None unless it has to.
     process: the class of worker processes. idle_seconds: until a model without work is put away.
+    early: processes that were started before the pool, for the default model; see `start_early`.
     """
 
     def __init__(
@@ -68,12 +70,22 @@ class WorkerPool:
         models: Models | None = None,
         process: type[WorkerProcess] = WorkerProcess,
         idle_seconds: float = IDLE,
+        early: Sequence[EarlyWorker] = (),
     ) -> None:
         self.models = models or Models.read(settings)
         self.fatal: str | None = None
         self._settings = settings
         self._lanes = {
-            name: Lane(name, checkpoint, settings, process, self._on_message, self._on_death, self._on_give_up)
+            name: Lane(
+                name,
+                checkpoint,
+                settings,
+                process,
+                self._on_message,
+                self._on_death,
+                self._on_give_up,
+                early if name == self.models.default else (),
+            )
             for name, checkpoint in self.models.served.items()
         }
         self._default = self._lanes[self.models.default]
