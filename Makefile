@@ -3,7 +3,8 @@
 # make lint     lint and types only
 # make train-deps  install what `dalle-server train`, `corpus index` and `evaluate` need besides
 # make train    build the default corpus and train all stages; if it was stopped, run it again to go on
-# make bench    measure pictures a second, and compare them with what memory and arithmetic allow
+# make bench    measure steps, pictures and a server, beside what memory and arithmetic allow. With PEERS=1 also beside
+#               DALLE-pytorch and min-dalle
 # make load     run 200 clients for a minute, some of which leave early; check that no request is lost
 # make container  build the container image without a Docker engine and try it; needs root on Debian
 # make clean    remove .venv and caches; never data/, runs/ or weights/
@@ -49,8 +50,8 @@ train: $(VENV)/.installed-recipe
 	$(VENV)/bin/python -m model.recipes.default build
 	$(VENV)/bin/python -m model.recipes.default train --preset $(PRESET)
 
-bench: $(VENV)/.installed
-	@$(VENV)/bin/dalle-server bench
+bench: $(VENV)/.installed-train
+	@$(VENV)/bin/dalle-server bench $(if $(PEERS),--peers)
 
 load: $(VENV)/.installed-dev
 	@$(VENV)/bin/python -m tests.app.load

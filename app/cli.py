@@ -9,65 +9,78 @@ run that a signal ended gives 128 and the signal's number.
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import os
 import sys
-from typing import Annotated
-
-import typer
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import model
-from app.commands import (
-    bench,
-    caption,
-    corpus,
-    evaluate,
-    export,
-    generate,
-    import_,
-    inspect,
-    key,
-    reconstruct,
-    serve,
-    train,
-)
 from model.errors import DalleError, TrainingStopped
 from model.inference.cores import settle_threads, usable_cores
 from model.limits import printable
 
-app = typer.Typer(
-    name="dalle-server",
-    help="Text to image with the DALL-E family's method: a server and the tools for its models.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("serve")(serve.serve)
-app.command("generate")(generate.generate)
-app.command("caption")(caption.caption)
-app.command("reconstruct")(reconstruct.reconstruct)
-app.command("inspect")(inspect.inspect)
-app.command("import")(import_.import_)
-app.add_typer(corpus.app, name="corpus")
-app.add_typer(train.app, name="train")
-app.command("export")(export.export)
-app.command("evaluate")(evaluate.evaluate)
-app.command("bench")(bench.bench)
-app.command("key")(key.key)
+if TYPE_CHECKING:
+    import typer
+
+# Name of a command -> its module in `app.commands`, and what of it is the command, or a group of commands.
+COMMANDS = {
+    "serve": ("serve", "serve"),
+    "generate": ("generate", "generate"),
+    "caption": ("caption", "caption"),
+    "reconstruct": ("reconstruct", "reconstruct"),
+    "inspect": ("inspect", "inspect"),
+    "import": ("import_", "import_"),
+    "corpus": ("corpus", "app"),
+    "train": ("train", "app"),
+    "export": ("export", "export"),
+    "evaluate": ("evaluate", "evaluate"),
+    "bench": ("bench", "bench"),
+    "key": ("key", "key"),
+}
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"dalle-server {model.__version__}")
-        raise typer.Exit
+def program(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
+    """The command line with these commands. Nothing is imported for the others."""
+    import typer
+
+    made = typer.Typer(
+        name="dalle-server",
+        help="Text to image with the DALL-E family's method: a server and the tools for its models.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    def version(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"dalle-server {model.__version__}")
+            raise typer.Exit
+
+    shown = typer.Option("--version", help="Show the version.", callback=version, is_eager=True)
+
+    def options(_: bool = False) -> None:
+        """Text to image with the DALL-E family's method: a server and the tools for its models."""
+
+    options.__annotations__["_"] = Annotated[bool, shown]
+    made.callback()(options)
+    for name in names:
+        module, attribute = COMMANDS[name]
+        found = getattr(importlib.import_module(f"app.commands.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            made.add_typer(found, name=name)
+        else:
+            made.command(name)(found)
+    return made
 
 
-@app.callback()
-def options(
-    _: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
-) -> None:
-    """Text to image with the DALL-E family's method: a server and the tools for its models."""
+def __getattr__(name: str) -> Any:
+    """`app` is the whole command line."""
+    if name == "app":
+        return globals().setdefault("app", program())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main() -> None:
@@ -77,16 +90,17 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text, and not every terminal shows all
         sys.stdout.reconfigure(errors="backslashreplace")
+    asked = sys.argv[1:2]
     try:
-        app()
+        (program(asked) if asked and asked[0] in COMMANDS else program())()
     except TrainingStopped as stop:
-        typer.echo(f"dalle-server: {stop}", err=True)
+        sys.stderr.write(f"dalle-server: {stop}\n")
         sys.exit(128 + stop.signal)  # as a shell says it
     except DalleError as error:
-        typer.echo(f"dalle-server: {printable(error)}", err=True)
+        sys.stderr.write(f"dalle-server: {printable(error)}\n")
         sys.exit(1)
     except OSError as error:  # of the world outside, such as a full disk; faults of ours raise others
-        typer.echo(f"dalle-server: {printable(_told(error))}", err=True)
+        sys.stderr.write(f"dalle-server: {printable(_told(error))}\n")
         sys.exit(1)
 
 

@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,6 +33,7 @@ from app.http.main import create_app
 from app.http.protocol import Protocol
 from app.http.service import Service
 from app.pictures.decoders import Decoders
+from app.pool.early import EarlyWorker
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings, SettingsError, unused_host
 from app.wording import shorten
@@ -198,14 +199,15 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, early: Sequence[EarlyWorker] = ()) -> None:
     """Serve until a signal ends the server. Raises DalleError with one line if it cannot start or go on.
 
+    early: processes of workers that were started before this module was loaded.
     If the log is JSON, the line is logged and SystemExit is raised instead.
     """
     logs.configure(settings.log, settings.log_level)
     try:
-        _serve(settings)
+        _serve(settings, early)
     except DalleError as error:
         if settings.log != "json":
             raise
@@ -213,9 +215,9 @@ def serve(settings: Settings) -> None:
         sys.exit(1)
 
 
-def _serve(settings: Settings) -> None:
-    limit = connection_limit(raise_descriptor_limit(), len(settings.devices))
-    pool = WorkerPool(settings)
+def _serve(settings: Settings, early: Sequence[EarlyWorker]) -> None:
+    pool = WorkerPool(settings, early=early)
+    limit = connection_limit(raise_descriptor_limit(), len(settings.devices) * len(pool.models.served))
     app = create_app(settings, pool)
     service: Service = app.state.service
     config = uvicorn.Config(

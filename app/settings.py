@@ -465,7 +465,7 @@ def load_settings(**flags: Any) -> Settings:
 
     Raises SettingsError, and FlagError if the value came from a flag.
     """
-    given = {name: value for name, value in flags.items() if value not in (None, [])}
+    given = {name: value for name, value in flags.items() if value not in (None, [], ())}
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     environ = environment()
     for name in sorted(environ):

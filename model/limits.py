@@ -98,10 +98,11 @@ def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
-def _split(hint: Any) -> tuple[Any, list[BaseMetadata]]:
+@cache  # a list of a thousand things asks the same few hints twenty thousand times
+def _split(hint: Any) -> tuple[Any, Sequence[BaseMetadata]]:
     """Annotated[int, Interval(ge=1, le=8)] -> int, [Ge(1), Le(8)]."""
     if not hasattr(hint, "__metadata__"):
-        return hint, []
+        return hint, ()
     marks: list[Any] = []
     for mark in hint.__metadata__:
         marks += mark if isinstance(mark, GroupedMetadata) else [mark]
@@ -149,6 +150,7 @@ def family_of(cls: Any) -> str | None:
     return found
 
 
+@cache
 def _fields(cls: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(cls)}
 

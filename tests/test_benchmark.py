@@ -1,76 +1,174 @@
-"""The benchmark: its arithmetic against sums made by hand, and a real run of a tiny model."""
+"""The benchmark: its floors against sums made by hand, its ratios, and a real run of a tiny model."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli import app
-from model.benchmark import benchmark, describe_machine, floor_seconds, step_bytes, step_operations
+from app.commands.bench import numbers
+from app.commands.bench.clients import Load, quantile
+from app.commands.bench.peers import Compared, Shape, compare, folder
+from app.commands.bench.report import Row, Serving, as_json
+from model.benchmark.floor import Demand, demand, prefill_seconds
+from model.benchmark.machine import Machine, measure_machine
+from model.benchmark.measure import measure
+from model.benchmark.steps import Pictures
 from model.checkpoints import load
-from model.config import TransformerConfig, from_preset
+from model.config import TransformerConfig
 from model.errors import InvalidRequest
+from model.families.dalle_pytorch.config import DallePytorchConfig
+from model.families.dalle_pytorch.transformer import DallePytorchTransformer
+from model.families.min_dalle.config import MinDalleConfig
+from model.families.min_dalle.transformer import MinDalleTransformer
+from model.families.rudalle.config import RuDalleConfig
+from model.families.rudalle.transformer import RuDalleTransformer
 from model.transformer import Transformer
 
+SLOW = Machine("a processor", 2, 2, "cpu", "2", "3", (), "float32", read=1e6, multiply=1e15)
+KEYS = ("machine", "decode", "peers", "http", "stream_cost", "ready_s", "rss_mib")
 
-def test_bytes_and_operations_of_a_step() -> None:
-    transformer = Transformer(from_preset(TransformerConfig, "tiny", text_vocab=512))
-    config = transformer.config
-    weights = step_bytes(transformer, rows=0, context=0)
-    read = dict(transformer.named_parameters())
-    per_token = [
-        name for name in read if name.startswith(("local.blocks", "local.to_code", "local.codes.own", "local.bias"))
-    ]
-    unread = ("text_table", "places", "caption_in", "local.codes.shared", "local.norm")
-    once = [name for name in read if name not in per_token and not name.startswith(unread)]
-    count = sum(read[n].numel() for n in once) + config.group * sum(read[n].numel() for n in per_token)
-    assert weights == 4 * count
-    a_position = 2 * config.depth * config.kv_heads * config.head_dim * 4
-    assert step_bytes(transformer, rows=3, context=99) == weights + 3 * 100 * a_position
-    assert step_operations(transformer, rows=2, context=0) == 2 * 2 * count
-    assert step_bytes(transformer.to(torch.bfloat16), rows=0, context=0) == weights // 2
+
+def test_the_demand_of_our_own_step() -> None:
+    config = TransformerConfig(
+        text_vocab=32, text_tokens=6, image_vocab=16, grid=4, group=2, dim=8, depth=2, heads=2, kv_heads=1, head_dim=8,
+        mlp_ratio=2.0, code_dim=4, code_levels=(), local_dim=6, local_depth=1,
+    )  # fmt: skip
+    found = demand(Transformer(config), ids=5, step=3)
+    # A block: two norms 8 + 8, gains 2, qkv 8 x (2 + 2) heads of 8, out 16 x 8, w1 and w2 of 8 x 16.
+    block = 8 + 8 + 2 + 8 * 32 + 16 * 8 + 2 * 8 * 16
+    # The body's norm, group_in 2 codes of 4 to 8, from_body 8 to 2 x 6, from_left 3 codes to 6, from_above 5 to 6.
+    once = 2 * block + 8 + 8 * 8 + 8 * 12 + 12 * 6 + 20 * 6
+    # A token: the local block with its norm, to_code, the table of 16 codes, their biases.
+    each = 6 + 6 * 12 + 12 * 6 + 6 * 4 + 16 * 4 + 16
+    assert found == Demand(once + 2 * each, cached=2 * 2 * 1 * 8 * (5 + 3 + 1), uses=2)
+
+
+def test_the_demand_of_other_families() -> None:
+    dalle = DallePytorchConfig(
+        text_vocab=20, text_tokens=4, image_vocab=16, grid=4, dim=8, depth=2, heads=2, head_dim=4,
+        attention=("full",) * 2,
+    )  # fmt: skip
+    layer = 8 * 24 + 8 * 8 + 8 + 8 * 64 + 64 + 32 * 8 + 8 + 4 * 8 + 2 * 8  # qkv, out, w1, w2, two norms, two scales
+    assert demand(DallePytorchTransformer(dalle), ids=3, step=7) == Demand(
+        2 * layer + 16 + (8 * 16 + 16), cached=2 * 2 * 8 * (5 + 7 + 1), uses=1
+    )
+    mini = MinDalleConfig(text_vocab=20, dim=8, depth=1, heads=2, hidden=12, text_tokens=4, image_vocab=16, grid=4)
+    read = 6 * 64 + 3 * 8 * 12 + 2 * 12 + 5 * 2 * 8  # q, k, v, out and q, out; the gated feed-forward; norms
+    assert demand(MinDalleTransformer(mini), ids=3, step=7) == Demand(
+        read + 2 * 16 + 8 * 16, cached=2 * 8 * (8 + 1 + 3), uses=1
+    )
+    russian = RuDalleConfig(text_vocab=20, image_vocab=16, dim=8, depth=1, heads=2, text_tokens=4, grid=4)
+    layer = 8 * 24 + 24 + 8 * 8 + 8 + 8 * 32 + 32 + 32 * 8 + 8 + 4 * 16
+    assert demand(RuDalleTransformer(russian), ids=3, step=1) == Demand(
+        layer + 2 * 16 + 8 * 16 + 16, cached=2 * 8 * (6 + 2), uses=1
+    )
 
 
 def test_the_floor_is_the_larger_of_reading_and_computing() -> None:
-    transformer = Transformer(from_preset(TransformerConfig, "tiny", text_vocab=512))
-    machine = describe_machine(torch.device("cpu"), torch.float32)
-    assert machine.bandwidth > 1e8
-    assert machine.speed > 1e8
-    context = 5 + transformer.config.steps / 2
-    slow_memory = replace(machine, bandwidth=1e3, speed=1e15)
-    slow_cores = replace(machine, bandwidth=1e15, speed=1e3)
-    assert floor_seconds(transformer, slow_memory, 4, 5) == step_bytes(transformer, 4, context) / 1e3
-    assert floor_seconds(transformer, slow_cores, 4, 5) == step_operations(transformer, 4, context) / 1e3
+    step = Demand(weights=1000, cached=50.0, uses=4)
+    assert step.bytes(rows=4, size=2) == 2 * 1200
+    assert step.operations(rows=4) == 2 * 4 * 1200
+    assert step.seconds(SLOW, rows=4) == 4 * 1200 / 1e6
+    assert step.seconds(replace(SLOW, narrow="bfloat16"), rows=4) == 2 * 1200 / 1e6
+    assert step.seconds(replace(SLOW, read=1e15, multiply=1e6), rows=4) == 2 * 4 * 1200 / 1e6
+    assert step.mbu(SLOW, rows=4, seconds=4 * 1200 / 1e6 * 2) == 0.5
+    reading = 4 * 8 * 2 * 8 * 3
+    config = TransformerConfig(
+        dim=8, depth=1, heads=1, kv_heads=1, head_dim=8, mlp_ratio=2.0, local_dim=8, code_levels=()
+    )
+    parameters = sum(p.numel() for p in Transformer(config).blocks.parameters())
+    assert reading < 4 * parameters
+    assert prefill_seconds(Transformer(config), SLOW, ids=9) == 4 * parameters / 1e6
 
 
-def test_a_real_run(tiny_checkpoint: Path) -> None:
+def test_this_machine_is_measured() -> None:
+    machine = measure_machine(torch.device("cpu"))
+    assert machine.read > 1e7
+    assert machine.multiply > 1e7
+    assert machine.number_bytes == (2 if machine.narrow == "bfloat16" else 4)
+
+
+def test_windows_of_a_picture() -> None:
+    steps = (9.0, *(float(i) for i in range(1, 99)), 50.0)
+    whole = Pictures(images=1, rows=2, ids=5, total=100, steps=steps, runs=1)
+    assert whole.step == sum(range(1, 99)) / 98
+    assert whole.part(0.0) == (4.5, 4.5)
+    assert whole.part(1.0) == (94.5, 94.5)
+    assert whole.seconds == sum(steps)
+    cut = replace(whole, steps=steps[:40])
+    assert not cut.whole
+    assert cut.part(0.5) is None
+    assert cut.seconds == pytest.approx(sum(steps[:40]) + 60 * cut.step)
+
+
+def test_shares_and_ratios() -> None:
+    assert Row("a", 4.0, 1.0, "s").share == 0.25
+    assert Row("a", 4.0, 16.0, "/min", faster=True).share == 0.25
+    assert Row("a", 4.0, None, "s").share is None
+    assert [quantile(range(1, 101), share) for share in (0.5, 0.95, 0.99, 1.0)] == [50, 95, 99, 100]
+    assert quantile([7.0], 0.99) == 7.0
+    assert Serving(1, 1, {}, 1, plain=4.0, live=5.0).stream_cost == pytest.approx(0.2)
+    found = Compared({1: 30.0, 16: 90.0}, 300.0, {1: 2.0, 16: 9.0}, 1e-6, 8.0, 4.0).to_json()
+    assert found["dalle_pytorch"]["one_image"] == 15
+    assert found["dalle_pytorch"]["sixteen_images"] == 10
+    assert found["dalle_pytorch"]["published_one_image"] == 150
+    assert found["min_dalle"]["one_image"] == 2
+
+
+def test_a_real_run_has_a_row_and_a_key_for_everything(tiny_checkpoint: Path) -> None:
     said: list[str] = []
-    result = benchmark(load(tiny_checkpoint), crowds=(1, 3), guidance=1.0, repeats=2, on_progress=said.append)
-    alone, three = result.crowds
-    assert (alone.images, alone.rows, three.images, three.rows) == (1, 1, 3, 3)
-    for crowd in result.crowds:
-        assert 0 < crowd.first_token < crowd.fastest <= crowd.seconds <= crowd.slowest
-        assert crowd.images_per_second == pytest.approx(crowd.images / crowd.seconds)
-    assert "3 at once, run 2 of 2" in said
-    assert json.loads(json.dumps(result.to_json()))["crowds"][1]["images"] == 3
+    result = measure(load(tiny_checkpoint), torch.device("cpu"), rows=(1, 3), seconds=0.01, on_progress=said.append)
+    assert [result.steps[rows].rows for rows in (1, 3)] == [1, 3]
+    assert [result.pictures[images].rows for images in (1, 16)] == [2, 32]  # guided: the checkpoint's strength
+    assert "decoding 3 rows" in said
+    loads = [Load(clients, 2.0, 1.6, (1.0, 2.0, 3.0)) for clients in (1, 8, 32)]
+    serving = Serving(5.0, 2.0, {"rss": 600.0, "pss": 500.0}, 200.0, (1.0, 2.0, 3.0), loads, 4.0, 5.0)
+    made = json.loads(json.dumps(as_json(result, serving, [], {}, seed=7)))
+    assert all(key in made for key in KEYS)
+    assert {"mbu_1", "mbu_3"} <= set(made["decode"])
+    assert made["http"]["p50_s"] == {"1": 2.0, "8": 2.0, "32": 2.0}
+    assert made["http"]["images_per_min"]["8"] == 120
+    alone = result.steps[1]
+    demanded = demand(result.transformer, alone.ids, len(alone.steps) / 2)
+    expected = demanded.bytes(1, result.machine.number_bytes) / (alone.step * result.machine.read)
+    assert made["decode"]["mbu_1"] == pytest.approx(expected)
 
 
-def test_the_command(tiny_checkpoint: Path) -> None:
-    told = CliRunner().invoke(app, ["bench", "--weights", str(tiny_checkpoint), "--images", "1", "--repeats", "1"])
+def test_the_command(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "bench.png"
+    asked = ["bench", "--weights", tiny_checkpoint, "--rows", 1, "--seconds", 0.1, "--threads", 1, "--plot", plot]
+    told = CliRunner().invoke(app, [str(word) for word in asked])
     assert told.exit_code == 0, told.output
     last = json.loads(told.stdout.splitlines()[-1])
-    assert last["crowds"][0]["rows"] == 2  # guided: the checkpoint's strength
+    assert all(key in last for key in KEYS)
+    assert set(last["http"]["images_per_min"]) == {"1", "8", "32"}
+    assert last["ready_s"] > 0
+    with Image.open(plot) as image:
+        assert image.format == "PNG"
 
 
-@pytest.mark.parametrize(
-    ("images", "said"), [("1,x", "got '1,x'"), ("0", "from 1 to 256, got 0"), ("300", "from 1 to 256, got 300")]
-)
-def test_a_bad_list_of_crowds(images: str, said: str, tiny_checkpoint: Path) -> None:
-    told = CliRunner().invoke(app, ["bench", "--weights", str(tiny_checkpoint), "--images", images])
-    assert isinstance(told.exception, InvalidRequest)
-    assert said in str(told.exception)
+def test_a_bad_list_of_rows() -> None:
+    assert numbers("4,1,4") == (4, 1)
+    for text, said in (("1,x", "got '1,x'"), ("0", "from 1 to 1024, got 0"), ("3000", "from 1 to 1024, got 3000")):
+        with pytest.raises(InvalidRequest, match=said):
+            numbers(text)
+
+
+@pytest.mark.skipif(not (folder() / "installed").exists(), reason="`dalle-server bench --peers` has not run here")
+def test_peers_of_a_tiny_shape() -> None:
+    hparams: dict[str, Any] = {
+        "num_text_tokens": 49408, "text_seq_len": 8, "dim": 32, "depth": 2, "heads": 2, "dim_head": 16
+    }  # fmt: skip
+    vae = {"image_size": 32, "num_layers": 2, "num_tokens": 64, "codebook_dim": 16, "hidden_dim": 8}
+    mini = {"layers": 1, "heads": 2, "width": 32, "hidden": 40, "text_vocab": 64}
+    found = compare(1, 0, 0.1, shape=Shape(hparams, vae, mini, (1, 2)), positions=2, repeats=1)
+    assert found.probe < 1e-4
+    assert min(*found.repaired.values(), found.published, *found.ours.values(), found.min_dalle) > 0

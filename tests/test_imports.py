@@ -82,6 +82,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.recipes": (),
     "model.recipes.default": ("model.training", "model.drawings", "model.gallery", "model.prompts", *BELOW),
     "model.benchmark": BELOW,
+    "model.benchmark.peers": (),  # programs for environments without ours
     "app": (),
     "app.logs": (),
     "app.wording": (),
@@ -139,6 +140,18 @@ TORCH_FREE = [
     "model.training.options",
     "app.cli",
 ]
+
+
+# A worker that paints a little.
+PAINT = """if True:
+    from model.inference import worker
+    from model.inference.messages import WorkerOptions
+    from model.inference.requests import GenerationRequest, SamplingParams
+
+    worker.preload()
+    engine, _ = worker.start(WorkerOptions('{weights}', device='cpu', slots=2, threads=1))
+    engine.add(GenerationRequest('a', tuple(engine.tokenizer.null), 1, SamplingParams(seed=1)))
+    [engine.step() for _ in range(3)]"""
 
 
 class Import(NamedTuple):
@@ -261,6 +274,29 @@ def test_torch_free_modules_load_without_torch() -> None:
             assert "torch" not in sys.modules, name"""
     done = subprocess.run([sys.executable, "-c", load_all, *TORCH_FREE, *app], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "unwanted"),
+    [
+        (
+            "from app import cli; cli.program(['serve']); import app.server",
+            ("torch", "safetensors", "matplotlib", "model.training", "model.importing", "model.benchmark"),
+        ),
+        (
+            PAINT,
+            ("torch._dynamo", "torch._inductor", "sympy", "matplotlib", "fastapi", "uvicorn", "rich", "typer", *LEAVES),
+        ),
+    ],
+    ids=("server", "worker"),
+)
+def test_serving_imports_nothing_that_it_does_not_need(
+    program: str, unwanted: tuple[str, ...], tiny_checkpoint: Path
+) -> None:
+    told = f"import sys; print(*(name for name in {unwanted} if name in sys.modules))"
+    source = f"{program.replace('{weights}', str(tiny_checkpoint))}\n{told}"
+    done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 from typer import Option
 
+from app.commands.signals import ending_at_sigterm
+from app.pool.early import start_early
 from app.settings import FlagError, Settings, load_settings, shown, variables
 from app.wording import allowed
 
@@ -18,13 +20,19 @@ KINDS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "path": "PA
 
 def serve(**flags: str | bool | list[str] | None) -> None:
     """Serve pictures over HTTP. Every setting is a flag and a variable of the environment. The flag wins."""
-    from app import server
-
     try:
         settings = load_settings(**flags)
     except FlagError as error:
         raise typer.BadParameter(str(error)) from None
-    server.serve(settings)
+    with ending_at_sigterm():
+        early = [start_early(f"worker-{device}") for device in settings.devices]
+        try:
+            from app import server  # takes a second, in which the workers import PyTorch
+
+            server.serve(settings, early)
+        finally:
+            for worker in early:
+                worker.kill()
 
 
 def _parameter(name: str, field: FieldInfo, schema: dict[str, Any]) -> inspect.Parameter:

@@ -14,6 +14,7 @@ const FIELDS = ["prompt", ...Object.keys(NUMBERS), "seed"];
 const SEED = /^(\d{1,16})(?::(\d{1,9}))?$/;
 
 let base = null; // {png: Blob, rows}
+let offered = []; // models of the server
 let known = 32; // rows of the server's pictures, as far as we know
 
 // The order in the form. Null if a field is wrong: the form then says what is wrong, and the field has the focus.
@@ -33,6 +34,7 @@ export function order() {
   if ($("seed").value.trim() === "") Object.assign(found, { seed: crypto.getRandomValues(new Uint32Array(1))[0], index: 0 });
   else if (Number(seed) <= Number.MAX_SAFE_INTEGER) Object.assign(found, { seed: Number(seed), index: Number(index || 0) });
   else refuse("seed", `Seed must be a whole number up to ${Number.MAX_SAFE_INTEGER}, or one with an index, such as 7:2.`);
+  if ($("model").value) found.model = $("model").value;
   if ($("style").value) found.style = $("style").value;
   if (base) Object.assign(found, { base: base.png, rows: base.rows, keep: $("keep").valueAsNumber });
   if (!wrong) return found;
@@ -64,21 +66,43 @@ export function fill(record) {
   for (const field of Object.keys(NUMBERS)) $(field).value = record.settings[field] ?? "";
   if (record.base) attach(record.base, record.rows, record.keep);
   else detach();
+  useModel(record);
   useStyle(record);
   useSeed(record);
 }
 
+// Lets people choose among the models, where there are several. found: as `models` gives them.
+export function offer(found) {
+  const chosen = $("model").value;
+  offered = found;
+  $("models").hidden = found.length < 2;
+  $("model").replaceChildren(...(found.length < 2 ? [] : found.map(({ id }) => new Option(id, id))));
+  useModel({ model: chosen });
+}
+
+// The model of a record; the default one where the server has none of this name.
+export function useModel({ model }) {
+  $("model").value = model || "";
+  if ($("model").selectedIndex < 0) $("model").selectedIndex = 0;
+  const { styles, sampling } = offered.find(({ id }) => id === $("model").value) || offered[0] || {};
+  offerStyles(styles || []);
+  tell(sampling || {});
+}
+
 // Lets people choose among the styles of the model, where it has several. names: as the server tells them.
-export function offer(names) {
+function offerStyles(names) {
   $("styles").hidden = names.length < 2;
-  if (names.length < 2) return;
   const chosen = $("style").value;
+  if (names.length < 2) {
+    $("style").replaceChildren();
+    return;
+  }
   $("style").replaceChildren(new Option("Any style", ""), ...names.map((style) => new Option(`Style: ${style}`, style)));
   useStyle({ style: chosen });
 }
 
 // Shows the values that the model has for the settings. sampling: as the server tells them.
-export function tell(sampling) {
+function tell(sampling) {
   for (const [field, value] of Object.entries(sampling)) if (field in NUMBERS) $(field).placeholder = String(value);
 }
 
@@ -165,6 +189,7 @@ export function start() {
     summarise();
     $("temperature").focus();
   });
+  $("model").addEventListener("change", () => useModel({ model: $("model").value }));
   $("n").addEventListener("input", count);
   $("keep").addEventListener("input", measure);
   $("keep").addEventListener("keydown", (event) => {

@@ -4,7 +4,7 @@ import * as composer from "./composer.js";
 import * as gallery from "./gallery.js";
 import * as shelf from "./shelf.js";
 import * as stage from "./stage.js";
-import { describe, paint } from "./stream.js";
+import { models, paint } from "./stream.js";
 import { forget, on } from "./tiles.js";
 import * as viewer from "./viewer.js";
 import { many, name } from "./words.js";
@@ -48,6 +48,7 @@ async function generate(order) {
         if (base) Object.assign(record, { base, keep });
         if (event.revised) record.revised = event.revised;
         if (event.style) record.style = event.style;
+        if (order.model) record.model = order.model;
         await gallery.keep(record);
       }
       composer.learn(event.total);
@@ -72,9 +73,7 @@ function complain({ param, message }) {
 }
 
 async function offer() {
-  const { styles, sampling } = await describe(key);
-  composer.offer(styles);
-  composer.tell(sampling);
+  composer.offer(await models(key));
 }
 
 function cancel() {
@@ -90,6 +89,7 @@ function reveal(part) {
 
 function paintOn(record) {
   composer.attach(record.png, record.rows);
+  composer.useModel(record);
   composer.useStyle(record);
   $("prompt").value = record.prompt;
   scrollTo({ top: 0, behavior: pace() });
@@ -177,6 +177,7 @@ $("confirm").addEventListener("close", async () => {
   $("prompt").focus();
   stage.announce("All pictures deleted", true);
 });
+$("model").addEventListener("change", shelf.show);
 $("n").addEventListener("input", () => {
   if (stage.state() === "idle") stage.empty($("n").valueAsNumber);
 });
@@ -205,7 +206,7 @@ $("examples").replaceChildren(...EXAMPLES.map((text) => {
 Object.assign(on, { open: viewer.open, paintOn });
 composer.start();
 offer();
-shelf.start(() => key, (text) => { suggest(text); scrollTo({ top: 0, behavior: pace() }); });
+shelf.start(() => key, () => $("model").value, (text) => { suggest(text); scrollTo({ top: 0, behavior: pace() }); });
 viewer.start({ paintOn, again, remove });
 stage.empty($("n").valueAsNumber);
 gallery.start().then(() => gallery.records.length && composer.learn(gallery.records[0].rows));

@@ -7,9 +7,12 @@ const PAUSE = 150; // ms after the last key until a search begins
 
 let newest = 0; // number of the newest search
 let choose = () => {};
+let key = () => null;
+let model = () => "";
 
-async function ask(path, key) {
-  const answer = await fetch(path, { headers: key ? { Authorization: `Bearer ${key}` } : {} });
+async function ask(path, query = {}) {
+  const asked = new URLSearchParams({ ...query, ...(model() ? { model: model() } : {}) });
+  const answer = await fetch(asked.size ? `${path}?${asked}` : path, { headers: key() ? { Authorization: `Bearer ${key()}` } : {} });
   if (!answer.ok) throw new Error(`The server answered with status ${answer.status}.`);
   return answer;
 }
@@ -26,10 +29,10 @@ function item(child) {
   return made;
 }
 
-async function search(key) {
+async function search() {
   const number = (newest += 1);
-  const { total, things } = await (await ask(`things?limit=40&q=${encodeURIComponent($("search").value.trim())}`, key)).json();
-  if (number !== newest) return;
+  const { total, things } = await (await ask("things", { limit: 40, q: $("search").value.trim() })).json();
+  if (number !== newest) return 0;
   $("found").textContent = total > things.length ? `The first ${things.length} of ${total}` : total ? many(total, "thing") : "Nothing like that. Try another word.";
   $("things").replaceChildren(...things.map(({ name }) => {
     const made = button(name);
@@ -39,10 +42,13 @@ async function search(key) {
   return total;
 }
 
-async function pictures(key) {
-  const { columns, pictures: shown } = await (await ask("gallery", key)).json();
-  if (!shown.length) return;
-  const url = URL.createObjectURL(await (await ask("gallery.webp", key)).blob());
+async function pictures() {
+  const { columns, pictures: shown } = await (await ask("gallery")).json();
+  if (!shown.length) {
+    $("samples").replaceChildren();
+    return;
+  }
+  const url = URL.createObjectURL(await (await ask("gallery.webp")).blob());
   const rows = Math.ceil(shown.length / columns);
   $("samples").replaceChildren(...shown.map(({ text, kind }, i) => {
     const made = button(text);
@@ -57,21 +63,27 @@ async function pictures(key) {
   }));
 }
 
-// key: gives the API key, if there is one. fill: what is done with the text of a picture or thing that was chosen.
-export async function start(key, fill) {
-  choose = fill;
-  let timer = 0;
-  $("search").addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => search(key()).catch(() => {}), PAUSE);
-  });
+// Shows what the chosen model draws, if the server tells.
+export async function show() {
   try {
-    const total = await search(key());
+    const total = await search();
+    $("shelf").hidden = !total;
     if (!total) return;
     $("shelf-line").textContent = `Simple pictures of ${total} things, in colours, on backgrounds, counted and in pairs. No people by name, no brands, no scenes.`;
-    await pictures(key());
-    $("shelf").hidden = false;
+    await pictures();
   } catch {
     $("shelf").hidden = true; // a key is missing, or the server is old
   }
+}
+
+// of: gives the API key, if there is one. at: gives the name of the chosen model, or "". fill: what is done with the text
+// of a picture or thing that was chosen.
+export function start(of, at, fill) {
+  [key, model, choose] = [of, at, fill];
+  let timer = 0;
+  $("search").addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => search().catch(() => {}), PAUSE);
+  });
+  return show();
 }

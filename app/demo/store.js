@@ -1,8 +1,9 @@
 // The pictures that this browser keeps, in IndexedDB. They are never sent anywhere.
 //
 // A record: {id, created (ms), prompt, seed, index, settings: {temperature?, top_k?, top_p?, guidance?}, rows, png: Blob,
-// base?: Blob, keep?, revised?: the text that was painted, if it is another, style?: where the model has several}: all
-// that is needed to ask for the same picture again. Every function throws where the browser refuses storage.
+// base?: Blob, keep?, revised?: the text that was painted, if it is another, style?: where the model has several,
+// model?: where the server has several}: all that is needed to ask for the same picture again. Every function throws where
+// the browser refuses storage.
 
 const opened = () => new Promise((resolve, reject) => {
   const request = indexedDB.open("dalle-server", 1);

@@ -14,7 +14,7 @@
 // rows?: of base}.
 // position: 0 for the picture at order.index. Throws Refused, and AbortError when the signal aborts.
 
-const EVERY_ROWS = 4; // rows between two unfinished pictures: each one costs the server a run of its decoder
+const EVERY_ROWS = 2; // rows between two unfinished pictures, as far as the server finds time for them
 
 export class Refused extends Error {
   // status: of HTTP; 0 when nothing answered, 200 when it went wrong in the middle.
@@ -37,22 +37,24 @@ export async function* paint(order, key, signal) {
   throw new Refused("The connection broke before all pictures were painted.", { status: 200, code: "cut" });
 }
 
-// What the server says of its model: {styles: their names, sampling: {temperature, top_k, top_p, guidance}}. Both are
-// empty where the server does not say.
-export async function describe(key) {
+// The models, the default one first, each with the names of its styles and its sampling: {temperature, top_k, top_p,
+// guidance}. None where the server does not say.
+export async function models(key) {
   try {
     const answer = await fetch("v1/models", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
-    const [{ styles, sampling }] = (await answer.json()).data;
-    return { styles: (styles || []).map(({ name }) => name), sampling: sampling || {} };
+    const { data } = await answer.json();
+    return data
+      .filter(({ root }) => !root)
+      .map(({ id, styles, sampling }) => ({ id, styles: (styles || []).map(({ name }) => name), sampling: sampling || {} }));
   } catch {
-    return { styles: [], sampling: {} };
+    return [];
   }
 }
 
 function send(order, key, signal) {
-  const { prompt, n, seed, index, temperature, top_k, top_p, guidance, style, base, keep } = order;
+  const { prompt, n, seed, index, temperature, top_k, top_p, guidance, model, style, base, keep } = order;
   const fields = {
-    prompt, n, seed, index, temperature, top_k, top_p, guidance, style,
+    prompt, n, seed, index, temperature, top_k, top_p, guidance, model, style,
     keep_rows: base && keep,
     stream: true,
     every_rows: EVERY_ROWS,

@@ -21,6 +21,7 @@ export function open(record) {
   copy.addEventListener("click", () => copyText(name(record), copy));
   const facts = [
     ...(record.revised ? [["Painted as", record.revised]] : []),
+    ...(record.model ? [["Model", record.model]] : []),
     ...(record.style ? [["Style", record.style]] : []),
     ["Seed", make("code", "", {}, name(record)), copy],
     ...Object.entries(record.settings).map(([field, value]) => [LABELS[field], String(value)]),

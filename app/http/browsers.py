@@ -31,7 +31,7 @@ from app.wording import shorten
 
 ANY = "*"
 EXPOSED = (
-    "X-Request-Id", "X-Seeds", "X-Scores", "X-Revised-Prompt", "X-Revised-Prompts", "X-Styles",
+    "X-Request-Id", "X-Model", "X-Seeds", "X-Scores", "X-Revised-Prompt", "X-Revised-Prompts", "X-Styles",
     "X-Text-Truncated", "X-Should-Retry", "Idempotent-Replayed", "Server-Timing",
     "Retry-After",
 )  # fmt: skip

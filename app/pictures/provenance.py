@@ -19,6 +19,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from model import __version__
 from model.config import SamplingDefaults
@@ -106,7 +107,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _parameters(text: str) -> dict[str, float]:
+def _parameters(text: str) -> dict[str, Any]:
     """The sampling parameters that the JSON object names. Raises CheckpointError for one that cannot be."""
     if len(text) > PARAMETER_BYTES:
         raise ValueError(f"it must have at most {PARAMETER_BYTES} characters, got {len(text)}")

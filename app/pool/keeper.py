@@ -14,6 +14,7 @@ from typing import Any
 
 from app.pool.deaths import Cause, Death, Deaths
 from app.pool.device_worker import DeviceWorker
+from app.pool.early import EarlyWorker
 from app.pool.supervisor import WorkerProcess
 from app.settings import Settings
 
@@ -27,6 +28,7 @@ class Keeper:
     process: the class of worker processes. on_message: called with every message of a worker. on_death: called after a
     process died, while its worker still holds its jobs. give_up: called once a start, when no process is started any
     more, with the reason and whether it will be the same at every start. All three are called on the event loop.
+    early: processes that take the first ones' places.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Keeper:
         on_message: Callable[[DeviceWorker, Any], None],
         on_death: Callable[[DeviceWorker, Cause], None],
         give_up: Callable[[str, bool], None],
+        early: Sequence[EarlyWorker] = (),
     ) -> None:
         self.deaths = Deaths()
         self._workers = workers
@@ -45,6 +48,7 @@ class Keeper:
         self._on_message = on_message
         self._on_death = on_death
         self._give_up = give_up
+        self._early = list(early)
         self._gave_up = False
         self._in_haste = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,7 +94,7 @@ class Keeper:
             self._end(f"no worker can be kept on {worker.options.device}: {error}")
 
     def _new_process(self, worker: DeviceWorker) -> WorkerProcess:
-        return self._process(
+        process = self._process(
             worker.options,
             lambda message: self._on_message(worker, message),
             self._settings.heartbeat_timeout,
@@ -98,6 +102,9 @@ class Keeper:
             self._settings.log,
             self._settings.log_level,
         )
+        if self._early:
+            process.early = self._early.pop(0)
+        return process
 
     def _bury(self, worker: DeviceWorker, process: WorkerProcess, death: Death) -> float:
         """Count a death, log it, and tell the pool. Returns the seconds until the next process is to be started."""

@@ -6,13 +6,14 @@ It makes no decisions. `residents` says when it is loaded and put away, and the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Any
 
 from app.checkpoint import ServedCheckpoint
 from app.pool.deaths import Cause
 from app.pool.device_worker import DeviceWorker
+from app.pool.early import EarlyWorker
 from app.pool.job import Job
 from app.pool.job_queue import JobQueue
 from app.pool.keeper import Keeper
@@ -38,7 +39,7 @@ class Lane:
     failed: whether it can never be loaded. gave_up: whether no worker of it is started any more, until it is put away
     and loaded again. kills: workers that were killed from outside while it was loading. known: whether it was ever
     ready. idle_since: monotonic seconds since which it has had no work; None while it has.
-    settled: set when its loading has come to an end. The callbacks are those of `Keeper`.
+    settled: set when its loading has come to an end. The callbacks and `early` are those of `Keeper`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Lane:
         on_message: Callable[[Lane, DeviceWorker, Any], None],
         on_death: Callable[[Lane, DeviceWorker, Cause], None],
         give_up: Callable[[Lane, str, bool], None],
+        early: Sequence[EarlyWorker] = (),
     ) -> None:
         self.name = name
         self.checkpoint = checkpoint
@@ -85,6 +87,7 @@ class Lane:
             lambda worker, message: on_message(self, worker, message),
             lambda worker, cause: on_death(self, worker, cause),
             lambda reason, permanent: give_up(self, reason, permanent),
+            early,
         )
 
     @property
@@ -103,6 +106,6 @@ class Lane:
         return self.painting or len(self.queue) > 0
 
     def give_out(self) -> Iterator[tuple[DeviceWorker, Job]]:
-        """As `JobQueue.give_out`; nothing unless the model is loaded."""
-        if self.state is State.LOADED:
+        """As `JobQueue.give_out`; nothing unless the model is loaded and stays so."""
+        if self.state is State.LOADED and not self.gave_up:
             yield from self.queue.give_out()

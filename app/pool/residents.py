@@ -89,6 +89,7 @@ class Residents:
         self._idle_seconds = idle_seconds
         self._turn = LOOKAHEAD * settings.slots * len(settings.devices)
         self._device_memory = 0
+        self._dtype = "float32"
         self._turns = itertools.count(1)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -107,6 +108,7 @@ class Residents:
         """A worker of this model can paint."""
         if lane.state is State.LOADING:
             ready = [worker.ready for worker in lane.workers if worker.ready]
+            self._dtype = ready[0].dtype
             self._device_memory = self._device_memory or min(one.device_memory for one in ready)
             lane.memory = max(one.memory for one in ready) or lane.memory
             lane.state = State.LOADED
@@ -126,10 +128,10 @@ class Residents:
 
     async def _run(self) -> None:
         try:
-            sizes = [await asyncio.to_thread(expected, lane.checkpoint, self._settings) for lane in self._lanes]
-            for lane, size in zip(self._lanes, sizes, strict=True):
-                lane.memory = lane.memory or size
             await self._lanes[0].settled.wait()
+            for lane in self._lanes:
+                size = await asyncio.to_thread(expected, lane.checkpoint, self._settings.slots, self._dtype)
+                lane.memory = lane.memory or size
             while True:
                 self._wake.clear()
                 self._note_idle()
@@ -151,7 +153,7 @@ class Residents:
         lane.gave_up = False
         lane.kills = 0
         lane.turn = next(self._turns)
-        lane.queue.left = None
+        lane.queue.left = self._turn if len(self._lanes) > 1 and lane.turn > 1 else None
         lane.settled.clear()
         lane.keeper.start()
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from app import logs
 from app.pool.deaths import Cause, Death
+from app.pool.early import EarlyWorker, ignore_signals, start
 from app.pool.memory_kills import MemoryKills
 from model.inference.messages import Heartbeat, Inbound, Ready, StartFailed, WorkerOptions
 
@@ -32,22 +33,11 @@ def run_worker(connection: Connection, options: WorkerOptions, log: Literal["pla
     A terminal or `kill` may send a signal to the server and its workers together. The workers ignore it, because the
     server still needs them for the accepted work. It ends them afterwards.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ignore_signals()
     logs.configure(log, log_level)
     from model.inference import worker
 
     worker.run(connection, options)
-
-
-def _start(process: BaseProcess) -> None:
-    """Start a process, in a thread. It inherits the thread's signal mask, so no SIGHUP ends it while it starts."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerProcess:
@@ -57,6 +47,7 @@ class WorkerProcess:
     heartbeat_timeout: seconds without a step after which a process that was ready counts as hung.
     start_timeout: seconds that it may take until it is ready.
     log, log_level: the server's settings.
+    early: a process that was started already and takes this one's place; see `start_early`.
 
     ended: done once the process counts as dead. Its result is the death, or None if the exit status tells why.
     """
@@ -71,6 +62,7 @@ class WorkerProcess:
         log_level: str = "info",
     ) -> None:
         self.options = options
+        self.early: EarlyWorker | None = None
         self.ready: Ready | None = None
         self.start_failed: StartFailed | None = None
         self.ended: asyncio.Future[Death | None] = asyncio.get_running_loop().create_future()
@@ -102,6 +94,19 @@ class WorkerProcess:
     async def start(self) -> None:
         """Start the process as a new interpreter. A fork would inherit what the server holds, such as sockets."""
         self._memory_kills = MemoryKills()
+        if self.early is not None:
+            self._process, ours = self.early.process, self.early.connection
+            with contextlib.suppress(OSError):  # it has died; that is found out as always
+                ours.send((self.options, *self._log))
+        else:
+            ours = await self._start()
+        self.alive_at = time.monotonic()
+        loop = asyncio.get_running_loop()
+        for target in (self._read, self._write):
+            threading.Thread(target=target, args=(ours, loop), name=target.__name__, daemon=True).start()
+
+    async def _start(self) -> Connection:
+        """Start it, and return this side of its pipe."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=True)
         self._process = context.Process(
@@ -110,7 +115,7 @@ class WorkerProcess:
             name=f"worker-{self.options.device}",
             daemon=True,
         )
-        starting = asyncio.create_task(asyncio.to_thread(_start, self._process))
+        starting = asyncio.create_task(asyncio.to_thread(start, self._process))
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:  # the server ends while the thread is at it
@@ -118,10 +123,7 @@ class WorkerProcess:
             self.kill()
             raise
         theirs.close()  # so that the pipe ends when the process does
-        self.alive_at = time.monotonic()
-        loop = asyncio.get_running_loop()
-        for target in (self._read, self._write):
-            threading.Thread(target=target, args=(ours, loop), name=target.__name__, daemon=True).start()
+        return ours
 
     def send(self, message: Inbound) -> None:
         """Send a message without blocking. A message to a process that has ended is dropped."""

@@ -18,16 +18,18 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from app.models import Models
 from app.pool.deaths import Cause
 from app.pool.device_worker import DeviceWorker, Held
-from app.pool.forecast import Work, seconds_for, seconds_until_done
+from app.pool.early import EarlyWorker
+from app.pool.forecast import seconds_until_done
 from app.pool.job import Job, Order, Outcome, Reader, late
 from app.pool.lane import Lane, State
+from app.pool.places import Places
 from app.pool.residents import IDLE, Residents
 from app.pool.stats import PoolStats
 from app.pool.supervisor import WorkerProcess
@@ -36,7 +38,6 @@ from model.errors import (
     DalleError,
     Draining,
     ModelFailed,
-    Overloaded,
     RequestCancelled,
     WorkerFailed,
 )
@@ -44,7 +45,6 @@ from model.inference import events
 from model.inference.events import Event
 from model.inference.messages import Cancel, Heartbeat, Ready
 
-SURE = 1.5  # a request is refused if its forecast is longer than this many times its time, since forecasts err
 LOAD_KILLS = 3  # a model's loading fails when so many of its workers were killed from outside
 LONG_TEXT = (
     500  # characters; a longer text is tokenized in a thread, since a shorter one takes a few milliseconds at most
@@ -61,6 +61,7 @@ class WorkerPool:
 
     models: those that are served. fatal: why the server has to end; None unless it has to.
     process: the class of worker processes. idle_seconds: until a model without work is put away.
+    early: processes that were started before the pool, for the default model; see `start_early`.
     """
 
     def __init__(
@@ -69,12 +70,22 @@ class WorkerPool:
         models: Models | None = None,
         process: type[WorkerProcess] = WorkerProcess,
         idle_seconds: float = IDLE,
+        early: Sequence[EarlyWorker] = (),
     ) -> None:
         self.models = models or Models.read(settings)
         self.fatal: str | None = None
         self._settings = settings
         self._lanes = {
-            name: Lane(name, checkpoint, settings, process, self._on_message, self._on_death, self._on_give_up)
+            name: Lane(
+                name,
+                checkpoint,
+                settings,
+                process,
+                self._on_message,
+                self._on_death,
+                self._on_give_up,
+                early if name == self.models.default else (),
+            )
             for name, checkpoint in self.models.served.items()
         }
         self._default = self._lanes[self.models.default]
@@ -82,8 +93,8 @@ class WorkerPool:
         self._given = itertools.count(1)
         self._ids = itertools.count(1)
         self._jobs: dict[str, Job] = {}  # in flight
+        self._places = Places(settings, self._lanes, self._jobs)
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._reserved: list[Order] = []  # places given to orders whose text is still being read
         self._accepted = 0
         self._outcomes: Counter[Outcome] = Counter()
         self._pictures = 0
@@ -135,43 +146,12 @@ class WorkerPool:
         Raises what `submit` raises if there is no room. At the end the place is free again. Submit the order then at
         once, without an await in between.
         """
-        self._check_room(order)
-        self._reserved.append(order)
-        try:
-            yield
-        finally:
-            self._reserved.remove(order)
-
-    def _check_room(self, order: Order) -> None:
         self._check_open()
         lane = self._lane(order)
         if lane.failed:
             raise ModelFailed(lane.name)
-        if order.deadline is not None and time.monotonic() >= order.deadline:
-            raise late(order.seconds)
-        if order.request.background:
-            return  # whoever submits it sees to it that there are not too many
-        ahead, kept = self._in_flight(), self._kept_for_others(lane)
-        if ahead + kept + order.request.num_images > self._settings.queue:
-            reserved = f", {kept} places are kept for other models" if kept else ""
-            limit = self._settings.queue
-            message = (
-                f"the queue is full: {ahead} pictures are waiting or being painted{reserved}, and it takes {limit}"
-            )
-            raise Overloaded(message, self._seconds(ahead))
-        share = self._settings.client_queue
-        if share and order.client and (own := self._in_flight(order.client)) + order.request.num_images > share:
-            counts = f"{own} pictures are waiting or being painted, and it takes {share}"
-            message = f"your share of the queue is full: {counts}"
-            raise Overloaded(message, self._seconds(own), per_client=True)
-        before = [job for job in self._jobs_of(lane) if not job.background]
-        others: list[Work] = [*before, *(one for one in self._reserved if self._lane(one) is lane)]
-        if order.deadline is not None and others:  # a request that is alone is always tried
-            given = order.deadline - time.monotonic()
-            needed = seconds_until_done([*others, order], order, lane.workers) or 0.0
-            if needed > SURE * given:
-                message = f"with those before it the request would take about {needed:.3g} s, and it has {given:.3g} s"
-                raise Overloaded(message, needed - given)
+        with self._places.hold(order, lane):
+            yield
 
     def cancel(self, job: Job) -> None:
         """End the job. Its slots are free one step later. Nothing happens if it has ended."""
@@ -208,7 +188,7 @@ class WorkerPool:
             expired=self._outcomes[Outcome.EXPIRED],
             in_flight=len(self._jobs),
             queued_requests=sum(len(lane.queue) for lane in lanes),
-            pictures_in_flight=self._in_flight(),
+            pictures_in_flight=self._places.taken(),
             queue_limit=self._settings.queue,
             pictures=self._pictures,
             tokens=self._tokens + sum(stats.tokens for stats in known),
@@ -280,36 +260,9 @@ class WorkerPool:
         jobs = [job for job in self._jobs.values() if job.order.model == lane.name]
         return iter(sorted(jobs, key=lambda job: job.background))
 
-    def _kept_for_others(self, lane: Lane) -> int:
-        """Places of the queue that are free and kept for other models: of half the queue each has an equal share."""
-        share = self._settings.queue // (2 * len(self._lanes))
-        taken = Counter({other.name: 0 for other in self._lanes.values() if other is not lane})
-        for job in (job for job in self._jobs.values() if not job.background):
-            taken[job.order.model] += job.unpainted
-        for order in self._reserved:
-            taken[self._lane(order).name] += order.request.num_images
-        return sum(max(0, share - pictures) for name, pictures in taken.items() if name != lane.name)
-
-    def _in_flight(self, client: str | None = None) -> int:
-        """Pictures that have a place in the queue: of all clients, or of one."""
-        jobs = [job for job in self._jobs.values() if not job.background and client in (None, job.order.client)]
-        orders = [order for order in self._reserved if not order.request.background and client in (None, order.client)]
-        return sum(job.unpainted for job in jobs) + sum(order.request.num_images for order in orders)
-
     def _check_open(self) -> None:
         if self._draining or self.fatal:
             raise Draining(self.fatal or "the server is shutting down and takes no more requests")
-
-    def _seconds(self, pictures: int) -> float:
-        """Seconds until so many pictures are painted at the measured pace, or at 1 s a picture while none is known."""
-        workers = [worker for lane in self._lanes.values() for worker in lane.workers]
-        return seconds_for(pictures, self._mean_slots(), workers)
-
-    def _mean_slots(self) -> float:
-        """How many slots a picture in flight takes, on average."""
-        slots = sum(job.slots for job in self._jobs.values())
-        pictures = sum(job.unpainted for job in self._jobs.values())
-        return slots / pictures if pictures else 1.0
 
     def _dispatch(self) -> None:
         """Give jobs to the workers that have room for them."""

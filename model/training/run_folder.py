@@ -149,7 +149,7 @@ def _config_of(folder: Path, kind: type[C]) -> C:
         wanted = next((stage for stage, known in STAGES.items() if known is kind), None)
         for stage, other in STAGES.items():
             with contextlib.suppress(CheckpointError):
-                build(other, values, where)  # type: ignore[arg-type]
+                build(other, values, where)
                 raise DataError(f"{folder} must hold a run of `train {wanted}`, got one of `train {stage}`") from None
         raise DataError(str(error)) from None
 

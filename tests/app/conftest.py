@@ -31,7 +31,7 @@ def start(quick_checkpoint: Path, tmp_path: Path) -> Iterator[Callable[..., Live
     """start(weights=None, **options of Live): servers of this test's own, ended after it."""
     servers: list[Live] = []
 
-    def begin(weights: Path | None = None, **options: Any) -> Live:
+    def begin(weights: Path | str | None = None, **options: Any) -> Live:
         server = Live(weights or quick_checkpoint, tmp_path / f"log-{len(servers)}", **options)
         servers.append(server)
         return server

@@ -130,6 +130,19 @@ class Live:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
+    def let_frames_come(self) -> None:
+        """Stop the workers until all unfinished pictures that they have asked for are painted, however busy all is."""
+
+        def sleeps(pid: int) -> bool:
+            return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+        with self.stopped():
+            painters = [pid for worker in self.workers() for pid in self._children(b"spawn_main", worker)]
+            for pid in painters:  # out of the idle class, in which they starve beside other tests
+                with contextlib.suppress(PermissionError):
+                    os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+            self.wait(lambda: all(map(sleeps, painters)), "unfinished pictures are not painted")
+
     def workers(self) -> list[int]:
         """Process ids of its worker processes."""
         return self._children(b"spawn_main")
@@ -138,12 +151,12 @@ class Live:
         """Process ids of the processes that decode uploads."""
         return self._children(b"app.pictures.decoder")
 
-    def _children(self, command: bytes) -> list[int]:
+    def _children(self, command: bytes, parent_pid: int | None = None) -> list[int]:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it ended meanwhile
                 parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-                if parent == str(self.process.pid) and command in (process / "cmdline").read_bytes():
+                if parent == str(parent_pid or self.process.pid) and command in (process / "cmdline").read_bytes():
                     found.append(int(process.name))
         return found
 

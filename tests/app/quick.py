@@ -18,11 +18,14 @@ LEVELS = (4, 4)
 SIZE = 64
 
 
-def save_quick(path: Path) -> Path:
-    """Save a checkpoint of 8 x 8 tokens of 16 codes, with a CLIP, as the folder `path`, and return that."""
+def save_quick(path: Path, name: str = "quick", seed: int = 1) -> Path:
+    """Save a checkpoint of 8 x 8 tokens of 16 codes, with a CLIP, as the folder `path`, and return that.
+
+    seed: of the weights.
+    """
     judge = from_preset(ClipConfig, "tiny", text_vocab=512, grid=8, levels=LEVELS)
     config = CheckpointConfig(
-        name="quick",
+        name=name,
         licence="Apache-2.0",
         vae=from_preset(VAEConfig, "tiny", image_size=SIZE, levels=LEVELS),
         transformer=from_preset(
@@ -34,8 +37,8 @@ def save_quick(path: Path) -> Path:
     assert isinstance(config.vae, VAEConfig)
     assert isinstance(config.transformer, TransformerConfig)
     vae, transformer, clip = VAE(config.vae), Transformer(config.transformer), Clip(judge)
-    for seed, module in enumerate((vae, transformer, clip), 1):
-        randomise(module, seed)
+    for number, module in enumerate((vae, transformer, clip), seed):
+        randomise(module, number)
     tokenizer = Tokenizer.train(CAPTIONS * 2, vocab_size=512)
     save(path, config, tokenizer, vae, transformer, dtype=torch.float32, clip=clip)
     return path

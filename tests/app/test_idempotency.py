@@ -214,7 +214,7 @@ def test_a_stream_is_joined_and_told_again(live: Live, key: dict[str, str]) -> N
     for stream in live_streams:
         shown = [event for event in stream if event["type"].endswith("partial_image")]
         assert {event["index"]: event["b64_json"] for event in stream if event not in shown} == pictures
-        assert {event["index"] for event in shown} == {0, 1, 2}
+        assert {event["index"] for event in shown} <= {0, 1, 2}
     assert sum(event["usage"]["output_tokens"] for event in finished) == 3 * 64  # cells
 
 

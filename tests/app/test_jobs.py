@@ -301,7 +301,11 @@ def test_two_servers_share_a_postgresql_and_one_goes_on_for_the_other(
     quick_checkpoint: Path, tmp_path: Path, postgres_database: str
 ) -> None:
     quickly = "import app.jobs.runner as runner; runner.LEASE, runner.RENEWED = 2.0, 0.5; "
-    shared = {"store": tmp_path / "store", "store_database": postgres_database, "command": quickly + COMMAND}
+    shared: dict[str, Any] = {
+        "store": tmp_path / "store",
+        "store_database": postgres_database,
+        "command": quickly + COMMAND,
+    }
     with (
         Live(quick_checkpoint, tmp_path / "log1", **shared) as first,
         Live(quick_checkpoint, tmp_path / "log2", **shared) as second,

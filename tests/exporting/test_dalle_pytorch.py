@@ -89,7 +89,7 @@ def test_what_the_package_cannot_compute_is_refused_with_the_reason() -> None:
     with pytest.raises(CheckpointError, match="^it: a layer is of the kind mlp, which DALLE-pytorch 1.6.6 does not"):
         check(dataclasses.replace(gated, attention=attention), "it")
     part = imported(original("1.6.6-rotary").content)
-    turned = network(part)
+    turned: Any = network(part)
     turned.cos += 0.5
     with pytest.raises(CheckpointError, match="^it: its rotary positions must be those that DALLE-pytorch 1.6.6"):
         content_of(turned, VAEFile("DiscreteVAE", None, {}), "it")
@@ -162,7 +162,7 @@ def test_image_tokenizers_that_the_package_has_not_are_refused(config: Any, mess
 
 def test_the_file_of_youtokentome_is_written_as_it_was_read() -> None:
     text = (TEXTS / "bpe.model").read_text()
-    read = PlainYouTokenToMe.read(text, "bpe.model", 64)
+    read: Any = PlainYouTokenToMe.read(text, "bpe.model", 64)
     again = PlainYouTokenToMe.read(read.to_model(), "again", 64)
     assert again.to_bytes() == read.to_bytes()
     assert sorted(read.to_model().split("\n")) == sorted([*text.rstrip("\n").split("\n"), ""])

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from model.checkpoints import Checkpoint
+from model.inference.decoder import SlotDecoder
 from model.inference.engine import Engine
+from model.inference.graphed import GraphedDecoder
 from model.inference.requests import GenerationRequest, SamplingParams
 from tests.inference.conftest import CELLS, SIZE
 from tests.inference.test_engine import painted, run
@@ -55,6 +57,26 @@ def test_outside_strict_mode_every_picture_comes(small_there: Checkpoint, dtype:
     pictures = painted(run(engine, [request(small_there, "many", "a red apple", images=9)]))
     assert len(pictures) == 9
     assert all(len(picture.tokens) == 2 * CELLS for picture in pictures.values())
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "lenient"])
+def test_graphs_draw_what_the_plain_step_draws(small_there: Checkpoint, strict: bool) -> None:
+    asked = [
+        request(small_there, "greedy", "a red apple", temperature=0.0),
+        request(small_there, "three", "two green apples", images=3, top_k=20),
+        request(small_there, "nucleus", "a blue circle", top_p=0.8, guidance=1.0),
+    ]
+    graphed = Engine(small_there, slots=12, device="cuda", strict=strict)
+    assert isinstance(graphed.decoder, GraphedDecoder)
+    found = [painted(run(graphed, asked)) for _ in range(3)]  # plainly, captured, replayed
+    plain = Engine(small_there, slots=12, device="cuda", strict=strict)
+    null = tuple(small_there.tokenizer.null)
+    plain._decoders[""] = SlotDecoder(small_there.transformer, null, 12, plain.device, strict)
+    expected = {key: picture.tokens for key, picture in painted(run(plain, asked)).items()}
+    drawn = [{key: picture.tokens for key, picture in each.items()} for each in found]
+    assert drawn[1:] == drawn[:1] * 2
+    if strict:  # otherwise the widths differ, and with them the rounding
+        assert drawn[0] == expected
 
 
 def test_logits_and_pictures_are_those_of_the_cpu(small: Checkpoint, small_there: Checkpoint) -> None:

@@ -106,6 +106,23 @@ def alone(small: Checkpoint, wanted: GenerationRequest) -> list[Painted]:
     return [e for e in events if isinstance(e, Painted)]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the worker itself paints unfinished pictures there")
+def test_the_process_that_paints_unfinished_pictures_ends_with_its_worker(options: WorkerOptions) -> None:
+    with started(options) as running:
+        assert isinstance(running.receive(), Ready)
+        pid = running.process.pid
+        (painter,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        assert os.sched_getscheduler(painter) == os.SCHED_IDLE
+        ended = os.pidfd_open(painter)
+        try:
+            running.process.kill()
+            with pytest.raises((EOFError, ConnectionResetError)):  # its copy of our pipe is closed
+                list(iter(running.receive, None))
+            assert multiprocessing.connection.wait([ended], LIMIT)
+        finally:
+            os.close(ended)
+
+
 def test_a_worker_lives_a_whole_life(small: Checkpoint, options: WorkerOptions) -> None:
     with started(options) as running:
         ready = running.receive()

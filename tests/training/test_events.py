@@ -17,7 +17,7 @@ from model.training.loop import Place, Run, train
 from model.training.options import LoopOptions
 
 
-def run(out: Path, **changes: Any) -> Run:
+def run(out: Path, **changes: Any) -> Run[Any]:
     """Three steps of a linear model."""
     torch.manual_seed(0)
     model = nn.Linear(3, 1)

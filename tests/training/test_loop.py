@@ -197,7 +197,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
             pass
 
 
-def signalled(out: Path, step: int, *signals: signal.Signals, **changes: Any) -> Run:
+def signalled(out: Path, step: int, *signals: signal.Signals, **changes: Any) -> Run[Any]:
     """The run, in whose given step these signals come."""
     made = run(out, **changes)
     batch_at = made.batch_at
@@ -275,7 +275,7 @@ class Clock:
 
 
 def test_learning_rates_fall_in_time_for_the_last_minute(tmp_path: Path) -> None:
-    def rates(made: Run) -> list[float]:
+    def rates(made: Run[Any]) -> list[float]:
         found: list[float] = []
         batch_losses, made.clock = made.losses, Clock()
 

@@ -155,7 +155,7 @@ def test_a_step_never_waits_for_the_host(model: Transformer, tokenizer: Tokenize
     for group in optimizers[0].param_groups:
         group["fused"] = True  # as on a GPU; PyTorch's other AdamW counts its steps in tensors on the host
 
-    def every(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    def every(model: Transformer, batch: Batch) -> dict[str, torch.Tensor]:
         return losses(model, batch, every=True)
 
     batches = batches_of(tokenizer, options)

@@ -87,6 +87,11 @@ class DiscreteVAE(ImageTokenizer):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
+    @property
+    def reach(self) -> int:
+        """Two rows a block. A doubling adds one row of its input, so that all of them add less than two."""
+        return 2 * self.config.blocks + 2
+
     def find(self, pictures: Tensor) -> Tensor:
         """As `ImageTokenizer.find`."""
         mean, std = self._normal(pictures)

@@ -102,6 +102,12 @@ class OpenAIDVAE(ImageTokenizer):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
+    @property
+    def reach(self) -> int:
+        """Three pixels a block, in each group of half the size of those before: 3 + 3/2 + 3/4 + 3/8 rows for each."""
+        last = 1 << (GROUPS - 1)  # pixels of the last group to a row
+        return -(-3 * self.config.blocks * (2 * last - 1) // last)
+
     def find(self, pictures: Tensor) -> Tensor:
         """As `ImageTokenizer.find`."""
         ids: Tensor = self.encoder((1 - 2 * EPSILON) * pictures + EPSILON).argmax(1)

@@ -23,13 +23,24 @@ class ImageTokenizer(nn.Module, ABC):
     encoder: nn.Module | None
     decoder: nn.Module
 
+    @property
+    def reach(self) -> int | None:
+        """How many rows of tokens away a token can change a pixel.
+
+        None where every token can change every pixel, as with attention or a normalisation over the picture.
+        """
+        return None
+
     @abstractmethod
     def find(self, pictures: Tensor) -> Tensor:
         """pictures (b, channels, size, size) in [0, 1], of the weights' type -> ids (b, grid, grid), int64."""
 
     @abstractmethod
     def paint(self, ids: Tensor) -> Tensor:
-        """ids (b, grid, grid) -> pictures (b, channels, size, size) in [0, 1], float32."""
+        """ids (b, grid, grid) -> pictures (b, channels, size, size) in [0, 1], float32.
+
+        Where `reach` is a number, a band of a picture's rows may be given. Its edges are painted like a picture's.
+        """
 
     @torch.inference_mode()
     def encode(self, pictures: Tensor) -> Tensor:

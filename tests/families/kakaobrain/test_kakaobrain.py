@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 from torch import Tensor
 
 import model
@@ -82,7 +82,8 @@ def test_logits_are_those_of_the_original(imported: Path) -> None:
 
 
 def test_cached_equals_uncached_with_rows_at_different_places(imported: Path) -> None:
-    golden, transformer = arrays(), model.load(imported, "cpu").transformer
+    golden = arrays()
+    transformer: Any = model.load(imported, "cpu").transformer
     text, image, want = golden["text_ids"], golden["image_ids"], golden["image_logits"]
     cache, none = transformer.new_cache(3), torch.zeros(1, 0, dtype=torch.int64)
     hidden = transformer.prefill(cache, torch.tensor([1, 0]), text[:2])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Argument
+from typer import Argument, Option
 
 from model.checkpoints.native import restyle
 from model.config import Style
@@ -24,19 +24,29 @@ def styles(
         Argument(metavar="WORD=FILE...", help="A word of the captions, and a file of slugs or names, one a line."),
     ],
     weights: Weights = WEIGHTS,
+    painter: Annotated[
+        list[str] | None,
+        Option(metavar="WORD=CHECKPOINT", help="Checkpoint whose transformer paints this style alone."),
+    ] = None,
 ) -> None:
     """Give the checkpoint its styles, instead of those that it has: flat, and one for each WORD=FILE, as 3d=clean.txt.
 
     A slug of everyday.txt stands for the thing's first name, which the reviser says.
     """
+    from model.checkpoints import load
+
     made, things = [Style(FIRST)], [None, *(names_in(Path(pair.partition("=")[2])) for pair in given)]
+    own = dict(pair.partition("=")[::2] for pair in painter or ())
+    painters = {}
     for word, _, _ in (pair.partition("=") for pair in given):
         name = "-".join(word.lower().split())
         try:
-            made.append(Style(name, word, f"things-{name}.txt"))
+            made.append(Style(name, word, f"things-{name}.txt", transformer=word in own))
         except ValueError as error:
             raise DataError(f"{word}: {error}") from None
-    restyle(weights, Styles(tuple(made), tuple(things)))
+        if word in own:
+            painters[name] = load(own[word]).transformer
+    restyle(weights, Styles(tuple(made), tuple(things)), painters)
     for style, known in zip(made, things, strict=True):
         typer.echo(f"{style.name}: {'everything' if known is None else f'{len(known)} things'}")
 

@@ -1,0 +1,94 @@
+"""The places of the queue: who has them, and whether an order gets some. All models share one queue."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from app.pool.forecast import Work, seconds_for, seconds_until_done
+from app.pool.job import Job, Order, late
+from app.pool.lane import Lane
+from app.settings import Settings
+from model.errors import Overloaded
+
+SURE = 1.5  # a request is refused if its forecast is longer than this many times its time, since forecasts err
+
+
+class Places:
+    """The places of the queue, one for each picture that is not painted. Background jobs take none.
+
+    lanes: the models by name. jobs: those in flight, in the order of their acceptance.
+    """
+
+    def __init__(self, settings: Settings, lanes: Mapping[str, Lane], jobs: Mapping[str, Job]) -> None:
+        self._settings = settings
+        self._lanes = lanes
+        self._jobs = jobs
+        self._reserved: list[tuple[Order, Lane]] = []  # for orders that are not jobs yet
+
+    @contextlib.contextmanager
+    def hold(self, order: Order, lane: Lane) -> Iterator[None]:
+        """Keep the order's places while the context lasts. Raises Overloaded and DeadlineExceeded."""
+        if order.request.background:  # whoever submits it sees to it that there are not too many
+            yield
+            return
+        self._check(order, lane)
+        self._reserved.append((order, lane))
+        try:
+            yield
+        finally:
+            self._reserved.remove((order, lane))
+
+    @property
+    def _foreground(self) -> list[Job]:
+        return [job for job in self._jobs.values() if not job.background]
+
+    def taken(self, client: str | None = None) -> int:
+        """Places that are taken: by all clients, or by one."""
+        accepted = sum(job.unpainted for job in self._foreground if client in (None, job.order.client))
+        reserved = (order for order, _ in self._reserved if client in (None, order.client))
+        return accepted + sum(order.request.num_images for order in reserved)
+
+    def _kept_for_others(self, lane: Lane) -> int:
+        """Free places that are kept for other models. Each has an equal share of half the queue."""
+        if len(self._lanes) == 1:
+            return 0
+        share = self._settings.queue // (2 * len(self._lanes))
+        taken = Counter(dict.fromkeys(self._lanes, 0))
+        for job in self._foreground:
+            taken[job.order.model] += job.unpainted
+        for order, its in self._reserved:
+            taken[its.name] += order.request.num_images
+        return sum(max(0, share - pictures) for name, pictures in taken.items() if name != lane.name)
+
+    def _check(self, order: Order, lane: Lane) -> None:
+        if order.deadline is not None and time.monotonic() >= order.deadline:
+            raise late(order.seconds)
+        ahead, kept = self.taken(), self._kept_for_others(lane)
+        if ahead + kept + order.request.num_images > self._settings.queue:
+            reason = f", {kept} places are kept for other models" if kept else ""
+            limit = self._settings.queue
+            message = f"the queue is full: {ahead} pictures are waiting or being painted{reason}, and it takes {limit}"
+            raise Overloaded(message, self._seconds(ahead))
+        share = self._settings.client_queue
+        if share and order.client and (own := self.taken(order.client)) + order.request.num_images > share:
+            counts = f"{own} pictures are waiting or being painted, and it takes {share}"
+            message = f"your share of the queue is full: {counts}"
+            raise Overloaded(message, self._seconds(own), per_client=True)
+        others: list[Work] = [job for job in self._foreground if job.order.model == lane.name]
+        others += [reserved for reserved, its in self._reserved if its is lane]
+        if order.deadline is not None and others:  # a request that is alone is always tried
+            given = order.deadline - time.monotonic()
+            needed = seconds_until_done([*others, order], order, lane.workers) or 0.0
+            if needed > SURE * given:
+                message = f"with those before it the request would take about {needed:.3g} s, and it has {given:.3g} s"
+                raise Overloaded(message, needed - given)
+
+    def _seconds(self, pictures: int) -> float:
+        """Seconds until so many pictures are painted, at the measured pace."""
+        workers = [worker for lane in self._lanes.values() for worker in lane.workers]
+        slots = sum(job.slots for job in self._foreground)
+        unpainted = sum(job.unpainted for job in self._foreground)
+        return seconds_for(pictures, slots / unpainted if unpainted else 1.0, workers)

@@ -1,0 +1,121 @@
+"""The machine: its name, and what it was measured to read and to multiply in this run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from model.inference.cores import usable_cores
+
+BLOCK = 2**28  # bytes that are read on a CPU to measure memory: more than its caches hold
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine.
+
+    narrow: the narrowest number format for weights that it multiplies by itself, "bfloat16" or "float32". Floors are
+    taken with it. read: bytes read a second, of a block that no cache holds. multiply: float operations a second of
+    square matrices, in `narrow`. instructions: those of its processor that matter for matrices.
+    """
+
+    processor: str
+    cores: int
+    threads: int
+    device: str
+    torch: str
+    python: str
+    instructions: tuple[str, ...]
+    narrow: str
+    read: float
+    multiply: float
+
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of a number of `narrow`."""
+        return 2 if self.narrow == "bfloat16" else 4
+
+
+def measure_machine(device: torch.device) -> Machine:
+    """Name the machine and measure it. Takes one to three seconds."""
+    instructions = _instructions()
+    native = device.type == "cuda" or any(name.endswith("bf16") for name in instructions)
+    narrow = torch.bfloat16 if native else torch.float32
+    return Machine(
+        processor=processor_name(),
+        cores=usable_cores(),
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        torch=torch.__version__,
+        python=platform.python_version(),
+        instructions=instructions,
+        narrow=str(narrow).removeprefix("torch."),
+        read=_read(device),
+        multiply=_multiply(device, narrow),
+    )
+
+
+def processor_name() -> str:
+    """As the system calls it."""
+    found = _cpuinfo("model name")
+    return found or platform.processor() or platform.machine()
+
+
+def _instructions() -> tuple[str, ...]:
+    flags = _cpuinfo("flags").split()
+    return tuple(name for name in INSTRUCTIONS if name in flags)
+
+
+def _cpuinfo(key: str) -> str:
+    """The first entry of that name in Linux's list of processors, "" where there is none."""
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith(key):
+                    return line.split(":", 1)[1].strip()
+    return ""
+
+
+def _read(device: torch.device) -> float:
+    """Bytes a second, the best of several passes of two kinds: a sum, and a product of two halves."""
+    count = (2**30 if device.type == "cuda" else BLOCK) // 4
+    block = torch.ones(count, device=device)
+    half = count // 2
+    seconds = min(
+        best(block.sum, device, 6),
+        best(lambda: torch.dot(block[:half], block[half : 2 * half]), device, 6),
+    )
+    return 4 * count / seconds
+
+
+def _multiply(device: torch.device, dtype: torch.dtype) -> float:
+    side = 8192 if device.type == "cuda" else 1536
+    a = torch.ones(side, side, device=device, dtype=dtype)
+    return 2 * side**3 / best(lambda: a @ a, device, 6)
+
+
+def best(work: Callable[[], object], device: torch.device, repeats: int, most: float = 10.0) -> float:
+    """Seconds of the fastest of `repeats` runs after one that does not count; of fewer after `most` seconds in all."""
+    until = time.perf_counter() + most
+    work()
+    found = float("inf")
+    for _ in range(repeats):
+        _wait(device)
+        began = time.perf_counter()
+        work()
+        _wait(device)
+        found = min(found, time.perf_counter() - began)
+        if time.perf_counter() > until:
+            break
+    return found
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,1 @@
+"""Programs that measure other projects. Each runs in an environment that has the project's package, and not ours."""

@@ -1,0 +1,137 @@
+"""Times of the engine's steps over whole pictures, through the engine's own verbs `add` and `step`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+from model.benchmark.floor import demand
+from model.benchmark.machine import Machine
+from model.checkpoints.networks import AnyTransformer
+from model.inference.engine import Engine
+from model.inference.events import Failed
+from model.inference.requests import MAX_IMAGES, GenerationRequest, SamplingParams
+
+WINDOW = 0.08  # of a picture's steps: its start, its middle and its end are so long
+TEXT = "a red apple"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures that were painted together, from the first step to the last.
+
+    images: pictures. rows: of a step; a guided picture takes two. ids: of the text. total: steps of a whole picture.
+    steps: seconds of each step that was made, in order, the fastest of `runs` runs; the first step reads the prompts.
+    If the time was up, fewer steps than `total` were made.
+    """
+
+    images: int
+    rows: int
+    ids: int
+    total: int
+    steps: tuple[float, ...]
+    runs: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether the last step was reached."""
+        return len(self.steps) == self.total
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step, the mean of all but the first and the last."""
+        return statistics.fmean(self._middle())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds for the pictures. Where the time was up, the missing steps count as the mean of the others."""
+        return sum(self.steps) + (self.total - len(self.steps)) * self.step
+
+    def part(self, where: float) -> tuple[float, float] | None:
+        """A window at the share `where` of the picture, 0 to 1: the middle step's number, and a step's median seconds.
+
+        None if the time was up before.
+        """
+        last = self.total - 2  # the last step feeds nothing
+        width = max(1, min(round(self.total * WINDOW), last))
+        first = 1 + round(where * (last - width))
+        found = self.steps[first : first + width]
+        if len(found) < width:
+            return None
+        return first + (width - 1) / 2, statistics.median(found)
+
+    def floor(self, transformer: AnyTransformer, machine: Machine, at: float | None = None) -> float:
+        """The floor of step `at` in seconds; of the mean over the steps that were made, if None."""
+        return demand(transformer, self.ids, self._mean() if at is None else at).seconds(machine, self.rows)
+
+    def mbu(self, transformer: AnyTransformer, machine: Machine) -> float:
+        """The share of the bandwidth that the steps use, on average."""
+        return demand(transformer, self.ids, self._mean()).mbu(machine, self.rows, self.step)
+
+    def _middle(self) -> tuple[float, ...]:
+        return self.steps[1 : self.total - 1] or self.steps
+
+    def _mean(self) -> float:
+        return len(self.steps) / 2
+
+
+def paint(
+    engine: Engine,
+    images: int,
+    params: SamplingParams,
+    seconds: float,
+    *,
+    pixels: bool = False,
+    text: str = TEXT,
+    repeats: int = 3,
+) -> Pictures:
+    """Paint `images` pictures of one text at once, up to `repeats` times while `seconds` last.
+
+    A run that takes three times `seconds` is cut short. pixels: whether the VQ decoder paints them, too. The engine
+    must be idle, and have slots for all of them. Raises RuntimeError if a picture fails.
+    """
+    ids = tuple(engine.tokenizer.encode(text))
+    began = time.perf_counter()
+    best: list[float] = []
+    runs = 0
+    while runs < repeats and (not runs or time.perf_counter() - began < seconds):
+        until = began + 3 * seconds
+        found = _run(engine, _requests(images, ids, params, pixels), until)
+        if runs and len(found) < len(best):
+            break  # the time is up
+        best = [min(pair) for pair in zip(best, found, strict=True)] if runs else found
+        runs += 1
+    rows = images * (1 if params.guidance == 1.0 else 2)
+    return Pictures(images, rows, len(ids), engine.config.steps, tuple(best), runs)
+
+
+def _requests(images: int, ids: tuple[int, ...], params: SamplingParams, pixels: bool) -> list[GenerationRequest]:
+    """As few requests as a request's limit allows."""
+    return [
+        GenerationRequest(str(first), ids, min(MAX_IMAGES, images - first), params, first_index=first, paint=pixels)
+        for first in range(0, images, MAX_IMAGES)
+    ]
+
+
+def _run(engine: Engine, requests: list[GenerationRequest], until: float) -> list[float]:
+    """Seconds of each step, up to the picture's last or to `until`."""
+    for request in requests:
+        engine.add(request)
+    steps: list[float] = []
+    while engine.has_work:
+        began = time.perf_counter()
+        events = engine.step()
+        now = time.perf_counter()
+        steps.append(now - began)
+        if failed := [event for event in events if isinstance(event, Failed)]:
+            raise RuntimeError(f"a picture of the benchmark failed: {failed[0].message}")
+        if now > until:
+            for request in requests:
+                engine.cancel(request.id)
+            engine.step()  # tells that they are cancelled
+            break
+    extra = len(steps) - engine.config.steps  # steps that only paint belong to the last one
+    if extra > 0:
+        steps[-extra - 1 :] = [sum(steps[-extra - 1 :])]
+    return steps
