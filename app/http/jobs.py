@@ -71,6 +71,7 @@ class Desk:
             "keep_rows": request.keep_rows,
             "until": None if request.time_limit is None else time.time() + request.time_limit,
             "base": base,
+            "trace": self._service.telemetry.here(),
         }
 
     def check(self, asked: Mapping[str, Any]) -> Order:
@@ -83,7 +84,11 @@ class Desk:
         fields = {**asked["fields"], "index": asked["fields"].get("index", 0) + part.first}
         order = plain_order(self._service, Sampling(**fields), asked["prompts"][part.prompt], part.count)
         order = dataclasses.replace(
-            order, request=dataclasses.replace(order.request, background=True), client=job.owner, request_id=job.id
+            order,
+            request=dataclasses.replace(order.request, background=True),
+            client=job.owner,
+            request_id=job.id,
+            trace=asked.get("trace", ""),
         )
         if image is None:
             return order

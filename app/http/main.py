@@ -29,6 +29,7 @@ from app.http.paths import Paths
 from app.http.proxies import Proxies
 from app.http.routes import generate, images, jobs, ops, pictures, things
 from app.http.service import Service
+from app.http.telemetry import telemetry
 from app.pictures.decoders import Decoders
 from app.pictures.encode import Threads
 from app.pool.worker_pool import WorkerPool
@@ -55,10 +56,13 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
     metrics = Metrics(pool, budget)
     decoders = Decoders(settings.max_pixels)
     desks = Desks(settings, guarded=bool(hashes))
-    service = Service(settings, pool, metrics, Threads(2, "png"), decoders, repeated, budget, desks)
+    sent = telemetry(pool)
+    pool.on_end = sent.ended
+    service = Service(settings, pool, metrics, Threads(2, "png"), decoders, repeated, budget, desks, sent)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.telemetry.start()
         await service.pool.start()
         try:
             await service.desks.start(service)
@@ -68,6 +72,7 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
             await service.decoders.close()
             await service.pool.stop()
             service.threads.close()
+            await service.telemetry.close()
 
     app = Application(
         title="dalle-server",
@@ -106,6 +111,7 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
     )
     app.add_middleware(Paths, root=settings.root_path.rstrip("/"))
     app.add_middleware(Proxies, trusted=settings.proxies)  # the last one is the outermost
+    sent.instrument(app)
     return app
 
 

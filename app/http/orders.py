@@ -47,6 +47,7 @@ def make_order(
         seconds=timeout(request, settings.deadline) or settings.deadline,
         began=request.state.began,
         request_id=request.state.request_id,
+        trace=service.telemetry.here(),
         client=request.state.key or (request.client.host if request.client else ""),
     )
     _log_order(request, order)

@@ -267,6 +267,7 @@ async def finish(service: Service, job: Job, painted: Painted, wanted: Wanted) -
     texts = provenance(job, painted, config, told, wanted.embed_prompt).texts()
     file = await service.threads.run(wanted.finish.encode, painted.rgb, config.vae.image_size, texts)
     service.metrics.encode_seconds.observe(time.monotonic() - before)
+    service.telemetry.encoded(job, painted.index, before)
     return File(file)
 
 

@@ -16,6 +16,7 @@ from app.http.album import Album
 from app.http.budget import Budget
 from app.http.idempotency import Idempotency
 from app.http.metrics import Metrics
+from app.http.telemetry import Telemetry
 from app.pictures.decoders import Decoders
 from app.pictures.encode import Threads
 from app.pool.job import Job
@@ -31,7 +32,8 @@ class Service:
     """What the routes share.
 
     threads: encode pictures. decoders: decode pictures that clients send. repeated: requests that may come again.
-    budget: bounds the bytes of answers. desks: opens the store of jobs. albums: the files of each job.
+    budget: bounds the bytes of answers. desks: opens the store of jobs. telemetry: traces and metrics for
+    OpenTelemetry. albums: the files of each job.
     """
 
     settings: Settings
@@ -42,6 +44,7 @@ class Service:
     repeated: Idempotency
     budget: Budget
     desks: Desks
+    telemetry: Telemetry
     albums: WeakKeyDictionary[Job, Album] = field(default_factory=WeakKeyDictionary)
 
     def checkpoint(self, model: str | None) -> ServedCheckpoint:

@@ -29,6 +29,7 @@ from model.inference.events import (
     Progress,
     Revised,
     Started,
+    Times,
 )
 from model.inference.requests import GenerationRequest
 
@@ -56,6 +57,7 @@ class Order:
     client: the client whose share of the queue this order uses; "" for none.
     shared: whether other clients may join the job. If they may, its pictures are kept as long as the job.
     request_id: names the request in the log.
+    trace: the span that asks for it, as the header traceparent of W3C writes it; "" for none.
     """
 
     text: str
@@ -67,6 +69,7 @@ class Order:
     shared: bool = False
     request_id: str = ""
     model: str = ""
+    trace: str = ""
 
     @property
     def deadline(self) -> float | None:
@@ -95,7 +98,7 @@ class Job:
     rows_done: for each picture the number of its rows of cells that are painted.
     revised: the text that the worker paints in place of the prompt, before any style; None if it has changed nothing.
     judged: how well that text says the prompt; None until the worker has read it.
-    observed: whether the metrics have counted its times.
+    observed: whether the metrics have counted its times. times: those of each painted picture, by its index.
     """
 
     def __init__(self, order: Order, tokens: int, read: int | None = None) -> None:
@@ -116,6 +119,7 @@ class Job:
         self.rows_done = order.rows_done
         self.error: DalleError | None = None
         self.observed = False
+        self.times: dict[int, Times] = {}
         self._painted: dict[int, Painted | None] = {}
         self._partial: dict[int, int] = {}  # index -> finished rows of the picture when it was last shown
         self._first: Reader | None = Reader(self, joined=False)
@@ -204,6 +208,8 @@ class Job:
                 if index in self._painted:
                     return
                 self._painted[index] = event if self.order.shared else None
+                if event.times is not None:
+                    self.times[index] = event.times
         for reader in self._readers:
             reader.put(event)
 

@@ -18,7 +18,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,6 +60,7 @@ class WorkerPool:
         pool.leave(reader)                          # always, at the end
 
     models: those that are served. fatal: why the server has to end; None unless it has to.
+    on_end: called with every job that has ended.
     process: the class of worker processes. idle_seconds: until a model without work is put away.
     early: processes that were started before the pool, for the default model; see `start_early`.
     """
@@ -74,6 +75,7 @@ class WorkerPool:
     ) -> None:
         self.models = models or Models.read(settings)
         self.fatal: str | None = None
+        self.on_end: Callable[[Job], None] = lambda _: None
         self._settings = settings
         self._lanes = {
             name: Lane(
@@ -296,6 +298,7 @@ class WorkerPool:
                 worker.process.send(Cancel(job.id))
         self._outcomes[outcome] += 1
         job.end(outcome, error)
+        self.on_end(job)
         self._residents.wake()
         if not self._jobs:
             self._idle.set()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from model.errors import DalleError, DeadlineExceeded, InvalidRequest, PaintingFailed, UnknownPrompt
 
@@ -80,6 +81,19 @@ class Partial(Event):
     rgb: bytes = field(repr=False)
 
 
+class Times(NamedTuple):
+    """When what happened to a picture, in monotonic seconds of this machine, as the worker's processor sees it.
+
+    started: it got its slots. read: its text is read (prefill). drawn: its tokens are drawn (decode). painted: the VAE
+    has painted it.
+    """
+
+    started: float
+    read: float
+    drawn: float
+    painted: float
+
+
 @dataclass(frozen=True)
 class Painted(Event):
     """A finished picture.
@@ -89,6 +103,7 @@ class Painted(Event):
     the cosine of the CLIP's vectors, -1 to 1, or where the checkpoint has no CLIP the mean over the drawn tokens of
     log p(token | prompt) - log p(token | null prompt), in nats. style: its name, "" for a checkpoint without styles.
     text: what was painted, where the style has changed it; None: the text that Revised told, else the request's.
+    times: None where nobody took them.
     """
 
     index: int
@@ -98,6 +113,7 @@ class Painted(Event):
     score: float | None = None
     style: str = ""
     text: str | None = None
+    times: Times | None = None
 
 
 @dataclass(frozen=True)
