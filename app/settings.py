@@ -346,6 +346,13 @@ class Settings(BaseSettings):
         le=86_400,
     )
 
+    ray: bool = _setting(
+        "Workers",
+        False,
+        "Serve by replicas of Ray Serve, each with a GPU or with so many cores as it has threads. They are started as "
+        "requests come, and replaced if they die. RAY_ADDRESS names a cluster; without it Ray runs on this machine.",
+    )
+
     log: Literal["plain", "json"] = _setting("Log", "plain", "Format of the log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "Log", "info", "Lowest level of the lines that are logged."

@@ -112,6 +112,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "model.inference",
         *CORE,
     ),
+    "app.replicas": ("app.http", "app.pool", "app.settings", "model.inference", "model.errors"),
+    "app.ray": ("app.replicas", "app.logs", "app.settings", "model.inference", "model.errors"),
     "app.server": ("app.http", "app.pictures", "app.pool", *APP, *CORE),
     "app.cli": ("app", "model"),
     "app.commands": ("app", "model"),

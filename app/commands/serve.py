@@ -24,6 +24,11 @@ def serve(**flags: str | bool | list[str] | None) -> None:
         settings = load_settings(**flags)
     except FlagError as error:
         raise typer.BadParameter(str(error)) from None
+    if settings.ray:
+        from app.ray import serve_by_ray
+
+        serve_by_ray(settings)
+        return
     with ending_at_sigterm():
         early = [start_early(f"worker-{device}") for device in settings.devices]
         try:

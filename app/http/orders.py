@@ -42,6 +42,9 @@ def make_order(
     Raises what `plain_order` raises, and BadHeader if the time limit cannot be honoured.
     """
     settings = service.settings
+    seed = getattr(request.state, "seed", None)  # of a front that may have the request painted again
+    if asked.seed is None and seed is not None:
+        asked = asked.model_copy(update={"seed": seed})
     order = dataclasses.replace(
         plain_order(service, asked, text, pictures, partial_rows),
         seconds=timeout(request, settings.deadline) or settings.deadline,

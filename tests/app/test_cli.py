@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -59,7 +60,7 @@ def options(command: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def test_the_commands_have_few_options() -> None:
     counts = Counter(path for path, _ in options(typer.main.get_command(cli.app)))
-    assert sum(counts.values()) <= 164
+    assert sum(counts.values()) <= 165
     assert counts["train transformer"] <= 20
     for command in ("train vae", "train clip", "train reviser"):
         assert 10 <= counts[command] <= 14
@@ -156,6 +157,11 @@ def test_an_error_is_one_line(run: Run, tiny_checkpoint: Path, tmp_path: Path) -
     (tmp_path / "text.png").write_text("no picture")
     assert "text.png must be a picture of a known format" in one_line(run("reconstruct", "text.png", *weights))
     assert "gone.png: cannot be read: No such file" in one_line(run("reconstruct", "gone.png", *weights))
+
+
+def test_replicas_need_ray(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert '--ray needs pip install "dalle-server[ray]"' in one_line(run("serve", "--ray"))
 
 
 def test_reconstruct_paints_a_sheet(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The application in several replicas, with a front that has a request painted again if its replica dies."""
