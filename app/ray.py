@@ -52,9 +52,9 @@ class Replicas(BaseModel):
     most: Annotated[int, Field(ge=1)] | None = None
 
 
-def app(args: Replicas) -> Any:
-    """The Ray Serve application. Its settings are the DALLE_ variables where it is built."""
-    return application(load_settings(), args)
+def app(args: dict[str, Any]) -> Any:
+    """The Ray Serve application, with the settings of this environment. args: fields of `Replicas`."""
+    return application(load_settings(), Replicas.model_validate(args))
 
 
 def application(settings: Settings, replicas: Replicas) -> Any:

@@ -136,7 +136,8 @@ class RemoteServer:
 
     def _once(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answered:
         times = {"timeout": {"connect": 10.0, "read": 60.0, "write": 60.0, "pool": 10.0}}
-        given: dict[bytes | str, bytes | str] = {**headers, "Content-Length": str(len(body))}
+        given: dict[bytes | str, bytes | str] = {"Content-Length": str(len(body))}
+        given.update(headers.items())
         parts: list[bytes] = []
         with self._pool.stream(method, self.url + path, headers=given, content=body, extensions=times) as answer:
             for part in answer.iter_stream():

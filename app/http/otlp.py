@@ -101,7 +101,7 @@ class Otlp(Telemetry):
         self._queue.record(began - job.accepted)
         if job.started is not None and job.outcome is Outcome.COMPLETED and job.ended is not None:
             self._paint.record(job.ended - job.started)
-        about = {"dalle.model": job.order.model, "dalle.pictures": job.request.num_images}
+        about: dict[str, str | int] = {"dalle.model": job.order.model, "dalle.pictures": job.request.num_images}
         error = None if job.outcome is Outcome.COMPLETED else str(job.outcome)
         self._span(job, "queue", job.accepted, began, about, error if job.started is None else None)
         for started, read in sorted({(times.started, times.read) for times in job.times.values()}):
