@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-LAYOUT = 1  # as dalle_layout() says; change both with every change of a structure
-LANES = 16  # outputs of a panel
+LAYOUT = 2  # as dalle_layout() says; change both with every change of a structure
+LANES = 16  # outputs of a panel; sizes must be multiples of it
+MOST_HEAD_DIM = 512
 
 _I, _P = ctypes.c_int32, ctypes.c_void_p
 
@@ -35,11 +35,11 @@ class LocalBlock(ctypes.Structure):
     _fields_ = (("w1", Matrix), ("w2", Matrix), ("norm", _P))
 
 
-_MODEL_MATRICES = ("group_in", "from_body", "from_above", "from_left", "to_code", "table")
-_MODEL_ARRAYS = ("blocks", "local_blocks", "places", "cos", "sin", "norm", "local_norm", "codes", "bias")
+_MODEL_MATRICES = ("group_in", "from_body", "from_above", "from_left", "to_code", "own")
+_MODEL_ARRAYS = ("blocks", "local_blocks", "places", "cos", "sin", "norm", "local_norm", "codes", "bias", "shared", "levels")
 _MODEL_SIZES = (
     *("dim", "depth", "heads", "kv_heads", "head_dim", "max_text"),
-    *("group", "grid", "vocab", "code_dim", "local_dim", "local_depth", "left", "above"),
+    *("group", "grid", "vocab", "code_dim", "local_dim", "local_depth", "left", "above", "level_count"),
 )
 _STATE_ARRAYS = (
     *("keys", "values", "length", "step", "fed", "caption"),
@@ -105,7 +105,6 @@ class Keeper:
         short = weight.to(torch.bfloat16)
         narrow = bool((short.float() == weight).all())
         kept = short if narrow else weight
-        padded = F.pad(kept, (0, 0, 0, -out % LANES))
-        panels = padded.view(-1, LANES, inputs).mT.contiguous()  # (panels, in, 16)
+        panels = kept.view(-1, LANES, inputs).mT.contiguous()  # (panels, in, 16)
         self.nbytes += panels.nbytes
-        return Matrix(self.address(panels), narrow, len(padded), inputs)
+        return Matrix(self.address(panels), narrow, out, inputs)

@@ -1,14 +1,12 @@
 """Finds and loads the library that is built from `source/`, for the registers that this processor has.
 
-It is built when the package is installed, if there is a C++ compiler. Without it PyTorch computes the steps. The
-environment variable DALLE_KERNELS=off leaves it out too, for a comparison.
+It is built when the package is installed, if there is a C++ compiler. Without it PyTorch computes the steps.
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
-import os
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -25,8 +23,6 @@ _FOR = {"AVX512": ("_avx512", "_avx2"), "AVX2": ("_avx2",)}  # torch's name of a
 @cache
 def load() -> ctypes.CDLL | None:
     """The library, None where there is none. Says why in one log line, once."""
-    if os.environ.get("DALLE_KERNELS", "").lower() == "off":
-        return None
     reason = f"no library for a processor of the kind {torch.backends.cpu.get_cpu_capability()} is built"
     for path in _built():
         try:

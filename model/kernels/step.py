@@ -120,8 +120,8 @@ def step_of(transformer: object) -> NativeStep | None:
     config, parameter = transformer.config, next(transformer.parameters())
     if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
         return None
-    sizes = (config.dim, config.head_dim, config.local_dim, config.code_dim, config.image_vocab)
-    if any(size % layout.LANES for size in sizes):
+    sizes = (config.dim, int(config.dim * config.mlp_ratio), config.local_dim, config.code_dim, config.image_vocab)
+    if any(size % layout.LANES for size in (*sizes, config.head_dim)) or config.head_dim > layout.MOST_HEAD_DIM:
         return None
     library = load()
     return NativeStep(library, transformer) if library else None
@@ -144,13 +144,15 @@ def _model(transformer: Transformer, keeper: Keeper) -> layout.Model:
         at.norm = address(local_block.norm.weight)
     with torch.no_grad():
         codes = local.codes()
+        levels = torch.tensor(config.code_levels, dtype=torch.int32)
+        shared = torch.cat(list(local.codes.shared)) if len(levels) else codes
     return layout.Model(
         group_in=matrix(transformer.group_in.weight),
         from_body=matrix(local.from_body.weight),
         from_above=matrix(local.from_above.weight),
         from_left=matrix(local.from_left.weight),
         to_code=matrix(local.to_code.weight),
-        table=matrix(codes),
+        own=matrix(local.codes.own),
         blocks=keeper.keep(blocks),
         local_blocks=keeper.keep(local_blocks),
         places=address(transformer.places),
@@ -160,6 +162,9 @@ def _model(transformer: Transformer, keeper: Keeper) -> layout.Model:
         local_norm=address(local.norm.weight),
         codes=address(codes),
         bias=address(local.bias),
+        shared=address(shared),
+        levels=address(levels),
+        level_count=len(levels),
         left=LEFT,
         above=ABOVE,
         **{

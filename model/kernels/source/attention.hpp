@@ -1,5 +1,6 @@
 // Attention of one new position to the positions before it and to itself. Keys and values are read once.
 #pragma once
+#include <algorithm>
 #include <limits>
 
 #include "lanes.hpp"
@@ -34,17 +35,25 @@ void mix(const float* shares, int stride, const float* values, int positions, in
 template <int G>
 void attend_group(const float* q, const float* keys, const float* values, int positions, int width, float* shares,
                   int stride, float* out) {
-    for (int p = 0; p < positions; ++p) {
-        const float* key = keys + size_t(p) * width;
-        V a[G];
-        for (int g = 0; g < G; ++g) a[g] = zero();
-        for (int i = 0; i < width; i += LANES) {
-            V part = load(key + i);
+    for (int p = 0; p < positions; p += 4) {
+        const float* key[4];  // behind the last position the last one again
+        for (int i = 0; i < 4; ++i) key[i] = keys + size_t(std::min(p + i, positions - 1)) * width;
+        V a[G][4];
+        for (int g = 0; g < G; ++g)
+            for (int i = 0; i < 4; ++i) a[g][i] = zero();
+        for (int c = 0; c < width; c += LANES) {
+            V part[4];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) part[i] = load(key[i] + c);
 #pragma GCC unroll 6
-            for (int g = 0; g < G; ++g) a[g] = fma(load(q + g * width + i), part, a[g]);
+            for (int g = 0; g < G; ++g) {
+                V query = load(q + g * width + c);
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; ++i) a[g][i] = fma(query, part[i], a[g][i]);
+            }
         }
 #pragma GCC unroll 6
-        for (int g = 0; g < G; ++g) shares[g * stride + p] = sum(a[g]);
+        for (int g = 0; g < G; ++g) _mm_storeu_ps(shares + g * stride + p, sums(a[g][0], a[g][1], a[g][2], a[g][3]));
     }
     const int padded = (positions + LANES - 1) / LANES * LANES;
     for (int g = 0; g < G; ++g) {

@@ -4,7 +4,8 @@
 // dalle_sample draws a group of tokens for every image, one token after another. For token j of the group:
 //     x          = hidden[j] + from_left(vectors of the j tokens drawn before)
 //     x          = x + w2 relu(w1 norm(x))^2                      for each block of the local network
-//     logits     = table of codes . to_code(norm(x)) + bias
+//     code       = to_code(norm(x))
+//     logits     = own vectors of the codes . code + the levels' vectors . code + bias
 //     token      = guidance, temperature, top-k, top-p, and the inverse of the cumulated probabilities at the noise
 //
 // dalle_decode feeds these groups to the body. For each row:
@@ -27,6 +28,7 @@
 namespace dalle {
 
 constexpr float EPS = 1e-6f;
+constexpr int MOST_HEAD_DIM = 512;
 constexpr int EDGE = 2;  // as in model/inference/decoder.py
 
 // These are as model/kernels/layout.py has them.
@@ -39,15 +41,17 @@ struct LocalBlock {
     const float* norm;
 };
 struct Model {
-    Matrix group_in, from_body, from_above, from_left, to_code, table;
+    Matrix group_in, from_body, from_above, from_left, to_code, own;
     const Block* blocks;
     const LocalBlock* local_blocks;
     const float *places;               // (steps + 1, dim)
     const float *cos, *sin;            // (max_text + steps + 1, head_dim)
     const float *norm, *local_norm;    // (dim), (local_dim)
     const float *codes, *bias;         // (vocab, code_dim), (vocab)
+    const float* shared;               // (sum of levels, code_dim): the parts of codes that their levels share
+    const int32_t* levels;             // (level_count): codes of each level, the first changes fastest
     int32_t dim, depth, heads, kv_heads, head_dim, max_text;
-    int32_t group, grid, vocab, code_dim, local_dim, local_depth, left, above;
+    int32_t group, grid, vocab, code_dim, local_dim, local_depth, left, above, level_count;
 };
 struct State {
     float *keys, *values;     // (depth, slots, kv_heads, capacity, head_dim)
@@ -78,10 +82,7 @@ class Room {
     void empty() { used_ = 0; }
     float* take(size_t floats) {
         if (used_ == parts_.size()) parts_.emplace_back();
-        std::vector<float>& part = parts_[used_++];
-        if (part.size() < floats + LANES) part.resize(floats + LANES);
-        auto at = reinterpret_cast<uintptr_t>(part.data());
-        return reinterpret_cast<float*>((at + 63) / 64 * 64);
+        return aligned(parts_[used_++], floats);
     }
 
    private:
@@ -134,7 +135,7 @@ void put_zeros(const Model& m, const Tiles::Row& row, int column) {
 
 // One head, normalised and turned: to (head_dim), scaled.
 void turn(const float* x, const float* cos, const float* sin, int width, float scale, float* to) {
-    float y[512];
+    float y[MOST_HEAD_DIM];
     normalise(x, width, nullptr, nullptr, EPS, [&](int i, V v) { store(y + i, v); });
     const int half = width / 2;
     for (int i = 0; i < width; ++i)
@@ -212,18 +213,42 @@ void add_neighbours(const Model& m, const State& s, const Rows& rows, float* hid
     add_linear(m.from_left, left, hidden);
 }
 
+// logits (vocab) = the levels' shared vectors . code + bias; code (code_dim).
+void start_logits(const Model& m, const float* code, float* logits) {
+    const float* shared = m.shared;
+    int size = 1;  // codes of the levels so far: their sums stand at the start
+    logits[0] = 0.0f;
+    for (int level = 0; level < m.level_count; shared += m.levels[level++] * m.code_dim) {
+        for (int i = m.levels[level] - 1; i >= 0; --i) {
+            V total = zero();
+            for (int c = 0; c < m.code_dim; c += LANES)
+                total = fma(load(shared + i * m.code_dim + c), load(code + c), total);
+            const float part = sum(total);
+            float* to = logits + size_t(i) * size;
+            for (int at = 0; at < size; ++at) to[at] = logits[at] + part;
+        }
+        size *= m.levels[level];
+    }
+    if (!m.level_count) std::fill(logits, logits + m.vocab, 0.0f);
+    for (int at = 0; at < m.vocab; at += LANES) store(logits + at, load(logits + at) + load(m.bias + at));
+}
+
 // x (rows, local_dim) -> logits (rows, vocab).
 void local_logits(const Model& m, float* x, int rows, float* logits) {
     for (int i = 0; i < m.local_depth; ++i) {
         const LocalBlock& block = m.local_blocks[i];
         feed_forward(x, rows, m.local_dim, block.norm, block.w1, block.w2);
     }
-    Tiles code(room.take(size_t(rows) * m.to_code.out), rows, m.to_code.out);
-    linear(*pool, m.to_code, normalised(x, rows, m.local_dim, m.local_norm),
-           [&](int row, int column, V sums) { code.row(row).put(column, sums); });
-    linear(*pool, m.table, code, [&](int row, int column, V sums) {
-        store(logits + size_t(row) * m.table.out + column, sums + load(m.bias + column));
+    Tiles code(room.take(size_t(rows) * m.code_dim), rows, m.code_dim);
+    float* plain = room.take(size_t(rows) * m.code_dim);
+    linear(*pool, m.to_code, normalised(x, rows, m.local_dim, m.local_norm), [&](int row, int column, V sums) {
+        code.row(row).put(column, sums);
+        store(plain + size_t(row) * m.code_dim + column, sums);
     });
+    pool->run(rows, [&](int first, int end) {
+        for (int r = first; r < end; ++r) start_logits(m, plain + size_t(r) * m.code_dim, logits + size_t(r) * m.vocab);
+    });
+    add_linear(m.own, code, logits);
 }
 
 // Draws token j of an image's group.
@@ -314,7 +339,7 @@ void decode(const Model& m, const State& s, const Rows& rows) {
 extern "C" {
 
 // Changes with every change of the structures above.
-int dalle_layout() { return 1; }
+int dalle_layout() { return 2; }
 
 // Threads that a step of any engine of this process uses from now on.
 void dalle_threads(int count) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 namespace dalle {
 
@@ -105,6 +106,14 @@ inline float sum(V a) {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
+// The sums of four vectors' lanes.
+inline __m128 sums(V a, V b, V c, V d) {
+    __m256 ab = _mm256_hadd_ps(_mm256_add_ps(lower(a), upper(a)), _mm256_add_ps(lower(b), upper(b)));
+    __m256 cd = _mm256_hadd_ps(_mm256_add_ps(lower(c), upper(c)), _mm256_add_ps(lower(d), upper(d)));
+    __m256 all = _mm256_hadd_ps(ab, cd);
+    return _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+}
+
 inline float largest(V a) {
     __m256 eight = _mm256_max_ps(lower(a), upper(a));
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -127,6 +136,13 @@ inline V exp(V x) {
     p = fma(p, r, splat(5.0000001201e-1f));
     p = fma(p, r * r, r + splat(1.0f));
     return where_at_least(x, lowest, p * power_of_two(n));
+}
+
+// Room for so many floats, at the start of a cache line: loads that cross two lines take twice as long.
+inline float* aligned(std::vector<float>& memory, size_t floats) {
+    if (memory.size() < floats + LANES) memory.resize(floats + LANES);
+    auto at = reinterpret_cast<uintptr_t>(memory.data());
+    return reinterpret_cast<float*>((at + 63) / 64 * 64);
 }
 
 }  // namespace dalle

@@ -16,7 +16,7 @@ namespace dalle {
 struct Matrix {  // as model/kernels/layout.py has it
     const void* panels;
     int32_t narrow;  // bfloat16 if not 0
-    int32_t out;     // a multiple of 16: what is behind the last output is 0
+    int32_t out;     // a multiple of 16
     int32_t in;
 };
 
@@ -76,7 +76,10 @@ void product(const void* panels, size_t panel, int inputs, const float* x, float
     for (int k = 0; k < inputs; ++k, w += LANES, x += R) {
         V weight[C];
 #pragma GCC unroll 4
-        for (int c = 0; c < C; ++c) weight[c] = load(w + c * panel);
+        for (int c = 0; c < C; ++c) {
+            weight[c] = load(w + c * panel);
+            if (R <= FEW_ROWS) __builtin_prefetch(w + c * panel + 64 * LANES);
+        }
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
             V value = splat(x[r]);
