@@ -38,7 +38,14 @@ RECIPES = "model.recipes"  # nobody imports these
 LEAVES = ("model.training", "model.benchmark", "model.importing")  # nor these but commands that run them, and recipes
 # Of these the commands make their flags, or have a first look with: no torch.
 ASKED = ("model.training.knobs", "model.training.options", "model.importing.recognise")
-BELOW = ("model.painter", "model.sheets", "model.inference", "model.kernels", "model.checkpoints", *PARTS)  # training and recipes
+BELOW = (
+    "model.painter",
+    "model.sheets",
+    "model.inference",
+    "model.kernels",
+    "model.checkpoints",
+    *PARTS,
+)  # training and recipes
 PICTURES = ("model.picture_files", "model.upright")
 APP = ("app.checkpoint", "app.logs", "app.settings", "app.wording")
 

@@ -36,7 +36,19 @@ class LocalBlock(ctypes.Structure):
 
 
 _MODEL_MATRICES = ("group_in", "from_body", "from_above", "from_left", "to_code", "own")
-_MODEL_ARRAYS = ("blocks", "local_blocks", "places", "cos", "sin", "norm", "local_norm", "codes", "bias", "shared", "levels")
+_MODEL_ARRAYS = (
+    "blocks",
+    "local_blocks",
+    "places",
+    "cos",
+    "sin",
+    "norm",
+    "local_norm",
+    "codes",
+    "bias",
+    "shared",
+    "levels",
+)
 _MODEL_SIZES = (
     *("dim", "depth", "heads", "kv_heads", "head_dim", "max_text"),
     *("group", "grid", "vocab", "code_dim", "local_dim", "local_depth", "left", "above", "level_count"),

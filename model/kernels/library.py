@@ -24,7 +24,7 @@ _FOR = {"AVX512": ("_avx512", "_avx2"), "AVX2": ("_avx2",)}  # torch's name of a
 def load() -> ctypes.CDLL | None:
     """The library, None where there is none. Says why in one log line, once."""
     reason = f"no library for a processor of the kind {torch.backends.cpu.get_cpu_capability()} is built"
-    for path in _built():
+    for path in built():
         try:
             library = ctypes.CDLL(str(path))
             found = library.dalle_layout()
@@ -32,19 +32,21 @@ def load() -> ctypes.CDLL | None:
             reason = str(error)
             continue
         if found == LAYOUT:
-            return _declared(library)
+            return declared(library)
         reason = f"{path.name} was built from other sources; install again"
     log.warning("the native kernels are left out, so steps are slower: %s", reason)
     return None
 
 
-def _built() -> list[Path]:
+def built() -> list[Path]:
+    """The libraries for this processor, best first."""
     names = _FOR.get(torch.backends.cpu.get_cpu_capability(), ())
     paths = [Path(__file__).with_name(name + suffix) for name in names for suffix in EXTENSION_SUFFIXES]
     return [path for path in paths if path.exists()]
 
 
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+def declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, told the types of its functions."""
     for verb in (library.dalle_sample, library.dalle_decode):
         verb.argtypes = [ctypes.POINTER(Model), ctypes.POINTER(State), ctypes.POINTER(Rows)]
         verb.restype = None

@@ -1,4 +1,4 @@
-"""The two verbs of a step, sample and decode, by the native library: for `transformer.Transformer` in float32 on the CPU.
+"""The two verbs of a step, sample and decode, by the native library: for our transformer in float32 on the CPU.
 
 Both compute what `SlotDecoder` computes with torch, from the same tensors and into the same tensors.
 """
@@ -36,7 +36,7 @@ class SlotTensors(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """How one picture is drawn. rows: of its prompt and, with guidance, of the null prompt, counted in a step's rows."""
+    """How one picture is drawn. rows: of its prompt and of its null prompt, if it has one, counted in a step's rows."""
 
     slot: int
     rows: Sequence[int]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from model.config import TransformerConfig, from_preset
-from model.inference.sampling import RowParams, guide, sample
 from model.inference.requests import SamplingParams
+from model.inference.sampling import RowParams, guide, sample
 from model.kernels import NativeStep, Picture, SlotTensors, step_of
 from model.kernels import library as library_module
 from model.transformer import KVCache, Transformer
@@ -131,7 +131,7 @@ def test_sample_draws_the_tokens_that_torch_draws(shape: dict[str, object]) -> N
     rows = list(range(2 * len(PARAMS)))
     ours.sample(rows, [row // 2 * 2 for row in rows], pictures)
     images = torch.arange(0, len(rows), 2)
-    how = [SamplingParams(**{**{"seed": 0, "guidance": 1.0, "temperature": 1.0, "top_k": 0}, **p}) for p in PARAMS]
+    how = [SamplingParams(**{"seed": 0, "guidance": 1.0, "temperature": 1.0, "top_k": 0, **p}) for p in PARAMS]
     params = RowParams.prepare(
         how, [i for i, p in enumerate(how) if p.guidance != 1.0], config.image_vocab, torch.device("cpu")
     )
@@ -146,8 +146,9 @@ def test_sample_draws_the_tokens_that_torch_draws(shape: dict[str, object]) -> N
         assert torch.equal(slots.tokens[slot, begin : begin + config.group], slots.drawn[slot])
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_row_has_the_same_bits_alone_and_in_company(shape: dict[str, object], threads: int) -> None:
+def test_a_row_has_the_same_bits_alone_and_in_company(shape: dict[str, object]) -> None:
     alone, crowd = scene(**shape), scene(**shape)
     everyone = list(range(SLOTS))
     pictures = [picture(slot, slot, top_k=20, temperature=0.5) for slot in everyone]
@@ -163,8 +164,9 @@ def test_a_row_has_the_same_bits_alone_and_in_company(shape: dict[str, object], 
 
 def test_libraries_for_other_registers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for path in library_module._built():
-        monkeypatch.setattr("model.kernels.step.load", lambda path=path: library_module._declared(ctypes.CDLL(str(path))))
+    for path in library_module.built():
+        library = library_module.declared(ctypes.CDLL(str(path)))
+        monkeypatch.setattr("model.kernels.step.load", lambda library=library: library)
         one = scene()
         one.sample(range(9), range(9), [picture(slot, slot, top_k=20) for slot in range(9)])
         found.append(torch.cat([one.decode(range(9), range(9)), one.slots.drawn[:9].float()], dim=1))
@@ -193,11 +195,15 @@ def test_a_score_is_the_likelihood_with_the_prompt_over_that_without() -> None:
 def test_rows_without_finite_logits_are_marked_and_harm_nobody() -> None:
     ours, theirs = scene(), scene()
     ours.slots.hidden[1] = float("nan")
+    ours.cache.k[0, 2, 0, 1] = float("nan")  # one of the positions that slot 2 attends to
     pictures = [picture(slot, slot) for slot in range(3)]
     for one in (ours, theirs):
         one.sample(range(3), range(3), pictures)
     assert ours.slots.bad[:3].tolist() == [False, True, False]
     assert torch.equal(ours.slots.drawn[[0, 2]], theirs.slots.drawn[[0, 2]])
+    found, expected = (one.decode(range(3), range(3)) for one in (ours, theirs))
+    assert torch.equal(found[0], expected[0])
+    assert bool(found[2].isnan().all())
 
 
 def test_other_types_and_sizes_are_left_to_torch() -> None:

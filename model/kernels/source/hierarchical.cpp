@@ -119,7 +119,7 @@ void feed_forward(float* x, int rows, int width, const float* norm, const Matrix
     Tiles y = normalised(x, rows, width, norm);
     Tiles inner(room.take(size_t(rows) * w1.out), rows, w1.out);
     linear(*pool, w1, y, [&](int row, int column, V sums) {
-        V positive = max(sums, zero());
+        V positive = max(zero(), sums);
         inner.row(row).put(column, positive * positive);
     });
     add_linear(w2, inner, x);

@@ -32,6 +32,7 @@ inline V operator+(V a, V b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline V operator-(V a, V b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline V operator*(V a, V b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline V operator/(V a, V b) { return {_mm512_div_ps(a.v, b.v)}; }
+// If one of the two is NaN, the second is given.
 inline V max(V a, V b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline V min(V a, V b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline V nearest(V a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
@@ -40,9 +41,9 @@ inline V power_of_two(V n) {
     __m512i whole = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(whole, 23))};
 }
-// a where x >= least, else 0.
-inline V where_at_least(V x, V least, V a) {
-    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, least.v, _CMP_GE_OQ), a.v)};
+// 0 where x < least, else a; NaN is not less.
+inline V unless_below(V x, V least, V a) {
+    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, least.v, _CMP_NLT_UQ), a.v)};
 }
 // Bit i says whether lane i of a is at least b's.
 inline uint32_t at_least(V a, V b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
@@ -84,9 +85,9 @@ inline __m256 power_of_two(__m256 n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(whole, 23));
 }
 inline V power_of_two(V n) { return {power_of_two(n.a), power_of_two(n.b)}; }
-inline V where_at_least(V x, V least, V y) {
-    return {_mm256_and_ps(_mm256_cmp_ps(x.a, least.a, _CMP_GE_OQ), y.a),
-            _mm256_and_ps(_mm256_cmp_ps(x.b, least.b, _CMP_GE_OQ), y.b)};
+inline V unless_below(V x, V least, V y) {
+    return {_mm256_and_ps(_mm256_cmp_ps(x.a, least.a, _CMP_NLT_UQ), y.a),
+            _mm256_and_ps(_mm256_cmp_ps(x.b, least.b, _CMP_NLT_UQ), y.b)};
 }
 inline uint32_t at_least(V x, V y) {
     uint32_t low = _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ));
@@ -135,7 +136,7 @@ inline V exp(V x) {
     p = fma(p, r, splat(1.6666665459e-1f));
     p = fma(p, r, splat(5.0000001201e-1f));
     p = fma(p, r * r, r + splat(1.0f));
-    return where_at_least(x, lowest, p * power_of_two(n));
+    return unless_below(x, lowest, p * power_of_two(n));
 }
 
 // Room for so many floats, at the start of a cache line: loads that cross two lines take twice as long.
