@@ -349,11 +349,15 @@ void dalle_threads(int count) {
 
 void dalle_sample(const dalle::Model* model, const dalle::State* state, const dalle::Rows* rows) {
     std::lock_guard<std::mutex> hold(dalle::one_step);
+    dalle::pool->begin();
     dalle::sample(*model, *state, *rows);
+    dalle::pool->end();
 }
 
 void dalle_decode(const dalle::Model* model, const dalle::State* state, const dalle::Rows* rows) {
     std::lock_guard<std::mutex> hold(dalle::one_step);
+    dalle::pool->begin();
     dalle::decode(*model, *state, *rows);
+    dalle::pool->end();
 }
 }

@@ -1,7 +1,9 @@
 // A pool of threads that share the pieces of one job after another.
 //
 // Whoever is free takes the next piece, so a thread that the system has put aside delays at most its own piece, and a
-// thread that sleeps delays nothing. A waiting thread spins for a short while, then sleeps until there is work.
+// thread that sleeps delays nothing. A waiting thread spins for a short while, then sleeps until there is work. Where other
+// processes want the cores, a helper is often put aside within a piece. So if the caller has waited for half of a step, it
+// computes the next steps alone: 16, and twice as many each time that another try was in vain.
 #pragma once
 #include <immintrin.h>
 #include <sched.h>
@@ -18,6 +20,8 @@
 namespace dalle {
 
 class Pool {
+    using Clock = std::chrono::steady_clock;
+
    public:
     // threads: the caller's own included.
     explicit Pool(int threads) {
@@ -31,6 +35,22 @@ class Pool {
         for (std::thread& helper : helpers_) helper.join();
     }
 
+    // Around the jobs of a step.
+    void begin() {
+        waited_ = {};
+        began_ = Clock::now();
+    }
+    void end() {
+        if (alone_ > 0) {
+            --alone_;
+        } else if (2 * waited_ > Clock::now() - began_) {
+            alone_ = patience_;
+            patience_ = std::min(256, 2 * patience_);
+        } else {
+            patience_ = 16;
+        }
+    }
+
     int threads() const { return static_cast<int>(helpers_.size()) + 1; }
 
     // Calls work(first, end) for pieces of 0 .. count - 1, each number once, and returns when all are done.
@@ -39,7 +59,7 @@ class Pool {
         // Four pieces a thread: small enough to even out, large enough to cost nothing.
         int size = std::max(1, count / (4 * threads()));
         int pieces = (count + size - 1) / size;
-        if (helpers_.empty() || pieces <= 1) {
+        if (helpers_.empty() || pieces <= 1 || alone_ > 0) {
             if (count) work(0, count);
             return;
         }
@@ -57,10 +77,12 @@ class Pool {
         }
         while (take()) {
         }
+        const Clock::time_point finished = Clock::now();
         for (int spins = 0; done_.load(std::memory_order_acquire) != pieces; ++spins) {
             if (spins < 500) _mm_pause();
             else sched_yield();
         }
+        waited_ += Clock::now() - finished;
     }
 
    private:
@@ -81,12 +103,11 @@ class Pool {
     }
 
     void help() {
-        using clock = std::chrono::steady_clock;
         while (!ended_) {
             if (take()) continue;
-            auto until = clock::now() + std::chrono::microseconds(100);
+            auto until = Clock::now() + std::chrono::microseconds(100);
             bool found = false;
-            while (!found && clock::now() < until) {
+            while (!found && Clock::now() < until) {
                 for (int i = 0; i < 16 && !found; ++i) {
                     _mm_pause();
                     found = has_piece(ticket_.load(std::memory_order_acquire));
@@ -105,6 +126,10 @@ class Pool {
     std::condition_variable wake_;
     std::atomic<int> sleepers_{0};
     std::atomic<bool> ended_{false};
+    // Of the present step.
+    Clock::time_point began_;
+    Clock::duration waited_{};
+    int alone_ = 0, patience_ = 16;  // steps
     // Of the present job.
     void (*call_)(const void*, int, int) = nullptr;
     const void* work_ = nullptr;
