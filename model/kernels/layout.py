@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,7 +106,7 @@ class Keeper:
         self._kept.append(tensor)
         return tensor.data_ptr()
 
-    def keep(self, array: ctypes.Array) -> int:
+    def keep(self, array: ctypes.Array[Any]) -> int:
         """The address of an array of structures."""
         self._kept.append(array)
         return ctypes.addressof(array)

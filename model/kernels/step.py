@@ -82,7 +82,7 @@ class NativeStep:
         of = (ctypes.c_int32 * len(slots))(*sources)
         images = (Image * len(pictures))(*map(self._image, pictures))
         self._held = (ids, of, images)
-        self._rows = Rows(*map(ctypes.addressof, self._held), len(slots), len(pictures))
+        self._rows = Rows(*(ctypes.addressof(part) for part in (ids, of, images)), len(slots), len(pictures))
 
     def _image(self, picture: Picture) -> Image:
         row, *null = picture.rows

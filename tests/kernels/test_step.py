@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from model.transformer import KVCache, Transformer
 from tests.conftest import randomise
 
 SLOTS = 37
-SHAPES = (
+SHAPES: tuple[dict[str, Any], ...] = (
     {},
     {"group": 1, "heads": 4, "kv_heads": 2, "local_depth": 0, "code_levels": (), "image_vocab": 272},
     {"group": 8, "heads": 6, "kv_heads": 2, "dim": 80, "head_dim": 48, "code_dim": 48, "local_dim": 112},
@@ -46,7 +47,7 @@ class Scene:
         self.native.sample()
 
 
-def scene(narrow: bool = True, **changes: object) -> Scene:
+def scene(narrow: bool = True, **changes: Any) -> Scene:
     """Always the same for the same arguments. narrow: the weights are bfloat16 numbers."""
     sizes = {"grid": 8, "text_vocab": 100, "text_tokens": 20, "image_vocab": 288, "code_levels": (8, 6, 6), "heads": 3}
     config = from_preset(TransformerConfig, "tiny", **{**sizes, "kv_heads": 1, "head_dim": 32, **changes})
@@ -97,7 +98,7 @@ def threads(request: pytest.FixtureRequest) -> object:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("narrow", [True, False])
-def test_decode_agrees_with_torch(shape: dict[str, object], narrow: bool) -> None:
+def test_decode_agrees_with_torch(shape: dict[str, Any], narrow: bool) -> None:
     ours, theirs = scene(narrow, **shape), scene(narrow, **shape)
     rows = torch.randperm(SLOTS, generator=torch.Generator().manual_seed(5))[:30]
     sources = rows.flip(0)
@@ -110,7 +111,7 @@ def test_decode_agrees_with_torch(shape: dict[str, object], narrow: bool) -> Non
         assert torch.equal(getattr(ours.cache, name), getattr(theirs.cache, name))
 
 
-PARAMS = (
+PARAMS: tuple[dict[str, Any], ...] = (
     {},
     {"temperature": 0.0},
     {"temperature": 0.3, "top_k": 100},
@@ -123,7 +124,7 @@ PARAMS = (
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_sample_draws_the_tokens_that_torch_draws(shape: dict[str, object]) -> None:
+def test_sample_draws_the_tokens_that_torch_draws(shape: dict[str, Any]) -> None:
     ours = scene(**shape)
     config, slots = ours.transformer.config, ours.slots
     hidden, at = slots.hidden.clone(), slots.position.clone()
@@ -148,7 +149,7 @@ def test_sample_draws_the_tokens_that_torch_draws(shape: dict[str, object]) -> N
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_row_has_the_same_bits_alone_and_in_company(shape: dict[str, object]) -> None:
+def test_a_row_has_the_same_bits_alone_and_in_company(shape: dict[str, Any]) -> None:
     alone, crowd = scene(**shape), scene(**shape)
     everyone = list(range(SLOTS))
     pictures = [picture(slot, slot, top_k=20, temperature=0.5) for slot in everyone]

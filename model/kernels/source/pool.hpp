@@ -2,11 +2,12 @@
 //
 // Whoever is free takes the next piece, so a thread that the system has put aside delays at most its own piece, and a
 // thread that sleeps delays nothing. A waiting thread spins for a short while, then sleeps until there is work. Where other
-// processes want the cores, a helper is often put aside within a piece. So if the caller has waited for half of a step, it
-// computes the next steps alone: 16, and twice as many each time that another try was in vain.
+// processes want the cores, a helper is often put aside within a piece. So if the caller has waited in a step for longer
+// than it has computed, it computes the next steps alone: 16, and twice as many each time that another try was in vain.
 #pragma once
 #include <immintrin.h>
 #include <sched.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -38,12 +39,12 @@ class Pool {
     // Around the jobs of a step.
     void begin() {
         waited_ = {};
-        began_ = Clock::now();
+        computed_ = -processor_time();
     }
     void end() {
         if (alone_ > 0) {
             --alone_;
-        } else if (2 * waited_ > Clock::now() - began_) {
+        } else if (waited_.count() > computed_ + processor_time()) {
             alone_ = patience_;
             patience_ = std::min(256, 2 * patience_);
         } else {
@@ -77,15 +78,25 @@ class Pool {
         }
         while (take()) {
         }
-        const Clock::time_point finished = Clock::now();
-        for (int spins = 0; done_.load(std::memory_order_acquire) != pieces; ++spins) {
-            if (spins < 500) _mm_pause();
-            else sched_yield();
+        for (int spins = 0; spins < 500; ++spins) {
+            if (done_.load(std::memory_order_acquire) == pieces) return;
+            _mm_pause();
         }
+        const Clock::time_point finished = Clock::now();
+        computed_ += processor_time();
+        while (done_.load(std::memory_order_acquire) != pieces) sched_yield();
+        computed_ -= processor_time();
         waited_ += Clock::now() - finished;
     }
 
    private:
+    // Of this thread, in nanoseconds.
+    static int64_t processor_time() {
+        timespec now;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+        return int64_t(now.tv_sec) * 1000000000 + now.tv_nsec;
+    }
+
     static constexpr uint64_t PART = (uint64_t(1) << 22) - 1;
 
     static bool has_piece(uint64_t ticket) { return (ticket & PART) < (ticket >> 22 & PART); }
@@ -127,8 +138,8 @@ class Pool {
     std::atomic<int> sleepers_{0};
     std::atomic<bool> ended_{false};
     // Of the present step.
-    Clock::time_point began_;
-    Clock::duration waited_{};
+    std::chrono::nanoseconds waited_{};
+    int64_t computed_ = 0;  // nanoseconds of the caller, without its waiting
     int alone_ = 0, patience_ = 16;  // steps
     // Of the present job.
     void (*call_)(const void*, int, int) = nullptr;
