@@ -13,7 +13,7 @@ ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE} AS build
 # Versions are not pinned, because Debian keeps only one version of a package at a time.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends g++ make && rm -rf /var/lib/apt/lists/*
 WORKDIR /srv/dalle-server
 ARG TORCH=cpu
 ARG PIP_EXTRA_INDEX_URL
@@ -24,10 +24,12 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     make .venv/.torch TORCH="${TORCH}" \
     && torch="$(echo .venv/lib/python3*/site-packages/torch)" \
     && rm -rf "${torch}/include" "${torch}/test" "${torch}"/bin/test_*
-# The package is installed in place (editable). For that it needs only the files that state its version.
+# The package is installed in place (editable). For that it needs only the files that state its version, and the sources
+# of the kernels that are compiled.
 COPY pyproject.toml README.md LICENSE ./
 COPY app/__init__.py app/
 COPY model/__init__.py model/
+COPY model/kernels/source model/kernels/source
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     make .venv/.installed TORCH="${TORCH}" && .venv/bin/python -c 'import torch'
 COPY weights weights

@@ -60,7 +60,7 @@ container:
 	@$(PYTHON) .ci/container.py
 
 clean:
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build model/kernels/*.so
 	find app model tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -79,7 +79,8 @@ $(VENV)/.torch: | $(VENV)/bin/python
 	esac
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
+# The package's native kernels are built too, if there is a C++ compiler.
+$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard model/kernels/source/*) $(VENV)/.torch
 	@echo "Installing dalle-server into $(VENV)"
 	@$(PIP) --editable .
 	@touch $@

@@ -41,7 +41,14 @@ RECIPES = "model.recipes"  # nobody imports these
 LEAVES = ("model.training", "model.benchmark", "model.importing", "model.exporting")
 # Of these the commands make their flags, or have a first look with: no torch.
 ASKED = ("model.training.knobs", "model.training.options", "model.importing.recognise")
-BELOW = ("model.painter", "model.sheets", "model.inference", "model.checkpoints", *PARTS)  # training and recipes
+BELOW = (
+    "model.painter",
+    "model.sheets",
+    "model.inference",
+    "model.kernels",
+    "model.checkpoints",
+    *PARTS,
+)  # training and recipes
 PICTURES = ("model.picture_files", "model.upright", "model.squares")
 APP = ("app.checkpoint", "app.models", "app.logs", "app.settings", "app.wording")
 
@@ -75,7 +82,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.checkpoints": PARTS,
     "model.importing": ("model.checkpoints", *PARTS),
     "model.exporting": ("model.importing", "model.checkpoints", *PARTS),
-    "model.inference": ("model.checkpoints", *PARTS),
+    "model.kernels": ("model.transformer", *CORE),
+    "model.inference": ("model.checkpoints", "model.kernels", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
     "model.drawings": ("model.styles",),
     "model.training": ("model.drawings", *PICTURES, *BELOW),

@@ -105,12 +105,12 @@ class GraphedDecoder(SlotDecoder):
     def __init__(self, *args: object, **options: object) -> None:
         """As SlotDecoder."""
         self._made = False  # the null prompt is read while it is not
-        super().__init__(*args, **options)  # type: ignore[arg-type]
+        super().__init__(*args, **{**options, "native": False})  # type: ignore[arg-type]
         slots = self.state.position.shape[0]
         powers = {2**i for i in range(1, slots.bit_length())} | {slots}
         self._buckets = tuple(self.widths) if self.strict else tuple(sorted(n for n in powers if n <= slots))
         self._table = torch.zeros(len(Column), slots, dtype=torch.float64, device=self.device)
-        self._arranged: Batch | None = None  # the batch that stands in the table
+        self._in_table: Batch | None = None  # the batch that stands in the table
         self._positions: int | None = None  # cached positions that the graph under way reads
         length = self.config.max_ids
         self._prompt = torch.zeros(1, length, dtype=torch.int64, device=self.device)  # what a graph reads
@@ -131,7 +131,7 @@ class GraphedDecoder(SlotDecoder):
         if not isinstance(batch, TableBatch):
             super().sample(batch)
             return
-        self._arrange(batch)
+        self._fill_table(batch)
         rows, sampling = batch.width, batch.sampling
         self._graphs.run(("sample", rows, sampling), lambda: self._sample_rows(rows, sampling))
         self._flags.post()
@@ -141,7 +141,7 @@ class GraphedDecoder(SlotDecoder):
         if not isinstance(batch, TableBatch):
             super().decode(batch)
             return
-        self._arrange(batch)
+        self._fill_table(batch)
         rows, positions = batch.width, None if self.strict else self._longest(batch)
         if positions is not None:
             positions = min(-(-positions // _POSITIONS) * _POSITIONS, self.cache.capacity)
@@ -161,11 +161,11 @@ class GraphedDecoder(SlotDecoder):
         """Copy a tensor to the device without waiting."""
         there.copy_(here.pin_memory() if self.device.type == "cuda" else here, non_blocking=True)
 
-    def _arrange(self, batch: TableBatch) -> None:
+    def _fill_table(self, batch: TableBatch) -> None:
         """Send the table, if the batch is another one: one copy, which the host does not wait for."""
-        if batch is not self._arranged:
+        if batch is not self._in_table:
             self._send(self._table, batch.table(self._table.shape[1], self.config.image_vocab))
-            self._arranged = batch
+            self._in_table = batch
 
     # What follows runs on the device alone: it is captured.
 

@@ -106,7 +106,7 @@ def test_the_engine_draws_from_the_uncached_logits(
 
     monkeypatch.setattr(decoder_module, "sample", spy)
     request = make("a", guidance=2.5)
-    events = run(Engine(small, slots=2), [request])
+    events = run(Engine(small, slots=2, native=False), [request])
     cached = torch.cat(seen)  # (cells, vocab)
     tokens = torch.from_numpy(np.frombuffer(painted(events)["a", 0].tokens, "<i2").astype(np.int64))[None]
     vocab = small.config.transformer.text_vocab
@@ -195,7 +195,7 @@ def test_more_images_than_slots_start_as_slots_become_free(small: Checkpoint, ma
 
 
 def test_a_request_without_agreeing_widths_is_computed_row_by_row(small: Checkpoint, make: MakeRequest) -> None:
-    engine = Engine(small, slots=4)
+    engine = Engine(small, slots=4, native=False)
     engine.decoder.widths = {1: 1}
     mine = make("mine")
     apart = painted(run(engine, [mine]))["mine", 0]

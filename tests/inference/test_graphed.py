@@ -149,7 +149,8 @@ def test_a_score_takes_the_plain_step(small: Checkpoint) -> None:
     engine, graphs = engine_of(small, strict=True)
     asked = [request(small, "scored", "a red apple", 2, score=True)]
     scores = [picture.score for picture in painted(run(engine, asked)).values()]
-    assert scores == [picture.score for picture in painted(run(Engine(small, slots=8), asked)).values()]
+    plain = [picture.score for picture in painted(run(Engine(small, slots=8), asked)).values()]
+    assert scores == pytest.approx(plain, abs=1e-4)  # the native kernels add in another order
     assert {key[0] for key in graphs.recorded if isinstance(key, tuple)} == {"prefill"}
 
 

@@ -95,7 +95,7 @@ def test_strict_widths_hold_the_full_one_and_leave_the_threads_as_they_were(smal
 
 @pytest.mark.usefixtures("two_threads")
 def test_only_steps_have_threads_of_their_own(small: Checkpoint) -> None:
-    engine = Engine(small, slots=4)
+    engine = Engine(small, slots=4, native=False)
     engine.decoder.widths = dict.fromkeys(engine.decoder.widths, 1)
     engine.add(GenerationRequest("a", tuple(engine.tokenizer.encode("a red apple")), 2, SamplingParams(seed=0)))
     while engine.has_work:

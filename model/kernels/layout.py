@@ -1,0 +1,123 @@
+"""What is handed to the library: the structures of `source/hierarchical.cpp`, and matrices in panels."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LAYOUT = 2  # as dalle_layout() says; change both with every change of a structure
+LANES = 16  # outputs of a panel; sizes must be multiples of it
+MOST_HEAD_DIM = 512
+
+_I, _P = ctypes.c_int32, ctypes.c_void_p
+
+
+class Matrix(ctypes.Structure):
+    """A weight in panels."""
+
+    _fields_ = (("panels", _P), ("narrow", _I), ("out", _I), ("inputs", _I))
+
+
+class Block(ctypes.Structure):
+    """One block of the body."""
+
+    _fields_ = (
+        *((name, Matrix) for name in ("qkv", "out", "w1", "w2")),
+        *((name, _P) for name in ("norm1", "norm2", "gain")),
+    )
+
+
+class LocalBlock(ctypes.Structure):
+    """One block of the local network."""
+
+    _fields_ = (("w1", Matrix), ("w2", Matrix), ("norm", _P))
+
+
+_MODEL_MATRICES = ("group_in", "from_body", "from_above", "from_left", "to_code", "own")
+_MODEL_ARRAYS = (
+    "blocks",
+    "local_blocks",
+    "places",
+    "cos",
+    "sin",
+    "norm",
+    "local_norm",
+    "codes",
+    "bias",
+    "shared",
+    "levels",
+)
+_MODEL_SIZES = (
+    *("dim", "depth", "heads", "kv_heads", "head_dim", "max_text"),
+    *("group", "grid", "vocab", "code_dim", "local_dim", "local_depth", "left", "above", "level_count"),
+)
+_STATE_ARRAYS = (
+    *("keys", "values", "length", "step", "fed", "caption"),
+    *("hidden", "tokens", "drawn", "forced", "noise", "position", "begun", "bad", "score"),
+)
+
+
+class Model(ctypes.Structure):
+    """The weights and sizes of a transformer."""
+
+    _fields_ = (
+        *((name, Matrix) for name in _MODEL_MATRICES),
+        *((name, _P) for name in _MODEL_ARRAYS),
+        *((name, _I) for name in _MODEL_SIZES),
+    )
+
+
+class State(ctypes.Structure):
+    """The KV cache and the state of every slot."""
+
+    _fields_ = (*((name, _P) for name in _STATE_ARRAYS), ("slots", _I), ("capacity", _I))
+
+
+class Image(ctypes.Structure):
+    """One picture of a step: its rows, and how it is sampled."""
+
+    _fields_ = (
+        ("top_p", ctypes.c_double),
+        *((name, _I) for name in ("slot", "row", "null_row", "greedy", "scored", "top_k")),
+        *((name, ctypes.c_float) for name in ("guidance", "heat", "opening")),
+    )
+
+
+class Rows(ctypes.Structure):
+    """The rows of a step."""
+
+    _fields_ = (("slots", _P), ("sources", _P), ("images", _P), ("count", _I), ("image_count", _I))
+
+
+class Keeper:
+    """Hands out addresses, and keeps what lies there alive."""
+
+    def __init__(self) -> None:
+        self._kept: list[object] = []
+        self.nbytes = 0  # of the panels
+
+    def address(self, tensor: Tensor) -> int:
+        """Of the first value. The tensor must be contiguous, on the CPU; it is not copied."""
+        assert tensor.is_contiguous()
+        assert tensor.device.type == "cpu"
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+    def keep(self, array: ctypes.Array[Any]) -> int:
+        """The address of an array of structures."""
+        self._kept.append(array)
+        return ctypes.addressof(array)
+
+    def matrix(self, weight: Tensor) -> Matrix:
+        """weight (out, in) float32 -> its panels: bfloat16 if every value is one, so nothing is rounded."""
+        weight = weight.detach()
+        out, inputs = weight.shape
+        short = weight.to(torch.bfloat16)
+        narrow = bool((short.float() == weight).all())
+        kept = short if narrow else weight
+        panels = kept.view(-1, LANES, inputs).mT.contiguous()  # (panels, in, 16)
+        self.nbytes += panels.nbytes
+        return Matrix(self.address(panels), narrow, out, inputs)

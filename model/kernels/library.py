@@ -1,0 +1,55 @@
+"""Finds and loads the library that is built from `source/`, for the registers that this processor has.
+
+It is built when the package is installed, if there is a C++ compiler. Without it PyTorch computes the steps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+
+from model.kernels.layout import LAYOUT, Model, Rows, State
+
+log = logging.getLogger(__name__)
+
+_FOR = {"AVX512": ("_avx512", "_avx2"), "AVX2": ("_avx2",)}  # torch's name of a processor -> libraries, best first
+
+
+@cache
+def load() -> ctypes.CDLL | None:
+    """The library, None where there is none. Says why in one log line, once."""
+    reason = f"no library for a processor of the kind {torch.backends.cpu.get_cpu_capability()} is built"
+    for path in built():
+        try:
+            library = ctypes.CDLL(str(path))
+            found = library.dalle_layout()
+        except (OSError, AttributeError) as error:
+            reason = str(error)
+            continue
+        if found == LAYOUT:
+            return declared(library)
+        reason = f"{path.name} was built from other sources; install again"
+    log.warning("the native kernels are left out, so steps are slower: %s", reason)
+    return None
+
+
+def built() -> list[Path]:
+    """The libraries for this processor, best first."""
+    names = _FOR.get(torch.backends.cpu.get_cpu_capability(), ())
+    paths = [Path(__file__).with_name(name + suffix) for name in names for suffix in EXTENSION_SUFFIXES]
+    return [path for path in paths if path.exists()]
+
+
+def declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, told the types of its functions."""
+    for verb in (library.dalle_sample, library.dalle_decode):
+        verb.argtypes = [ctypes.POINTER(Model), ctypes.POINTER(State), ctypes.POINTER(Rows)]
+        verb.restype = None
+    library.dalle_threads.argtypes = [ctypes.c_int]
+    library.dalle_threads.restype = None
+    return library

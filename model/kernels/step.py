@@ -1,0 +1,177 @@
+"""The two verbs of a step, sample and decode, by the native library: for our transformer in float32 on the CPU.
+
+Both compute what `SlotDecoder` computes with torch, from the same tensors and into the same tensors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.kernels import layout
+from model.kernels.layout import Image, Keeper, Rows
+from model.kernels.library import load
+from model.transformer import KVCache, Transformer
+from model.transformer.local import ABOVE, LEFT, LocalBlock
+
+_COLDEST = 1e-6  # as in `sampling`
+
+
+class SlotTensors(NamedTuple):
+    """The state of every slot beside the KV cache, see `SlotState`."""
+
+    hidden: Tensor
+    tokens: Tensor
+    drawn: Tensor
+    forced: Tensor
+    noise: Tensor
+    position: Tensor
+    begun: Tensor
+    bad: Tensor
+    score: Tensor
+
+
+class Picture(NamedTuple):
+    """How one picture is drawn. rows: of its prompt and of its null prompt, if it has one, counted in a step's rows."""
+
+    slot: int
+    rows: Sequence[int]
+    guidance: float
+    temperature: float  # 0 takes the likeliest token
+    opening: float  # the temperature until something is drawn
+    top_k: int  # 0 is off
+    top_p: float
+    scored: bool
+
+
+class NativeStep:
+    """A transformer, its cache and its slots, as the library sees them. Their tensors must stay where they are."""
+
+    def __init__(self, library: ctypes.CDLL, transformer: Transformer) -> None:
+        self._library = library
+        self._keeper = Keeper()
+        self._model = _model(transformer, self._keeper)
+        self._state = layout.State()
+        self._rows = Rows()
+        self._vocab = transformer.config.image_vocab
+        self._held: tuple[object, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights that are held beside the transformer's own."""
+        return self._keeper.nbytes
+
+    def bind(self, cache: KVCache, slots: SlotTensors) -> None:
+        """Use this cache and these slots from now on."""
+        address = self._keeper.address
+        for name, tensor in (
+            *(("keys", cache.k), ("values", cache.v), ("fed", cache.tokens)),
+            *((name, getattr(cache, name)) for name in ("length", "step", "caption")),
+            *slots._asdict().items(),
+        ):
+            setattr(self._state, name, address(tensor))
+        self._state.slots, self._state.capacity = cache.slots, cache.capacity
+
+    def arrange(self, slots: Sequence[int], sources: Sequence[int], pictures: Sequence[Picture]) -> None:
+        """The rows of the steps that follow: their slots, and the slots whose tokens they read."""
+        ids = (ctypes.c_int32 * len(slots))(*slots)
+        of = (ctypes.c_int32 * len(slots))(*sources)
+        images = (Image * len(pictures))(*map(self._image, pictures))
+        self._held = (ids, of, images)
+        self._rows = Rows(*(ctypes.addressof(part) for part in (ids, of, images)), len(slots), len(pictures))
+
+    def _image(self, picture: Picture) -> Image:
+        row, *null = picture.rows
+        greedy = picture.temperature == 0.0
+        return Image(
+            top_p=picture.top_p,
+            slot=picture.slot,
+            row=row,
+            null_row=null[0] if null else -1,
+            greedy=greedy,
+            scored=picture.scored and bool(null),
+            top_k=min(picture.top_k or self._vocab, self._vocab),
+            guidance=picture.guidance if null else 1.0,
+            heat=1.0 if greedy else max(picture.temperature, _COLDEST),
+            opening=1.0 if greedy else max(picture.temperature, picture.opening, _COLDEST),
+        )
+
+    def sample(self) -> None:
+        """Draw one group of tokens for every picture; see `SlotDecoder.sample`."""
+        self._run(self._library.dalle_sample)
+
+    def decode(self) -> None:
+        """Feed the groups just drawn to the rows; see `SlotDecoder.decode`."""
+        self._run(self._library.dalle_decode)
+
+    def _run(self, verb: ctypes._FuncPointer) -> None:
+        self._library.dalle_threads(torch.get_num_threads())
+        verb(self._model, self._state, self._rows)
+
+
+def step_of(transformer: object) -> NativeStep | None:
+    """The native step of a transformer; None where PyTorch has to compute it."""
+    if not isinstance(transformer, Transformer):
+        return None
+    config, parameter = transformer.config, next(transformer.parameters())
+    if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
+        return None
+    sizes = (config.dim, int(config.dim * config.mlp_ratio), config.local_dim, config.code_dim, config.image_vocab)
+    if any(size % layout.LANES for size in (*sizes, config.head_dim)) or config.head_dim > layout.MOST_HEAD_DIM:
+        return None
+    library = load()
+    return NativeStep(library, transformer) if library else None
+
+
+def _model(transformer: Transformer, keeper: Keeper) -> layout.Model:
+    config, local = transformer.config, transformer.local
+    rotation = transformer.rotations(torch.device("cpu"))
+    address, matrix = keeper.address, keeper.matrix
+    blocks = (layout.Block * config.depth)()
+    for to, block in zip(blocks, transformer.layers, strict=True):
+        to.qkv, to.out = matrix(block.attention.qkv.weight), matrix(block.attention.out.weight)
+        to.w1, to.w2 = matrix(block.w1.weight), matrix(block.w2.weight)
+        to.norm1, to.norm2 = address(block.norm1.weight), address(block.norm2.weight)
+        to.gain = address(block.attention.gain)
+    local_blocks = (layout.LocalBlock * config.local_depth)()
+    for at, local_block in zip(local_blocks, local.blocks, strict=True):
+        assert isinstance(local_block, LocalBlock)
+        at.w1, at.w2 = matrix(local_block.w1.weight), matrix(local_block.w2.weight)
+        at.norm = address(local_block.norm.weight)
+    with torch.no_grad():
+        codes = local.codes()
+        levels = torch.tensor(config.code_levels, dtype=torch.int32)
+        shared = torch.cat(list(local.codes.shared)) if len(levels) else codes
+    return layout.Model(
+        group_in=matrix(transformer.group_in.weight),
+        from_body=matrix(local.from_body.weight),
+        from_above=matrix(local.from_above.weight),
+        from_left=matrix(local.from_left.weight),
+        to_code=matrix(local.to_code.weight),
+        own=matrix(local.codes.own),
+        blocks=keeper.keep(blocks),
+        local_blocks=keeper.keep(local_blocks),
+        places=address(transformer.places),
+        cos=address(rotation.cos),
+        sin=address(rotation.sin),
+        norm=address(transformer.norm.weight),
+        local_norm=address(local.norm.weight),
+        codes=address(codes),
+        bias=address(local.bias),
+        shared=address(shared),
+        levels=address(levels),
+        level_count=len(levels),
+        left=LEFT,
+        above=ABOVE,
+        **{
+            name: getattr(config, name if name != "vocab" else "image_vocab")
+            for name in (
+                *("dim", "depth", "heads", "kv_heads", "head_dim", "max_text"),
+                *("group", "grid", "vocab", "code_dim", "local_dim", "local_depth"),
+            )
+        },
+    )
