@@ -53,8 +53,10 @@ class Desk:
     def __init__(self, service: Service, store: Store, guarded: bool) -> None:
         self.store = store
         self.keep = retention(service.settings)
-        sender = Sender(service.settings.private_webhooks)
-        self.runner = Runner(store, service.pool, self.keep, self._order, self._finish, self._message, sender)
+        settings = service.settings
+        sender = Sender(settings.private_webhooks)
+        ahead = 2 * settings.slots * len(settings.devices)
+        self.runner = Runner(store, service.pool, self.keep, self._order, self._finish, self._message, sender, ahead)
         self.guarded = guarded
         self.secret = store.secret("links")
         self._service = service

@@ -33,7 +33,7 @@ LOOKED = 1.0  # seconds between looks for jobs that another server has accepted
 SWEPT = 300.0  # seconds between two sweeps
 FULL = 5.0  # seconds between attempts while the disk is full
 PART = 8  # pictures of a part
-AHEAD = 3  # parts in the pool: one is painted, one begins as slots get free, one is read
+LEAST_AHEAD = 32  # pictures in the pool: more than the largest part has
 T = TypeVar("T")
 log = logging.getLogger("dalle.jobs")
 
@@ -77,7 +77,8 @@ class Runner:
     """Paints the jobs of a store, and tells webhooks of their ends.
 
     order: makes the order of a part. finish: makes a picture's file, and what is told. message: makes what a webhook is
-    told. sender: sends it. Everything is called on the event loop.
+    told. sender: sends it. ahead: pictures that the pool is given before they can begin, so that no slot waits.
+    Everything is called on the event loop.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Runner:
         finish: Callable[[Job, Painted], Awaitable[tuple[bytes, Mapping[str, Any]]]],
         message: Callable[[StoredJob], Awaitable[Mapping[str, Any]]],
         sender: Sender,
+        ahead: int,
     ) -> None:
         self.store = store
         self.live: dict[str, Live] = {}
@@ -100,7 +102,7 @@ class Runner:
         self._sender = sender
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="store")
         self._wake = asyncio.Event()
-        self._room = asyncio.Semaphore(AHEAD)
+        self._room = asyncio.Semaphore(max(ahead, LEAST_AHEAD))
         self._painting: dict[str, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -228,9 +230,10 @@ class Runner:
             whole = job.asked["fields"].get("best_of") is not None
             async with asyncio.TaskGroup() as group:
                 for part in parts(job.total, job.asked["count"], done, whole):
-                    await self._room.acquire()
+                    for _ in range(part.count):
+                        await self._room.acquire()
                     task = group.create_task(self._part(job, part, image))
-                    task.add_done_callback(lambda _: self._room.release())  # also if it never began
+                    task.add_done_callback(partial(self._leave, part.count))  # also if it never began
                 given.set()
         except* (Draining, RequestCancelled):
             pass  # another server goes on, or the job has ended
@@ -239,6 +242,10 @@ class Runner:
         except* Exception as errors:
             log.exception("a fault of ours", exc_info=errors.exceptions[0])
             await self._fail(job, DalleError("internal error; the server's log has the details"))
+
+    def _leave(self, count: int, _: asyncio.Task[None]) -> None:
+        for _picture in range(count):
+            self._room.release()
 
     async def _fail(self, job: StoredJob, error: BaseException) -> None:
         while isinstance(error, BaseExceptionGroup):
