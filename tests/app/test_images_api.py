@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -42,7 +44,10 @@ def file(image: Image.Image, kind: str = "PNG") -> bytes:
 
 def tokens(answer: httpx.Response, index: int = 0) -> np.ndarray[Any, Any]:
     """The kept tokens that a picture's file tells, -1 where it was painted."""
-    _, how = read_provenance(io.BytesIO(base64.b64decode(answer.json()["data"][index]["b64_json"])))  # type: ignore[arg-type]
+    with tempfile.NamedTemporaryFile(suffix=".png") as picture:
+        picture.write(base64.b64decode(answer.json()["data"][index]["b64_json"]))
+        picture.flush()
+        _, how = read_provenance(Path(picture.name))
     assert how.forced is not None
     return np.frombuffer(how.forced, "<i2").reshape(GRID, GRID)
 
