@@ -74,7 +74,8 @@ def routes(quick_checkpoint: Path) -> list[tuple[str, str]]:
 def test_the_walk_finds_the_routes(routes: list[tuple[str, str]]) -> None:
     assert {path for _, path in routes} == OPEN | {
         "/demo/demo.js", "/metrics", "/gallery", "/gallery.webp", "/things", "/generate", PAINT, "/v1/images/edits",
-        "/v1/models", "/v1/models/x",
+        "/v1/models", "/v1/models/x", "/v1/images/variations", "/v1/jobs", "/v1/jobs/x", "/v1/jobs/x/events",
+        "/pictures/x",
     }  # fmt: skip
 
 
