@@ -189,6 +189,9 @@ def test_fetched_pictures_get_the_captions_of_their_rows(tmp_path: Path) -> None
     fetched(tmp_path / "shards" / "00000.tar", samples, corrupt=2)
     (tmp_path / "shards" / "00001.tar").write_bytes(b"<html>not found</html>")
     found = count([tmp_path / "shards", tmp_path / "cc12m.tsv"], RULES).to_dict()["pictures"]
+    named = found.pop("named")
+    assert named["shard"] == ["00001.tar (truncated header)"]
+    assert [line.partition(" ")[0] for line in named["picture"]] == ["00000.tar:000000000", "00000.tar:000000001"]
     assert found == {
         "found": 23,
         "corrupt": {"shard": 1, "picture": 2},
