@@ -21,14 +21,14 @@ LINK_VARIABLE = re.compile(r"DALLE_(\w+_)?ENV_\w+")
 def environment() -> dict[str, str]:
     """The variables of this process that are set, without those that only look like settings of this server.
 
-    Kubernetes and Docker set variables that begin with DALLE_ beside a service named dalle. Conda's compilers and some shells set
-    HOST to the name of a machine, so HOST counts only if it is an address.
+    Kubernetes and Docker set variables that begin with DALLE_ beside a service named dalle. Conda's compilers and some
+    shells set HOST to the name of a machine, so HOST counts only if it is an address.
     """
-    found = {}
-    for name, value in os.environ.items():
-        if value and not _is_link(name, value) and (name.upper() != "HOST" or is_address(value)):
-            found[name] = value
-    return found
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if value and not _is_link(name, value) and (name.upper() != "HOST" or is_address(value))
+    }
 
 
 def _is_link(name: str, value: str) -> bool:
