@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from app import logs
+from app.pool.cpu_wait import CpuWait
 from app.pool.deaths import Cause, Death
 from app.pool.early import EarlyWorker, ignore_signals, start
 from app.pool.memory_kills import MemoryKills
@@ -44,7 +45,8 @@ class WorkerProcess:
     """A process that paints.
 
     on_message: called on the event loop with every message, until the process has ended.
-    heartbeat_timeout: seconds without a step after which a process that was ready counts as hung.
+    heartbeat_timeout: seconds without a step after which a process that was ready counts as hung. Seconds in which it
+        waited for a processor do not count.
     start_timeout: seconds that it may take until it is ready.
     log, log_level: the server's settings.
     early: a process that was started already and takes this one's place; see `start_early`.
@@ -131,12 +133,17 @@ class WorkerProcess:
 
     async def watch(self, tick: float = 0.25) -> Death:
         """Wait until the process has died, and say how. A process that hangs is killed."""
+        step, waits = self.alive_at, CpuWait(self.pid)
         while not self.ended.done():
             before = time.monotonic()
             await asyncio.wait({self.ended}, timeout=tick)
             late = time.monotonic() - before - tick
             limit = self._heartbeat_timeout if self.ready else self._start_timeout
-            if self.age > limit and late < 1.0 and not self.ended.done():  # late: this process was stopped
+            if self.alive_at != step:
+                step, waits = self.alive_at, CpuWait(self.pid)
+            if (
+                self.age > limit and self.age - waits.since() > limit and late < 1.0 and not self.ended.done()
+            ):  # late: this process was stopped
                 if self.ready:
                     self._end(Death(Cause.HANG, f"made no step for {self.age:.0f} s and was ended"))
                 else:

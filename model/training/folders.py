@@ -14,6 +14,7 @@ from pathlib import Path
 TOOLS = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 CACHE = "CACHEDIR.TAG"  # marks a folder that holds a cache: bford.info/cachedir
 HIDDEN = "hidden file or folder, or one of a tool"
+CACHED = "folder that CACHEDIR.TAG marks as a cache"
 TWICE = "link to a folder that is read already"
 UNREADABLE = "folder that cannot be opened"
 ODD = "neither a file nor a folder"
@@ -53,7 +54,7 @@ def files_in(folder: Path, left_out: Callable[[str, Path], None] = lambda _kind,
             continue
         seen.add((known.st_dev, known.st_ino))
         if CACHE in names and here != folder:
-            left_out(HIDDEN, here)
+            left_out(CACHED, here)
             continue
         for name in names:
             path = here / name

@@ -71,6 +71,18 @@ def test_beside_a_service_that_is_called_dalle_its_address_is_no_port(monkeypatc
     assert load_settings(port="82").port == 82
 
 
+@pytest.mark.parametrize("alias", ["DALLE", "DALLE_WEB"])
+def test_what_docker_sets_for_a_link_of_our_name_is_no_setting(monkeypatch: pytest.MonkeyPatch, alias: str) -> None:
+    monkeypatch.setenv(f"{alias}_PORT", "tcp://172.17.0.5:8000")
+    monkeypatch.setenv(f"{alias}_NAME", "/page/dalle")
+    for name in ("PATH", "SLOTS", "DALLE_SLOTS", "PYTHON_VERSION"):
+        monkeypatch.setenv(f"{alias}_ENV_{name}", "3")
+    assert (load_settings().port, load_settings().slots) == (8000, 16)
+    monkeypatch.setenv(f"{alias}_NAME", "walrus")
+    with pytest.raises(SettingsError, match=rf"^{alias}_NAME is not a setting"):
+        load_settings()
+
+
 @pytest.mark.parametrize("value", ["x86_64-conda-linux-gnu", "walrus", "*", "10.0.0.1:80"])
 def test_a_host_that_is_no_address_is_ignored(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HOST", value)

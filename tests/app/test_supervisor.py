@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from multiprocessing.connection import Connection
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from app.pool import supervisor
+from app.pool.cpu_wait import CpuWait
 from app.pool.deaths import Cause, Death
 from app.pool.supervisor import WorkerProcess
 from model.inference.messages import StartFailed, WorkerOptions
@@ -77,3 +80,37 @@ def test_a_worker_that_the_supervisor_ends_does_not_count_as_killed(monkeypatch:
     hung = asyncio.run(death("hangs", heartbeat_timeout=0.3))
     assert hung.cause is Cause.HANG
     assert hung.text.startswith("made no step for ")
+
+
+class Busy:
+    """A machine that gives a worker a processor only after 20 looks."""
+
+    looks = 0
+
+    def __init__(self, _pid: int | None) -> None: ...
+
+    def since(self) -> float:
+        Busy.looks += 1
+        return 1000.0 if Busy.looks <= 20 else 0.0
+
+
+def test_a_worker_that_waits_for_a_processor_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "run_worker", end)
+    monkeypatch.setattr(supervisor, "CpuWait", Busy)
+    monkeypatch.setattr(Busy, "looks", 0)
+    assert asyncio.run(death("hangs", heartbeat_timeout=0.01)).cause is Cause.HANG
+    assert Busy.looks == 21
+
+
+def test_the_wait_for_a_processor_is_counted() -> None:
+    processor = min(os.sched_getaffinity(0))
+    busy = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{processor}])\nwhile True: pass"]
+    with subprocess.Popen(busy) as one, subprocess.Popen(busy) as other:
+        try:
+            waits = CpuWait(one.pid)
+            while waits.since() <= 0.05:  # the two share one processor
+                time.sleep(0.01)
+        finally:
+            one.kill()
+            other.kill()
+    assert waits.since() == CpuWait(None).since() == 0.0  # it has ended; there is none

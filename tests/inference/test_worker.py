@@ -289,3 +289,30 @@ def test_cores_follow_the_quota(tmp_path: Path, text: str, quota: int | None) ->
 def test_the_worker_module_imports_no_torch() -> None:
     code = "import sys, model.inference.worker; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_heartbeat_tells_of_the_end_of_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 100.0
+
+    class Slow:
+        has_work = True
+        stats = staticmethod(lambda: None)
+
+        def step(self) -> list[Event]:
+            nonlocal clock
+            if clock > 107.0:
+                raise EOFError
+            clock += 7.0
+            return []
+
+    def tick() -> float:
+        nonlocal clock
+        clock += 0.001
+        return clock
+
+    ours, theirs = multiprocessing.Pipe()
+    monkeypatch.setattr(worker.time, "monotonic", tick)
+    with ours, theirs:
+        with pytest.raises(EOFError):
+            worker._Loop(theirs, Slow(), 0.5).run()  # type: ignore[arg-type]
+        assert ours.recv().time > 107.0

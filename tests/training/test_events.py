@@ -87,3 +87,19 @@ def test_without_the_package_training_is_the_same(tmp_path: Path, monkeypatch: p
     assert [line["loss"] for line in found.history] == [line["loss"] for line in expected.history]
     assert not events(tmp_path / "without")
     assert (tmp_path / "without" / "samples-0000003.png").exists()
+
+
+def test_a_full_disk_costs_the_event_file_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = open
+
+    def full(name: Any, *given: Any, **more: Any) -> Any:
+        return opened("/dev/full" if "tfevents" in str(name) else name, *given, **more)
+
+    monkeypatch.setattr("builtins.open", full)
+    assert len(train(run(tmp_path, steps=15), "linear").history) == 15  # a queue of tensorboardX holds 10 events
+    assert (tmp_path / "state.pt").exists()
+    [told] = [record.getMessage() for record in caplog.records if "tfevents" in record.getMessage()]
+    assert str(tmp_path / "events.out.tfevents.") in told
+    assert told.endswith(": cannot be written: No space left on device; the run goes on without it")

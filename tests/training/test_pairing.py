@@ -15,7 +15,7 @@ import pytest
 
 from model.errors import DataError
 from model.training.data import iterate
-from model.training.folders import DANGLING, HIDDEN, ODD, TWICE
+from model.training.folders import CACHED, DANGLING, HIDDEN, ODD, TWICE
 from model.training.pairing import LOST_ROW, LOST_TEXT, SECOND_PICTURE, SECOND_TEXT, SHARED_TEXT
 from model.training.prepare import state_of
 from model.training.report import Report
@@ -238,7 +238,7 @@ def test_hidden_files_and_those_of_tools_are_left_out(tmp_path: Path) -> None:
     os.mkfifo(data / "pipe.jpg")
     found, report = read(data)
     assert found == {"0": []}
-    assert report.unused == {HIDDEN: 6, OTHER: 1, ODD: 1}
+    assert report.unused == {HIDDEN: 5, CACHED: 1, OTHER: 1, ODD: 1}
     with pytest.raises(DataError, match="must be a folder or a regular file, got a pipe"):
         read(data / "pipe.jpg")
 
