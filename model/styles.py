@@ -26,6 +26,7 @@ THINGS_BYTES = 2**20  # of a file of things
 THING = 128  # characters of a thing's name
 _ARTICLE = re.compile(r"(?:an?|the) (?=.)")
 _WORD = re.compile(r"\w+")
+_MADE = "(render|rendering|model|version|picture|image|drawing|emoji|icon)"  # "a 3d ... of a cat"
 
 
 def bare(caption: str) -> str:
@@ -95,9 +96,12 @@ class Styles:
         return next((style.name for style in self.styles if style.word and style.word.lower() in words), AUTO)
 
     def unstyled(self, prompt: str) -> str:
-        """The prompt without the words of styles: "a 3d cat" -> "a cat"."""
-        words = frozenset(style.word.lower() for style in self.styles if style.word)
-        return " ".join(part for part in prompt.split() if part.lower().strip(".,!?") not in words)
+        """The prompt without the words of styles, unless nothing is left: "a 3d render of a cat" -> "a cat"."""
+        text = prompt
+        for word in (re.escape(style.word) for style in self.styles if style.word):
+            text = re.sub(rf"(?i)(\b(an?|the) )?\b{word} {_MADE} of ", "", text)
+            text = re.sub(rf"(?i)(,? ?\bin (a )?)?\b{word}\b( style\b)?", "", text)
+        return " ".join(text.split()).strip(" ,") or prompt
 
     def knowing(self, caption: str) -> tuple[Style, ...]:
         """The styles in which the caption's thing can be painted; the first style where no other knows it."""

@@ -13,7 +13,8 @@ from model.styles import Styles
 from tests.revising import CIRCLE, KITTEN, learnt
 
 CAT, APPLE, MINE = "a cat", "a red apple", "a cat in 3d, please"
-PAIRS = ((KITTEN, CAT), (CAT, CAT), (APPLE, APPLE), (CIRCLE, CIRCLE), (MINE, "a 3d render of a cat"))
+POLITE = "a cat, please"  # what is left of MINE without the style
+PAIRS = ((KITTEN, CAT), (CAT, CAT), (APPLE, APPLE), (CIRCLE, CIRCLE), (POLITE, CAT))
 STYLES = Styles((Style("flat"), Style("3d", "3d", "things-3d.txt")), (None, ("cat", "red apple")))
 
 

@@ -28,8 +28,9 @@ class Texts:
         self._plain = tokenizer.decode(request.text_ids) if styles.styles else ""
         self._reworded = asked.revise
         self._style = asked.style
-        if asked.revise and asked.style == AUTO:  # a reviser may drop the word that names the style
-            self._style = styles.asked_in(tokenizer.decode(asked.text_ids))
+        named = styles.asked_in(tokenizer.decode(asked.text_ids)) if asked.revise else AUTO
+        if named != AUTO:  # the reviser is not told the word that names the style
+            self._style = named
         self._place = place(request.params.seed)
         self._said: dict[str, Said] = {}  # by style
 

@@ -102,6 +102,7 @@ def test_it_paints_what_generate_paints_and_tells_seed_and_usage(seen: Seen, pic
     assert seen["usage"]["input_tokens_details"] == {"text_tokens": text, "image_tokens": 0}
     assert seen["id"]
     assert seen["models"] == ["quick"]
+    assert seen["model"].pop("sampling").keys() == {"temperature", "top_k", "top_p", "guidance"}
     assert seen["model"] == {"id": "quick", "object": "model", "created": 0, "owned_by": "dalle-server"}
 
 
@@ -142,7 +143,7 @@ def test_refusals_are_the_packages_own_classes_and_name_the_field(seen: Seen) ->
             assert (error["class"], error["status"], error["code"]) == ("NotFoundError", 404, "model_not_found")
             assert error["param"] == "model"
             continue
-        field = "n" if name == "before-a-stream" else name
+        field = {"before-a-stream": "n", "mask": "image"}.get(name, name)
         assert (error["class"], error["status"]) == ("BadRequestError", 400), name
         assert (error["param"], error["type"]) == (field, "invalid_request_error")
         assert any(f"{field} {verb} " in error["message"] for verb in ("must", "is"))

@@ -134,7 +134,7 @@ def test_it_is_served_over_http(imported: Path, tmp_path: Path) -> None:
         assert all_of_them.json() == first.json()
         refused = live.client.post("/generate", json={**body, "top_k": 5, "filter_thres": 0.9})
         told = "filter_thres must be left out where top_k is given, got 0.9 and top_k 5"
-        assert (refused.status_code, refused.json()["Error"]) == (400, told)
+        assert (refused.status_code, refused.json()["Error"]) == (422, told)
         refused = live.client.post("/generate", json={**body, "filter_thres": 1.5})
         assert "filter_thres must be a number from 0 to 1, got 1.5" in refused.json()["Error"]
 
