@@ -46,7 +46,7 @@ PAIRS = (
     "a turtle and a panda", "a butterfly above a rose",
 )  # fmt: skip
 STYLED = (
-    "a cat", "a rocket", "a red apple", "a house", "a robot", "a burger", "an owl", "a castle",
+    "a cat", "a penguin", "a red apple", "a house", "a panda", "a burger", "an owl", "a castle",
     "a dog", "a car", "a fox", "a rose", "a snowman", "a guitar", "a butterfly", "a crown",
 )  # fmt: skip
 NUMBERS = ("two", "three", "four", "five")

@@ -19,7 +19,7 @@ PICTURES = {  # kind -> prompts; every sheet has them in this order
     "Things": ("a rocket", "a yellow car", "a guitar", "a birthday cake"),
     "Several": ("three hearts", "two penguins", "a dog and a cat", "a bird above a tree"),
     "In 3d": tuple(
-        f"a 3d {thing}" for thing in ("cat", "dog", "penguin", "rocket", "red apple", "house", "castle", "guitar")
+        f"a 3d {thing}" for thing in ("cat", "dog", "penguin", "owl", "red apple", "house", "castle", "guitar")
     ),
 }
 COLUMNS, SIDE, MOST = 4, 144, 250_000  # pictures a row; pixels a picture; bytes of the sheet
