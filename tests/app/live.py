@@ -130,18 +130,28 @@ class Live:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
+    def inch(self) -> None:
+        """Let stopped workers compute for a moment, and stop them again until their unfinished pictures are painted."""
+        for pid in self.workers():
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.002)
+            os.kill(pid, signal.SIGSTOP)
+        self._wait_for_painters()
+
     def let_frames_come(self) -> None:
         """Stop the workers until all unfinished pictures that they have asked for are painted, however busy all is."""
+        with self.stopped():
+            self._wait_for_painters()
 
+    def _wait_for_painters(self) -> None:
         def sleeps(pid: int) -> bool:
             return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "S"
 
-        with self.stopped():
-            painters = [pid for worker in self.workers() for pid in self._children(b"spawn_main", worker)]
-            for pid in painters:  # out of the idle class, in which they starve beside other tests
-                with contextlib.suppress(PermissionError):
-                    os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
-            self.wait(lambda: all(map(sleeps, painters)), "unfinished pictures are not painted")
+        painters = [pid for worker in self.workers() for pid in self._children(b"spawn_main", worker)]
+        for pid in painters:  # out of the idle class, in which they starve beside other tests
+            with contextlib.suppress(PermissionError):
+                os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+        self.wait(lambda: all(map(sleeps, painters)), "unfinished pictures are not painted")
 
     def workers(self) -> list[int]:
         """Process ids of its worker processes."""

@@ -65,10 +65,11 @@ def widths(page: Page) -> tuple[int, int]:
 
 
 def unfinished(page: Page, live: Live) -> int:
-    """Wait until a tile shows an unfinished picture. Returns the tile's place."""
+    """Let the stopped workers go on until a tile shows an unfinished picture. Returns the tile's place."""
     while (place := int(page.evaluate(PAINTING))) < 0:
         assert page.locator("#stage").get_attribute("data-state") in ("waiting", "painting"), "all is over"
-        live.let_frames_come()
+        live.inch()
+        page.wait_for_timeout(100)  # for what is on its way
     return place
 
 
@@ -85,16 +86,11 @@ def test_pictures_appear_from_the_top_while_they_are_painted(open_page: Open, li
     empty = look(frames.first)
     stripe = (4, empty.height - 12, empty.width - 4, empty.height - 6)  # in the last row
     page.get_by_label("Prompt").fill("a red apple")
-    page.get_by_label("Prompt").press("Enter")
-    stage(page, "painting")
-    expect(page.locator("#told")).to_contain_text("left")
-    place = -1
-    while place < 0:  # between two pictures none may be half done
-        unfinished(page, live)
-        with live.stopped():
-            page.wait_for_timeout(300)  # for what is on its way
-            place = page.evaluate(PAINTING)
-            early = look(frames.nth(place))
+    with live.stopped():
+        page.get_by_label("Prompt").press("Enter")
+        place = unfinished(page, live)
+        expect(page.locator("#told")).to_contain_text("left")
+        early = look(frames.nth(place))
     assert not differ(early.crop(stripe), empty.crop(stripe)), "the bottom is not yet painted"
     assert max(ImageStat.Stat(early.crop((8, 4, early.width - 8, 10))).stddev) > 5, "the top is"
     stage(page, "done")
@@ -146,9 +142,10 @@ def test_what_is_painted_is_told_where_it_is_another_text(open_page: Open, revis
 
 def test_escape_cancels_and_frees_the_server(open_page: Open, live: Live) -> None:
     page = open_page()
-    ask(page, "a yellow star", n=10)
-    unfinished(page, live)
-    page.keyboard.press("Escape")
+    with live.stopped():
+        ask(page, "a yellow star", n=10)
+        unfinished(page, live)
+        page.keyboard.press("Escape")
     stage(page, "stopped")
     expect(page.locator("#told")).to_contain_text("Stopped")
     live.wait(lambda: live.in_flight() == 0, "the server still paints")

@@ -197,6 +197,14 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
             pass
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Whoever runs the tests in the background may have told them to ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def signalled(out: Path, step: int, *signals: signal.Signals, **changes: Any) -> Run[Any]:
     """The run, in whose given step these signals come."""
     made = run(out, **changes)
