@@ -6,6 +6,7 @@ docs.kernel.org/scheduler/sched-stats.html.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 
@@ -24,11 +25,12 @@ class CpuWait:
 
 
 def _read(pid: int | None) -> dict[str, int]:
-    """Nanoseconds that each thread has waited so far. A thread that is just ending is left out."""
+    """Nanoseconds that each thread has waited so far. What cannot be read is left out: a thread that is just ending,
+    or any while the server has no descriptor left.
+    """
     found = {}
-    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        try:
-            found[file.parent.name] = int(file.read_text().split()[1])
-        except (OSError, ValueError, IndexError):
-            continue
+    with contextlib.suppress(OSError):
+        for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                found[file.parent.name] = int(file.read_text().split()[1])
     return found
