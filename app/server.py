@@ -240,7 +240,7 @@ def _serve(settings: Settings, early: Sequence[EarlyWorker]) -> None:
         )
     listener = bind(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
-    weights = ", ".join(settings.weights)
+    weights = ", ".join(str(folder) for _, folder in settings.folders)
     log.info("listening on http://%s:%d, loading %s", f"[{host}]" if ":" in host else host, port, weights)
     try:
         limiter = ConnectionLimiter(limit, service.metrics.error)

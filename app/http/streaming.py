@@ -227,16 +227,19 @@ class PictureStream(Response):
         return None if seconds is None else math.ceil(10 * seconds) / 10
 
     async def _tell_progress(self, send: Send) -> None:
-        """Send a comment if there is news, every TICK seconds at most, or if nothing was sent for too long."""
+        """Send a comment if there is news, or if nothing was sent for too long.
+
+        News of the rows comes every TICK seconds at most, news of the text at once.
+        """
         now = time.monotonic()
-        if now - self._commented < TICK:
+        of_text = {**self._revised(), **fit_keys(self._job.judged)}
+        if now - self._commented < TICK and all(self._shown.get(key) == value for key, value in of_text.items()):
             return
         news = {
             "queue_position": self._service.pool.ahead(self._job),
             "rows_done": list(self._job.rows_done),
             "rows": self._grid,
-            **self._revised(),
-            **fit_keys(self._job.judged),
+            **of_text,
         }
         if news == self._shown and now - self._sent < self._service.settings.keep_alive:
             return
