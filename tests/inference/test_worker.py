@@ -311,7 +311,7 @@ def test_a_heartbeat_tells_of_the_end_of_a_long_step(monkeypatch: pytest.MonkeyP
         return clock
 
     ours, theirs = multiprocessing.Pipe()
-    monkeypatch.setattr(worker.time, "monotonic", tick)
+    monkeypatch.setattr("model.inference.worker.time.monotonic", tick)
     with ours, theirs:
         with pytest.raises(EOFError):
             worker._Loop(theirs, Slow(), 0.5).run()  # type: ignore[arg-type]
