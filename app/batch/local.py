@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from app.batch.folder import Folder, Found, Wanted
 from app.batch.lines import Line
+from app.http.asked import engine_request
 from app.pictures.encode import encode_png
 from app.pictures.provenance import Provenance, prompt_hash
 from model.errors import DalleError, InvalidRequest
-from model.inference.requests import Completion, GenerationRequest, top_k_of
+from model.inference.requests import GenerationRequest, SamplingParams
 from model.limits import shown
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ def paint_here(
     on_progress: called with how many of the missing pictures are painted, parts of unfinished ones counted.
     """
     requests: list[GenerationRequest] = []
-    asked: dict[str, Wanted] = {}
+    asked: dict[str, tuple[Wanted, SamplingParams]] = {}
     ids = map(str, count())
     for one in wanted:
         for request in _requests(painter, one):
             requests.append(replace(request, id=next(ids)))
-            asked[requests[-1].id] = one
+            asked[requests[-1].id] = one, request.params
     pictures = sum(len(one.missing) for one in wanted)
     failed: list[DalleError] = []
     chosen: dict[str, list[Image]] = {}
@@ -53,19 +54,19 @@ def paint_here(
         painter.stream(requests, lambda done, total: on_progress(pictures * done / total))
     ) as stream:
         for request_id, picture in stream:
-            one = asked[request_id]
+            one, params = asked[request_id]
             best_of = one.line.fields.best_of
             if isinstance(picture, DalleError):
                 failed.append(one.line.fault(picture))
             elif best_of is None:
-                _keep(painter, folder, one, picture.info["index"] - (one.line.fields.index or 0), picture)
+                _keep(painter, folder, one, params, picture.info["index"] - (one.line.fields.index or 0), picture)
             else:
                 together = chosen.setdefault(request_id, [])
                 together.append(picture)
                 if len(together) == best_of:
                     together.sort(key=lambda image: (-image.info["score"], image.info["index"]))
                     for number in one.missing:
-                        _keep(painter, folder, one, number, together[number])
+                        _keep(painter, folder, one, params, number, together[number])
                     del chosen[request_id]
     return failed
 
@@ -76,32 +77,9 @@ def _request(painter: Painter, line: Line) -> GenerationRequest:
     config = checkpoint.config
     if fields.model not in (None, config.name):
         raise InvalidRequest("model", f"model must be {config.name}, got {shown(fields.model)}")
-    if fields.complete and not config.completes:
-        raise InvalidRequest("complete", f"complete must be left out: {config.name} was not trained to continue texts")
-    if fields.revise and not painter.revises:
-        raise InvalidRequest("revise", f"revise must be left out: {config.name} has no reviser")
-    if fields.on_unknown == "refuse" and not painter.revises:
-        raise InvalidRequest("on_unknown", f"on_unknown must be paint or left out: {config.name} has no reviser")
-    checkpoint.styles.check(fields.wanted_style)
-    top_k = fields.top_k
-    if fields.filter_thres is not None:
-        if top_k is not None:
-            found = f"{fields.filter_thres} and top_k {top_k}"
-            raise InvalidRequest("filter_thres", f"filter_thres must be left out where top_k is given, got {found}")
-        top_k = top_k_of(fields.filter_thres, config.transformer)
-    revises = painter.revises and not fields.complete
-    return GenerationRequest(
-        id="",
-        text_ids=tuple(painter.tokenizer.encode(line.text, bool(fields.truncate))),
-        num_images=fields.best_of or line.count,
-        params=painter.sampling(fields.seed, fields.temperature, top_k, fields.top_p, fields.guidance),
-        first_index=fields.index or 0,
-        score=fields.best_of is not None,
-        complete=Completion() if fields.complete else None,
-        revise=revises if fields.revise is None else fields.revise,
-        style=fields.wanted_style,
-        refuse_unknown=fields.on_unknown == "refuse",
-    )
+    request = engine_request(fields, config.name, config, checkpoint.styles, line.count)
+    request.params.check(config.transformer.image_vocab)
+    return replace(request, text_ids=tuple(painter.tokenizer.encode(line.text, bool(fields.truncate))))
 
 
 def _requests(painter: Painter, wanted: Wanted) -> list[GenerationRequest]:
@@ -118,10 +96,9 @@ def _requests(painter: Painter, wanted: Wanted) -> list[GenerationRequest]:
     return [replace(request, first_index=request.first_index + run[0], num_images=len(run)) for run in runs]
 
 
-def _keep(painter: Painter, folder: Folder, wanted: Wanted, number: int, image: Image) -> None:
+def _keep(painter: Painter, folder: Folder, wanted: Wanted, params: SamplingParams, number: int, image: Image) -> None:
     info = image.info
     text = info.get("revised", wanted.line.text)
-    params = _request(painter, wanted.line).params
     style = info.get("style")
     how = Provenance(painter.checkpoint.config.name, info["index"], params, prompt_hash(text), text, style=style)
     file = encode_png(image.tobytes(), *image.size, how.texts())

@@ -10,6 +10,7 @@
     ├── ForeignPage             403: a page of another origin sent the request
     ├── ForeignHost             403: the request was sent to a name that is not this server's
     ├── IdempotencyConflict     409: another request had this Idempotency-Key
+    ├── NoSuchJob               404: the client has no job of this id
     ├── NoStore                 503: the server keeps no jobs and no pictures
     ├── ClientGone              no answer, because nobody would read it (499 in the log)
     └── ReaderTooSlow           the client reads its answer too slowly and is cut (499 in the log)
@@ -76,6 +77,10 @@ class IdempotencyConflict(DalleError):
     """Another request had this Idempotency-Key a short while ago."""
 
 
+class NoSuchJob(DalleError):
+    """The client has no job of this id."""
+
+
 class NoStore(DalleError):
     """The server keeps no jobs and no pictures."""
 
@@ -103,6 +108,7 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (errors.PromptTooLong, 422, "prompt_too_long"),
     (errors.UnknownPrompt, 422, "unknown_prompt"),
     (errors.InvalidRequest, 422, "invalid_request"),
+    (NoSuchJob, 404, "not_found"),
     (NoStore, 503, "no_store"),
     (StoreFull, 507, "store_full"),
     (ClientGone, 499, "client_gone"),

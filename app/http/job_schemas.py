@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.schemas import KeepRows, Sampling, Text
-from app.jobs.store import State
+from app.jobs.rows import State
 from app.settings import MAX_IMAGES
 
 MAX_PICTURES = 1000  # of a job

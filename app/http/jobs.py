@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from app.http.errors import NoStore, NotAuthorised
+from app.http.errors import NoStore, NoSuchJob, NotAuthorised
 from app.http.job_schemas import JobAnswer, JobError, JobPicture, JobRequest
 from app.http.orders import painting_on, plain_order, top_rows
 from app.http.painting import Painting, Wanted, finish, tell
@@ -21,8 +21,9 @@ from app.http.schemas import Sampling
 from app.http.service import Service
 from app.jobs.folder import Folder
 from app.jobs.links import signed, valid
-from app.jobs.runner import Part, Runner
-from app.jobs.store import Retention, Store, StoredJob, StoredPicture
+from app.jobs.rows import Retention, StoredJob, StoredPicture
+from app.jobs.runner import PART, Part, Runner
+from app.jobs.store import Store
 from app.jobs.webhooks import Sender
 from app.pool.job import Job, Order
 from app.settings import Settings
@@ -79,7 +80,7 @@ class Desk:
     def check(self, asked: Mapping[str, Any]) -> Order:
         """The order of the first part, as a proof that the job can be painted. Raises what `plain_order` raises."""
         sampling = Sampling(**asked["fields"])
-        return plain_order(self._service, sampling, asked["prompts"][0], min(asked["count"], 8))
+        return plain_order(self._service, sampling, asked["prompts"][0], min(asked["count"], PART))
 
     def _order(self, job: StoredJob, part: Part, image: bytes | None) -> Order:
         asked = job.asked
@@ -158,10 +159,12 @@ class Desk:
         url = self.url(base, one.name)
         return JobPicture(number=one.number, prompt=one.number // job.asked["count"], url=url, **one.told)
 
-    async def find(self, request: Request, job_id: str) -> StoredJob | None:
-        """The job of this id, if it is the client's own."""
+    async def find(self, request: Request, job_id: str) -> StoredJob:
+        """The client's own job of this id. Raises NoSuchJob."""
         job = await self.runner.call(self.store.job, job_id)
-        return job if job is not None and job.owner == owner(request) else None
+        if job is None or job.owner != owner(request):
+            raise NoSuchJob(f"there is no job {job_id[:60]!r} of yours")
+        return job
 
     def may_fetch(self, request: Request, picture: StoredPicture) -> bool:
         """Whether this request may have the picture: everybody's without API keys; else the owner's, or by its link.

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from fastapi import Request
 
+from app.http.asked import engine_request
 from app.http.body import Body
 from app.http.errors import ClientGone
 from app.http.headers import idempotency_key, timeout
@@ -24,7 +25,6 @@ from app.pictures.decode import Upload
 from app.pool.job import Job, Order, Reader, late
 from model.errors import InvalidRequest
 from model.inference.events import Fit, Judged
-from model.inference.requests import Completion, GenerationRequest, SamplingParams, top_k_of
 
 SAFE = " ,'()"  # of a text in a header, beside letters, digits and _.-~
 
@@ -75,36 +75,17 @@ def plain_order(
             raise InvalidRequest("best_of", f"best_of must be {allowed}, got {asked.best_of}")
     model = service.pool.models.named(asked.model)
     checkpoint = service.checkpoint(model)
-    config = checkpoint.config
-    if asked.complete and not config.completes:
-        raise InvalidRequest("complete", f"complete must be left out: {model} was not trained to continue texts")
-    if asked.revise and config.reviser is None:
-        raise InvalidRequest("revise", f"revise must be left out: {model} has no reviser")
-    checkpoint.styles.check(asked.wanted_style)
-    if asked.on_unknown == "refuse" and config.reviser is None:
-        raise InvalidRequest("on_unknown", f"on_unknown must be paint or left out: {model} has no reviser")
-    revises = settings.revise and not asked.complete and config.reviser is not None
-    top_k = asked.top_k
-    if asked.filter_thres is not None:
-        if top_k is not None:
-            found = f"{asked.filter_thres} and top_k {top_k}"
-            raise InvalidRequest("filter_thres", f"filter_thres must be left out where top_k is given, got {found}")
-        top_k = top_k_of(asked.filter_thres, config.transformer)
-    params = SamplingParams.of(config.sampling, asked.seed, asked.temperature, top_k, asked.top_p, asked.guidance)
     return Order(
         text=text,
-        request=GenerationRequest(
-            id="",
-            text_ids=(),
-            num_images=asked.best_of or pictures,
-            params=params,
-            first_index=asked.index or 0,
+        request=engine_request(
+            asked,
+            model,
+            checkpoint.config,
+            checkpoint.styles,
+            pictures,
+            settings.revise,
+            settings.on_unknown,
             partial_rows=partial_rows,
-            score=asked.best_of is not None,
-            complete=Completion() if asked.complete else None,
-            revise=revises if asked.revise is None else asked.revise,
-            style=asked.wanted_style,
-            refuse_unknown=(asked.on_unknown or settings.on_unknown) == "refuse",
         ),
         truncate=settings.truncate if asked.truncate is None else asked.truncate,
         model=model,

@@ -20,7 +20,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from app.jobs.folder import StoreFull
-from app.jobs.store import Retention, State, Store, StoredJob, StoredPicture
+from app.jobs.rows import Retention, State, StoredJob, StoredPicture
+from app.jobs.store import Store
 from app.jobs.webhooks import Sender, pause
 from app.pool.job import Job, Order
 from app.pool.worker_pool import WorkerPool

@@ -18,8 +18,6 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -28,90 +26,11 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, Oper
 
 from app.jobs.alive import Alive
 from app.jobs.folder import Folder, StoreFull
+from app.jobs.rows import OPEN, TOLD, Message, Retention, State, StoredJob, StoredPicture
 from app.jobs.tables import JOBS, MESSAGES, PICTURES, SECRETS
 from model.errors import DalleError
 
 LOCK = 7203117  # of PostgreSQL: servers that start together migrate one after another
-
-
-class State(StrEnum):
-    """Where a job is."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-
-
-OPEN = (State.QUEUED, State.RUNNING)
-TOLD = (State.COMPLETED, State.FAILED, State.EXPIRED)  # ends that a webhook is told
-
-
-@dataclass(frozen=True)
-class StoredJob:
-    """A row of the table of jobs. See `app.jobs.tables`."""
-
-    id: str
-    owner: str
-    state: State
-    model: str
-    asked: Mapping[str, Any]
-    total: int
-    done: int
-    created: float
-    started: float | None
-    ended: float | None
-    error: Mapping[str, Any] | None
-    image: str | None
-    key: str | None
-    hook: Mapping[str, Any] | None
-    server: str | None
-    lease: float | None
-
-    @property
-    def open(self) -> bool:
-        """Whether it is not ended."""
-        return self.state in OPEN
-
-
-@dataclass(frozen=True)
-class StoredPicture:
-    """A row of the table of pictures. See `app.jobs.tables`."""
-
-    name: str
-    job: str | None
-    number: int
-    order: int
-    owner: str
-    bytes: int
-    told: Mapping[str, Any]
-    created: float
-    fetched: float | None
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message to a webhook that is due. tries: how often it was tried before. See `app.jobs.tables`."""
-
-    id: str
-    job: StoredJob
-    created: float
-    tries: int
-
-
-@dataclass(frozen=True)
-class Retention:
-    """What is kept. seconds: of an ended job and its pictures. pictures, bytes: at most so many in the store.
-
-    Beyond the number or the bytes, pictures go that were fetched, the oldest first; then those that never were. By age,
-    a picture that nobody has fetched is kept twice as long.
-    """
-
-    seconds: float = 7 * 86_400.0
-    pictures: int = 100_000
-    bytes: int = 20 << 30
 
 
 class Store:
@@ -207,7 +126,7 @@ class Store:
                 if same is not None:
                     if image is not None:
                         self.folder.remove(job_id)
-                    return _job(same)
+                    return StoredJob.of(same)
             connection.execute(JOBS.insert().values(**row))
             return self._find(connection, job_id)
 
@@ -215,7 +134,7 @@ class Store:
         """The job with this id."""
         with self._transaction() as connection:
             row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one_or_none()
-            return None if row is None else _job(row)
+            return None if row is None else StoredJob.of(row)
 
     def jobs(self, owner: str, limit: int, before: str | None = None) -> list[StoredJob]:
         """The owner's jobs, the newest first. before: the id of a job, whose successors are left out, and itself."""
@@ -227,7 +146,7 @@ class Store:
                     return []
                 chosen = chosen.where(sa.tuple_(JOBS.c.created, JOBS.c.id) < sa.tuple_(at, before))
             ordered = chosen.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(limit)
-            return [_job(row) for row in connection.execute(ordered)]
+            return [StoredJob.of(row) for row in connection.execute(ordered)]
 
     def ahead(self, job: StoredJob) -> int:
         """How many pictures of older jobs are still to be painted."""
@@ -290,7 +209,7 @@ class Store:
         return job
 
     def _find(self, connection: sa.Connection, job_id: str) -> StoredJob:
-        return _job(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one())
+        return StoredJob.of(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one())
 
     # --- pictures
 
@@ -327,10 +246,10 @@ class Store:
     ) -> tuple[StoredPicture, StoredJob | None]:  # fmt: skip
         job, order = None, 1
         if job_id is not None:
-            job = _job(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id).with_for_update()).one())
+            job = StoredJob.of(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id).with_for_update()).one())
             same = sa.select(PICTURES).where(PICTURES.c.job == job_id, PICTURES.c.number == number)
             if (row := connection.execute(same).one_or_none()) is not None:
-                return _picture(row), job
+                return StoredPicture.of(row), job
             order = job.done + 1
         made: dict[str, Any] = {"name": name, "job": job_id, "number": number, "order": order, "owner": owner}
         made |= {"bytes": size, "told": dict(told), "created": time.time()}
@@ -350,13 +269,13 @@ class Store:
         """The job's pictures in the order of painting, without the first `after`."""
         chosen = sa.select(PICTURES).where(PICTURES.c.job == job_id, PICTURES.c.order > after)
         with self._transaction() as connection:
-            return [_picture(row) for row in connection.execute(chosen.order_by(PICTURES.c.order))]
+            return [StoredPicture.of(row) for row in connection.execute(chosen.order_by(PICTURES.c.order))]
 
     def picture(self, name: str) -> StoredPicture | None:
         """The picture of this name."""
         with self._transaction() as connection:
             row = connection.execute(sa.select(PICTURES).where(PICTURES.c.name == name)).one_or_none()
-            return None if row is None else _picture(row)
+            return None if row is None else StoredPicture.of(row)
 
     def fetched(self, names: Sequence[str]) -> None:
         """Note that these pictures were fetched now."""
@@ -443,12 +362,3 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _job(row: sa.Row[Any]) -> StoredJob:
-    values = row._asdict()
-    return StoredJob(**{**values, "state": State(values["state"])})
-
-
-def _picture(row: sa.Row[Any]) -> StoredPicture:
-    return StoredPicture(**row._asdict())

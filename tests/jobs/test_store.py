@@ -13,7 +13,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from app.jobs.folder import Folder, StoreFull
-from app.jobs.store import Retention, State, Store
+from app.jobs.rows import Retention, State
+from app.jobs.store import Store
 from app.jobs.tables import METADATA
 from model.errors import DalleError
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.http import body
-from app.http.errors import Answer, IdempotencyConflict, render
+from app.http.errors import IdempotencyConflict
 from app.http.headers import IDEMPOTENCY, PARAMETERS, idempotency_key
 from app.http.idempotency import fingerprint
 from app.http.job_schemas import MAX_PICTURES, JobAnswer, JobList, JobRequest
@@ -26,7 +26,7 @@ from app.http.painting import gone
 from app.http.schemas import form_schema
 from app.http.service import Service, Shared
 from app.http.streaming import HEADERS as STREAM
-from app.jobs.store import StoredJob
+from app.jobs.rows import StoredJob
 from app.jobs.webhooks import check_secret, check_url
 from app.logs import prompt_fields
 from model.errors import InvalidRequest, PromptTooLong
@@ -59,10 +59,6 @@ DOCUMENTED: dict[str, Any] = {
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": ERRORS[status], "model": OpenAIError} for status in statuses}
-
-
-def _unknown(job_id: str) -> Response:
-    return render(Answer(404, "not_found", f"there is no job {job_id[:60]!r} of yours"), "/v1/jobs")
 
 
 @router.post(
@@ -154,8 +150,6 @@ async def job(job_id: str, request: Request, service: Shared) -> Any:
     """Its state, how much is painted, and the addresses of its pictures so far."""
     desk = await service.desks.open(service)
     found = await desk.find(request, job_id)
-    if found is None:
-        return _unknown(job_id)
     return await desk.answer(found, base_of(request), await desk.runner.call(desk.store.pictures, job_id))
 
 
@@ -164,9 +158,7 @@ async def cancel(job_id: str, request: Request, service: Shared) -> Any:
     """Its pictures so far stay. Nothing changes if it has ended already."""
     desk = await service.desks.open(service)
     found = await desk.find(request, job_id)
-    if found is None:
-        return _unknown(job_id)
-    ended = await desk.runner.cancel(found) or await desk.find(request, job_id) or found
+    ended = await desk.runner.cancel(found) or await desk.runner.call(desk.store.job, job_id) or found
     return await desk.answer(ended, base_of(request), await desk.runner.call(desk.store.pictures, job_id))
 
 
@@ -181,8 +173,6 @@ async def events(job_id: str, request: Request, service: Shared) -> Response:
     """
     desk = await service.desks.open(service)
     found = await desk.find(request, job_id)
-    if found is None:
-        return _unknown(job_id)
     last = request.headers.get("last-event-id", "0")
     after = int(last) if last.isascii() and last.isdigit() and len(last) < 7 else 0
     return JobEvents(desk, found, base_of(request), after, service.settings.keep_alive)

@@ -170,8 +170,7 @@ class DallePytorchTransformer(nn.Module):
 
         This does nothing on other devices, in other types, and for models of more than 1 GiB.
         """
-        linears = [module for module in self.modules() if isinstance(module, Linear) and module is not self.text_head]
-        pack_each(linears)
+        pack_each(self, self.text_head)
 
     def new_cache(self, slots: int, dtype: torch.dtype | None = None) -> Cache:
         """A cache of `slots` sequences on the model's device, in `dtype` or the model's own."""

@@ -111,8 +111,7 @@ class MinDalleTransformer(nn.Module):
 
         This does nothing on other devices, in other types, and for decoders of more than 1 GiB.
         """
-        linears = [module for module in self.decoder.modules() if isinstance(module, Linear)]
-        pack_each(linears)
+        pack_each(self.decoder)
 
     def new_cache(self, slots: int, dtype: torch.dtype | None = None) -> Cache:
         """A cache of `slots` sequences on the model's device, in `dtype` or the model's own."""
