@@ -27,14 +27,19 @@ class SettingsError(DalleError):
     """A setting that cannot be used. The message is one line naming the variable, or the flag, and its value."""
 
 
-def _setting(panel: str, default: object, description: str, form: str = "", *, flag: bool = True, **limits: Any) -> Any:
-    """A field.
+def _setting(panel: str, default: object, description: str, form: str = "", **limits: Any) -> Any:
+    """A field that is a flag, too.
 
-    panel: the heading under which `dalle-server serve --help` shows its flag. form: in words, what a value with a
-    pattern must be. flag: False for a setting that a deployment makes once. Only its variable sets it. limits: as Field
-    takes them.
+    panel: the heading under which `dalle-server serve --help` shows the flag. form: in words, what a value with a
+    pattern must be. limits: as Field takes them.
     """
-    extra: dict[str, Any] = {"panel": panel, "flag": flag, **({"form": form} if form else {})}
+    extra: dict[str, Any] = {"panel": panel, **({"form": form} if form else {})}
+    return Field(default=default, description=description, json_schema_extra=extra, **limits)
+
+
+def _variable(default: object, description: str, form: str = "", **limits: Any) -> Any:
+    """A field that a deployment makes once. It is no flag, so that --help stays short."""
+    extra: dict[str, Any] = {"form": form} if form else {}
     return Field(default=default, description=description, json_schema_extra=extra, **limits)
 
 
@@ -163,31 +168,25 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
     )
-    keep_alive: float = _setting(
-        "Queue and time",
+    keep_alive: float = _variable(
         15.0,
         "Seconds without an event after which a stream sends a comment. Many proxies cut a connection that is silent "
         "for 60 seconds.",
         ge=0.5,
         le=3600,
-        flag=False,
     )
-    send_timeout: float = _setting(
-        "Queue and time",
+    send_timeout: float = _variable(
         60.0,
         "Seconds that a client has to read each MiB of its answer. A slower client is disconnected.",
         ge=1,
         le=3600,
-        flag=False,
     )
-    answer_bytes: int = _setting(
-        "Queue and time",
+    answer_bytes: int = _variable(
         256 << 20,
         "Bytes of files that all answers may hold until they are sent. One client may have half of them. An answer "
         "beyond them waits for room. If it waits too long, it gets 503, or 429 if its client has its half.",
         ge=1 << 20,
         le=1 << 40,
-        flag=False,
     )
     replay_bytes: int = _setting(
         "Queue and time",
@@ -198,15 +197,13 @@ class Settings(BaseSettings):
         le=1 << 36,
     )
 
-    api_keys: str = _setting(
-        "Who may ask",
+    api_keys: str = _variable(
         "",
         "SHA-256 hashes of the API keys that are let in, separated by commas. `dalle-server key` makes a key and its "
         "hash. Without hashes nobody needs a key.",
         "SHA-256 hashes of API keys, separated by commas; `dalle-server key` makes them",
         pattern=r"^([0-9a-fA-F]{64}([, ]+[0-9a-fA-F]{64})*)?$",
         repr=False,
-        flag=False,
     )
     api_keys_file: Path | None = _setting(
         "Who may ask",
@@ -244,94 +241,72 @@ class Settings(BaseSettings):
         "Where a client of the OpenAI API asks for what cannot be painted, paint what is nearest instead of refusing: "
         "for an oblong size the largest square in it, and for an edit without a mask the lower half anew.",
     )
-    max_body: int = _setting(
-        "What is read",
+    max_body: int = _variable(
         1 << 20,
         "Bytes that a request's body may have. A larger one gets 413.",
         ge=1 << 10,
         le=1 << 28,
-        flag=False,
     )
-    max_upload: int = _setting(
-        "What is read",
+    max_upload: int = _variable(
         8 << 20,
         "Bytes that a form with files may have. A larger one gets 413.",
         ge=1 << 10,
         le=1 << 28,
-        flag=False,
     )
-    max_pixels: int = _setting(
-        "What is read",
+    max_pixels: int = _variable(
         1 << 24,
         "Pixels that a picture in a request may have, by its header. A larger one gets 422, under /v1/ 400.",
         ge=1,
         le=1 << 27,
-        flag=False,
     )
 
-    store: Path | None = _setting(
-        "Jobs and pictures",
+    store: Path | None = _variable(
         None,
         "Folder of the jobs and of the pictures that have an address. Without it they are in the user's state folder.",
-        flag=False,
     )
-    store_database: str = _setting(
-        "Jobs and pictures",
+    store_database: str = _variable(
         "",
         "Database of the jobs, as SQLAlchemy writes its address, such as postgresql+psycopg://user@host/dalle. Several "
         "servers may share one. Without it a SQLite file in the store's folder serves this machine.",
         repr=False,
-        flag=False,
     )
-    store_pictures: str = _setting(
-        "Jobs and pictures",
+    store_pictures: str = _variable(
         "",
         "Place of the pictures, as fsspec writes its address: a shared folder, or s3://bucket/pictures. Without it "
         "they are in the store's folder.",
-        flag=False,
     )
-    keep_days: float = _setting(
-        "Jobs and pictures",
+    keep_days: float = _variable(
         7.0,
         "Days that an ended job and its pictures are kept. A picture that nobody has fetched is kept twice as long.",
         gt=0,
         le=3650,
-        flag=False,
     )
-    keep_pictures: int = _setting(
-        "Jobs and pictures",
+    keep_pictures: int = _variable(
         100_000,
         "Pictures of ended jobs that are kept at most. Beyond them those go that were fetched, the oldest first, and "
         "then the others.",
         ge=0,
         le=10**9,
-        flag=False,
     )
-    keep_bytes: int = _setting(
-        "Jobs and pictures",
+    keep_bytes: int = _variable(
         20 << 30,
         "Bytes of pictures of ended jobs that are kept at most.",
         ge=0,
         le=1 << 50,
-        flag=False,
     )
-    private_webhooks: bool = _setting(
-        "Jobs and pictures",
+    private_webhooks: bool = _variable(
         False,
         "Let webhooks lead to this machine and to private networks, and by http.",
-        flag=False,
     )
 
     heartbeat_timeout: float = _setting(
         "Workers", 8.0, "Seconds without a step after which a worker counts as hung. It is replaced.", ge=1, le=600
     )
-    start_timeout: float = _setting(
-        "Workers",
+    start_timeout: float = _variable(
         600.0,
         "Seconds that a worker may take to load the model and warm up. A slower one is replaced.",
         ge=1,
         le=86_400,
-        flag=False,
     )
     ray: bool = _setting(
         "Workers",

@@ -15,7 +15,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIMITS = ("model.limits", "model.sizes", "model.errors", "model.families.ordinary")
-CORE = ("model.config", "model.files", "model.styles", "model.texts", "model.image_shapes", *LIMITS)
+CORE = (
+    "model.config",
+    "model.config_file",
+    "model.files",
+    "model.styles",
+    "model.texts",
+    "model.image_shapes",
+    *LIMITS,
+)
 CONFIGS = (
     "model.families.dalle_pytorch.config",
     "model.families.min_dalle.config",
@@ -40,7 +48,7 @@ RECIPES = "model.recipes"  # nobody imports these
 # Nor these but commands that run them, and recipes.
 LEAVES = ("model.training", "model.benchmark", "model.importing", "model.exporting")
 # Of these the commands make their flags, or have a first look with: no torch.
-ASKED = ("model.training.knobs", "model.training.options", "model.importing.recognise")
+ASKED = ("model.training.knobs", "model.training.options", "model.training.rules", "model.importing.recognise")
 BELOW = (
     "model.painter",
     "model.sheets",
@@ -61,6 +69,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.files": ("model.errors", "model.limits"),
     **dict.fromkeys(CONFIGS, LIMITS),
     "model.config": ("model.files", *CONFIGS, *LIMITS),
+    "model.config_file": ("model.config", "model.files", *LIMITS),
     "model.styles": ("model.config", "model.errors", "model.limits"),
     "model.sheets": (),
     "model.prompts": ("model.errors",),
@@ -131,6 +140,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 TORCH_FREE = [
     "model",
     "model.config",
+    "model.config_file",
     "model.errors",
     "model.picture_files",
     "model.upright",

@@ -84,7 +84,9 @@ def _told(name: str, field: FieldInfo, schema: dict[str, Any]) -> str:
 _schema = Settings.model_json_schema(by_alias=False)["properties"]
 _fields = [(name, field, _schema[name]) for name, field in Settings.model_fields.items()]
 serve.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [_parameter(*setting) for setting in _fields if setting[2]["flag"]]
+    [_parameter(*setting) for setting in _fields if "panel" in setting[2]]
 )
 # The end of --help.
-EPILOG = "\n\n".join(["Variables without a flag:", *(_told(*setting) for setting in _fields if not setting[2]["flag"])])
+EPILOG = "\n\n".join(
+    ["Variables without a flag:", *(_told(*setting) for setting in _fields if "panel" not in setting[2])]
+)

@@ -196,7 +196,7 @@ def test_the_help_shows_every_setting_and_nothing_else(helped: dict[str, tuple[s
 def test_the_help_tells_default_range_and_variable_of_a_setting(helped: dict[str, tuple[str, str]], name: str) -> None:
     panel, line = helped[name]
     field = Settings.model_fields[name]
-    assert panel == (SCHEMA[name]["panel"] if SCHEMA[name]["flag"] else "") != "Options"
+    assert panel == SCHEMA[name].get("panel", "") != "Options"
     assert str(field.description) in line
     told = re.search(r"default: ([^];\s]+)[];]", line)
     assert told
@@ -210,7 +210,7 @@ def test_the_help_tells_default_range_and_variable_of_a_setting(helped: dict[str
     assert all(number in line for number in numbers)
 
 
-@pytest.mark.parametrize("name", [name for name in Settings.model_fields if not SCHEMA[name]["flag"]])
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if "panel" not in SCHEMA[name]])
 def test_a_setting_without_a_flag_has_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     value, other = VALUES.get(name, ("20", "30"))
     found = set()
@@ -220,7 +220,7 @@ def test_a_setting_without_a_flag_has_a_variable(name: str, monkeypatch: pytest.
     assert len(found) == 2
 
 
-@pytest.mark.parametrize("name", [name for name in Settings.model_fields if SCHEMA[name]["flag"]])
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if "panel" in SCHEMA[name]])
 def test_a_flag_wins_over_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command: Any = typer.main.get_command(app)
     dashed = name.replace("_", "-")
