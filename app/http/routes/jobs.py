@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import time
@@ -20,9 +19,9 @@ from app.http.headers import IDEMPOTENCY, PARAMETERS, idempotency_key
 from app.http.idempotency import fingerprint
 from app.http.job_schemas import MAX_PICTURES, JobAnswer, JobList, JobRequest
 from app.http.jobs import Desk, base_of, key_of, owner
+from app.http.leaving import done_first
 from app.http.openai_schemas import OpenAIError
 from app.http.orders import decode, top_rows
-from app.http.painting import gone
 from app.http.schemas import form_schema
 from app.http.service import Service, Shared
 from app.http.streaming import HEADERS as STREAM
@@ -189,16 +188,8 @@ class JobEvents(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, ASGI's
         """Stream until the job has ended, or the client leaves."""
         working = asyncio.create_task(self._stream(send))
-        leaving = asyncio.create_task(gone(receive))
-        try:
-            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-        finally:
-            for task in (working, leaving):
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({working, leaving})
+        if await done_first(working, receive):
+            working.result()
 
     async def _stream(self, send: Send) -> None:
         async def tell(text: str, more: bool = True) -> None:
