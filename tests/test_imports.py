@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -279,6 +280,30 @@ def test_no_rooms_import_each_other_in_a_circle() -> None:
         assert lowest, f"a circle among {', '.join(below)}"
         for room in lowest:
             del below[room]
+
+
+def test_the_drawing_of_the_rooms_holds() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    lines = page.partition("```text\n")[2].partition("```")[0].splitlines()
+    rooms = {
+        room.rstrip("/").removesuffix(".py").replace("/", "."): (at, len(line[: line.index(room)].split("──>")))
+        for at, line in enumerate(lines)
+        for room in re.findall(r"(?:app|model)/[\w./]+", line)
+    }
+    packages = {name_of(path) for path in MODULES if path.name == "__init__.py"}
+    assert {name for name in packages if name.count(".") == 1} <= rooms.keys()
+
+    def room_of(name: str) -> str | None:
+        families = any(within(name, config) for config in (*CONFIGS, "model.families.ordinary"))
+        return None if families else next((room for room in rooms if within(name, room)), None)
+
+    upwards = [
+        str(found)
+        for found in IMPORTS
+        if (one := room_of(found.module)) and (other := room_of(found.name)) and one != other
+        if not rooms[one] < rooms[other]
+    ]
+    assert upwards == []
 
 
 def test_the_app_imports_no_torch_at_module_level() -> None:

@@ -30,17 +30,22 @@ SEED = 0  # of the pictures
 def bench(
     rows: Annotated[str, Option(help="Rows of a step to measure: numbers separated by commas.")] = "1,4,16,64",
     seconds: Annotated[
-        float, Option(min=0.1, max=3600, help="How long each figure may take. One run counts, however long it takes.")
+        float, Option(min=0.1, max=3600, help="Seconds for measuring each figure. At least one run is measured.")
     ] = 8.0,
     threads: Annotated[int, Option(min=0, max=1024, help="Threads to compute with. 0 means one for each core.")] = 0,
     peers: Annotated[
         bool, Option("--peers", help="Also measure DALLE-pytorch and min-dalle. Their packages are installed once.")
     ] = False,
-    plot: Annotated[Path, Option(help="Where to draw the shares of the floors.")] = Path("bench.png"),
+    plot: Annotated[Path, Option(help="Picture to draw: how near each figure is to the limit of the machine.")] = Path(
+        "bench.png"
+    ),
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Measure steps, pictures and a server beside their floors. The last line on stdout is JSON."""
+    """Measure steps, pictures and a server, each beside its floor: the least time that this machine needs for it.
+
+    The last line on stdout is JSON.
+    """
     wanted = numbers(rows)
     check_out(plot)
     threads = threads or usable_cores()
@@ -107,7 +112,7 @@ def _serve(weights: Path, device: str, threads: int, seconds: float, say: Any) -
 
 
 def memory_of_torch() -> float:
-    """MiB that a process holds which has imported PyTorch; 0 where that cannot be told."""
+    """MiB of a process that has imported PyTorch and nothing else."""
     import subprocess
     import sys
 

@@ -65,7 +65,10 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     responses={202: {"description": "The job is written down."}, **_errors(400, 409, 503, 507)},
 )  # fmt: skip
 async def accept(request: Request, service: Shared) -> Response:
-    """Write down up to 1000 pictures, to be painted while nobody waits for others. Location says where to ask."""
+    """Accept a job of up to 1000 pictures. They are painted when no other request waits.
+
+    Location is the job's address.
+    """
     desk = await service.desks.open(service)
     sent = await body.read_body(request, JobRequest, service.settings, (body.JSON, body.MULTIPART), ("image",))
     fields = sent.fields
@@ -137,7 +140,7 @@ async def jobs(
     cursor: Annotated[str | None, Query(max_length=60, description="next_cursor of the answer before.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="Jobs at most.")] = 20,
 ) -> JobList:
-    """The newest first. An API key sees its own jobs only."""
+    """List jobs, the newest first. An API key sees its own jobs only."""
     desk = await service.desks.open(service)
     found = await desk.runner.call(desk.store.jobs, owner(request), limit + 1, cursor)
     told = [await desk.answer(job, base_of(request), None) for job in found[:limit]]
@@ -146,7 +149,7 @@ async def jobs(
 
 @router.get("/{job_id}", summary="A job", response_model=JobAnswer, responses=_errors(404, 503))
 async def job(job_id: str, request: Request, service: Shared) -> Any:
-    """Its state, how much is painted, and the addresses of its pictures so far."""
+    """Tell the state of a job, how much of it is painted, and the addresses of its pictures so far."""
     desk = await service.desks.open(service)
     found = await desk.find(request, job_id)
     return await desk.answer(found, base_of(request), await desk.runner.call(desk.store.pictures, job_id))
@@ -154,7 +157,7 @@ async def job(job_id: str, request: Request, service: Shared) -> Any:
 
 @router.delete("/{job_id}", summary="Cancel a job", response_model=JobAnswer, responses=_errors(404, 503))
 async def cancel(job_id: str, request: Request, service: Shared) -> Any:
-    """Its pictures so far stay. Nothing changes if it has ended already."""
+    """End a job. Its pictures so far stay. Nothing changes if it has ended already."""
     desk = await service.desks.open(service)
     found = await desk.find(request, job_id)
     ended = await desk.runner.cancel(found) or await desk.runner.call(desk.store.job, job_id) or found
