@@ -202,7 +202,16 @@ def read_legacy(mapped: Mapped, make: Make) -> Weights:
         raise CheckpointError(f"{where}: its tensors are big-endian, which is not read")
     said: dict[str, tuple[str, int]] = {}
 
+    def module(persistent: Any) -> Any:
+        """The class of a saved network, whose source text stands beside it; None for what else is referred to."""
+        match persistent:
+            case ("module", Global() as named, _, _):
+                return named
+        return None
+
     def note(persistent: Any) -> Any:
+        if named := module(persistent):
+            return named
         dtype, key, count = storage_of(persistent, where)
         if said.setdefault(key, (dtype, count)) != (dtype, count):
             raise CheckpointError(f"{where}: the storage {shown(key)} is said to have two types or sizes")
@@ -234,7 +243,7 @@ def read_legacy(mapped: Mapped, make: Make) -> Weights:
         mapped.view,
         where,
         rebuilder(mapped, where, make),
-        lambda persistent: begins[storage_of(persistent, where)[1]],
+        lambda persistent: module(persistent) or begins[storage_of(persistent, where)[1]],
         at,
     ).load()
     return Weights(mapped.path, "legacy torch", content, mapped.size)

@@ -65,6 +65,14 @@ def refused(tmp_path: Path, data: bytes) -> str:
     return message.removeprefix(f"{tmp_path / 'any.name'}: ")
 
 
+def test_a_whole_network_of_before_1_6_is_inert(tmp_path: Path) -> None:
+    """torch wrote the source text of its class beside it, as OpenAI's encoder.pkl and decoder.pkl of then have it."""
+    found = read_bytes(tmp_path, saved(torch.nn.Linear(2, 3), legacy=True), make=Tensors().make)
+    assert isinstance(found, Weights)
+    assert found.content.name == "torch.nn.modules.linear.Linear"
+    assert found.content.state["_parameters"]["weight"].shape == (3, 2)
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_what_torch_saved_comes_back(tmp_path: Path, legacy: bool) -> None:
     found = read_bytes(tmp_path, saved({"weights": STATE, "hparams": {"dim": 4}}, legacy), make=Tensors().make)
