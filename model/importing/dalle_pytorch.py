@@ -54,7 +54,10 @@ def version_of(content: Mapping[Any, Any], where: str) -> tuple[int, ...] | None
         return None
     if not isinstance(found, str) or not re.fullmatch(r"\d{1,3}(\.\d{1,3}){1,2}", found):
         raise CheckpointError(f"{where}: version must be like '1.6.6', got {shown(found)}")
-    return tuple(int(part) for part in found.split("."))
+    version = tuple(int(part) for part in found.split("."))
+    if version >= (1, 7):
+        raise CheckpointError(f"{where}: version must be below 1.7, as later ones are not known here, got {found}")
+    return version
 
 
 def weights_of(content: Mapping[Any, Any], where: str) -> Any:
