@@ -134,7 +134,7 @@ def test_hparams_are_refused_by_name(hparams: dict[str, Any], message: str) -> N
     ("name", "key", "tensor", "message"),
     [
         (MIX, "to_logits.0.bias", None, "'to_logits.0.bias' is missing"),
-        (MIX, "text_emb.weight", torch.full((24, 10), torch.nan), "'text_emb.weight' must be finite numbers, got nan"),
+        (MIX, "text_emb.weight", torch.full((24, 10), torch.nan), "'text_emb.weight' must be finite numbers, got NaN"),
         (MIX, "text_emb.weight", torch.zeros(24, 10).char(), "'text_emb.weight' must be of a floating type"),
         (MIX, "transformer.extra", torch.zeros(1), "'transformer.extra' belongs to nothing in this model"),
         (MIX, "transformer.layers.odd", torch.zeros(1), "'transformer.layers.odd' must be like"),
