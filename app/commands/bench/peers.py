@@ -17,6 +17,7 @@ import venv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,9 @@ def environment(say: Callable[[str], object] = lambda _: None) -> Path:
     if (installed := subprocess.run(pip, capture_output=True)).returncode:
         last = installed.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise BenchFailed(f"the peers' packages cannot be installed: {last}")
-    ours.write_text(sysconfig.get_path("purelib") + "\n")  # the same PyTorch for all
+    torch = find_spec("torch")  # the same one for all, wherever this program has it
+    places = [sysconfig.get_path("purelib"), *(str(Path(found).parent) for found in torch.submodule_search_locations)]
+    ours.write_text("\n".join(dict.fromkeys(places)) + "\n")
     done.touch()
     return python
 
