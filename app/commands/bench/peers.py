@@ -17,7 +17,6 @@ import venv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +120,8 @@ def folder() -> Path:
 
 def environment(say: Callable[[str], object] = lambda _: None) -> Path:
     """The Python of the peers' environment, which is made if it is missing. Raises BenchFailed if pip cannot."""
+    import torch
+
     place = folder()
     python = place / "bin" / "python"
     done = place / "installed"
@@ -136,8 +137,7 @@ def environment(say: Callable[[str], object] = lambda _: None) -> Path:
     if (installed := subprocess.run(pip, capture_output=True)).returncode:
         last = installed.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise BenchFailed(f"the peers' packages cannot be installed: {last}")
-    torch = find_spec("torch")  # the same one for all, wherever this program has it
-    places = [sysconfig.get_path("purelib"), *(str(Path(found).parent) for found in torch.submodule_search_locations)]
+    places = (sysconfig.get_path("purelib"), str(Path(torch.__file__).parents[1]))  # the same PyTorch for all
     ours.write_text("\n".join(dict.fromkeys(places)) + "\n")
     done.touch()
     return python
