@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoints.networks import AnyTransformer, network
+from model.checkpoints.networks import network
 from model.families.cache import Cache
 from model.families.dalle_pytorch.config import KINDS, MLP, DallePytorchConfig
 from model.families.kakaobrain.config import KakaobrainConfig
@@ -49,8 +49,8 @@ SHAPES: dict[str, Any] = {
 class Scene:
     """A decoder with a native step. Every slot has read a text of its own, and is at a place of its own."""
 
-    transformer: AnyTransformer
-    cache: Cache
+    transformer: Any
+    cache: Any
     slots: SlotTensors
     native: NativeStep
 
@@ -192,8 +192,8 @@ def test_libraries_for_other_registers_give_the_same_bits(name: str, monkeypatch
 def test_a_text_of_padding_is_attended_to_evenly() -> None:
     ours, theirs = scene("min-dalle"), scene("min-dalle")
     for one in (ours, theirs):
-        one.cache.text_exists[:] = False  # type: ignore[attr-defined]
-        one.cache.text_values.random_(0, 3, generator=torch.Generator().manual_seed(1))  # type: ignore[attr-defined]
+        one.cache.text_exists[:] = False
+        one.cache.text_values.random_(0, 3, generator=torch.Generator().manual_seed(1))
         one.cache.keys.copy_(ours.cache.keys), one.cache.values.copy_(ours.cache.values)
     ours.native.arrange([3], [3], [])
     ours.native.decode()
