@@ -6,6 +6,7 @@ The structures are those of `source/ordinary.cpp`, which computes one block for 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ _I, _P = ctypes.c_int32, ctypes.c_void_p
 NORMS = {nn.LayerNorm: 1, nn.RMSNorm: 2}
 EPS = 1e-5  # of all norms
 ACTIVATIONS = ("gelu", "gelu_tanh", "geglu", "swiglu")  # the last two multiply the outputs' first half
+
+
+_OF_SOME = ("text_keys", "text_values", "text_exists", "above", "left")  # buffers that not every family has
 
 
 class _Norm(ctypes.Structure):
@@ -48,7 +52,7 @@ class _Sees(ctypes.Structure):
 
 
 _MODEL_SIZES = (
-    *("dim", "depth", "heads", "head_dim", "hidden", "vocab", "grid", "group", "turned"),
+    *("dim", "depth", "heads", "head_dim", "hidden", "vocab", "grid", "group", "text", "turned"),
     *("turns_values", "quarter", "reversible", "stable", "activation", "narrow_cache"),
 )
 
@@ -65,8 +69,8 @@ class _Model(ctypes.Structure):
 
 class _State(ctypes.Structure):
     _fields_ = (
-        *((name, _P) for name in ("keys", "values", "length", "step", "text_keys", "text_values", "text_exists")),
-        *((name, _P) for name in ("above", "left", *SlotTensors._fields)),
+        *((name, _P) for name in ("keys", "values", "length", "step", "text_slots")),
+        *((name, _P) for name in (*_OF_SOME, *SlotTensors._fields)),
         *((name, _I) for name in ("slots", "capacity", "text")),
     )
 
@@ -174,10 +178,11 @@ class OrdinaryStep(NativeStep):
         self._state = _State()
 
     def bind(self, cache: Cache, slots: SlotTensors) -> None:
-        some = ("text_keys", "text_values", "text_exists", "above", "left")  # that not every family has
-        buffers: dict[str, Tensor | None] = {name: getattr(cache, name, None) for name in some}
+        buffers: dict[str, Tensor | None] = {name: getattr(cache, name, None) for name in _OF_SOME}
+        self._text_slots = torch.arange(cache.slots, dtype=torch.int32)
         for name, tensor in (
             *((name, getattr(cache, name)) for name in ("keys", "values", "length", "step")),
+            ("text_slots", self._text_slots),
             *buffers.items(),
             *slots._asdict().items(),
         ):
@@ -185,6 +190,9 @@ class OrdinaryStep(NativeStep):
         self._state.slots, self._state.capacity = cache.slots, cache.capacity
         text = buffers["text_exists"]
         self._state.text = 0 if text is None else text.shape[1]
+
+    def share_text(self, source: int, slots: Sequence[int]) -> None:
+        self._text_slots[list(slots)] = source
 
     def _model_of(self, config: Any, parts: Parts) -> _Model:
         layers = (_Layer * len(parts.layers))()
@@ -204,7 +212,7 @@ class OrdinaryStep(NativeStep):
             if seen is not None:
                 to.sees = next((i for i, kind in enumerate(kinds) if kind is seen), len(kinds))
                 kinds += [seen] if to.sees == len(kinds) else []
-        sees = (_Sees * len(kinds))(*map(self._sees, kinds))
+        sees = (_Sees * len(kinds))(*(self._sees(kind, config.max_text) for kind in kinds))
         cos, sin = parts.turn or (None, None)
         return _Model(
             table=self._numbers(parts.table),
@@ -225,6 +233,7 @@ class OrdinaryStep(NativeStep):
             vocab=config.image_vocab,
             grid=config.grid,
             group=1,
+            text=config.max_text,
             turned=0 if cos is None else cos.shape[1],
             turns_values=parts.turns_values,
             quarter=parts.quarter,
@@ -255,12 +264,13 @@ class OrdinaryStep(NativeStep):
             return _Projection()
         return _Projection(self._keeper.panels(narrowed(product.weight.detach())), self._numbers(product.bias))
 
-    def _sees(self, seen: Tensor) -> _Sees:
-        """seen (image tokens, positions) bool, by runs of neighbouring positions."""
-        edges = nn.functional.pad(seen, (1, 1)).to(torch.int8).diff(dim=1)
+    def _sees(self, seen: Tensor, text: int) -> _Sees:
+        """seen (image tokens, positions) bool, by runs of neighbouring positions, which end where the text ends."""
+        gap = nn.functional.pad(seen[:, :text], (0, 1))
+        edges = nn.functional.pad(torch.cat([gap, seen[:, text:]], dim=1), (1, 1)).to(torch.int8).diff(dim=1)
         token, first = (edges == 1).nonzero(as_tuple=True)
-        end = (edges == -1).nonzero(as_tuple=True)[1]
-        runs = torch.stack([first, end - first], dim=1).to(torch.int32)
+        count = (edges == -1).nonzero(as_tuple=True)[1] - first
+        runs = torch.stack([first - (first > text).long(), count], dim=1).to(torch.int32)
         counts = torch.bincount(token, minlength=len(seen))
         starts = nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
         return _Sees(self._keeper.address(starts), self._keeper.address(runs.contiguous()))

@@ -69,6 +69,9 @@ class NativeStep(ABC):
     def bind(self, cache: Any, slots: SlotTensors) -> None:
         """Use this cache and these slots from now on."""
 
+    def share_text(self, source: int, slots: Sequence[int]) -> None:  # noqa: B027 - not every step gains by it
+        """Slots that have read the same text as `source`, and may read it there as long as both hold it."""
+
     @property
     def nbytes(self) -> int:
         """Bytes of the weights that are held beside the transformer's own."""

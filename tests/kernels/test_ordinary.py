@@ -189,6 +189,23 @@ def test_libraries_for_other_registers_give_the_same_bits(name: str, monkeypatch
     assert all(torch.equal(one, found[0]) for one in found)
 
 
+@pytest.mark.parametrize("name", ["full-rotary-shift-stable", "axial_row-sandwich-head_dim", "min-dalle", "rudalle-v2"])
+def test_a_text_that_slots_share_is_read_in_one_of_them(name: str) -> None:
+    torch.manual_seed(0)
+    ours = scene(name)
+    ours.cache.copy(0, torch.tensor([4]))
+    ours.slots.drawn[4] = ours.slots.drawn[0]
+    ours.native.arrange([0, 4], [0, 4], [])
+    ours.native.share_text(0, [0, 4])
+    for buffer in (ours.cache.keys, ours.cache.values):
+        buffer[:, 4, :, : ours.transformer.config.max_text] = torch.nan
+    if name == "min-dalle":
+        ours.cache.text_keys[:, 4] = torch.nan
+    ours.native.decode()
+    assert torch.equal(ours.slots.hidden[4], ours.slots.hidden[0])
+    assert ours.slots.hidden[4].isfinite().all()
+
+
 def test_a_text_of_padding_is_attended_to_evenly() -> None:
     ours, theirs = scene("min-dalle"), scene("min-dalle")
     for one in (ours, theirs):

@@ -1,5 +1,6 @@
 // Attention of one query to the cached positions that it sees, which are given as runs of neighbouring positions.
-// No other position is read. Keys and values are float32 or bfloat16.
+// No other position is read. Keys and values are float32 or bfloat16. Those of the text may lie in another slot, which
+// has read the same one: what several rows share is then read from memory once.
 #pragma once
 #include <algorithm>
 #include <limits>
@@ -9,8 +10,18 @@
 
 namespace dalle {
 
-struct Run {  // as model/kernels/ordinary.py has it
+struct Run {  // as model/kernels/ordinary.py has it; none goes beyond the end of the text from within it
     int32_t first, count;
+};
+
+template <class T>
+struct Kept {  // (positions, width) each, of one head
+    const T *keys, *values, *text_keys, *text_values;
+    int32_t text;  // positions before this one are those of the text
+    const T* keys_of(Run run, int width) const { return (run.first < text ? text_keys : keys) + size_t(run.first) * width; }
+    const T* values_of(Run run, int width) const {
+        return (run.first < text ? text_values : values) + size_t(run.first) * width;
+    }
 };
 
 // shares[0 .. count): q's products with the keys of a run. Up to three shares behind them are written too.
@@ -47,33 +58,33 @@ inline void soften(float* shares, int count) {
 
 // out[0 .. 16 B): the sum over the runs' positions, first to last, of share times value.
 template <int B, class T>
-void mix(const float* shares, const T* values, const Run* runs, int count, int width, float* out) {
+void mix(const float* shares, const Kept<T>& kept, int column, const Run* runs, int count, int width, float* out) {
     V a[B];
     for (int b = 0; b < B; ++b) a[b] = zero();
     for (int r = 0; r < count; ++r) {
-        const T* value = values + size_t(runs[r].first) * width;
+        const T* value = kept.values_of(runs[r], width) + column;
         for (int p = 0; p < runs[r].count; ++p, ++shares, value += width) {
             const V share = splat(*shares);
             for (int b = 0; b < B; ++b) a[b] = fma(share, load(value + b * LANES), a[b]);
         }
     }
-    for (int b = 0; b < B; ++b) store(out + b * LANES, a[b]);
+    for (int b = 0; b < B; ++b) store(out + column + b * LANES, a[b]);
 }
 
-// q (width), scaled; keys, values (positions, width); at least one position is seen. out (width).
+// q (width), scaled; at least one position is seen. out (width).
 template <class T>
-void attend_runs(const float* q, const T* keys, const T* values, const Run* runs, int count, int width, float* out) {
+void attend_runs(const float* q, const Kept<T>& kept, const Run* runs, int count, int width, float* out) {
     thread_local std::vector<float> memory;
     int seen = 0;
     for (int r = 0; r < count; ++r) seen += runs[r].count;
     float* shares = aligned(memory, seen + LANES);
     for (int r = 0, at = 0; r < count; at += runs[r++].count)
-        scores(q, keys + size_t(runs[r].first) * width, runs[r].count, width, shares + at);
+        scores(q, kept.keys_of(runs[r], width), runs[r].count, width, shares + at);
     soften(shares, seen);
     int column = 0;
     for (; column + 4 * LANES <= width; column += 4 * LANES)
-        mix<4>(shares, values + column, runs, count, width, out + column);
-    for (; column < width; column += LANES) mix<1>(shares, values + column, runs, count, width, out + column);
+        mix<4>(shares, kept, column, runs, count, width, out);
+    for (; column < width; column += LANES) mix<1>(shares, kept, column, runs, count, width, out);
 }
 
 }  // namespace dalle

@@ -56,6 +56,7 @@ struct Model {
     const Sees* sees;
     const float *cos, *sin;  // (positions, turned): of each value, and the sign of the other of its pair in sin
     int32_t dim, depth, heads, head_dim, hidden, vocab, grid, group;
+    int32_t text;    // positions of a text
     int32_t turned;  // values of a head
     int32_t turns_values, quarter, reversible, stable, activation;
     int32_t narrow_cache;  // bfloat16 if not 0
@@ -63,6 +64,7 @@ struct Model {
 struct State {
     void *keys, *values;             // (depth, slots, heads, capacity, head_dim)
     int64_t *length, *step;          // (slots)
+    const int32_t* text_slots;       // (slots): a slot that has read the same text, maybe its own
     const void *text_keys, *text_values;  // (depth, slots, heads, text, head_dim), where there is an encoded text
     const uint8_t* text_exists;      // (slots, text)
     void *above, *left;              // (2 depth, slots, grid, quarter), (2 depth, slots, quarter), where states shift
@@ -185,24 +187,31 @@ void turn(const Model& m, int64_t place, bool turns, const float* x, float scale
     for (int i = turned; i < m.head_dim; ++i) set(y[i], x[i] * scale);
 }
 
+// Where one head of a slot begins in a buffer (depth, slots, heads, positions, head_dim).
+size_t begin(const Model& m, const State& s, int layer, int slot, int head, int positions) {
+    return ((size_t(layer) * s.slots + slot) * m.heads + head) * positions * m.head_dim;
+}
+
 // Attention of one head of a row, to its cached positions.
 template <class T>
 void attend_row(const Model& m, const State& s, int layer, int slot, int head, const float* qkv, const Tiles::Row& found) {
     const int d = m.head_dim, inner = m.heads * d;
     const int64_t place = s.length[slot];
-    const size_t cached = ((size_t(layer) * s.slots + slot) * m.heads + head) * s.capacity * d;
-    T *keys = static_cast<T*>(s.keys) + cached, *values = static_cast<T*>(s.values) + cached;
+    T *all_keys = static_cast<T*>(s.keys), *all_values = static_cast<T*>(s.values);
+    const size_t own = begin(m, s, layer, slot, head, s.capacity);
+    const size_t text = begin(m, s, layer, s.text_slots[slot], head, s.capacity);
+    const Kept<T> kept{all_keys + own, all_values + own, all_keys + text, all_values + text, m.text};
     float q[MOST_HEAD_DIM], out[MOST_HEAD_DIM];
     turn(m, place, true, qkv + head * d, 1.0f / std::sqrt(float(d)), q);
-    turn(m, place, true, qkv + inner + head * d, 1.0f, keys + place * d);
-    turn(m, place, m.turns_values, qkv + 2 * inner + head * d, 1.0f, values + place * d);
-    const Run all{0, int32_t(place) + 1};
+    turn(m, place, true, qkv + inner + head * d, 1.0f, all_keys + own + place * d);
+    turn(m, place, m.turns_values, qkv + 2 * inner + head * d, 1.0f, all_values + own + place * d);
     const Layer& of = m.layers[layer];
     if (of.sees < 0) {
-        attend_runs(q, keys, values, &all, 1, d, out);
+        const Run all[] = {{0, m.text}, {m.text, int32_t(place) + 1 - m.text}};
+        attend_runs(q, kept, all, 2, d, out);
     } else {
         const int32_t* first = m.sees[of.sees].first + s.step[slot];
-        attend_runs(q, keys, values, m.sees[of.sees].runs + first[0], first[1] - first[0], d, out);
+        attend_runs(q, kept, m.sees[of.sees].runs + first[0], first[1] - first[0], d, out);
     }
     for (int i = 0; i < d; i += LANES) found.put(head * d + i, load(out + i));
 }
@@ -212,7 +221,8 @@ template <class T>
 void attend_text(const Model& m, const State& s, int layer, int slot, int head, const float* query,
                  const Tiles::Row& found) {
     const int d = m.head_dim;
-    const size_t cached = ((size_t(layer) * s.slots + slot) * m.heads + head) * s.text * d;
+    const size_t at = begin(m, s, layer, s.text_slots[slot], head, s.text);
+    const T *keys = static_cast<const T*>(s.text_keys) + at, *values = static_cast<const T*>(s.text_values) + at;
     const uint8_t* exists = s.text_exists + size_t(slot) * s.text;
     thread_local std::vector<Run> runs;
     runs.clear();
@@ -225,17 +235,17 @@ void attend_text(const Model& m, const State& s, int layer, int slot, int head, 
     const float scale = runs.empty() ? 0.0f : 1.0f / std::sqrt(float(d));
     if (runs.empty()) runs.push_back({0, s.text});
     for (int i = 0; i < d; ++i) q[i] = query[head * d + i] * scale;
-    attend_runs(q, static_cast<const T*>(s.text_keys) + cached, static_cast<const T*>(s.text_values) + cached,
-                runs.data(), int(runs.size()), d, out);
+    attend_runs(q, Kept<T>{keys, values, keys, values, s.text}, runs.data(), int(runs.size()), d, out);
     for (int i = 0; i < d; i += LANES) found.put(head * d + i, load(out + i));
 }
 
-// attend(row, head, where the row's found values go) for all rows and heads -> tiles of what was found.
+// attend(row, head, where the row's found values go) for all rows and heads -> tiles of what was found. The rows of one
+// head follow each other, so that a text that they share stays in the processor's cache.
 template <class Attend>
 Tiles attended(const Model& m, int rows, const Attend& attend) {
     const int inner = m.heads * m.head_dim;
     Tiles found(room.take(size_t(rows) * inner), rows, inner);
-    each(rows * m.heads, [&](int i) { attend(i / m.heads, i % m.heads, found.row(i / m.heads)); });
+    each(rows * m.heads, [&](int i) { attend(i % rows, i / rows, found.row(i % rows)); });
     return found;
 }
 
