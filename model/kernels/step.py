@@ -109,9 +109,9 @@ class NativeStep(ABC):
         """Feed the groups just drawn to the rows; see `SlotDecoder.decode`."""
         self._run(self._decode)
 
-    def _run(self, verb: Verb) -> None:
+    def _run(self, verb: Verb, *more: ctypes.Structure) -> None:
         self._library.dalle_threads(torch.get_num_threads())
-        verb(*map(ctypes.byref, (self._model, self._state, self._rows)))
+        verb(*map(ctypes.byref, (self._model, self._state, self._rows, *more)))
 
 
 class OwnStep(NativeStep):

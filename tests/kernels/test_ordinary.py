@@ -206,6 +206,43 @@ def test_a_text_that_slots_share_is_read_in_one_of_them(name: str) -> None:
     assert ours.slots.hidden[4].isfinite().all()
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_guessed_tokens_are_those_of_single_steps(name: str) -> None:
+    """From a slot's place to the picture's end, whatever is guessed: the same tokens, cache and score, bit for bit."""
+    torch.manual_seed(0)
+    plain = scene(name)
+    torch.manual_seed(0)
+    guessed = scene(name)
+    last, slot, null = plain.transformer.config.image_tokens, 1, 6  # of the same place
+    for one in (plain, guessed):
+        one.slots.forced[slot, 20:24] = 5
+        one.native.arrange(
+            [slot, null], [slot, slot], [picture(slot, 0, 1, guidance=1.5, top_k=4, temperature=0.3, scored=True)]
+        )
+    steps = 0
+    while plain.slots.position[slot] < last:
+        plain.native.sample()
+        plain.native.decode() if plain.slots.position[slot] < last else None
+    guesses = torch.zeros(5, dtype=torch.int64)
+    while guessed.slots.position[slot] < last:
+        guessed.native.sample()
+        steps += 1
+        at = int(guessed.slots.position[slot])
+        if steps % 3 == 0:  # some of the guesses are right
+            guesses[: last - at] = plain.slots.tokens[slot, at : at + 5]
+        guesses[steps % 5] = 7
+        if at < last:
+            right = guessed.native.leap(guesses[: last - 1 - at])  # type: ignore[attr-defined]
+            assert int(guessed.slots.position[slot]) == at + right
+    assert steps < last - 7 - 4
+    for found, wanted in zip(guessed.slots, plain.slots, strict=True):
+        assert torch.equal(found[slot], wanted[slot])
+    for found, wanted in zip(buffers(guessed.cache)[2:], buffers(plain.cache)[2:], strict=True):
+        assert torch.equal(found, wanted)
+    for found, wanted in ((guessed.cache.keys, plain.cache.keys), (guessed.cache.values, plain.cache.values)):
+        assert torch.equal(found, wanted)
+
+
 def test_a_text_of_padding_is_attended_to_evenly() -> None:
     ours, theirs = scene("min-dalle"), scene("min-dalle")
     for one in (ours, theirs):

@@ -16,6 +16,12 @@
 //     hidden     = norm(norm(x))
 // A norm, scale, bias or turn that a family does not have is left out. Reversible models have two streams x.
 //
+// dalle_ordinary_leap feeds the token just drawn and guesses of those that follow, for one image. The weights are read
+// once for all. Then tokens are drawn one after another, each from its row, as dalle_ordinary_sample would: while the
+// guess was that token, the next row has computed what a step of its own would have, and the token stands. What was
+// drawn behind the first wrong guess are the next guesses: Jacobi's iteration (2410.01699), with the noise of each
+// place held fixed. So the tokens are those of single steps.
+//
 // Every matrix is read once a step, and of the cache only what a layer sees. A row's bits depend on its own state alone.
 #include "attention_runs.hpp"
 #include "drawing.hpp"
@@ -48,6 +54,11 @@ struct Sees {             // what each image token sees in the cache
     const int32_t* first;  // (tokens + 1): where the runs of a token begin
     const Run* runs;
 };
+struct Window {
+    int64_t* guesses;  // (ahead): of the tokens that follow the one just drawn
+    int32_t ahead;
+    int32_t right;     // result: guesses that were right
+};
 struct Model {
     const float *table, *places;  // (vocab, dim), (tokens, dim); places may be null
     Norm entering, norm, last_norm;
@@ -79,6 +90,20 @@ struct State {
 };
 
 namespace {
+
+// A computed row: a token and where it is fed, `ahead` positions behind those that its slot has.
+struct Fed {
+    int32_t slot, ahead;
+    int64_t token;
+};
+
+// The rows of a step. Where slots stand in several rows, these are at neighbouring positions, first to last.
+struct Step {
+    std::vector<Fed> rows;
+    bool single = true;               // every slot stands in one row
+    std::vector<float> above, left;  // else, of each part and row: what it has replaced, and what it hands to the right
+    int count() const { return int(rows.size()); }
+};
 
 int padded(int width) { return (width + LANES - 1) / LANES * LANES; }
 
@@ -146,35 +171,69 @@ void add(const Projection& p, const Tiles& y, int rows, const Norm& norm, const 
     });
 }
 
-// The parts of a normalised state y (dim) that come from the tokens above and to the left; y's own are kept for others.
-// part: two a layer.
+// Where the last token of a row's column, and the last token of its slot, keep what they hand down and to the right.
 template <class T>
-void shift(const Model& m, const State& s, int part, int slot, float* y) {
-    const int quarter = m.quarter, row = int(s.step[slot]) / m.grid, column = int(s.step[slot]) % m.grid;
-    const size_t at = size_t(part) * s.slots + slot;
-    T* above = static_cast<T*>(s.above) + (at * m.grid + column) * quarter;
-    T* left = static_cast<T*>(s.left) + at * quarter;
+struct Handed {
+    T *above, *left;
+    Handed(const Model& m, const State& s, int part, const Fed& row) {
+        const size_t at = size_t(part) * s.slots + row.slot;
+        above = static_cast<T*>(s.above) + (at * m.grid + (s.step[row.slot] + row.ahead) % m.grid) * m.quarter;
+        left = static_cast<T*>(s.left) + at * m.quarter;
+    }
+};
+
+// The parts of row r's normalised state y (dim) that come from the tokens above and to the left; y's own are kept for
+// others. part: two a layer.
+template <class T>
+void shift(const Model& m, const State& s, Step& step, int part, int r, float* y) {
+    const int quarter = m.quarter, index = int(s.step[step.rows[r].slot]) + step.rows[r].ahead;
+    const Handed<T> handed(m, s, part, step.rows[r]);
+    const size_t kept = (size_t(part) * step.count() + r) * quarter;
     for (int i = 0; i < quarter; ++i) {
         const float own_above = y[i], own_left = y[quarter + i];
-        y[i] = row ? number(above[i]) : 0.0f;
-        y[quarter + i] = column ? number(left[i]) : 0.0f;
-        set(above[i], own_above);
-        set(left[i], own_left);
+        if (!step.single) {
+            step.above[kept + i] = number(handed.above[i]);
+            step.left[kept + i] = own_left;
+        }
+        y[i] = index >= m.grid ? number(handed.above[i]) : 0.0f;
+        y[quarter + i] = index % m.grid ? number(handed.left[i]) : 0.0f;
+        set(handed.above[i], own_above);
+        set(handed.left[i], own_left);
     }
+}
+
+// As if the rows that are more than `right` ahead had not been fed.
+template <class T>
+void take_back(const Model& m, const State& s, const Step& step, int right) {
+    for (int part = 0; m.quarter && part < 2 * m.depth; ++part)
+        for (int r = 0; r < step.count(); ++r) {
+            const Handed<T> handed(m, s, part, step.rows[r]);
+            const size_t kept = (size_t(part) * step.count() + r) * m.quarter;
+            for (int i = 0; i < m.quarter; ++i) {
+                if (step.rows[r].ahead > right) set(handed.above[i], step.above[kept + i]);
+                if (step.rows[r].ahead == right) set(handed.left[i], step.left[kept + i]);
+            }
+        }
 }
 
 // x (rows, dim) normalised, with parts from elsewhere -> tiles.
 template <class T>
-Tiles entered(const Model& m, const State& s, const Rows& rows, const Norm& norm, int part, const float* x) {
-    Tiles tiles(room.take(size_t(rows.count) * m.dim), rows.count, m.dim);
-    float* y = room.take(size_t(rows.count) * m.dim);
-    each(rows.count, [&](int r) {
+Tiles entered(const Model& m, const State& s, Step& step, const Norm& norm, int part, const float* x) {
+    const int n = step.count();
+    Tiles tiles(room.take(size_t(n) * m.dim), n, m.dim);
+    float* y = room.take(size_t(n) * m.dim);
+    const bool apart = m.quarter && !step.single;  // rows of a slot wait for each other
+    each(n, [&](int r) {
         float* own = y + size_t(r) * m.dim;
         normalise(norm, x + size_t(r) * m.dim, m.dim, [&](int i, V z) { store(own + i, z); });
-        if (m.quarter) shift<T>(m, s, part, rows.slots[r], own);
-        const Tiles::Row row = tiles.row(r);
-        for (int i = 0; i < m.dim; i += LANES) row.put(i, load(own + i));
+        if (apart) return;
+        if (m.quarter) shift<T>(m, s, step, part, r, own);
+        for (int i = 0; i < m.dim; i += LANES) tiles.row(r).put(i, load(own + i));
     });
+    for (int r = 0; apart && r < n; ++r) {
+        shift<T>(m, s, step, part, r, y + size_t(r) * m.dim);
+        for (int i = 0; i < m.dim; i += LANES) tiles.row(r).put(i, load(y + size_t(r) * m.dim + i));
+    }
     return tiles;
 }
 
@@ -192,25 +251,34 @@ size_t begin(const Model& m, const State& s, int layer, int slot, int head, int 
     return ((size_t(layer) * s.slots + slot) * m.heads + head) * positions * m.head_dim;
 }
 
+// Puts one head's key and value of a row into the cache.
+template <class T>
+void keep(const Model& m, const State& s, int layer, const Fed& row, int head, const float* qkv) {
+    const int d = m.head_dim, inner = m.heads * d;
+    const int64_t place = s.length[row.slot] + row.ahead;
+    const size_t own = begin(m, s, layer, row.slot, head, s.capacity) + place * d;
+    turn(m, place, true, qkv + inner + head * d, 1.0f, static_cast<T*>(s.keys) + own);
+    turn(m, place, m.turns_values, qkv + 2 * inner + head * d, 1.0f, static_cast<T*>(s.values) + own);
+}
+
 // Attention of one head of a row, to its cached positions.
 template <class T>
-void attend_row(const Model& m, const State& s, int layer, int slot, int head, const float* qkv, const Tiles::Row& found) {
-    const int d = m.head_dim, inner = m.heads * d;
-    const int64_t place = s.length[slot];
-    T *all_keys = static_cast<T*>(s.keys), *all_values = static_cast<T*>(s.values);
-    const size_t own = begin(m, s, layer, slot, head, s.capacity);
-    const size_t text = begin(m, s, layer, s.text_slots[slot], head, s.capacity);
-    const Kept<T> kept{all_keys + own, all_values + own, all_keys + text, all_values + text, m.text};
+void attend_row(const Model& m, const State& s, int layer, const Fed& row, int head, const float* qkv,
+                const Tiles::Row& found) {
+    const int d = m.head_dim;
+    const int64_t place = s.length[row.slot] + row.ahead;
+    const T *keys = static_cast<T*>(s.keys), *values = static_cast<T*>(s.values);
+    const size_t own = begin(m, s, layer, row.slot, head, s.capacity);
+    const size_t text = begin(m, s, layer, s.text_slots[row.slot], head, s.capacity);
+    const Kept<T> kept{keys + own, values + own, keys + text, values + text, m.text};
     float q[MOST_HEAD_DIM], out[MOST_HEAD_DIM];
     turn(m, place, true, qkv + head * d, 1.0f / std::sqrt(float(d)), q);
-    turn(m, place, true, qkv + inner + head * d, 1.0f, all_keys + own + place * d);
-    turn(m, place, m.turns_values, qkv + 2 * inner + head * d, 1.0f, all_values + own + place * d);
     const Layer& of = m.layers[layer];
     if (of.sees < 0) {
         const Run all[] = {{0, m.text}, {m.text, int32_t(place) + 1 - m.text}};
         attend_runs(q, kept, all, 2, d, out);
     } else {
-        const int32_t* first = m.sees[of.sees].first + s.step[slot];
+        const int32_t* first = m.sees[of.sees].first + s.step[row.slot] + row.ahead;
         attend_runs(q, kept, m.sees[of.sees].runs + first[0], first[1] - first[0], d, out);
     }
     for (int i = 0; i < d; i += LANES) found.put(head * d + i, load(out + i));
@@ -239,13 +307,37 @@ void attend_text(const Model& m, const State& s, int layer, int slot, int head, 
     for (int i = 0; i < d; i += LANES) found.put(head * d + i, load(out + i));
 }
 
-// attend(row, head, where the row's found values go) for all rows and heads -> tiles of what was found. The rows of one
-// head follow each other, so that a text that they share stays in the processor's cache.
-template <class Attend>
-Tiles attended(const Model& m, int rows, const Attend& attend) {
-    const int inner = m.heads * m.head_dim;
-    Tiles found(room.take(size_t(rows) * inner), rows, inner);
-    each(rows * m.heads, [&](int i) { attend(i % rows, i / rows, found.row(i % rows)); });
+// Attention of all rows to the cache -> tiles of what was found. The rows of one head follow each other, so that a text
+// that they share stays in the processor's cache.
+template <class T>
+Tiles attended(const Model& m, const State& s, int layer, const Step& step, const float* qkv) {
+    const int n = step.count(), inner = m.heads * m.head_dim;
+    Tiles found(room.take(size_t(n) * inner), n, inner);
+    auto of = [&](int r) { return qkv + size_t(r) * 3 * inner; };
+    if (step.single) {
+        each(n * m.heads, [&](int i) {
+            const int head = i / n, r = i % n;
+            keep<T>(m, s, layer, step.rows[r], head, of(r));
+            attend_row<T>(m, s, layer, step.rows[r], head, of(r), found.row(r));
+        });
+    } else {
+        each(m.heads, [&](int head) {
+            for (int r = 0; r < n; ++r) keep<T>(m, s, layer, step.rows[r], head, of(r));
+            for (int r = 0; r < n; ++r) attend_row<T>(m, s, layer, step.rows[r], head, of(r), found.row(r));
+        });
+    }
+    return found;
+}
+
+// The same to the encoded texts.
+template <class T>
+Tiles attended_text(const Model& m, const State& s, int layer, const Step& step, const float* q) {
+    const int n = step.count(), inner = m.heads * m.head_dim;
+    Tiles found(room.take(size_t(n) * inner), n, inner);
+    each(n * m.heads, [&](int i) {
+        const int head = i / n, r = i % n;
+        attend_text<T>(m, s, layer, step.rows[r].slot, head, q + size_t(r) * inner, found.row(r));
+    });
     return found;
 }
 
@@ -285,43 +377,38 @@ Tiles activated(const Model& m, const Norm& norm, const float* z, int rows) {
 }
 
 template <class T>
-void layer_of(const Model& m, const State& s, const Rows& rows, int number, float* x1, float* x2) {
+void layer_of(const Model& m, const State& s, Step& step, int number, float* x1, float* x2) {
     const Layer& layer = m.layers[number];
-    const int n = rows.count;
+    const int n = step.count();
     room.empty();
-    const float* qkv = projected(layer.qkv, entered<T>(m, s, rows, layer.before, 2 * number, x2), n);
-    Tiles found = attended(m, n, [&](int row, int head, const Tiles::Row& to) {
-        attend_row<T>(m, s, number, rows.slots[row], head, qkv + size_t(row) * layer.qkv.m.out, to);
-    });
-    add(layer.out, found, n, layer.after, layer.scale, x1);
+    const float* qkv = projected(layer.qkv, entered<T>(m, s, step, layer.before, 2 * number, x2), n);
+    add(layer.out, attended<T>(m, s, number, step, qkv), n, layer.after, layer.scale, x1);
     if (layer.text_q.m.panels) {
-        const float* q = projected(layer.text_q, entered<T>(m, s, rows, layer.before_text, 0, x1), n);
-        Tiles read = attended(m, n, [&](int row, int head, const Tiles::Row& to) {
-            attend_text<T>(m, s, number, rows.slots[row], head, q + size_t(row) * layer.text_q.m.out, to);
-        });
-        add(layer.text_out, read, n, layer.after_text, nullptr, x1);
+        const float* q = projected(layer.text_q, entered<T>(m, s, step, layer.before_text, 0, x1), n);
+        add(layer.text_out, attended_text<T>(m, s, number, step, q), n, layer.after_text, nullptr, x1);
     }
-    const float* z = projected(layer.w1, entered<T>(m, s, rows, layer.before_feed, 2 * number + 1, x1), n);
+    const float* z = projected(layer.w1, entered<T>(m, s, step, layer.before_feed, 2 * number + 1, x1), n);
     add(layer.w2, activated(m, layer.within_feed, z, n), n, layer.after_feed, layer.feed_scale, x2);
 }
 
-template <class T>
-void decode(const Model& m, const State& s, const Rows& rows) {
-    const int n = rows.count;
+// Feeds the rows; put(r, column, 16 values) of what the tokens behind them are drawn from. Slots stay where they are.
+template <class T, class Put>
+void feed(const Model& m, const State& s, Step& step, const Put& put) {
+    const int n = step.count();
     std::vector<float> streams(size_t(n) * m.dim * 2);
     float *x1 = streams.data(), *x2 = m.reversible ? x1 + size_t(n) * m.dim : x1;
     each(n, [&](int r) {
-        const float* token = m.table + s.drawn[rows.sources[r]] * m.dim;
-        const float* place = m.places ? m.places + s.step[rows.slots[r]] * m.dim : nullptr;
+        const Fed& row = step.rows[r];
+        const float* token = m.table + row.token * m.dim;
+        const float* place = m.places ? m.places + (s.step[row.slot] + row.ahead) * m.dim : nullptr;
         float* x = x1 + size_t(r) * m.dim;
         for (int i = 0; i < m.dim; i += LANES) store(x + i, place ? load(token + i) + load(place + i) : load(token + i));
         normalise(m.entering, x, m.dim, [&](int i, V y) { store(x + i, y); });
         if (m.reversible) std::memcpy(x2 + size_t(r) * m.dim, x, m.dim * sizeof(float));
     });
-    for (int layer = 0; layer < m.depth; ++layer) layer_of<T>(m, s, rows, layer, x1, x2);
+    for (int layer = 0; layer < m.depth; ++layer) layer_of<T>(m, s, step, layer, x1, x2);
     each(n, [&](int r) {
-        const int slot = rows.slots[r];
-        float *x = x1 + size_t(r) * m.dim, *hidden = s.hidden + size_t(slot) * m.dim;
+        float* x = x1 + size_t(r) * m.dim;
         for (int i = 0; m.reversible && i < m.dim; ++i) x[i] = (x[i] + x2[size_t(r) * m.dim + i]) / 2.0f;
         if (m.stable) {
             V most = load(x);
@@ -329,11 +416,64 @@ void decode(const Model& m, const State& s, const Rows& rows) {
             const V scale = splat(largest(most));
             for (int i = 0; i < m.dim; i += LANES) store(x + i, load(x + i) / scale);
         }
-        normalise(m.norm, x, m.dim, [&](int i, V y) { store(hidden + i, y); });
-        normalise(m.last_norm, hidden, m.dim, [&](int i, V y) { store(hidden + i, y); });
-        s.length[slot] += 1;
-        s.step[slot] += 1;
+        normalise(m.norm, x, m.dim, [&](int i, V y) { store(x + i, y); });
+        normalise(m.last_norm, x, m.dim, [&](int i, V y) { put(r, i, y); });
     });
+}
+
+template <class T>
+void decode(const Model& m, const State& s, const Rows& rows) {
+    Step step;
+    for (int r = 0; r < rows.count; ++r) step.rows.push_back({rows.slots[r], 0, s.drawn[rows.sources[r]]});
+    feed<T>(m, s, step, [&](int r, int i, V y) { store(s.hidden + size_t(rows.slots[r]) * m.dim + i, y); });
+    for (int r = 0; r < rows.count; ++r) {
+        s.length[rows.slots[r]] += 1;
+        s.step[rows.slots[r]] += 1;
+    }
+}
+
+// Row i * rows.count + r of the step is row r, i tokens ahead.
+template <class T>
+void leap(const Model& m, const State& s, const Rows& rows, Window& window) {
+    const int n = rows.count, width = window.ahead + 1;
+    const Image& image = rows.images[0];
+    Step step;
+    for (int i = 0; i < width; ++i)
+        for (int r = 0; r < n; ++r)
+            step.rows.push_back({rows.slots[r], i, i ? window.guesses[i - 1] : s.drawn[rows.sources[r]]});
+    step.single = false;
+    step.above.resize(size_t(2) * m.depth * n * width * m.quarter);
+    step.left.resize(step.above.size());
+    std::vector<float> found(size_t(n) * width * m.dim);
+    feed<T>(m, s, step, [&](int r, int i, V y) { store(found.data() + size_t(r) * m.dim + i, y); });
+    room.empty();
+    Tiles hidden(room.take(found.size()), n * width, m.dim);
+    for (int r = 0; r < n * width; ++r)
+        for (int i = 0; i < m.dim; i += LANES) hidden.row(r).put(i, load(found.data() + size_t(r) * m.dim + i));
+    const float* logits = projected(m.head, hidden, n * width);
+    auto of = [&](int i) { return logits + size_t(i) * n * m.vocab; };
+    int right = 0;
+    const int64_t first = s.position[image.slot];
+    for (; right < window.ahead; ++right) {
+        const Drawn token = next_token(m, s, image, first + right, of(right));
+        if (token.token != window.guesses[right] || !token.sound) break;
+        write_token(m, s, image, first + right, 0, of(right), token);
+    }
+    int64_t last = s.drawn[image.slot];
+    for (int i = 0; i < window.ahead; ++i) {  // the next step feeds the token at first + right, and guesses what follows
+        const int at = right + 1 + i;
+        if (at <= window.ahead) last = next_token(m, s, image, first + at, of(at)).token;
+        window.guesses[i] = last;
+    }
+    take_back<T>(m, s, step, right);
+    for (int r = 0; r < n; ++r) {
+        const int slot = rows.slots[r];
+        std::memcpy(s.hidden + size_t(slot) * m.dim, found.data() + (size_t(right) * n + r) * m.dim, m.dim * sizeof(float));
+        s.length[slot] += right + 1;
+        s.step[slot] += right + 1;
+    }
+    s.position[image.slot] += right;
+    window.right = right;
 }
 
 void sample(const Model& m, const State& s, const Rows& rows) {
@@ -369,6 +509,15 @@ void dalle_ordinary_decode(const dalle::ordinary::Model* model, const dalle::ord
     dalle::pool->begin();
     if (model->narrow_cache) dalle::ordinary::decode<dalle::bf16>(*model, *state, *rows);
     else dalle::ordinary::decode<float>(*model, *state, *rows);
+    dalle::pool->end();
+}
+
+void dalle_ordinary_leap(const dalle::ordinary::Model* model, const dalle::ordinary::State* state,
+                         const dalle::Rows* rows, dalle::ordinary::Window* window) {
+    std::lock_guard<std::mutex> hold(dalle::one_step);
+    dalle::pool->begin();
+    if (model->narrow_cache) dalle::ordinary::leap<dalle::bf16>(*model, *state, *rows, *window);
+    else dalle::ordinary::leap<float>(*model, *state, *rows, *window);
     dalle::pool->end();
 }
 }
