@@ -173,6 +173,8 @@ def narrowed(weight: Tensor) -> Tensor:
 class OrdinaryStep(NativeStep):
     """As `NativeStep`, for an ordinary decoder."""
 
+    leaps = True
+
     def __init__(self, library: ctypes.CDLL, config: Any, parts: Parts) -> None:
         """config: of the decoder."""
         verbs = library.dalle_ordinary_sample, library.dalle_ordinary_decode

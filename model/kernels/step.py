@@ -55,6 +55,7 @@ class Picture(NamedTuple):
 class NativeStep(ABC):
     """A transformer, its cache and its slots, as the library sees them. Their tensors must stay where they are."""
 
+    leaps = False  # whether it has `leap`
     _model: ctypes.Structure
     _state: ctypes.Structure
 
@@ -71,6 +72,10 @@ class NativeStep(ABC):
 
     def share_text(self, source: int, slots: Sequence[int]) -> None:  # noqa: B027 - not every step gains by it
         """Slots that have read the same text as `source`, and may read it there as long as both hold it."""
+
+    def leap(self, guesses: Tensor) -> int:
+        """Decode one image with guesses (ahead,) of its next tokens, where the step can."""
+        raise NotImplementedError
 
     @property
     def nbytes(self) -> int:

@@ -232,7 +232,7 @@ def test_guessed_tokens_are_those_of_single_steps(name: str) -> None:
             guesses[: last - at] = plain.slots.tokens[slot, at : at + 5]
         guesses[steps % 5] = 7
         if at < last:
-            right = guessed.native.leap(guesses[: last - 1 - at])  # type: ignore[attr-defined]
+            right = guessed.native.leap(guesses[: last - 1 - at])
             assert int(guessed.slots.position[slot]) == at + right
     assert steps < last - 7 - 4
     for found, wanted in zip(guessed.slots, plain.slots, strict=True):
