@@ -42,8 +42,9 @@ def step_of(transformer: nn.Module) -> NativeStep | None:
     if parameter.device.type != "cpu" or parameter.dtype not in (torch.float32, torch.bfloat16):
         return None
     with torch.no_grad():
-        parts, library = parts_of(transformer), load()
-        if parts is None or library is None or parts.nbytes > PACKED_AT_MOST:
+        library = load()
+        parts = parts_of(transformer) if library else None
+        if library is None or parts is None or parts.nbytes > PACKED_AT_MOST:
             return None
         config = cast("Any", transformer).config
         if any(size % LANES for size in (*parts.sizes(), config.head_dim)) or config.head_dim > MOST_HEAD_DIM:
