@@ -136,17 +136,17 @@ class GraphedDecoder(SlotDecoder):
         self._graphs.run(("sample", rows, sampling), lambda: self._sample_rows(rows, sampling))
         self._flags.post()
 
-    def decode(self, batch: Batch) -> None:
+    def decode(self, batch: Batch) -> int:
         """As SlotDecoder.decode."""
         if not isinstance(batch, TableBatch):
-            super().decode(batch)
-            return
+            return super().decode(batch)
         self._fill_table(batch)
         rows, positions = batch.width, None if self.strict else self._longest(batch)
         if positions is not None:
             positions = min(-(-positions // _POSITIONS) * _POSITIONS, self.cache.capacity)
         self._positions = positions
         self._graphs.run(("decode", rows, positions), lambda: self._decode_rows(rows))
+        return 0
 
     def _prefill(self, slot: int, text_ids: Seq[int]) -> Tensor:
         if not self._made:
