@@ -22,17 +22,22 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from model.checkpoints.networks import AnyTransformer
 from model.inference.batch import Batch
 from model.inference.decoder import SlotDecoder
 from model.inference.requests import Sequence
 from model.inference.sampling import RowParams, uniforms
 from model.kernels import SlotTensors
 from model.kernels.gpu import Column, can_fuse, fused_step
-from model.transformer import Transformer
+from model.transformer import KVCache, Transformer
+
+if TYPE_CHECKING:
+    from model.kernels.gpu.step import FusedStep
 
 _POSITIONS = 64  # cached positions are read in multiples of this
 _LARGEST_K = 256  # with top_k up to this for every image, so many are sorted; else the whole vocabulary
@@ -90,31 +95,41 @@ class TableBatch(Batch):
 class GraphedDecoder(SlotDecoder):
     """A SlotDecoder of our transformer that replays graphs: of the fused kernels, or of PyTorch's operations."""
 
-    def __init__(self, transformer: Transformer, *args: object, **options: object) -> None:
-        """As SlotDecoder."""
-        self._made = False  # the null prompt is read while it is not
-        self._may_fuse = can_fuse(transformer)
-        super().__init__(transformer, *args, **{**options, "native": False})  # type: ignore[arg-type]
-        state, cache = self.state, self.cache
-        slots = state.position.shape[0]
-        self._table = torch.zeros(len(Column), slots, dtype=torch.float64, device=self.device)
+    def __init__(
+        self,
+        transformer: AnyTransformer,
+        null: Seq[int],
+        slots: int,
+        device: torch.device,
+        strict: bool = True,
+        likelihood: bool = True,
+        native: bool = True,
+    ) -> None:
+        """As SlotDecoder. native: with the fused kernels, where they can be had."""
+        fusable = transformer if native and can_fuse(transformer) else None
+        self._may_fuse = fusable is not None
+        super().__init__(transformer, null, slots, device, strict, likelihood, native=False)
+        slots = self.state.position.shape[0]
+        self._table = torch.zeros(len(Column), slots, dtype=torch.float64, device=device)
         self._in_table: Batch | None = None  # the batch that stands in the table
-        tensors = SlotTensors(*(getattr(state, name) for name in SlotTensors._fields))
-        self.fused = fused_step(transformer, cache, tensors, self._table, self.strict) if self._may_fuse else None
-        if self._may_fuse and self.fused is None:
+        self.fused = self._fuse(fusable) if fusable else None
+        if fusable and self.fused is None:
             super()._measure_widths()
         powers = {2**i for i in range(1, slots.bit_length())} | {slots}
         any_width = self.fused is not None or not self.strict
         self._buckets = tuple(sorted(n for n in powers if n <= slots)) if any_width else tuple(self.widths)
         self._positions: int | None = None  # cached positions that a graph of PyTorch's operations reads
-        config, device = self.config, self.device
         # What the graphs of an admission read: a prompt and its slot, two slots, a picture's slot with its numbers.
-        self._prompt = torch.zeros(1, config.max_ids, dtype=torch.int64, device=device)
+        self._prompt = torch.zeros(1, self.config.max_ids, dtype=torch.int64, device=device)
         self._prompt_slot = torch.zeros(1, dtype=torch.int64, device=device)
         self._from_to = torch.zeros(2, dtype=torch.int64, device=device)
-        self._picture = torch.zeros(1 + 2 * config.image_tokens, dtype=torch.float64, device=device)
+        self._picture = torch.zeros(1 + 2 * self.config.image_tokens, dtype=torch.float64, device=device)
         self._graphs = Graphs(device)
-        self._made = True
+
+    def _fuse(self, transformer: Transformer) -> FusedStep | None:
+        assert isinstance(self.cache, KVCache)
+        slots = SlotTensors(*(getattr(self.state, name) for name in SlotTensors._fields))
+        return fused_step(transformer, self.cache, slots, self._table, self.strict)
 
     def _measure_widths(self) -> None:
         if not self._may_fuse:  # the fused kernels compute every row as if it were alone
@@ -205,8 +220,7 @@ class GraphedDecoder(SlotDecoder):
     def _start_picture(self) -> None:
         """As SlotState.start."""
         state, tokens = self.state, self.config.image_tokens
-        slot, noise, forced = self._picture.split([1, tokens, tokens])
-        at = slot.long()
+        at, noise, forced = self._picture[:1].long(), self._picture[1 : 1 + tokens], self._picture[1 + tokens :]
         state.noise.index_copy_(0, at, noise[None])
         state.forced.index_copy_(0, at, forced.long()[None])
         for numbers in (state.tokens, state.position, state.begun, state.bad, state.score):

@@ -1,7 +1,7 @@
 """The fused kernels for a GPU against PyTorch's operations: the same numbers, and the same bits alone and in company.
 
-Where there is a GPU they run on it. Elsewhere Triton's interpreter runs them, if triton is installed (it comes with
-PyTorch for CUDA; the wheel alone has 290 MB): pip install triton; pytest tests/kernels/test_fused.py
+Where there is a GPU they run on it. Elsewhere Triton's interpreter runs them, on request, because it is no dependency
+without a GPU (290 MB): pip install triton; TRITON_INTERPRET=1 python -m pytest tests/kernels/test_fused.py
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import logging
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ from torch import Tensor
 
 from model.checkpoints import Checkpoint
 from model.config import TransformerConfig, from_preset
-from model.inference.decoder import SlotDecoder
 from model.inference.engine import Engine
+from model.inference.events import Event, Painted
 from model.inference.graphed import GraphedDecoder
 from model.inference.requests import GenerationRequest, SamplingParams
 from model.inference.sampling import RowParams, guide, sample
@@ -29,16 +30,22 @@ from model.kernels import SlotTensors
 from model.kernels.gpu import Column, can_fuse, fused_step
 from model.transformer import KVCache, Transformer
 from tests.conftest import randomise
+from tests.inference.conftest import small
 from tests.inference.test_graphed import Recorder
 
 if TYPE_CHECKING:
     from model.kernels.gpu.step import FusedStep
 
+__all__ = ["small"]  # a fixture
+
 THERE = torch.cuda.is_available()
-if not THERE:
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are imported
 DEVICE = torch.device("cuda" if THERE else "cpu")
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+NARROW = torch.bfloat16 if THERE else torch.float16  # the interpreter multiplies no bfloat16
+INSTALLED = find_spec("triton") is not None
+needs_triton = pytest.mark.skipif(
+    not INSTALLED or not (THERE or os.environ.get("TRITON_INTERPRET") == "1"),
+    reason="there is no CUDA GPU, and no Triton with TRITON_INTERPRET=1",
+)
 
 SLOTS = 7
 SHAPES: tuple[dict[str, Any], ...] = (
@@ -197,7 +204,7 @@ def test_forced_tokens_scores_and_the_opening() -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, NARROW], ids=str)
 @torch.inference_mode()
 def test_a_row_has_the_same_bits_alone_and_in_company(dtype: torch.dtype) -> None:
     crowd, alone = scene(dtype), scene(dtype)
@@ -213,11 +220,11 @@ def test_a_row_has_the_same_bits_alone_and_in_company(dtype: torch.dtype) -> Non
     tell_images(exact, params)
     exact.slots.drawn[:] = crowd.slots.drawn
     exact.step().decode(SLOTS)
-    torch.testing.assert_close(crowd.slots.hidden.float(), exact.slots.hidden, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(crowd.slots.hidden.float(), exact.slots.hidden, rtol=0.02, atol=0.1)
 
 
 @needs_triton
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of the interpreter
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:All-NaN:RuntimeWarning")  # its interpreter
 @torch.inference_mode()
 def test_rows_without_finite_logits_are_marked_and_harm_nobody() -> None:
     ours, theirs = scene(), scene()
@@ -266,57 +273,55 @@ def test_a_step_is_always_the_same_launches() -> None:
 
     one = scene()
     step = FusedStep(one.transformer, one.cache, one.slots, one.table, strict=True, launch=note)
-    step.sample(4), step.decode(4)  # the first time it makes what it keeps
+    step.sample(4)
+    step.decode(4)  # the first time it makes what it keeps
     noted.clear()
     with Recorder() as recorder:
-        step.sample(4), step.decode(4)
+        step.sample(4)
+        step.decode(4)
     first = noted.copy()
     noted.clear()
     one.table.zero_()
-    step.sample(4), step.decode(4)
+    step.sample(4)
+    step.decode(4)
     assert noted == first
     config = one.transformer.config
     assert len(first) == config.group * (4 + 2 * config.local_depth) + 3 + 6 * config.depth
     assert {name for name, *_ in recorder.told} <= {"aten.view.dtype", "aten.select.int"}
 
 
-def request(small: Checkpoint, name: str, images: int = 1, score: bool = False, **params: Any) -> GenerationRequest:
-    text_ids = tuple(small.tokenizer.encode("a red apple"))
-    sampling = SamplingParams(**{"seed": 1, "guidance": 3.0, "top_k": 0, **params})
-    return GenerationRequest(name, text_ids, images, sampling, score=score)
+def drawn(small: Checkpoint, asked: list[GenerationRequest], native: bool) -> dict[str, Painted]:
+    """What an engine paints whose steps are graphs, with the fused kernels (native) or without."""
+    mine = replace(small, vae=deepcopy(small.vae), transformer=deepcopy(small.transformer))
+    engine = Engine(mine, slots=6, device=DEVICE)
+    null = tuple(small.tokenizer.null)
+    engine._decoders[""] = decoder = GraphedDecoder(mine.transformer, null, 6, DEVICE, native=native)
+    assert (decoder.fused is not None) == native
+    for item in asked:
+        engine.add(item)
+    found: list[Event] = []
+    while engine.has_work:
+        found += engine.step()
+    return {event.request_id: event for event in found if isinstance(event, Painted)}
 
 
 @needs_triton
 @pytest.mark.slow
 def test_an_engine_paints_what_it_paints_with_torch(small: Checkpoint) -> None:
-    """Where nothing is drawn by chance, rounding changes no token of these weights."""
+    """Rounding changes no token of these."""
+    text_ids = tuple(small.tokenizer.encode("a red apple"))
     asked = [
-        request(small, "greedy", temperature=0.0),
-        request(small, "few", top_k=2, temperature=0.3, guidance=1.0),
-        request(small, "scored", temperature=0.5, top_p=0.8, score=True),
+        GenerationRequest("greedy", text_ids, 1, SamplingParams(1, guidance=3.0, temperature=0.0, top_k=0)),
+        GenerationRequest("few", text_ids, 1, SamplingParams(2, guidance=1.0, temperature=0.7, top_k=5)),
+        GenerationRequest("scored", text_ids, 1, SamplingParams(3, guidance=2.0, top_k=0, top_p=0.8), score=True),
     ]
-    found: list[dict[str, tuple[bytes, float | None]]] = []
-    for kind in (SlotDecoder, GraphedDecoder):
-        engine = Engine(small, slots=6, device=DEVICE)
-        engine._decoders[""] = decoder = kind(small.transformer, tuple(small.tokenizer.null), 6, DEVICE)
-        if isinstance(decoder, GraphedDecoder):
-            assert decoder.fused is not None
-        for item in asked:
-            engine.add(item)
-        painted = {}
-        while engine.has_work:
-            painted |= {
-                event.request_id: (event.tokens, event.score) for event in engine.step() if hasattr(event, "rgb")
-            }
-        found.append(painted)
-    assert {name: tokens for name, (tokens, _) in found[1].items()} == {
-        n: tokens for n, (tokens, _) in found[0].items()
-    }
-    assert len(found[1]) == 3
-    assert found[1]["scored"][1] == pytest.approx(found[0]["scored"][1], abs=1e-3)
+    ours, theirs = drawn(small, asked, native=True), drawn(small, asked, native=False)
+    assert {name: one.tokens for name, one in ours.items()} == {name: one.tokens for name, one in theirs.items()}
+    assert len(ours) == len(asked)
+    assert ours["scored"].score == pytest.approx(theirs["scored"].score, abs=1e-3)
 
 
-@needs_triton
+@pytest.mark.skipif(not INSTALLED, reason="triton is not installed")
 @pytest.mark.slow
 def test_every_kernel_compiles_for_an_h100() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

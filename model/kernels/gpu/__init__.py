@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ __all__ = ["Column", "can_fuse", "fused_step"]
 log = logging.getLogger(__name__)
 
 
-def can_fuse(transformer: object) -> bool:
+def can_fuse(transformer: object) -> TypeGuard[Transformer]:
     """Whether the kernels compute this network, where it is. They want multiples of their smallest tile.
 
     On a CPU only Triton's interpreter does, for tests: where the environment has TRITON_INTERPRET=1.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import triton
@@ -18,6 +18,7 @@ from model.kernels.gpu import kernels, sampling
 from model.kernels.gpu.weights import Folded
 from model.kernels.step import SlotTensors
 from model.transformer import KVCache, Transformer
+from model.transformer.local import LocalBlock
 
 _PIECE = 128  # cached positions that one program of `attend` looks at
 _LEAST = 16  # rows and columns of the smallest tile that the GPU multiplies
@@ -136,7 +137,7 @@ class FusedStep:
                 padded=triton.next_power_of_2(config.local_dim),
                 num_warps=4,
             )
-            for block in local.blocks:
+            for block in cast("list[LocalBlock]", list(local.blocks)):
                 self._feed_forward(x, self._local_wide, block.norm, block.w1, block.w2, rows, many)
             self._product(self._code, x, local.to_code.weight, rows, many, norm=local.norm)
             self._product(self._logits, self._code, self._folded.codes, rows, many, bias=local.bias)

@@ -25,8 +25,7 @@ class Folded:
 
     def _tables(self, weight: Tensor, count: int) -> Tensor:
         """weight (out, count * code_dim) -> (count, vocab, out): what each code adds in each of `count` places."""
-        parts = weight.unflatten(1, (count, -1)).unbind(1)
-        return torch.stack([self.codes @ part.T for part in parts])
+        return torch.stack([self.codes @ part.T for part in weight.chunk(count, dim=1)])
 
     def gained(self, weight: Tensor, norm: nn.LayerNorm) -> Tensor:
         """weight @ gain, (out,) float32."""
