@@ -254,8 +254,8 @@ def test_larger_tiles_for_many_rows_compute_the_same(monkeypatch: pytest.MonkeyP
 
     strict, loose = scene(), scene()
     strict.step().decode(SLOTS)
-    monkeypatch.setattr(step_module, "_MANY", 1)
-    loose.step(strict=False).decode(SLOTS)
+    monkeypatch.setattr(step_module, "_LEAST", 1)
+    loose.step().decode(SLOTS)
     torch.testing.assert_close(loose.slots.hidden, strict.slots.hidden, rtol=1e-4, atol=1e-4)
 
 
@@ -286,7 +286,7 @@ def test_a_step_is_always_the_same_launches() -> None:
     step.decode(4)
     assert noted == first
     config = one.transformer.config
-    assert len(first) == config.group * (4 + 2 * config.local_depth) + 3 + 6 * config.depth
+    assert len(first) == config.group * (4 + 3 * config.local_depth) + 3 + 8 * config.depth
     assert {name for name, *_ in recorder.told} <= {"aten.view.dtype", "aten.select.int"}
 
 
@@ -328,7 +328,7 @@ def test_every_kernel_compiles_for_an_h100() -> None:
     command = [sys.executable, "-m", "tests.kernels.ahead", "tiny"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("draw") == 2 * 4
+    assert done.stdout.count("draw") == 1  # its logits are always float32
 
 
 def test_without_triton_the_step_is_left_to_torch(

@@ -1,27 +1,27 @@
 """The kernels of a step on a GPU, in Triton; `step` launches them. What each computes, in the order of a step:
 
     sample, for each token of a group:
-        local_input    hidden + the group's earlier tokens           -> x       a program for each row
-        product        act(norm(x) W1), x += . W2, for each block; code, logits
-        draw           see `sampling`
+        local_input  hidden + the group's earlier tokens -> x, norm(x)        a program for each row
+        product      act(norm(x) W1); x += . W2 -- then norm, and the next block
+        product      norm(x) Wcode; logits                                    ... tile of the result
+        draw         see `sampling`                                           ... image
 
     decode:
-        embed          the group just drawn, its place, the caption  -> x       a program for each row
-        product        norm(x) Wqkv                                  -> q, k, v
-        attend         norm, rotation and gain of q and k; k and v into the cache; attention of one query a row
-                       over one piece of its context                            ... row, KV head and piece
-        join           the pieces' attention, joined                            ... row and head
-        product        x += . Wout
-        product        act(norm(x) W1), x += . W2
-        ... the layers that follow; then
-        product        norm(x) Wbody                                 -> hidden
-        near           hidden += the tokens above and to the left               ... row and token of the group
+        embed        the group just drawn, its place, the caption -> x, norm(x)  ... row
+        product      norm(x) Wqkv
+        attend       norm, rotation and gain of q and k; k and v into the cache; attention of one query a row over one
+                     piece of its context                                     ... row, KV head and piece
+        join         the pieces' attention, joined                            ... row and head
+        product      x += . Wout -- then norm
+        product      act(norm(x) W1); x += . W2 -- then norm, and the next layer
+        product      norm(x) Wbody -> hidden
+        near         hidden += the tokens above and to the left               ... row and token of the group
 
 `x` is the residual stream, in float32. All else has the type of the weights, and sums are in float32.
 
-A row is a slot. Rows that no image holds (`Column.HELD`) are left alone, so they may hold anything. Every row is
-computed as if it were alone: each of its sums has one order, which depends on that row's own length alone, because no
-tile's shape depends on the number of rows. `product` is the exception, if the caller gives other tiles to more rows.
+A row is a slot. Rows that no image holds (`Column.HELD`) are left alone, and may hold anything. Every row is computed
+as if it were alone: each of its sums has one order, which depends on that row's own length alone. The exception is
+`product`, if more rows are given other tiles (`step.Tiles`).
 
 A product of an embedding and a matrix is a table, made once (`weights`): then a sum of rows of tables is the product.
 """
@@ -57,6 +57,8 @@ def normalised(x, inside, size: tl.constexpr):
 @triton.jit
 def embed(
     x,  # out: (slots, dim)
+    normed,  # out: (slots, dim), norm(x)
+    gain,  # (dim,), of that norm
     drawn,  # (slots, group)
     tokens,  # changed: (slots, cells), the image tokens fed
     step,  # changed: (slots,), groups fed
@@ -89,61 +91,63 @@ def embed(
         found += tl.load(places + (fed + 1) * dim + at, mask=inside, other=0.0).to(tl.float32)
         found += tl.load(caption + row * dim + at, mask=inside, other=0.0).to(tl.float32)
         tl.store(x + row * dim + at, found, mask=inside)
+        scaled = normalised(found, inside, dim) * tl.load(gain + at, mask=inside, other=0.0).to(tl.float32)
+        tl.store(normed + row * dim + at, scaled.to(normed.dtype.element_ty), mask=inside)
         tl.store(step + row, fed + 1)
         tl.store(length + row, tl.load(length + row) + 1)
 
 
+@triton.jit
+def norm(
+    normed,  # out: (rows, dim)
+    x,  # (rows, dim)
+    gain,  # (dim,)
+    dim: tl.constexpr,
+    padded: tl.constexpr,
+):
+    """norm(x), a program for each row."""
+    row = tl.program_id(0)
+    at = tl.arange(0, padded)
+    inside = at < dim
+    found = normalised(tl.load(x + row * dim + at, mask=inside, other=0.0), inside, dim)
+    found *= tl.load(gain + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(normed + row * dim + at, found.to(normed.dtype.element_ty), mask=inside)
+
+
 @triton.jit(do_not_specialize=["rows"])
 def product(
-    y,  # out: (rows, outputs); with `adds` the product is added to it
+    y,  # out: (rows, outputs)
     x,  # (rows, inputs)
     weight,  # (outputs, inputs)
-    gain,  # (inputs,), of a LayerNorm of x; None: x is taken as it is
-    gained,  # (outputs,) float32: weight @ gain
     bias,  # (outputs,) or None
     rows,
     inputs: tl.constexpr,
     outputs: tl.constexpr,
-    adds: tl.constexpr,
+    adds: tl.constexpr,  # to what stands in y
     squares: tl.constexpr,  # squared ReLU
     precision: tl.constexpr,
     tile_rows: tl.constexpr,
     tile_out: tl.constexpr,
     tile_in: tl.constexpr,  # divides `inputs`
 ):
-    """y [+]= act(norm(x) weight^T + bias). A program for each tile of y.
-
-    The norm costs no pass over x of its own: with m and s the mean and the deviation of a row of x,
-    norm(x) W^T = ((x * gain) W^T - m (gain W^T)) / s, and m and s are summed up beside the product.
-    """
+    """y [+]= act(x weight^T + bias). A program for each tile of y."""
     out = tl.program_id(0) * tile_out + tl.arange(0, tile_out)
     row = tl.program_id(1) * tile_rows + tl.arange(0, tile_rows)
     ins = tl.arange(0, tile_in)
     is_row, is_out = row < rows, out < outputs
-    xs = x + row[:, None].to(tl.int64) * inputs + ins[None, :]
+    xs = x + row[:, None] * inputs + ins[None, :]
     ws = weight + out[None, :] * inputs + ins[:, None]
     total = tl.zeros((tile_rows, tile_out), tl.float32)
-    sums = tl.zeros((tile_rows,), tl.float32)
-    squared = tl.zeros((tile_rows,), tl.float32)
     for first in range(0, inputs, tile_in):
         a = tl.load(xs + first, mask=is_row[:, None], other=0.0)
         w = tl.load(ws + first, mask=is_out[None, :], other=0.0)
-        if gain is not None:
-            a = a.to(tl.float32)
-            sums += tl.sum(a, 1)
-            squared += tl.sum(a * a, 1)
-            a *= tl.load(gain + first + ins).to(tl.float32)[None, :]
-        total = tl.dot(a.to(w.dtype), w, total, input_precision=precision)
-    if gain is not None:
-        mean = sums / inputs
-        scale = 1.0 / tl.sqrt(tl.maximum(squared / inputs - mean * mean, 0.0) + EPS)
-        total = (total - mean[:, None] * tl.load(gained + out, mask=is_out, other=0.0)[None, :]) * scale[:, None]
+        total = tl.dot(a, w, total, input_precision=precision)
     if bias is not None:
         total += tl.load(bias + out, mask=is_out, other=0.0).to(tl.float32)[None, :]
     if squares:
         total = tl.maximum(total, 0.0)
         total *= total
-    ys = y + row[:, None].to(tl.int64) * outputs + out[None, :]
+    ys = y + row[:, None] * outputs + out[None, :]
     mask = is_row[:, None] & is_out[None, :]
     if adds:
         total += tl.load(ys, mask=mask, other=0.0)
@@ -302,6 +306,8 @@ def near(
 @triton.jit
 def local_input(
     x,  # out: (rows, local_dim)
+    normed,  # out: (rows, local_dim), norm(x)
+    gain,  # (local_dim,), of that norm
     hidden,  # (slots, group, local_dim)
     drawn,  # (slots, group)
     left,  # (LEFT, vocab, local_dim)
@@ -324,3 +330,5 @@ def local_input(
             token = tl.load(drawn + source * group + token_of_group + i - LEFT)
             total += tl.load(left + (i * vocab + token) * dim + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(x + row * dim + at, total, mask=inside)
+    scaled = normalised(total, inside, dim) * tl.load(gain + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(normed + row * dim + at, scaled.to(normed.dtype.element_ty), mask=inside)

@@ -78,7 +78,7 @@ def log_total(logits):
     return top + tl.log(tl.sum(tl.exp(logits - top), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["token_of_group"])
 def draw(
     logits,  # (rows, vocab)
     noise,  # (slots, cells) float64
@@ -92,7 +92,7 @@ def draw(
     table,
     slots,
     cells,
-    token_of_group: tl.constexpr,
+    token_of_group,
     group: tl.constexpr,
     vocab: tl.constexpr,
     padded: tl.constexpr,

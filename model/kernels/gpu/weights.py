@@ -1,9 +1,9 @@
-"""What the kernels read beside a transformer's own weights, made of these once: tables, sums, rotations."""
+"""What the kernels read beside a transformer's own weights, made of these once: tables and rotations."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.transformer import Transformer
 from model.transformer.local import ABOVE, LEFT
@@ -21,16 +21,7 @@ class Folded:
             self.above = self._tables(local.from_above.weight, 2 * ABOVE + 1)  # (5, vocab, local_dim)
             self.left = self._tables(local.from_left.weight, LEFT)  # (3, vocab, local_dim)
         self.rotation = transformer.rotations(self.codes.device)
-        self._gained: dict[int, Tensor] = {}
 
     def _tables(self, weight: Tensor, count: int) -> Tensor:
         """weight (out, count * code_dim) -> (count, vocab, out): what each code adds in each of `count` places."""
         return torch.stack([self.codes @ part.T for part in weight.chunk(count, dim=1)])
-
-    def gained(self, weight: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """weight @ gain, (out,) float32."""
-        key = id(weight)
-        if key not in self._gained:
-            with torch.no_grad():
-                self._gained[key] = weight.float() @ norm.weight.float()
-        return self._gained[key]
