@@ -1,20 +1,24 @@
-"""The step as CUDA graphs: the operations of `decoder`, captured once and replayed. The host launches one thing.
+"""The step as CUDA graphs: kernels that are captured once and replayed. The host launches one thing.
 
-A step is some 650 kernels, which take 1.25 ms of an H200 and 8 to 10 ms of the host that launches them one by one. A
-graph holds addresses and shapes. So it computes all slots 0 to rows - 1, for a few numbers of rows and of cached
-positions, and who is in these slots and how they sample stands in one table on the device:
+A step of PyTorch's operations is some 650 kernels, which take 1.25 ms of an H200 and 8 to 10 ms of the host that
+launches them one by one. A graph holds addresses and shapes. So it computes all slots 0 to rows - 1, for a few numbers
+of rows, and who is in these slots and how they sample stands in one table on the device:
 
-    admission:             replay the graph that reads a prompt of this length
+    `prefill`:             replay the graph that reads a prompt of this length, those that copy a slot to another, and
+                           the one that starts a picture in its slot
     then, and at an end:   the table is written anew on the host, and copied without waiting
-    `sample`:              replay the graph of (rows, way of sampling)
-    `decode`:              replay the graph of (rows, cached positions)
+    `sample`:              replay the graph of (rows)
+    `decode`:              replay the graph of (rows)
 
-The operations are those of `SlotDecoder`, called with a batch whose tensors are made from the table. The host reads
-nothing but `Flags`, a step late. A graph is captured when it is needed for the second time: the first time the
-operations run plainly, which also lets the libraries allocate what they keep.
+What is captured has two implementations. The fused kernels (`model.kernels.gpu`) compute every row as if it were alone,
+and only as far as its own context goes. Where they cannot be had, and as the reference, the operations of
+`SlotDecoder` are called with a batch whose tensors are made from the table; then there is a graph for each way of
+sampling, and for each number of cached positions. In that case requests that ask for a score by likelihood, and rows
+that only agree one by one, take the plain path.
 
-Requests that ask for a score by likelihood, and rows that only agree one by one, take the plain path. Where there is no
-CUDA the same batches run plainly, which is how tests compare the two.
+The host reads nothing but `Flags`, a step late. A graph is captured when it is needed for the second time: the first
+time the work runs plainly, which also lets the libraries allocate what they keep. Where there is no CUDA it always runs
+plainly, which is how tests compare the two.
 """
 
 from __future__ import annotations
