@@ -92,7 +92,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.checkpoints": PARTS,
     "model.importing": ("model.checkpoints", *PARTS),
     "model.exporting": ("model.importing", "model.checkpoints", *PARTS),
-    "model.kernels": ("model.transformer", *CORE),
+    "model.kernels": ("model.families", "model.transformer", *CORE),
     "model.inference": ("model.checkpoints", "model.kernels", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
     "model.drawings": ("model.styles",),

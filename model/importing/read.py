@@ -47,7 +47,16 @@ def read_import(paths: Sequence[Path], settings: Mapping[str, str]) -> Imported:
         raise CheckpointError(f"--set {shown(given.unused_settings[0])}: unknown key; known are {known}")
     if given.unused_files:
         raise CheckpointError(f"{given.unused_files[0]}: belongs to nothing in a model of {imported.family}")
+    _check_size(imported, sum(file.size for file in weights))
     return imported
+
+
+def _check_size(imported: Imported, given: int) -> None:
+    """Raises CheckpointError where the tensors need many times the bytes of the files, by sharing them."""
+    parts = [part for part in (imported.vae, imported.transformer) if part is not None]
+    needed = sum(tensor.numel() * tensor.element_size() for part in parts for tensor in part.state.values())
+    if needed > 4 * given + 2**24:
+        raise CheckpointError(f"the model's tensors need {needed:,} bytes, and its files have {given:,}: they overlap")
 
 
 def _alone(given: Given) -> Imported:

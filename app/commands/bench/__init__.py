@@ -60,14 +60,20 @@ def bench(
         import torch
 
         from model.benchmark.machine import best
-        from model.benchmark.measure import measure
+        from model.benchmark.measure import CROWD, measure
         from model.checkpoints import load
         from model.inference.devices import pick_device
 
         torch.set_num_threads(threads)
         place = pick_device(device)
         result = measure(
-            load(weights, device=place), place, rows=wanted, seed=SEED, seconds=seconds, on_progress=status.update
+            load(weights, device=place),
+            place,
+            rows=wanted,
+            images=(CROWD,) if place.type == "cuda" else (),
+            seed=SEED,
+            seconds=seconds,
+            on_progress=status.update,
         )
         side = result.side
         noise = os.urandom(3 * side) * side  # lines alike, as in a drawing
