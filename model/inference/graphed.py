@@ -186,7 +186,7 @@ class GraphedDecoder(SlotDecoder):
         rows, fused = batch.width, self.fused
         if fused is not None:
             self._graphs.run(("decode", rows), lambda: fused.decode(rows))
-            return
+            return 0
         positions = None if self.strict else self._longest(batch)
         if positions is not None:
             positions = min(-(-positions // _POSITIONS) * _POSITIONS, self.cache.capacity)
