@@ -27,6 +27,7 @@ CONFIGS = (
 )
 PARTS = (
     "model.families",
+    "model.plurals",
     "model.things",
     "model.tokenizers",
     "model.tokenizer",
@@ -85,7 +86,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.kernels": ("model.transformer", *CORE),
     "model.inference": ("model.checkpoints", "model.kernels", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
-    "model.drawings": ("model.styles",),
+    "model.plurals": (),
+    "model.drawings": ("model.plurals", "model.styles"),
     "model.training": ("model.drawings", *PICTURES, *BELOW),
     "model.recipes": (),
     "model.recipes.default": ("model.training", "model.drawings", "model.gallery", "model.prompts", *BELOW),
