@@ -116,8 +116,10 @@ class Things:
     def search(self, text: str) -> list[Thing]:
         """The things with a name or another text that holds every word of `text`, or a word that begins with it.
 
-        Those with it in their name come first. Of an empty text: all things, in their order.
+        Those with it in their name come first. Of an empty text: all things, in their order. Of an emoji: its thing.
         """
+        if shown := self.of_emoji(text.strip()):
+            return [shown]
         wanted = _words(text)
 
         def holds(found: list[str]) -> bool:
