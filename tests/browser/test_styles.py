@@ -41,7 +41,9 @@ def test_styles_are_chosen_and_told(open_page: Open, styled: Live) -> None:
 
 def test_what_it_draws_is_shown_by_kind_and_style(open_page: Open, styled: Live) -> None:
     page = open_page(styled, **PHONE)
-    expect(page.locator("#shelf-line")).to_contain_text("Simple pictures of 1074 things, 2 of them also in 3d; in colours")
+    expect(page.locator("#shelf-line")).to_contain_text(
+        "Simple pictures of 1074 things, 2 of them also in 3d; in colours"
+    )
     kinds = page.locator("#samples section")
     expect(kinds.locator("h3")).to_have_text(["Animals", "Food", "Things", "Several", "In 3d"])
     expect(kinds.last.get_by_role("button")).to_have_count(8)
