@@ -23,12 +23,12 @@ TRANSFORMERS: tuple[ModuleType, ...] = (dalle_pytorch, min_dalle, rudalle, llama
 ALONE = "image tokenizer"  # the family of an import without a transformer
 
 
-def read_import(paths: Sequence[Path], settings: Mapping[str, str], compare: bool = True) -> Imported:
-    """The model in these files, in any order. settings: of --set. compare: the sums within zips, which reads them.
+def read_import(paths: Sequence[Path], settings: Mapping[str, str]) -> Imported:
+    """The model in these files, in any order. settings: of --set. The sums within zips are compared.
 
     Raises CheckpointError in one line for anything that cannot be read exactly: it names the file, and the key.
     """
-    files = read_files(paths, Tensors().make, compare)
+    files = read_files(paths, Tensors().make, compare=True)
     weights = [file for file in files if isinstance(file, Weights)]
     if not weights:
         raise CheckpointError(f"{paths[0]}: no file has weights; give the checkpoint's own file too")
