@@ -125,15 +125,18 @@ def test_shares_and_ratios() -> None:
 
 def test_a_real_run_has_a_row_and_a_key_for_everything(tiny_checkpoint: Path) -> None:
     said: list[str] = []
-    result = measure(load(tiny_checkpoint), torch.device("cpu"), rows=(1, 3), seconds=0.01, on_progress=said.append)
+    result = measure(
+        load(tiny_checkpoint), torch.device("cpu"), rows=(1, 3), images=(20,), seconds=0.01, on_progress=said.append
+    )
     assert [result.steps[rows].rows for rows in (1, 3)] == [1, 3]
-    assert [result.pictures[images].rows for images in (1, 16)] == [2, 32]  # guided: the checkpoint's strength
+    assert [result.pictures[images].rows for images in (1, 16, 20)] == [2, 32, 40]  # guided: the checkpoint's strength
     assert "decoding 3 rows" in said
     loads = [Load(clients, 2.0, 1.6, (1.0, 2.0, 3.0)) for clients in (1, 8, 32)]
     serving = Serving(5.0, 2.0, {"rss": 600.0, "pss": 500.0}, 200.0, (1.0, 2.0, 3.0), loads, 4.0, 5.0)
     made = json.loads(json.dumps(as_json(result, serving, [], {}, seed=7)))
     assert all(key in made for key in KEYS)
     assert {"mbu_1", "mbu_3"} <= set(made["decode"])
+    assert made["decode"]["pictures_per_s"]["20"] == pytest.approx(20 / result.pictures[20].seconds)
     assert made["http"]["p50_s"] == {"1": 2.0, "8": 2.0, "32": 2.0}
     assert made["http"]["images_per_min"]["8"] == 120
     alone = result.steps[1]

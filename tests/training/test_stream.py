@@ -23,8 +23,9 @@ from model.errors import DataError
 from model.training import train_transformer, train_vae
 from model.training.examples import StreamedExamples
 from model.training.loop import Place
-from model.training.options import RULES, LoopOptions, Rules, TransformerOptions, VAEOptions
+from model.training.options import LoopOptions, TransformerOptions, VAEOptions
 from model.training.pictures import StreamedPictures
+from model.training.rules import RULES, Rules
 from model.training.selection import Selection
 from model.training.shards import ShardWriter
 from model.training.streams import SHUFFLED_SHARDS, Position, Streams, count_streams
