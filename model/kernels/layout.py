@@ -6,6 +6,7 @@ import ctypes
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 LAYOUT = 2  # as dalle_layout() says; change both with every change of a structure
@@ -95,7 +96,9 @@ class Rows(ctypes.Structure):
 class Keeper:
     """Hands out addresses, and keeps what lies there alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, narrow: bool) -> None:
+        """narrow: whether the library multiplies in bfloat16."""
+        self._narrow = narrow
         self._kept: list[object] = []
         self.nbytes = 0  # of the panels
 
@@ -111,13 +114,25 @@ class Keeper:
         self._kept.append(array)
         return ctypes.addressof(array)
 
+    def floats(self, tensor: Tensor) -> int:
+        """Of the first value, in float32."""
+        return self.address(tensor.detach().float())
+
     def matrix(self, weight: Tensor) -> Matrix:
-        """weight (out, in) float32 -> its panels: bfloat16 if every value is one, so nothing is rounded."""
+        """weight (out, in) -> its panels: bfloat16 if every value is one, so nothing is rounded."""
         weight = weight.detach()
         out, inputs = weight.shape
         short = weight.to(torch.bfloat16)
-        narrow = bool((short.float() == weight).all())
-        kept = short if narrow else weight
-        panels = kept.view(-1, LANES, inputs).mT.contiguous()  # (panels, in, 16)
+        if self._narrow:
+            panels = rearrange(short, "(p l) (i two) -> p i l two", l=LANES, two=2).contiguous()
+        elif is_narrow(weight):
+            panels = rearrange(short, "(p l) i -> p i l", l=LANES).contiguous()
+        else:
+            panels = rearrange(weight, "(p l) i -> p i l", l=LANES).contiguous()
         self.nbytes += panels.nbytes
-        return Matrix(self.address(panels), narrow, out, inputs)
+        return Matrix(self.address(panels), panels.dtype == torch.bfloat16, out, inputs)
+
+
+def is_narrow(weight: Tensor) -> bool:
+    """Whether every value is a bfloat16 number."""
+    return bool((weight.to(torch.bfloat16).float() == weight).all())

@@ -1,10 +1,14 @@
-"""The two verbs of a step, sample and decode, by the native library: for our transformer in float32 on the CPU.
+"""The two verbs of a step, sample and decode, by the native library: for our transformer on the CPU.
 
 Both compute what `SlotDecoder` computes with torch, from the same tensors and into the same tensors.
+
+Arithmetic is float32, or `narrow`: where the processor multiplies bfloat16 numbers, the inputs of linear layers are
+rounded to them, and so are keys and values. Sums, norms, attention, the residual stream and logits stay float32.
 """
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model.kernels import layout
-from model.kernels.layout import Image, Keeper, Rows
+from model.kernels.layout import Image, Keeper, Rows, is_narrow
 from model.kernels.library import load
 from model.transformer import KVCache, Transformer
 from model.transformer.local import ABOVE, LEFT, LocalBlock
@@ -51,9 +55,10 @@ class Picture(NamedTuple):
 class NativeStep:
     """A transformer, its cache and its slots, as the library sees them. Their tensors must stay where they are."""
 
-    def __init__(self, library: ctypes.CDLL, transformer: Transformer) -> None:
+    def __init__(self, library: ctypes.CDLL, transformer: Transformer, narrow: bool) -> None:
         self._library = library
-        self._keeper = Keeper()
+        self.dtype = torch.bfloat16 if narrow else torch.float32  # of what is multiplied, and of the KV cache
+        self._keeper = Keeper(narrow)
         self._model = _model(transformer, self._keeper)
         self._state = layout.State()
         self._rows = Rows()
@@ -66,7 +71,9 @@ class NativeStep:
         return self._keeper.nbytes
 
     def bind(self, cache: KVCache, slots: SlotTensors) -> None:
-        """Use this cache and these slots from now on."""
+        """Use this cache, of type `dtype`, and these slots from now on."""
+        assert cache.k.dtype == self.dtype
+        assert slots.hidden.dtype == torch.float32
         address = self._keeper.address
         for name, tensor in (
             *(("keys", cache.k), ("values", cache.v), ("fed", cache.tokens)),
@@ -113,39 +120,46 @@ class NativeStep:
         verb(self._model, self._state, self._rows)
 
 
-def step_of(transformer: object) -> NativeStep | None:
-    """The native step of a transformer; None where PyTorch has to compute it."""
+def step_of(transformer: object, narrow: bool = True) -> NativeStep | None:
+    """The native step of a transformer; None where PyTorch has to compute it.
+
+    narrow: in bfloat16, if the processor has it and all weights of matrices are such numbers; else in float32.
+    """
     if not isinstance(transformer, Transformer):
         return None
     config, parameter = transformer.config, next(transformer.parameters())
-    if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
+    if parameter.device.type != "cpu":
         return None
     sizes = (config.dim, int(config.dim * config.mlp_ratio), config.local_dim, config.code_dim, config.image_vocab)
     if any(size % layout.LANES for size in (*sizes, config.head_dim)) or config.head_dim > layout.MOST_HEAD_DIM:
         return None
-    library = load()
-    return NativeStep(library, transformer) if library else None
+    if narrow and all(is_narrow(weight) for weight in transformer.parameters() if weight.dim() == 2):
+        library = load(narrow=True)
+        if library:
+            return NativeStep(library, transformer, narrow=True)
+    library = load() if parameter.dtype == torch.float32 else None
+    return NativeStep(library, transformer, narrow=False) if library else None
 
 
 def _model(transformer: Transformer, keeper: Keeper) -> layout.Model:
     config, local = transformer.config, transformer.local
     rotation = transformer.rotations(torch.device("cpu"))
-    address, matrix = keeper.address, keeper.matrix
+    address, floats, matrix = keeper.address, keeper.floats, keeper.matrix
     blocks = (layout.Block * config.depth)()
     for to, block in zip(blocks, transformer.layers, strict=True):
         to.qkv, to.out = matrix(block.attention.qkv.weight), matrix(block.attention.out.weight)
         to.w1, to.w2 = matrix(block.w1.weight), matrix(block.w2.weight)
-        to.norm1, to.norm2 = address(block.norm1.weight), address(block.norm2.weight)
-        to.gain = address(block.attention.gain)
+        to.norm1, to.norm2 = floats(block.norm1.weight), floats(block.norm2.weight)
+        to.gain = floats(block.attention.gain)
     local_blocks = (layout.LocalBlock * config.local_depth)()
     for at, local_block in zip(local_blocks, local.blocks, strict=True):
         assert isinstance(local_block, LocalBlock)
         at.w1, at.w2 = matrix(local_block.w1.weight), matrix(local_block.w2.weight)
-        at.norm = address(local_block.norm.weight)
+        at.norm = floats(local_block.norm.weight)
     with torch.no_grad():
-        codes = local.codes()
+        codes = local.codes() if local.bias.dtype == torch.float32 else copy.deepcopy(local.codes).float()()
         levels = torch.tensor(config.code_levels, dtype=torch.int32)
-        shared = torch.cat(list(local.codes.shared)) if len(levels) else codes
+        shared = torch.cat([part.float() for part in local.codes.shared]) if len(levels) else codes
     return layout.Model(
         group_in=matrix(transformer.group_in.weight),
         from_body=matrix(local.from_body.weight),
@@ -155,13 +169,13 @@ def _model(transformer: Transformer, keeper: Keeper) -> layout.Model:
         own=matrix(local.codes.own),
         blocks=keeper.keep(blocks),
         local_blocks=keeper.keep(local_blocks),
-        places=address(transformer.places),
+        places=floats(transformer.places),
         cos=address(rotation.cos),
         sin=address(rotation.sin),
-        norm=address(transformer.norm.weight),
-        local_norm=address(local.norm.weight),
+        norm=floats(transformer.norm.weight),
+        local_norm=floats(local.norm.weight),
         codes=address(codes),
-        bias=address(local.bias),
+        bias=floats(local.bias),
         shared=address(shared),
         levels=address(levels),
         level_count=len(levels),

@@ -1,4 +1,6 @@
 // Attention of one new position to the positions before it and to itself. Keys and values are read once.
+//
+// They are float32 or bfloat16 numbers (T). All arithmetic is float32.
 #pragma once
 #include <algorithm>
 #include <limits>
@@ -10,8 +12,8 @@ namespace dalle {
 constexpr int MOST_QUERIES = 6;  // that share one reading
 
 // out[c .. c + 16 B) of G queries: the sum over positions, first to last, of share times value.
-template <int G, int B>
-void mix(const float* shares, int stride, const float* values, int positions, int width, float* out) {
+template <int G, int B, class T>
+void mix(const float* shares, int stride, const T* values, int positions, int width, float* out) {
     V a[G][B];
     for (int g = 0; g < G; ++g)
         for (int b = 0; b < B; ++b) a[g][b] = zero();
@@ -32,11 +34,11 @@ void mix(const float* shares, int stride, const float* values, int positions, in
 
 // q (G, width), scaled; keys, values (positions, width); shares: room for (G, stride), stride >= positions rounded up to
 // 16. out (G, width).
-template <int G>
-void attend_group(const float* q, const float* keys, const float* values, int positions, int width, float* shares,
-                  int stride, float* out) {
+template <int G, class T>
+void attend_group(const float* q, const T* keys, const T* values, int positions, int width, float* shares, int stride,
+                  float* out) {
     for (int p = 0; p < positions; p += 4) {
-        const float* key[4];  // behind the last position the last one again
+        const T* key[4];  // behind the last position the last one again
         for (int i = 0; i < 4; ++i) key[i] = keys + size_t(std::min(p + i, positions - 1)) * width;
         V a[G][4];
         for (int g = 0; g < G; ++g)
@@ -73,17 +75,18 @@ void attend_group(const float* q, const float* keys, const float* values, int po
     }
     int column = 0;
     for (; column + 4 * LANES <= width; column += 4 * LANES)
-        mix<G, 4>(shares, stride, values + column, positions, width, out + column);
+        mix<G, 4, T>(shares, stride, values + column, positions, width, out + column);
     for (; column < width; column += LANES)
-        mix<G, 1>(shares, stride, values + column, positions, width, out + column);
+        mix<G, 1, T>(shares, stride, values + column, positions, width, out + column);
 }
 
 // Any number of queries that share keys and values.
-inline void attend(int queries, const float* q, const float* keys, const float* values, int positions, int width,
-                   float* shares, int stride, float* out) {
-    using Attend = void (*)(const float*, const float*, const float*, int, int, float*, int, float*);
-    static constexpr Attend of[MOST_QUERIES] = {attend_group<1>, attend_group<2>, attend_group<3>,
-                                                attend_group<4>, attend_group<5>, attend_group<6>};
+template <class T>
+void attend(int queries, const float* q, const T* keys, const T* values, int positions, int width, float* shares,
+            int stride, float* out) {
+    using Attend = void (*)(const float*, const T*, const T*, int, int, float*, int, float*);
+    static constexpr Attend of[MOST_QUERIES] = {attend_group<1, T>, attend_group<2, T>, attend_group<3, T>,
+                                                attend_group<4, T>, attend_group<5, T>, attend_group<6, T>};
     for (int g = 0; g < queries; g += MOST_QUERIES) {
         int together = std::min(MOST_QUERIES, queries - g);
         of[together - 1](q + g * width, keys, values, positions, width, shares, stride, out + g * width);

@@ -14,6 +14,14 @@ namespace dalle {
 constexpr int LANES = 16;
 using bf16 = uint16_t;  // the upper half of a float32
 
+// What is multiplied in bfloat16 where the library is built for such processors: inputs of linear layers, and the cache.
+// Elsewhere it stays float32.
+#if defined(__AVX512BF16__)
+using Narrow = bf16;
+#else
+using Narrow = float;
+#endif
+
 #if defined(__AVX512F__)
 
 struct V {
@@ -51,6 +59,11 @@ inline __m256 lower(V a) { return _mm512_castps512_ps256(a.v); }
 inline __m256 upper(V a) {
     return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.v), 1));
 }
+#if defined(__AVX512BF16__)
+// Rounded to the nearest, ties to even; denormal numbers to 0.
+inline __m256i narrowed(V a) { return (__m256i)_mm512_cvtneps_pbh(a.v); }
+inline void store(bf16* p, V a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrowed(a)); }
+#endif
 
 #else
 
