@@ -28,7 +28,6 @@
 namespace dalle {
 
 constexpr float EPS = 1e-6f;
-constexpr int MOST_HEAD_DIM = 512;
 constexpr int EDGE = 2;  // as in model/inference/decoder.py
 constexpr int ALONE = 2048;  // numbers that are normalised sooner than another thread would have begun
 
@@ -138,7 +137,7 @@ void put_zeros(const Model& m, const Tiles::Row& row, int column) {
 
 // One head, normalised and turned: to (head_dim), scaled.
 void turn(const float* x, const float* cos, const float* sin, int width, float scale, float* to) {
-    float y[MOST_HEAD_DIM];
+    float y[MOST_WIDTH];
     normalise(x, width, nullptr, nullptr, EPS, [&](int i, V v) { store(y + i, v); });
     const int half = width / 2;
     for (int i = 0; i < width; ++i)
@@ -151,7 +150,8 @@ void attend_row(const Model& m, const State& s, int layer, int slot, int kv, con
     const int64_t place = s.length[slot], at = (m.max_text + s.step[slot]) * d;
     const size_t cached = ((size_t(layer) * s.slots + slot) * m.kv_heads + kv) * s.capacity * d;
     const float *cos = m.cos + at, *sin = m.sin + at;
-    float key[MOST_HEAD_DIM];
+    prefetch(s.keys + cached, std::min<int>(place, AHEAD) * d);
+    float key[MOST_WIDTH];
     turn(qkv + (m.heads + kv) * d, cos, sin, d, 1.0f, key);
     const float* value = qkv + (m.heads + m.kv_heads + kv) * d;
     for (int i = 0; i < d; i += LANES) {

@@ -32,12 +32,7 @@ struct Matrix {  // as model/kernels/layout.py has it
 constexpr int PAIR = 2;
 using Input = uint32_t;
 using Wide = bf16;  // there are no wider weights
-struct Factor {
-    __m512i v;
-};
-inline Factor splat(Input pair) { return {_mm512_set1_epi32(int(pair))}; }
-inline Factor factor(const bf16* weights) { return {_mm512_loadu_si512(weights)}; }
-inline V fma(Factor a, Factor b, V c) { return {_mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v)}; }
+inline Pairs factor(const bf16* weights) { return pairs(weights); }
 
 #else
 
