@@ -100,7 +100,7 @@ class Keeper:
         """narrow: whether the library multiplies in bfloat16."""
         self._narrow = narrow
         self._kept: list[object] = []
-        self.nbytes = 0  # of the panels
+        self.weight_bytes = 2  # of the widest matrix so far
 
     def address(self, tensor: Tensor) -> int:
         """Of the first value. The tensor must be contiguous, on the CPU; it is not copied."""
@@ -129,7 +129,7 @@ class Keeper:
             panels = rearrange(short, "(p l) i -> p i l", l=LANES).contiguous()
         else:
             panels = rearrange(weight, "(p l) i -> p i l", l=LANES).contiguous()
-        self.nbytes += panels.nbytes
+        self.weight_bytes = max(self.weight_bytes, panels.element_size())
         return Matrix(self.address(panels), panels.dtype == torch.bfloat16, out, inputs)
 
 

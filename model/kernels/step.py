@@ -66,9 +66,9 @@ class NativeStep:
         self._held: tuple[object, ...] = ()
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the weights that are held beside the transformer's own."""
-        return self._keeper.nbytes
+    def weight_bytes(self) -> int:
+        """Bytes of a weight, as a step reads it: 2, or 4 if some are no bfloat16 numbers."""
+        return self._keeper.weight_bytes
 
     def bind(self, cache: KVCache, slots: SlotTensors) -> None:
         """Use this cache, of type `dtype`, and these slots from now on."""

@@ -161,7 +161,7 @@ def test_in_bfloat16_a_draw_is_where_torch_puts_it(shape: dict[str, Any]) -> Non
     share = shares.gather(1, drawn[:, -1:])[:, 0]
     assert bool((noise < reached + 0.02).all())
     assert bool((noise > reached - share - 0.02).all())
-    assert len(drawn[:, -1].unique()) > 10
+    assert len(set(drawn[:, -1].tolist())) > 10
 
 
 def test_weights_that_are_not_bfloat16_are_not_rounded() -> None:
