@@ -122,7 +122,7 @@ def test_shares_and_ratios() -> None:
     assert [quantile(range(1, 101), share) for share in (0.5, 0.95, 0.99, 1.0)] == [50, 95, 99, 100]
     assert quantile([7.0], 0.99) == 7.0
     assert Serving(1, 1, {}, 1, plain=4.0, live=5.0).stream_cost == pytest.approx(0.2)
-    found = Compared({1: 30.0, 16: 90.0}, 300.0, {1: 2.0, 16: 9.0}, 1e-6, 8.0, 4.0).to_json()
+    found = Compared({1: 30.0, 16: 90.0}, 300.0, {1: 2.0, 16: 9.0}, 1e-6, 8.0, 4.0, {1: 1.0, 16: 4.5}).to_json()
     assert found["dalle_pytorch"]["one_image"] == 15
     assert found["dalle_pytorch"]["sixteen_images"] == 10
     assert found["dalle_pytorch"]["published_one_image"] == 150
@@ -131,15 +131,18 @@ def test_shares_and_ratios() -> None:
 
 def test_a_real_run_has_a_row_and_a_key_for_everything(tiny_checkpoint: Path) -> None:
     said: list[str] = []
-    result = measure(load(tiny_checkpoint), torch.device("cpu"), rows=(1, 3), seconds=0.01, on_progress=said.append)
+    result = measure(
+        load(tiny_checkpoint), torch.device("cpu"), rows=(1, 3), images=(20,), seconds=0.01, on_progress=said.append
+    )
     assert [result.steps[rows].rows for rows in (1, 3)] == [1, 3]
-    assert [result.pictures[images].rows for images in (1, 16)] == [2, 32]  # guided: the checkpoint's strength
+    assert [result.pictures[images].rows for images in (1, 16, 20)] == [2, 32, 40]  # guided: the checkpoint's strength
     assert "decoding 3 rows" in said
     loads = [Load(clients, 2.0, 1.6, (1.0, 2.0, 3.0)) for clients in (1, 8, 32)]
     serving = Serving(5.0, 2.0, {"rss": 600.0, "pss": 500.0}, 200.0, (1.0, 2.0, 3.0), loads, 4.0, 5.0)
     made = json.loads(json.dumps(as_json(result, serving, [], {}, seed=7)))
     assert all(key in made for key in KEYS)
     assert {"mbu_1", "mbu_3"} <= set(made["decode"])
+    assert made["decode"]["pictures_per_s"]["20"] == pytest.approx(20 / result.pictures[20].seconds)
     assert made["http"]["p50_s"] == {"1": 2.0, "8": 2.0, "32": 2.0}
     assert made["http"]["images_per_min"]["8"] == 120
     alone = result.steps[1]

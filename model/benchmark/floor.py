@@ -76,7 +76,7 @@ class Demand:
 
 @singledispatch
 def demand(transformer: nn.Module, ids: int, step: float) -> Demand:  # noqa: ARG001
-    """What the step has to do that feeds group `step` of a picture, 0 for the first, of a text of `ids` ids."""
+    """The work of the step that feeds group `step` of a picture, 0 for the first. ids: of its text."""
     raise TypeError(f"transformer must be a network that paints, got {type(transformer).__name__}")
 
 

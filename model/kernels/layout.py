@@ -6,12 +6,13 @@ import ctypes
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
-LAYOUT = 2  # as dalle_layout() says; change both with every change of a structure
+LAYOUT = 3  # as dalle_layout() says; change both with every change of a structure
 LANES = 16  # outputs of a panel; sizes must be multiples of it
 MOST_HEAD_DIM = 512
+
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 _I, _P = ctypes.c_int32, ctypes.c_void_p
 
@@ -121,16 +122,18 @@ class Keeper:
     def matrix(self, weight: Tensor) -> Matrix:
         """weight (out, in) -> its panels: bfloat16 if every value is one, so nothing is rounded."""
         weight = weight.detach()
-        out, inputs = weight.shape
         short = weight.to(torch.bfloat16)
-        if self._narrow:
-            panels = rearrange(short, "(p l) (i two) -> p i l two", l=LANES, two=2).contiguous()
-        elif is_narrow(weight):
-            panels = rearrange(short, "(p l) i -> p i l", l=LANES).contiguous()
-        else:
-            panels = rearrange(weight, "(p l) i -> p i l", l=LANES).contiguous()
+        return self.panels(short if self._narrow or is_narrow(weight) else weight)
+
+    def panels(self, weight: Tensor) -> Matrix:
+        """weight (out, in) in a type of _TYPES -> its panels. bfloat16, if the library multiplies in it."""
+        out, inputs = weight.shape
+        pair = 2 if self._narrow else 1
+        panels = (
+            weight.view(-1, LANES, inputs // pair, pair).transpose(1, 2).contiguous()
+        )  # (panels, in / pair, 16, pair)
         self.weight_bytes = max(self.weight_bytes, panels.element_size())
-        return Matrix(self.address(panels), panels.dtype == torch.bfloat16, out, inputs)
+        return Matrix(self.address(panels), _TYPES.index(weight.dtype), out, inputs)
 
 
 def is_narrow(weight: Tensor) -> bool:

@@ -1,7 +1,7 @@
 // Linear layers: a few rows of activations times a matrix that is read once.
 //
-// In float32 a matrix lies in panels of 16 outputs: (outputs / 16, inputs, 16), float32 or bfloat16. Every output of every
-// row is one chain of fused multiply-adds over the inputs, first to last, from 0.
+// In float32 a matrix lies in panels of 16 outputs: (outputs / 16, inputs, 16), float32, bfloat16 or float16. Every
+// output of every row is one chain of fused multiply-adds over the inputs, first to last, from 0.
 //
 // In bfloat16 (`Narrow`) the panels are (outputs / 16, inputs / 2, 16, 2), and inputs are rounded when they are put into
 // tiles. Every output is one chain over the pairs of inputs, first to last, from 0: the processor adds the two products
@@ -21,7 +21,7 @@ namespace dalle {
 
 struct Matrix {  // as model/kernels/layout.py has it
     const void* panels;
-    int32_t narrow;  // bfloat16 if not 0; always, if inputs are
+    int32_t narrow;  // 1 bfloat16, 2 float16, else float32; always bfloat16, if inputs are
     int32_t out;     // a multiple of 16
     int32_t in;
 };
@@ -31,14 +31,12 @@ struct Matrix {  // as model/kernels/layout.py has it
 // What one instruction multiplies: two inputs of a row, which lie side by side, by two weights of 16 outputs.
 constexpr int PAIR = 2;
 using Input = uint32_t;
-using Wide = bf16;  // there are no wider weights
 inline Pairs factor(const bf16* weights) { return pairs(weights); }
 
 #else
 
 constexpr int PAIR = 1;
 using Input = float;
-using Wide = float;
 template <class W>
 V factor(const W* weights) {
     return load(weights);
@@ -134,6 +132,17 @@ Product product_of(int rows, int panels) {
     return product_of<W, 1>(rows, Many{});
 }
 
+inline Product product_for(const Matrix& m, int rows, int panels) {
+#if defined(__AVX512BF16__)
+    (void)m;
+    return product_of<bf16>(rows, panels);
+#else
+    return m.narrow == 2 ? product_of<f16>(rows, panels)
+           : m.narrow    ? product_of<bf16>(rows, panels)
+                         : product_of<float>(rows, panels);
+#endif
+}
+
 // put(row, column, sums of 16 outputs from that column on), for all rows and all outputs, in any order.
 // skipped: inputs at the start that x does not have, because they are 0.
 template <class Put>
@@ -150,8 +159,7 @@ void linear(Pool& pool, const Matrix& m, const Tiles& x, const Put& put, int ski
             const char* weights = static_cast<const char*>(m.panels) + (p * panel + size_t(skipped) * LANES) * size;
             for (int t = 0; t < x.count(); ++t) {
                 int rows = x.rows(t);
-                Product of = m.narrow ? product_of<bf16>(rows, width) : product_of<Wide>(rows, width);
-                of(weights, panel, inputs, x.tile(t), sums);
+                product_for(m, rows, width)(weights, panel, inputs, x.tile(t), sums);
                 for (int r = 0; r < rows; ++r)
                     for (int c = 0; c < width; ++c)
                         put(x.first(t) + r, (p + c) * LANES, load(sums + (r * width + c) * LANES));
