@@ -108,6 +108,7 @@ class GraphedDecoder(SlotDecoder):
         strict: bool = True,
         likelihood: bool = True,
         native: bool = True,
+        narrow: bool = True,  # noqa: ARG002 - a GPU computes in the transformer's type
     ) -> None:
         """As SlotDecoder. native: with the fused kernels, where they can be had."""
         fusable = transformer if native and can_fuse(transformer) else None
