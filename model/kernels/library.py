@@ -10,6 +10,7 @@ import logging
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,7 +49,7 @@ def load(narrow: bool = False) -> ctypes.CDLL | None:
 
 def multiplies_in_bfloat16() -> bool:
     """Whether this processor has AVX512-BF16, and torch is not told to do without AVX-512."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.11 may not have it
+    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.11 may not have it
     return bool(capabilities().get("avx512_bf16")) and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
