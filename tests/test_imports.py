@@ -98,7 +98,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app.settings": ("app.environment", "app.wording", *CORE),
     "app.models": ("app.checkpoint", "app.settings", "app.wording", *CORE),
     "app.checkpoint": ("model.gallery", "model.things", "model.tokenizers", "model.tokenizer", *CORE),
-    "app.jobs": ("app.pool", "model.inference", "model.errors"),
+    "app.jobs": ("app.pool", "model.inference", "model.errors", "model.limits"),
     "app.pictures": ("model.inference", *PICTURES, *CORE),
     "app.pool": ("app.checkpoint", "app.models", "app.logs", "app.settings", "model.inference", *CORE),
     "app.http": (

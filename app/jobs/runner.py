@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from app.jobs.folder import StoreFull
 from app.jobs.rows import Retention, State, StoredJob, StoredPicture
 from app.jobs.store import Store
-from app.jobs.webhooks import Sender, pause
+from app.jobs.webhooks import Sender, Tried, pause
 from app.pool.job import Job, Order
 from app.pool.worker_pool import WorkerPool
 from model.errors import DalleError, Draining, InvalidRequest, RequestCancelled, UnknownPrompt
@@ -212,7 +212,11 @@ class Runner:
                 await asyncio.sleep(LOOKED)
                 continue
             hook = due.job.hook or {}
-            found = await self._sender.send(hook["url"], hook["secret"], due.id, await self._message(due.job))
+            try:
+                found = await self._sender.send(hook["url"], hook["secret"], due.id, await self._message(due.job))
+            except Exception as error:  # one message must not keep back all others
+                log.exception("a fault of ours", exc_info=error)
+                found = Tried(False, "internal error")
             wait = pause(due.tries + 1)
             if found.done or wait is None:
                 log.info("webhook of %s: %s", due.job.id, found.why)

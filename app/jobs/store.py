@@ -30,6 +30,7 @@ from app.jobs.rows import OPEN, TOLD, Message, Retention, State, StoredJob, Stor
 from app.jobs.tables import JOBS, MESSAGES, PICTURES, SECRETS
 from model.errors import DalleError
 
+LISTED = 1 << 20  # characters of the texts of listed jobs, beyond which a list ends
 LOCK = 7203117  # of PostgreSQL: servers that start together migrate one after another
 
 
@@ -136,17 +137,34 @@ class Store:
             row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one_or_none()
             return None if row is None else StoredJob.of(row)
 
-    def jobs(self, owner: str, limit: int, before: str | None = None) -> list[StoredJob]:
-        """The owner's jobs, the newest first. before: the id of a job, whose successors are left out, and itself."""
+    def jobs(self, owner: str, limit: int, before: str | None = None) -> tuple[list[StoredJob], bool]:
+        """The owner's jobs, the newest first, and whether there are more.
+
+        limit: jobs at most. There are fewer if their texts have LISTED characters together. before: the id of a job,
+        whose successors are left out, and itself.
+        """
         chosen = sa.select(JOBS).where(JOBS.c.owner == owner)
         with self._transaction() as connection:
             if before is not None:
                 at = connection.scalar(sa.select(JOBS.c.created).where(JOBS.c.id == before, JOBS.c.owner == owner))
                 if at is None:
-                    return []
+                    return [], False
                 chosen = chosen.where(sa.tuple_(JOBS.c.created, JOBS.c.id) < sa.tuple_(at, before))
-            ordered = chosen.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(limit)
-            return [StoredJob.of(row) for row in connection.execute(ordered)]
+            ordered = chosen.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(limit + 1)
+            found: list[StoredJob] = []
+            characters = 0
+            for row in connection.execute(ordered):
+                if len(found) == limit or characters >= LISTED:
+                    return found, True
+                found.append(StoredJob.of(row))
+                characters += sum(map(len, found[-1].asked.get("prompts", ())))
+            return found, False
+
+    def waiting(self) -> int:
+        """How many pictures of all open jobs are still to be painted."""
+        left = sa.select(sa.func.coalesce(sa.func.sum(JOBS.c.total - JOBS.c.done), 0)).where(JOBS.c.state.in_(OPEN))
+        with self._transaction() as connection:
+            return int(connection.scalar(left) or 0)
 
     def ahead(self, job: StoredJob) -> int:
         """How many pictures of older jobs are still to be painted."""

@@ -42,6 +42,7 @@ async def picture(name: str, request: Request, service: Shared) -> Response:
         return Response(status_code=304, headers=headers)
     if request.method == "HEAD":
         return Response(headers={**headers, "Content-Length": str(found.bytes)}, media_type=f"image/{kind}")
+    await request.state.claim.take(found.bytes, request.state.began + service.settings.deadline)
     data = await desk.runner.call(desk.store.folder.read, name)
     if data is None:
         return render(none)
