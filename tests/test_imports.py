@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIMITS = ("model.limits", "model.sizes", "model.errors", "model.families.ordinary")
-CORE = ("model.config", "model.files", "model.styles", "model.texts", "model.image_shapes", *LIMITS)
+CORE = ("model.config", "model.files", "model.styles", "model.texts", "model.image_shapes", "model.written", *LIMITS)
 CONFIGS = (
     "model.families.dalle_pytorch.config",
     "model.families.min_dalle.config",
