@@ -64,6 +64,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.styles": ("model.config", "model.errors", "model.limits"),
     "model.sheets": (),
     "model.prompts": ("model.errors",),
+    "model.written": ("model.errors",),
     "model.texts": ("model.errors", "model.limits"),
     "model.image_shapes": (),
     "model.picture_files": ("model.errors",),

@@ -22,7 +22,7 @@ from starlette.routing import Match
 import model
 from app.http.browsers import Browsers, cross_origin
 from app.http.budget import Budget
-from app.http.errors import answer, render
+from app.http.errors import NoStore, answer, render
 from app.http.idempotency import Idempotency
 from app.http.jobs import Desks
 from app.http.keys import Guard, Keys, read_hashes
@@ -69,7 +69,10 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
         service.telemetry.start()
         await service.pool.start()
         try:
-            await service.desks.start(service)
+            try:
+                await service.desks.start(service)
+            except NoStore as error:
+                service.pool.fatal = str(error)  # the server ends, and says this in one line
             yield
         finally:
             await service.desks.close()

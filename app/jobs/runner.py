@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from app.jobs.folder import StoreFull
+from app.jobs.folder import StoreAway, StoreFull
 from app.jobs.rows import Retention, State, StoredJob, StoredPicture
 from app.jobs.store import Store
 from app.jobs.webhooks import Sender, Tried, pause
@@ -32,7 +32,7 @@ LEASE = 15.0  # seconds that a dead server's jobs wait for another one
 RENEWED = 4.0  # seconds between renewals
 LOOKED = 1.0  # seconds between looks for jobs that another server has accepted
 SWEPT = 300.0  # seconds between two sweeps
-FULL = 5.0  # seconds between attempts while the disk is full
+AGAIN = 5.0  # seconds between attempts while the disk is full or the store is away
 PART = 8  # pictures of a part
 LEAST_AHEAD = 32  # pictures in the pool: more than the largest part has
 T = TypeVar("T")
@@ -184,9 +184,12 @@ class Runner:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEWED)
-            held = await self._tried(self.store.renew, time.time() + LEASE)
+            painted = set(self._painting)
+            held = await self._tried(self.store.renew, time.time() + LEASE, painted)
             for job_id, task in list(self._painting.items()):
-                if held is not None and job_id not in held:  # cancelled, or taken after this server was away for long
+                if (
+                    held is not None and job_id in painted - held
+                ):  # cancelled, or taken after this server was away for long
                     task.cancel()
 
     async def _sweep(self) -> None:
@@ -200,7 +203,8 @@ class Runner:
         try:
             return await self.call(method, *arguments)
         except Exception as error:
-            log.error("the store: %s", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            log.error("the store: %s", why, extra={"seldom": True})
             await asyncio.sleep(LOOKED)
             return None
 
@@ -242,6 +246,8 @@ class Runner:
                 given.set()
         except* (Draining, RequestCancelled):
             pass  # another server goes on, or the job has ended
+        except* StoreAway as errors:  # the lease ends, and then this server or another goes on
+            log.error("%s; the job waits", errors.exceptions[0])
         except* DalleError as errors:
             await self._fail(job, errors.exceptions[0])
         except* Exception as errors:
@@ -299,9 +305,9 @@ class Runner:
         while True:
             try:
                 picture, after = await self.call(self.store.keep, job.id, number, job.owner, told, data)
-            except StoreFull as error:
-                log.error("%s; the job waits", error)
-                await asyncio.sleep(FULL)
+            except (StoreFull, StoreAway) as error:
+                log.error("%s; the job waits", error, extra={"seldom": True})
+                await asyncio.sleep(AGAIN)
                 continue
             self.live[job.id].rows.pop(number, None)
             self._tell(job.id)

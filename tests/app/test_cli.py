@@ -123,8 +123,8 @@ def test_a_prompt_in_any_script_goes_into_the_picture(tmp_path: Path) -> None:
     save_image(Image.new("RGB", (8, 8)), tmp_path / "x.png", {"prompt": "红苹果 🍎"})
     with Image.open(tmp_path / "x.png") as image:
         assert image.info["prompt"] == "红苹果 🍎"
-    with pytest.raises(DataError, match="x.webp: cannot be written"):
-        save_image(Image.new("RGB", (8, 8)), tmp_path / "gone" / "x.webp", {})
+    with pytest.raises(DataError, match="y.webp: cannot be written"):
+        save_image(Image.new("RGB", (8, 8)), tmp_path / "x.png" / "y.webp", {})
 
 
 def test_file_names() -> None:

@@ -229,6 +229,36 @@ def test_jobs_of_a_model_that_is_served_no_longer_are_still_told(quick_checkpoin
         assert server.client.get(httpx.URL(told["pictures"][0]["url"]).path).status_code == 200
 
 
+def test_a_store_that_cannot_be_used_ends_the_start_in_one_line(quick_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "jobs.sqlite3").write_text("no database " * 100)
+    (tmp_path / "taken").touch()
+    for store, why in (("store", "file is not a database"), ("taken", "Not a directory")):
+        with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / store) as server:
+            assert server.process.wait(120) == 1
+            *_, last = server.log.splitlines()
+            assert last.startswith("dalle-server: this server keeps no jobs and no pictures: store: ")
+            assert why in last
+            assert "Traceback" not in server.log
+
+
+def test_a_database_that_is_away_for_a_while_costs_no_job(quick_checkpoint: Path, tmp_path: Path) -> None:
+    def rename(old: str, new: str) -> None:
+        with sqlite3.connect(tmp_path / "store" / "jobs.sqlite3", timeout=60) as database:
+            database.execute(f"ALTER TABLE {old} RENAME TO {new}")
+        database.close()
+
+    with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / "store") as server:
+        asked = ask(server.ready(), text="a cat", count=200)
+        painted(server, f"jobs/{asked.json()['id']}", 1)
+        rename("pictures", "away")
+        server.wait(lambda: "the job waits" in server.log, "nothing waits")
+        told = server.client.get(asked.headers["location"])
+        assert (told.status_code, told.json()["error"]["code"]) == (503, "no_store")
+        rename("away", "pictures")
+        assert len(pictures(server, ended(server, asked))) == 200
+
+
 def test_a_repeated_request_makes_no_second_job(server: Live) -> None:
     def send(text: str) -> httpx.Response:
         return server.client.post("/v1/jobs", json={"text": text}, headers={"Idempotency-Key": "once"})
