@@ -72,7 +72,7 @@ def program(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
         if isinstance(found, typer.Typer):
             made.add_typer(found, name=name)
         else:
-            made.command(name)(found)
+            made.command(name, cls=getattr(found, "kind", None))(found)
     return made
 
 
