@@ -23,6 +23,7 @@ CORE = (
     "model.styles",
     "model.texts",
     "model.image_shapes",
+    "model.written",
     *LIMITS,
 )
 CONFIGS = (
@@ -75,6 +76,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.styles": ("model.config", "model.errors", "model.limits"),
     "model.sheets": (),
     "model.prompts": ("model.errors",),
+    "model.written": ("model.errors",),
     "model.texts": ("model.errors", "model.limits"),
     "model.image_shapes": (),
     "model.picture_files": ("model.errors",),
@@ -112,7 +114,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app.load_settings": ("app.environment", "app.settings", "app.wording"),
     "app.models": ("app.checkpoint", "app.settings", "app.wording", *CORE),
     "app.checkpoint": ("model.gallery", "model.things", "model.tokenizers", "model.tokenizer", *CORE),
-    "app.jobs": ("app.pool", "model.inference", "model.errors"),
+    "app.jobs": ("app.pool", "model.inference", "model.errors", "model.limits"),
     "app.pictures": ("model.inference", *PICTURES, *CORE),
     "app.pool": ("app.checkpoint", "app.models", "app.logs", "app.settings", "model.inference", *CORE),
     "app.http": (

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,13 +29,16 @@ from app.jobs.rows import Retention, StoredJob, StoredPicture
 from app.jobs.runner import PART, Part, Runner
 from app.jobs.store import Store
 from app.jobs.webhooks import Sender
+from app.models import NoSuchModel
 from app.pool.job import Job, Order
 from app.settings import Settings
-from model.errors import DalleError
+from app.wording import shorten
+from model.errors import DalleError, ModelFailed
 from model.inference.events import Painted
 from model.inference.requests import SamplingParams
 
 DAY = 86_400.0
+ID = re.compile(r"job_[A-Za-z0-9_-]{1,36}")
 DATABASE = "jobs.sqlite3"  # in the folder of the store
 log = logging.getLogger("dalle.jobs")
 
@@ -134,8 +138,7 @@ class Desk:
     async def answer(self, job: StoredJob, base: str, pictures: list[StoredPicture] | None) -> JobAnswer:
         """What is told of a job. base: as in `url`. pictures: those that are told, None for none."""
         asked = job.asked
-        checkpoint = self._service.checkpoint(asked["fields"].get("model"))
-        grid = checkpoint.config.vae.grid
+        grid = self._grid(asked["fields"].get("model"))
         ahead = await self.runner.call(self.store.ahead, job) if job.open else 0
         left = job.total - job.done
         pace = (time.time() - job.started) / job.done if job.open and job.started and job.done else None
@@ -157,6 +160,13 @@ class Desk:
             pictures=None if pictures is None else [self.picture(job, one, base) for one in pictures],
         )
 
+    def _grid(self, model: str | None) -> int:
+        """Rows of a picture of this model; of the default one, if this one is served no longer."""
+        try:
+            return self._service.checkpoint(model).config.vae.grid
+        except (NoSuchModel, ModelFailed):
+            return self._service.checkpoint(None).config.vae.grid
+
     def picture(self, job: StoredJob, one: StoredPicture, base: str) -> JobPicture:
         """What is told of a picture."""
         url = self.url(base, one.name)
@@ -164,9 +174,9 @@ class Desk:
 
     async def find(self, request: Request, job_id: str) -> StoredJob:
         """The client's own job of this id. Raises NoSuchJob."""
-        job = await self.runner.call(self.store.job, job_id)
+        job = await self.runner.call(self.store.job, job_id) if ID.fullmatch(job_id) else None
         if job is None or job.owner != owner(request):
-            raise NoSuchJob(f"there is no job {job_id[:60]!r} of yours")
+            raise NoSuchJob(f"there is no job {shorten(job_id)} of yours")
         return job
 
     def may_fetch(self, request: Request, picture: StoredPicture) -> bool:

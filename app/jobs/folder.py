@@ -23,6 +23,10 @@ class StoreFull(DalleError):
     """There is no room left for pictures or jobs. The message names the place."""
 
 
+class StoreAway(DalleError):
+    """The database or the files cannot be reached now. What was accepted waits until they can."""
+
+
 class Folder:
     """Named files under an address. Names are those that this module's callers make: letters, digits, _ and -."""
 
@@ -45,9 +49,12 @@ class Folder:
             )
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file, over one of this name. Raises StoreFull, and OSError for any other fault."""
+        """Write a file, over one of this name. Raises StoreFull, and StoreAway for any other fault of the system."""
         if not self._local:
-            self._files.pipe_file(self._path(name), data)
+            try:
+                self._files.pipe_file(self._path(name), data)
+            except OSError as error:
+                raise StoreAway(f"the store cannot be written: {self.address}: {error}") from None
             return
         path = Path(self._path(name))
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two servers may write the same
@@ -62,7 +69,7 @@ class Folder:
             partial.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreFull(f"the store is full: {path} could not be written: {error.strerror}") from None
-            raise
+            raise StoreAway(f"the store cannot be written: {path}: {error.strerror}") from None
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None if there is none."""

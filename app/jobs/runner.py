@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from app.jobs.folder import StoreFull
+from app.jobs.folder import StoreAway, StoreFull
 from app.jobs.rows import Retention, State, StoredJob, StoredPicture
 from app.jobs.store import Store
-from app.jobs.webhooks import Sender, pause
+from app.jobs.webhooks import Sender, Tried, pause
 from app.pool.job import Job, Order
 from app.pool.worker_pool import WorkerPool
 from model.errors import DalleError, Draining, InvalidRequest, RequestCancelled, UnknownPrompt
@@ -33,7 +33,7 @@ LEASE = 15.0  # seconds that a dead server's jobs wait for another one
 RENEWED = 4.0  # seconds between renewals
 LOOKED = 1.0  # seconds between looks for jobs that another server has accepted
 SWEPT = 300.0  # seconds between two sweeps
-FULL = 5.0  # seconds between attempts while the disk is full
+AGAIN = 5.0  # seconds between attempts while the disk is full or the store is away
 PART = 8  # pictures of a part
 LEAST_AHEAD = 32  # pictures in the pool: more than the largest part has
 T = TypeVar("T")
@@ -186,9 +186,12 @@ class Runner:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEWED)
-            held = await self._tried(self.store.renew, time.time() + LEASE)
+            painted = set(self._painting)
+            held = await self._tried(self.store.renew, time.time() + LEASE, painted)
             for job_id, task in list(self._painting.items()):
-                if held is not None and job_id not in held:  # cancelled, or taken after this server was away for long
+                if (
+                    held is not None and job_id in painted - held
+                ):  # cancelled, or taken after this server was away for long
                     task.cancel()
 
     async def _sweep(self) -> None:
@@ -202,7 +205,8 @@ class Runner:
         try:
             return await self.call(method, *arguments)
         except Exception as error:
-            log.error("the store: %s", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            log.error("the store: %s", why, extra={"seldom": True})
             await asyncio.sleep(LOOKED)
             return None
 
@@ -214,7 +218,11 @@ class Runner:
                 await asyncio.sleep(LOOKED)
                 continue
             hook = due.job.hook or {}
-            found = await self._sender.send(hook["url"], hook["secret"], due.id, await self._message(due.job))
+            try:
+                found = await self._sender.send(hook["url"], hook["secret"], due.id, await self._message(due.job))
+            except Exception as error:  # one message must not keep back all others
+                log.exception("a fault of ours", exc_info=error)
+                found = Tried(False, "internal error")
             wait = pause(due.tries + 1)
             if found.done or wait is None:
                 log.info("webhook of %s: %s", due.job.id, found.why)
@@ -240,6 +248,8 @@ class Runner:
                 given.set()
         except* (Draining, RequestCancelled):
             pass  # another server goes on, or the job has ended
+        except* StoreAway as errors:  # the lease ends, and then this server or another goes on
+            log.error("%s; the job waits", errors.exceptions[0])
         except* DalleError as errors:
             await self._fail(job, errors.exceptions[0])
         except* Exception as errors:
@@ -297,9 +307,9 @@ class Runner:
         while True:
             try:
                 picture, after = await self.call(self.store.keep, job.id, number, job.owner, told, data)
-            except StoreFull as error:
-                log.error("%s; the job waits", error)
-                await asyncio.sleep(FULL)
+            except (StoreFull, StoreAway) as error:
+                log.error("%s; the job waits", error, extra={"seldom": True})
+                await asyncio.sleep(AGAIN)
                 continue
             self.live[job.id].rows.pop(number, None)
             self._tell(job.id)

@@ -108,12 +108,12 @@ class GraphedDecoder(SlotDecoder):
         strict: bool = True,
         likelihood: bool = True,
         native: bool = True,
-        narrow: bool = True,  # noqa: ARG002 - a GPU computes in the transformer's type
+        narrow: bool = True,
     ) -> None:
-        """As SlotDecoder. native: with the fused kernels, where they can be had."""
+        """As SlotDecoder. native: with the fused kernels, where they can be had. narrow: of the CPU's kernels alone."""
         fusable = transformer if native and can_fuse(transformer) else None
         self._may_fuse = fusable is not None
-        super().__init__(transformer, null, slots, device, strict, likelihood, native=False)
+        super().__init__(transformer, null, slots, device, strict, likelihood, native=False, narrow=narrow)
         slots = self.state.position.shape[0]
         self._table = torch.zeros(len(Column), slots, dtype=torch.float64, device=device)
         self._in_table: Batch | None = None  # the batch that stands in the table
