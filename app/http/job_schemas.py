@@ -92,7 +92,7 @@ class JobAnswer(BaseModel):
     rows_total: int = Field(description="Rows of cells of all pictures.")
     rows_done: int
     queue_position: int = Field(description="Pictures of older jobs that are still to be painted.")
-    seconds_left: float | None = Field(description="At the measured pace. Unknown while nothing is painted.")
+    seconds_left: float | None = Field(description="At the measured pace. None if its model is not served.")
     error: JobError | None
     pictures: list[JobPicture] | None = Field(description="In the order of painting. A list of jobs leaves them out.")
 

@@ -30,6 +30,7 @@ from model.inference.events import Painted
 
 LEASE = 15.0  # seconds that a dead server's jobs wait for another one
 RENEWED = 4.0  # seconds between renewals
+WATCHED = 0.25  # seconds between looks whether another server has cancelled a job that this one paints
 LOOKED = 1.0  # seconds between looks for jobs that another server has accepted
 SWEPT = 300.0  # seconds between two sweeps
 FULL = 5.0  # seconds between attempts while the disk is full
@@ -182,11 +183,20 @@ class Runner:
         self._wake.set()
 
     async def _renew(self) -> None:
+        """Hold the leases of the jobs that are painted, and stop with those that were cancelled elsewhere, or taken."""
+        renewed = 0.0
         while True:
-            await asyncio.sleep(RENEWED)
-            held = await self._tried(self.store.renew, time.time() + LEASE)
-            for job_id, task in list(self._painting.items()):
-                if held is not None and job_id not in held:  # cancelled, or taken after this server was away for long
+            await asyncio.sleep(min(WATCHED, RENEWED))
+            painting = dict(self._painting)
+            if not painting:
+                continue
+            if time.monotonic() - renewed >= RENEWED:
+                renewed = time.monotonic()
+                held = await self._tried(self.store.renew, time.time() + LEASE)
+            else:
+                held = await self._tried(self.store.open, [*painting])
+            for job_id, task in painting.items():
+                if held is not None and job_id not in held:
                     task.cancel()
 
     async def _sweep(self) -> None:

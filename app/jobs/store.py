@@ -148,13 +148,19 @@ class Store:
             ordered = chosen.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(limit)
             return [StoredJob.of(row) for row in connection.execute(ordered)]
 
-    def ahead(self, job: StoredJob) -> int:
-        """How many pictures of older jobs are still to be painted."""
-        earlier = sa.select(sa.func.coalesce(sa.func.sum(JOBS.c.total - JOBS.c.done), 0)).where(
-            JOBS.c.state.in_(OPEN), JOBS.c.created < job.created
-        )
+    def ahead(self, job_ids: Collection[str]) -> dict[str, int]:
+        """For each open job among these, how many pictures of older jobs are still to be painted."""
+        before = sa.func.sum(JOBS.c.total - JOBS.c.done).over(order_by=(JOBS.c.created, JOBS.c.id), rows=(None, -1))
+        waiting = sa.select(JOBS.c.id, before.label("before")).where(JOBS.c.state.in_(OPEN)).subquery()
         with self._transaction() as connection:
-            return int(connection.scalar(earlier) or 0)
+            rows = connection.execute(sa.select(waiting).where(waiting.c.id.in_(job_ids)))
+            return {job_id: int(count or 0) for job_id, count in rows}
+
+    def open(self, job_ids: Collection[str]) -> set[str]:
+        """Which of these jobs this server still has to paint: others were cancelled, or taken by another server."""
+        mine = sa.and_(JOBS.c.id.in_(job_ids), JOBS.c.state.in_(OPEN), JOBS.c.server == self.server)
+        with self._transaction() as connection:
+            return set(connection.scalars(sa.select(JOBS.c.id).where(mine)))
 
     def claim(self, until: float, models: Collection[str]) -> StoredJob | None:
         """Give this server the oldest job of these models that no living server paints, until then."""

@@ -27,10 +27,15 @@ ENDED = ("completed", "failed", "cancelled", "expired")
 
 
 @pytest.fixture(scope="module")
-def server(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the server's store."""
+    return tmp_path_factory.mktemp("jobs") / "store"
+
+
+@pytest.fixture(scope="module")
+def server(quick_checkpoint: Path, store: Path) -> Iterator[Live]:
     """A ready server with a store of its own."""
-    home = tmp_path_factory.mktemp("jobs")
-    with Live(quick_checkpoint, home / "log", store=home / "store") as live:
+    with Live(quick_checkpoint, store.with_name("log"), store=store) as live:
         yield live.ready()
 
 
@@ -130,6 +135,23 @@ def test_jobs_are_listed_and_cancelled(server: Live) -> None:
     assert server.client.get("/v1/jobs/job_unknown").status_code == 404
 
 
+def test_a_job_tells_how_long_it_takes_before_anything_is_painted(server: Live) -> None:
+    with server.stopped():
+        first, second = (ask(server, text="a cat", count=1000).json() for _ in range(2))
+        assert (first["queue_position"], second["queue_position"]) == (0, 1000)
+        assert 0 < first["seconds_left"] < second["seconds_left"]
+    for job in (first, second):
+        server.client.delete(f"/v1/jobs/{job['id']}")
+
+
+def test_a_job_whose_model_is_served_no_more_is_still_told(server: Live, store: Path) -> None:
+    job = ended(server, ask(server, text="a cat"))
+    with sqlite3.connect(store / "jobs.sqlite3") as database:
+        database.execute("update jobs set model = 'gone', asked = json_set(asked, '$.fields.model', 'gone')")
+    assert server.client.get(f"/v1/jobs/{job['id']}").json()["rows_total"] == job["rows_total"]
+    assert server.client.get("/v1/jobs").status_code == 200
+
+
 def test_others_go_before_a_job(server: Live) -> None:
     job = ask(server, text="a cat", count=1000).json()
     server.wait(lambda: server.client.get(f"/v1/jobs/{job['id']}").json()["pictures_done"] > 0, "nothing is painted")
@@ -187,8 +209,11 @@ def test_pictures_are_served_as_files(server: Live) -> None:
     whole = server.client.get(picture["url"])
     assert whole.headers["content-type"] == "image/png"
     assert "immutable" in whole.headers["cache-control"]
+    assert "no-" not in whole.headers["cache-control"]
+    assert whole.headers["cross-origin-resource-policy"] == "cross-origin"  # other pages may show it
     head = server.client.head(picture["url"])
     assert (head.headers["content-length"], head.content) == (str(len(whole.content)), b"")
+    assert head.headers["cache-control"].partition("=")[0] == whole.headers["cache-control"].partition("=")[0]
     part = server.client.get(picture["url"], headers={"Range": "bytes=2-5"})
     assert (part.status_code, part.content) == (206, whole.content[2:6])
     assert part.headers["content-range"] == f"bytes 2-5/{len(whole.content)}"

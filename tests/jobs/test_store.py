@@ -91,7 +91,12 @@ def test_jobs_are_listed_by_owner_page_by_page(store: Store) -> None:
 def test_the_place_in_the_queue_counts_older_pictures(store: Store) -> None:
     first, second = store.accept({}, 5, "a"), store.accept({}, 7, "b")
     store.keep(first.id, 0, "a", {}, b"x")
-    assert (store.ahead(first), store.ahead(second)) == (0, 4)
+    third = store.accept({}, 1, "a")
+    ids = [first.id, second.id, third.id, "job_unknown"]
+    assert store.ahead(ids) == {first.id: 0, second.id: 4, third.id: 11}
+    store.end(second.id, State.CANCELLED)
+    assert store.ahead(ids) == {first.id: 0, third.id: 4}
+    assert store.ahead([]) == {}
 
 
 def test_a_server_that_ends_well_gives_its_jobs_back(make_store: Callable[[], Store]) -> None:

@@ -141,7 +141,7 @@ async def jobs(
     """The newest first. An API key sees its own jobs only."""
     desk = await service.desks.open(service)
     found = await desk.runner.call(desk.store.jobs, owner(request), limit + 1, cursor)
-    told = [await desk.answer(job, base_of(request), None) for job in found[:limit]]
+    told = await desk.answers(found[:limit], base_of(request))
     return JobList(data=told, next_cursor=found[limit - 1].id if len(found) > limit else None)
 
 
