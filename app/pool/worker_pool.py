@@ -95,7 +95,7 @@ class WorkerPool:
         self._given = itertools.count(1)
         self._ids = itertools.count(1)
         self._jobs: dict[str, Job] = {}  # in flight
-        self._places = Places(settings, self._lanes, self._jobs)
+        self._places = Places(settings, self._lanes, self._jobs, self.models.named)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._accepted = 0
         self._outcomes: Counter[Outcome] = Counter()
