@@ -52,7 +52,9 @@ class JobRequest(Sampling):
     time_limit: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = Field(
         None, description="Seconds after which the job begins no further pictures, and has expired. Left out: none."
     )
-    webhook: Hook | None = Field(None, description="Where the end of the job is told.")
+    webhook: Hook | None = Field(
+        None, description="Where the end of the job is told. Left out: the webhook of the API key, if it has one."
+    )
 
 
 class JobPicture(BaseModel):

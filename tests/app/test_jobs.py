@@ -260,6 +260,18 @@ def test_a_webhook_is_told_again_until_it_listens(quick_checkpoint: Path, tmp_pa
         assert Receiver.got[1][0]["webhook-id"] == headers["webhook-id"]
 
 
+def test_a_key_has_a_webhook_of_its_own(quick_checkpoint: Path, tmp_path: Path, receiver: str) -> None:
+    digest = hashlib.sha256(b"mine").hexdigest()
+    (tmp_path / "keys").write_text(f"{digest} {receiver}/200 {SECRET}\n")
+    given: dict[str, Any] = {"store": tmp_path / "store", "private_webhooks": True, "api_keys_file": tmp_path / "keys"}
+    with Live(quick_checkpoint, tmp_path / "log", **given) as server:
+        server.ready().client.headers["Authorization"] = "Bearer mine"
+        job = ended(server, ask(server, text="a cat"))
+        server.wait(lambda: Receiver.got, "the webhook is not told")
+        headers, data = Receiver.got[0]
+        assert Webhook(SECRET).verify(data, headers)["data"]["id"] == job["id"]
+
+
 def test_killed_at_random_moments_a_job_is_painted_once_and_bit_equal(quick_checkpoint: Path, tmp_path: Path) -> None:
     chance, where, store = random.Random(4), "", tmp_path / "store"
     for turn in range(KILLS):

@@ -89,7 +89,8 @@ async def accept(request: Request, service: Shared) -> Response:
     asked["print"] = await asyncio.to_thread(_print, fields, sent.files) if key else None
     total = len(texts) * count
     await desk.runner.call(desk.store.folder.check_room, total * PICTURE_BYTES)
-    hook = None if fields.webhook is None else fields.webhook.model_dump()
+    own = request.app.state.keys.hook(owner(request))
+    hook = own if fields.webhook is None else fields.webhook.model_dump()
     job = await desk.runner.call(
         desk.store.accept, asked, total, owner(request), order.model, image, hook, key_of(request, key)
     )
