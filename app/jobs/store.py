@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
 from app.jobs.alive import Alive
-from app.jobs.folder import Folder, StoreFull
+from app.jobs.folder import Folder, StoreAway, StoreFull
 from app.jobs.rows import OPEN, TOLD, Message, Retention, State, StoredJob, StoredPicture
 from app.jobs.tables import JOBS, MESSAGES, PICTURES, SECRETS
 from model.errors import DalleError
@@ -49,7 +49,7 @@ class Store:
             if self._engine.dialect.name == "sqlite" and self._engine.url.database:
                 self._alive = Alive(Path(self._engine.url.database), self.server)
             self._names = self.secret("names")
-        except (ArgumentError, NoSuchModuleError, ImportError, DatabaseError) as error:
+        except (ArgumentError, NoSuchModuleError, ImportError, DatabaseError, StoreAway) as error:
             shown = sa.make_url(url).render_as_string() if not isinstance(error, ArgumentError) else "its address"
             raise DalleError(f"store: {shown} cannot be used: {str(error).splitlines()[0]}") from None
 
@@ -67,7 +67,7 @@ class Store:
         except OperationalError as error:
             if "full" in str(error.orig).lower() or "no space" in str(error.orig).lower():
                 raise StoreFull(f"the store is full: {error.orig}") from None
-            raise
+            raise StoreAway(f"the database cannot be reached: {str(error.orig).splitlines()[0]}") from None
 
     def _migrate(self) -> None:
         from alembic import command
@@ -181,9 +181,9 @@ class Store:
             connection.execute(change.values(state=State.RUNNING, server=self.server, lease=until, started=started))
             return self._find(connection, job_id)
 
-    def renew(self, until: float) -> set[str]:
-        """Let this server go on with its open jobs until then. Returns their ids: others were cancelled or taken."""
-        mine = sa.and_(JOBS.c.server == self.server, JOBS.c.state.in_(OPEN))
+    def renew(self, job_ids: Collection[str], until: float) -> set[str]:
+        """Let this server go on with these jobs until then. Returns those that it has: others are ended, or taken."""
+        mine = sa.and_(JOBS.c.id.in_(job_ids), JOBS.c.server == self.server, JOBS.c.state.in_(OPEN))
         with self._transaction() as connection:
             connection.execute(JOBS.update().where(mine).values(lease=until))
             return set(connection.scalars(sa.select(JOBS.c.id).where(mine)))

@@ -204,6 +204,21 @@ def test_a_job_expires(server: Live) -> None:
     assert job["pictures_done"] < 1000
 
 
+def test_a_job_waits_while_its_store_cannot_be_reached(server: Live, store: Path) -> None:
+    (old,) = ended(server, ask(server, text="a cat"))["pictures"]
+    (store / "pictures").rename(store / "away")
+    (store / "pictures").touch()  # no folder
+    answer = ask(server, text="a cat", count=3)
+    server.wait(lambda: "the job waits" in server.log, "nothing is said")
+    away = server.client.get(old["url"])
+    assert (away.status_code, away.headers["retry-after"]) == (503, "5")
+    assert server.generate(text="a cat", response_format="url").status_code == 503
+    (store / "pictures").unlink()
+    (store / "away").rename(store / "pictures")
+    job = ended(server, answer)
+    assert (job["state"], len(pictures(server, job))) == ("completed", 3)
+
+
 def test_pictures_are_served_as_files(server: Live) -> None:
     (picture,) = ended(server, ask(server, text="a cat"))["pictures"]
     whole = server.client.get(picture["url"])

@@ -47,8 +47,8 @@ def test_a_job_is_painted_to_its_end_by_two_servers_one_of_which_dies(make_store
     assert again is not None
     assert (again.id, again.done) == (job.id, 1)
     assert first.claim(soon(), [""]) is None
-    assert first.renew(soon()) == set()
-    assert second.renew(soon()) == {job.id}
+    assert first.renew([job.id], soon()) == set() == first.open([job.id])
+    assert second.renew([job.id], soon()) == {job.id} == second.open([job.id])
     second.keep(job.id, 0, "me", {"seed": 5}, b"zero")
     picture, ended = second.keep(job.id, 2, "me", {"seed": 5}, b"two")
     assert ended is not None
