@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import shutil
@@ -17,6 +18,8 @@ import fsspec  # type: ignore[import-untyped]
 
 from model.errors import DalleError
 
+PLACE = "the place of the pictures"
+log = logging.getLogger("dalle.jobs")
 SPARE = 64 << 20  # bytes that a disk keeps free: a job is refused before nothing can be written at all
 
 
@@ -25,7 +28,11 @@ class StoreFull(DalleError):
 
 
 class StoreAway(DalleError):
-    """The place of the pictures or the database cannot be reached now. The message names it."""
+    """The place of the pictures or the database cannot be reached now. Only the log tells its address."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} cannot be reached now")
+        log.error("%s: %s", what, why)
 
 
 class Folder:
@@ -69,7 +76,7 @@ class Folder:
                 partial.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreFull(f"the store is full: {path} could not be written: {error.strerror}") from None
-            raise StoreAway(f"{path} could not be written: {error.strerror or error}") from None
+            raise StoreAway(PLACE, f"{path}: {error.strerror or error}") from None
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None if there is none. Raises StoreAway."""
@@ -90,7 +97,7 @@ class Folder:
         try:
             yield
         except Exception as error:  # each kind of bucket has errors of its own
-            raise StoreAway(f"{self.address} cannot be reached: {_line(error)}") from None
+            raise StoreAway(PLACE, f"{self.address}: {_line(error)}") from None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name[:2]}/{name}"  # a folder of a million files would be slow to list

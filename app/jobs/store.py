@@ -67,7 +67,7 @@ class Store:
         except OperationalError as error:
             if "full" in str(error.orig).lower() or "no space" in str(error.orig).lower():
                 raise StoreFull(f"the store is full: {error.orig}") from None
-            raise StoreAway(f"the database cannot be reached: {str(error.orig).splitlines()[0]}") from None
+            raise StoreAway("the database", str(error.orig).splitlines()[0]) from None
 
     def _migrate(self) -> None:
         from alembic import command
