@@ -18,11 +18,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import logs
+from app.load_settings import load_settings
 from app.models import Models
 from app.replicas.front import Front, Message
 from app.replicas.replica import Replica
 from app.replicas.whole import Report
-from app.settings import Settings, SettingsError, load_settings
+from app.settings import Settings, SettingsError
 from model.errors import DalleError
 from model.inference.cores import usable_cores
 

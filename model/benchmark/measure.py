@@ -17,6 +17,7 @@ from model.inference.engine import Engine
 from model.inference.requests import SamplingParams
 
 TOGETHER = 16  # pictures at once, beside one alone
+CROWD = 256  # and on a GPU
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,15 @@ def measure(
     device: torch.device,
     *,
     rows: Sequence[int] = (1, 4, 16, 64),
+    images: Sequence[int] = (),
     seed: int = 0,
     seconds: float = 8.0,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Measure `checkpoint`, which is moved to `device`.
 
-    rows: of a step, each measured over whole pictures. seed: of the pictures. seconds: for each of these, where one run
-    does not take longer; a run of three times as long is cut short.
+    rows: of a step, each measured over whole pictures. images: painted at once, beside one and TOGETHER. seed: of the
+    pictures. seconds: for each of these, where one run does not take longer; a run of three times as long is cut short.
     """
     dtype = pick_dtype("auto", device)
     on_progress("memory and arithmetic")
@@ -83,7 +85,8 @@ def measure(
     on_progress("the engine")
     config = checkpoint.config
     params = SamplingParams.of(config.sampling, seed=seed)
-    slots = max(*rows, 2 * TOGETHER)
+    counts = (1, TOGETHER, *images)
+    slots = max(*rows, 2 * max(counts))
     engine = Engine(checkpoint, slots=slots, device=device, dtype=dtype)
     engine.warm_up()
     transformer = checkpoint.transformer
@@ -93,9 +96,9 @@ def measure(
         on_progress(f"decoding {width} rows")
         steps[width] = paint(engine, width, replace(params, guidance=1.0), seconds)
     pictures = {}
-    for images in (1, TOGETHER):
-        on_progress(f"painting {images} at once")
-        pictures[images] = paint(engine, images, params, seconds, pixels=True)
+    for count in counts:
+        on_progress(f"painting {count} at once")
+        pictures[count] = paint(engine, count, params, seconds, pixels=True)
     on_progress("the VQ decoder")
     parts.append(painting := _painting(engine, machine))
     on_progress("fast mode")
@@ -106,7 +109,7 @@ def measure(
         machine,
         config.name,
         sum(p.numel() for part in (checkpoint.transformer, checkpoint.vae) for p in part.parameters()),
-        str(dtype).removeprefix("torch."),
+        str(engine.decoder.dtype).removeprefix("torch."),
         params,
         transformer,
         tuple(parts),

@@ -1,11 +1,12 @@
-"""Frames: unfinished pictures that a request asked to see. They are painted here, or by a process beside the worker.
+"""Frames: unfinished pictures that a request asked to see. They are painted here, or beside the steps.
 
     frames.ask(Frame("a", 0, 8, tokens, known))  # whenever so many rows are drawn
     frames.take()                                # [Partial("a", 0, 8, rgb)], now or later
     frames.forget("a", 0)                        # the picture is finished, or nobody wants it any more
 
-`OwnFrames` paints every frame when it is taken. `ProcessFrames` never lets a token wait: its process has the lowest
-priority, is given one frame at a time, and of frames that are late the newest of each picture is painted.
+`OwnFrames` paints every frame when it is taken. `ProcessFrames` never lets a token wait: another process, or for a GPU
+a thread with a stream of its own, is given one frame at a time, and of frames that are late the newest of each picture
+is painted. On a CPU that process has the lowest priority.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -115,7 +117,7 @@ class OwnFrames:
 
 
 class ProcessFrames:
-    """Has another process paint, over a connection that `serve` answers. Drops frames that are late.
+    """Has somebody else paint, over a connection that `serve` answers. Drops frames that are late.
 
     At most one frame is on its way, so that neither side ever waits while it sends.
     """
@@ -184,9 +186,9 @@ def _of(pictures: Iterable[Picture], request_id: str, index: int | None) -> list
     return [picture for picture in pictures if picture[0] == request_id and index in (None, picture[1])]
 
 
-def serve(connection: Connection, vae: AnyVAE) -> None:
-    """Paint frames for a `ProcessFrames` until the connection ends."""
-    own = OwnFrames(ImageCodec(vae, torch.device("cpu")))
+def serve(connection: Connection, vae: AnyVAE, device: torch.device) -> None:
+    """Paint frames for a `ProcessFrames` until the connection ends. vae: on `device`."""
+    own = OwnFrames(ImageCodec(vae, device))
     own.measure()
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -195,6 +197,22 @@ def serve(connection: Connection, vae: AnyVAE) -> None:
                 own.forget(*picture)
             own.ask(frame)
             connection.send(next(iter(own.take()), None))
+
+
+def beside(vae: AnyVAE, device: torch.device) -> ProcessFrames:
+    """Start a thread that paints: on a GPU, whose other streams it does not wait for. It ends with these frames.
+
+    vae: on `device`.
+    """
+    ours, theirs = multiprocessing.Pipe()
+
+    def paint() -> None:
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            serve(theirs, vae, device)
+
+    threading.Thread(target=paint, name="frames", daemon=True).start()
+    return ProcessFrames(ours)
 
 
 def fork(vae: AnyVAE) -> ProcessFrames | None:
@@ -219,6 +237,6 @@ def fork(vae: AnyVAE) -> ProcessFrames | None:
         except OSError:  # a sandbox without it
             os.nice(19)
         torch.set_num_threads(1)
-        serve(theirs, vae)
+        serve(theirs, vae, torch.device("cpu"))
     finally:
         os._exit(0)

@@ -1,20 +1,24 @@
-"""The step as CUDA graphs: the operations of `decoder`, captured once and replayed. The host launches one thing.
+"""The step as CUDA graphs: kernels that are captured once and replayed. The host launches one thing.
 
-A step is some 650 kernels, which take 1.25 ms of an H200 and 8 to 10 ms of the host that launches them one by one. A
-graph holds addresses and shapes. So it computes all slots 0 to rows - 1, for a few numbers of rows and of cached
-positions, and who is in these slots and how they sample stands in one table on the device:
+A step of PyTorch's operations is some 650 kernels, which take 1.25 ms of an H200 and 8 to 10 ms of the host that
+launches them one by one. A graph holds addresses and shapes. So it computes all slots 0 to rows - 1, for a few numbers
+of rows, and who is in these slots and how they sample stands in one table on the device:
 
-    admission:             replay the graph that reads a prompt of this length
+    `prefill`:             replay the graph that reads a prompt of this length, those that copy a slot to another, and
+                           the one that starts a picture in its slot
     then, and at an end:   the table is written anew on the host, and copied without waiting
-    `sample`:              replay the graph of (rows, way of sampling)
-    `decode`:              replay the graph of (rows, cached positions)
+    `sample`:              replay the graph of (rows)
+    `decode`:              replay the graph of (rows)
 
-The operations are those of `SlotDecoder`, called with a batch whose tensors are made from the table. The host reads
-nothing but `Flags`, a step late. A graph is captured when it is needed for the second time: the first time the
-operations run plainly, which also lets the libraries allocate what they keep.
+What is captured has two implementations. The fused kernels (`model.kernels.gpu`) compute every row as if it were alone,
+and only as far as its own context goes. Where they cannot be had, and as the reference, the operations of
+`SlotDecoder` are called with a batch whose tensors are made from the table; then there is a graph for each way of
+sampling, and for each number of cached positions. In that case requests that ask for a score by likelihood, and rows
+that only agree one by one, take the plain path.
 
-Requests that ask for a score by likelihood, and rows that only agree one by one, take the plain path. Where there is no
-CUDA the same batches run plainly, which is how tests compare the two.
+The host reads nothing but `Flags`, a step late. A graph is captured when it is needed for the second time: the first
+time the work runs plainly, which also lets the libraries allocate what they keep. Where there is no CUDA it always runs
+plainly, which is how tests compare the two.
 """
 
 from __future__ import annotations
@@ -22,33 +26,25 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, fields
-from enum import IntEnum, auto
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from model.checkpoints.networks import AnyTransformer
 from model.inference.batch import Batch
 from model.inference.decoder import SlotDecoder
 from model.inference.requests import Sequence
-from model.inference.sampling import RowParams
+from model.inference.sampling import RowParams, uniforms
+from model.kernels import SlotTensors
+from model.kernels.gpu import Column, can_fuse, fused_step
+from model.transformer import KVCache, Transformer
+
+if TYPE_CHECKING:
+    from model.kernels.gpu.step import FusedStep
 
 _POSITIONS = 64  # cached positions are read in multiples of this
 _LARGEST_K = 256  # with top_k up to this for every image, so many are sorted; else the whole vocabulary
-
-
-class Column(IntEnum):
-    """What the table tells of each slot; numbers in float64."""
-
-    IMAGE = 0  # 1 where an image is drawn: conditional slots
-    HELD = auto()  # 1 where a row is computed for an image: null slots too
-    SOURCE = auto()  # the slot whose tokens it reads
-    NULL = auto()  # of an image: its null slot, or itself without guidance
-    GUIDANCE = auto()
-    TEMPERATURE = auto()
-    OPENING = auto()
-    GREEDY = auto()
-    TOP_K = auto()
-    TOP_P = auto()
 
 
 @dataclass(frozen=True)
@@ -96,35 +92,78 @@ class TableBatch(Batch):
         table[Column.TOP_K, images[~params.greedy]] = vocab
         table[Column.TOP_K, restricted] = params.top_k[:, 0].double()
         table[Column.TOP_P, restricted] = params.top_p[:, 0]
+        table[Column.SCORED, images[self.scored]] = 1
         return table
 
 
 class GraphedDecoder(SlotDecoder):
-    """A SlotDecoder of our transformer whose `sample` and `decode` replay graphs."""
+    """A SlotDecoder of our transformer that replays graphs: of the fused kernels, or of PyTorch's operations."""
 
-    def __init__(self, *args: object, **options: object) -> None:
-        """As SlotDecoder."""
-        self._made = False  # the null prompt is read while it is not
-        super().__init__(*args, **{**options, "native": False})  # type: ignore[arg-type]
+    def __init__(
+        self,
+        transformer: AnyTransformer,
+        null: Seq[int],
+        slots: int,
+        device: torch.device,
+        strict: bool = True,
+        likelihood: bool = True,
+        native: bool = True,
+    ) -> None:
+        """As SlotDecoder. native: with the fused kernels, where they can be had."""
+        fusable = transformer if native and can_fuse(transformer) else None
+        self._may_fuse = fusable is not None
+        super().__init__(transformer, null, slots, device, strict, likelihood, native=False)
         slots = self.state.position.shape[0]
-        powers = {2**i for i in range(1, slots.bit_length())} | {slots}
-        self._buckets = tuple(self.widths) if self.strict else tuple(sorted(n for n in powers if n <= slots))
-        self._table = torch.zeros(len(Column), slots, dtype=torch.float64, device=self.device)
+        self._table = torch.zeros(len(Column), slots, dtype=torch.float64, device=device)
         self._in_table: Batch | None = None  # the batch that stands in the table
-        self._positions: int | None = None  # cached positions that the graph under way reads
-        length = self.config.max_ids
-        self._prompt = torch.zeros(1, length, dtype=torch.int64, device=self.device)  # what a graph reads
-        self._prompt_slot = torch.zeros(1, dtype=torch.int64, device=self.device)
-        self._prompt_hidden = torch.zeros_like(self._null_hidden)
-        self._graphs = Graphs(self.device)
-        self._made = True
+        self.fused = self._fuse(fusable) if fusable else None
+        if fusable and self.fused is None:
+            super()._measure_widths()
+        powers = {2**i for i in range(1, slots.bit_length())} | {slots}
+        any_width = self.fused is not None or not self.strict
+        self._buckets = tuple(sorted(n for n in powers if n <= slots)) if any_width else tuple(self.widths)
+        self._positions: int | None = None  # cached positions that a graph of PyTorch's operations reads
+        # What the graphs of an admission read: a prompt and its slot, two slots, a picture's slot with its numbers.
+        self._prompt = torch.zeros(1, self.config.max_ids, dtype=torch.int64, device=device)
+        self._prompt_slot = torch.zeros(1, dtype=torch.int64, device=device)
+        self._from_to = torch.zeros(2, dtype=torch.int64, device=device)
+        self._picture = torch.zeros(1 + 2 * self.config.image_tokens, dtype=torch.float64, device=device)
+        self._graphs = Graphs(device)
+
+    def _fuse(self, transformer: Transformer) -> FusedStep | None:
+        assert isinstance(self.cache, KVCache)
+        slots = SlotTensors(*(getattr(self.state, name) for name in SlotTensors._fields))
+        return fused_step(transformer, self.cache, slots, self._table, self.strict)
+
+    def _measure_widths(self) -> None:
+        if not self._may_fuse:  # the fused kernels compute every row as if it were alone
+            super()._measure_widths()
 
     def batch(self, running: Seq[Sequence]) -> Batch:
         """As SlotDecoder.batch; on the host, where the graphs can compute it."""
         there = Batch.build(running, self._buckets, self.config.image_vocab, torch.device("cpu"))
-        if len(there.slices) > 1 or len(there.scored):
+        if self.fused is None and (len(there.slices) > 1 or len(there.scored)):
             return super().batch(running)
         return TableBatch.of(there)
+
+    def prefill(self, sequences: list[Sequence], forced: Tensor | None) -> None:
+        """As SlotDecoder.prefill. The host waits for nothing."""
+        first, *others = (s.slots[0] for s in sequences)
+        text_ids = sequences[0].text_ids
+        self._send(self._prompt[0, : len(text_ids)], torch.tensor(text_ids))
+        self._send(self._prompt_slot, torch.tensor([first]))
+        self._graphs.run(("prefill", len(text_ids)), lambda: self._read_prompt(len(text_ids)))
+        nulls = [slot for s in sequences for slot in s.slots[1:]]
+        for source, target in (*((first, slot) for slot in others), *((self._null_slot, slot) for slot in nulls)):
+            self._send(self._from_to, torch.tensor([source, target]))
+            self._graphs.run("copy", self._copy_row)
+        tokens = self.config.image_tokens
+        free = torch.full((tokens,), -1.0)
+        for sequence in sequences:
+            noise = torch.from_numpy(uniforms(sequence.request.params.seed, sequence.index, tokens))
+            slot = torch.tensor([float(sequence.slots[0])])
+            self._send(self._picture, torch.cat([slot, noise, free if forced is None else forced]).double())
+            self._graphs.run("start", self._start_picture)
 
     def sample(self, batch: Batch) -> None:
         """As SlotDecoder.sample."""
@@ -132,30 +171,28 @@ class GraphedDecoder(SlotDecoder):
             super().sample(batch)
             return
         self._fill_table(batch)
-        rows, sampling = batch.width, batch.sampling
-        self._graphs.run(("sample", rows, sampling), lambda: self._sample_rows(rows, sampling))
+        rows, sampling, fused = batch.width, batch.sampling, self.fused
+        if fused is not None:
+            self._graphs.run(("sample", rows), lambda: fused.sample(rows))
+        else:
+            self._graphs.run(("sample", rows, sampling), lambda: self._sample_rows(rows, sampling))
         self._flags.post()
 
-    def decode(self, batch: Batch) -> None:
+    def decode(self, batch: Batch) -> int:
         """As SlotDecoder.decode."""
         if not isinstance(batch, TableBatch):
-            super().decode(batch)
-            return
+            return super().decode(batch)
         self._fill_table(batch)
-        rows, positions = batch.width, None if self.strict else self._longest(batch)
+        rows, fused = batch.width, self.fused
+        if fused is not None:
+            self._graphs.run(("decode", rows), lambda: fused.decode(rows))
+            return 0
+        positions = None if self.strict else self._longest(batch)
         if positions is not None:
             positions = min(-(-positions // _POSITIONS) * _POSITIONS, self.cache.capacity)
         self._positions = positions
         self._graphs.run(("decode", rows, positions), lambda: self._decode_rows(rows))
-
-    def _prefill(self, slot: int, text_ids: Seq[int]) -> Tensor:
-        if not self._made:
-            return super()._prefill(slot, text_ids)
-        length = len(text_ids)
-        self._send(self._prompt[0, :length], torch.tensor(text_ids))
-        self._send(self._prompt_slot, torch.tensor([slot]))
-        self._graphs.run(("prefill", length), lambda: self._read_prompt(length))
-        return self._prompt_hidden.clone()
+        return 0
 
     def _send(self, there: Tensor, here: Tensor) -> None:
         """Copy a tensor to the device without waiting."""
@@ -171,7 +208,27 @@ class GraphedDecoder(SlotDecoder):
 
     def _read_prompt(self, length: int) -> None:
         hidden = self.transformer.prefill(self.cache, self._prompt_slot, self._prompt[:, :length])
-        self._prompt_hidden.copy_(hidden)
+        self.state.hidden.index_copy_(0, self._prompt_slot, hidden)
+
+    def _copy_row(self) -> None:
+        """One row of the cache, and its hidden, to another. The null slot has a row, but no hidden."""
+        source, target = self._from_to[:1], self._from_to[1:]
+        cache, hidden = self.cache, self.state.hidden
+        for buffer in (cache.k, cache.v):
+            buffer.index_copy_(1, target, buffer.index_select(1, source))
+        for state in (cache.length, cache.step, cache.tokens, cache.caption):
+            state.index_copy_(0, target, state.index_select(0, source))
+        own = hidden.index_select(0, source.clamp(max=self._null_slot - 1))
+        hidden.index_copy_(0, target, torch.where(source == self._null_slot, self._null_hidden, own))
+
+    def _start_picture(self) -> None:
+        """As SlotState.start."""
+        state, tokens = self.state, self.config.image_tokens
+        at, noise, forced = self._picture[:1].long(), self._picture[1 : 1 + tokens], self._picture[1 + tokens :]
+        state.noise.index_copy_(0, at, noise[None])
+        state.forced.index_copy_(0, at, forced.long()[None])
+        for numbers in (state.tokens, state.position, state.begun, state.bad, state.score):
+            numbers.index_fill_(0, at, 0)
 
     def _sample_rows(self, rows: int, sampling: tuple[int, bool]) -> None:
         self.state.position[:rows] *= self._table[Column.IMAGE, :rows].long()  # others draw at 0, and are dropped

@@ -14,7 +14,7 @@ import torch
 from model.checkpoints import Checkpoint
 from model.inference.engine import Engine
 from model.inference.events import Painted, Partial
-from model.inference.frames import Frame, OwnFrames, ProcessFrames, serve
+from model.inference.frames import Frame, OwnFrames, ProcessFrames, beside
 from model.inference.image_codec import ImageCodec
 from model.inference.requests import GenerationRequest, SamplingParams
 from tests.inference.conftest import CELLS, GRID, SIZE
@@ -80,19 +80,18 @@ def test_pictures_are_finished_when_the_process_has_died(
     assert len(caplog.records) == 1
 
 
-def test_the_process_paints_what_the_engine_would(small: Checkpoint) -> None:
-    ours, theirs = multiprocessing.Pipe()
-    thread = threading.Thread(target=serve, args=(theirs, small.vae))
-    thread.start()
-    frames, own = ProcessFrames(ours), OwnFrames(ImageCodec(small.vae, torch.device("cpu")))
+def test_a_thread_paints_what_the_engine_would(small: Checkpoint) -> None:
+    before = set(threading.enumerate())
+    frames, own = beside(small.vae, torch.device("cpu")), OwnFrames(ImageCodec(small.vae, torch.device("cpu")))
+    (thread,) = set(threading.enumerate()) - before
     for rows in (1, 4, 5):
         frames.ask(frame(rows=rows))
         own.ask(frame(rows=rows))
         while not (painted := frames.take()):
-            ours.poll(None)
+            frames._connection.poll(None)
         assert painted == own.take()
         assert len(painted[0].rgb) == SIZE * SIZE * 3
-    ours.close()
+    frames._connection.close()
     thread.join()
 
 

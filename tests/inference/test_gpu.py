@@ -34,19 +34,19 @@ def request(checkpoint: Checkpoint, name: str, prompt: str, images: int = 1, **p
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_a_picture_is_the_same_alone_and_in_a_crowd(small_there: Checkpoint, dtype: torch.dtype) -> None:
-    engine = Engine(small_there, slots=12, device="cuda", dtype=dtype)
+    engine = Engine(small_there, slots=24, device="cuda", dtype=dtype)  # as many rows as get larger tiles
     engine.warm_up()
     mine = request(small_there, "mine", "a red apple")
     others = [
         request(small_there, "greedy", "a blue circle", temperature=0.0, guidance=1.0),
-        request(small_there, "three", "two green apples", images=3),
+        request(small_there, "many", "two green apples", images=8),
         request(small_there, "opening", "", opening=1.5),
     ]
     alone = painted(run(engine, [mine]))["mine", 0]
     assert len(alone.rgb) == SIZE * SIZE * 3
     for at in (0, 1, 3):
         pictures = painted(run(engine, [*others[:at], mine, *others[at:]]))
-        assert len(pictures) == 6
+        assert len(pictures) == 11
         assert (pictures["mine", 0].tokens, pictures["mine", 0].rgb) == (alone.tokens, alone.rgb)
 
 
@@ -59,15 +59,17 @@ def test_outside_strict_mode_every_picture_comes(small_there: Checkpoint, dtype:
     assert all(len(picture.tokens) == 2 * CELLS for picture in pictures.values())
 
 
+@pytest.mark.parametrize("native", [True, False], ids=["fused", "torch"])
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "lenient"])
-def test_graphs_draw_what_the_plain_step_draws(small_there: Checkpoint, strict: bool) -> None:
+def test_graphs_draw_what_the_plain_step_draws(small_there: Checkpoint, strict: bool, native: bool) -> None:
     asked = [
         request(small_there, "greedy", "a red apple", temperature=0.0),
         request(small_there, "three", "two green apples", images=3, top_k=20),
         request(small_there, "nucleus", "a blue circle", top_p=0.8, guidance=1.0),
     ]
-    graphed = Engine(small_there, slots=12, device="cuda", strict=strict)
+    graphed = Engine(small_there, slots=12, device="cuda", strict=strict, native=native)
     assert isinstance(graphed.decoder, GraphedDecoder)
+    assert (graphed.decoder.fused is not None) == native
     found = [painted(run(graphed, asked)) for _ in range(3)]  # plainly, captured, replayed
     plain = Engine(small_there, slots=12, device="cuda", strict=strict)
     null = tuple(small_there.tokenizer.null)
@@ -75,7 +77,9 @@ def test_graphs_draw_what_the_plain_step_draws(small_there: Checkpoint, strict: 
     expected = {key: picture.tokens for key, picture in painted(run(plain, asked)).items()}
     drawn = [{key: picture.tokens for key, picture in each.items()} for each in found]
     assert drawn[1:] == drawn[:1] * 2
-    if strict:  # otherwise the widths differ, and with them the rounding
+    if native:  # rounding may change a token, and with it all that follow
+        assert sum(drawn[0][key] == expected[key] for key in expected) >= len(expected) - 1
+    elif strict:  # otherwise the widths differ, and with them the rounding
         assert drawn[0] == expected
 
 

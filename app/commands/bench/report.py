@@ -73,7 +73,8 @@ def rows_of(result: Result, serving: Serving, png: float) -> list[Row]:
                 floor = found.floor(at, machine, part[0])
                 rows.append(Row(f"step of {_rows(width)}, {name}", 1e3 * part[1], 1e3 * floor, "ms", _cut(found)))
     for images, found in result.pictures.items():
-        note = "; ".join(filter(None, (f"guidance {result.params.guidance:g}", _cut(found))))
+        rate = f"{images / found.seconds:.3g} pictures/s" if images > 1 else ""
+        note = "; ".join(filter(None, (rate, f"guidance {result.params.guidance:g}", _cut(found))))
         rows.append(Row(f"{_images(images)} in the engine", found.seconds, result.picture_floor(images), "s", note))
         rows.append(Row("  its step", 1e3 * found.step, 1e3 * found.floor(at, machine), "ms", f"{found.rows} rows"))
     loose = result.loose
@@ -91,7 +92,7 @@ def _serving_rows(result: Result, serving: Serving) -> list[Row]:
         middle = serving.alone[len(serving.alone) // 2]
         note = f"/generate, one client, median of {len(serving.alone)}"
         rows.append(Row("one picture over HTTP", middle, result.picture_floor(1), "s", note))
-    together = max(result.pictures)
+    together = result.loose.images
     best = 60 * together / result.picture_floor(together)
     for load in serving.loads:
         who = f"{load.clients} client{'s' * (load.clients > 1)}"
@@ -163,8 +164,9 @@ def as_json(result: Result, serving: Serving, rows: Sequence[Row], peers: dict[s
         "seed": seed,
         "decode": {
             **mbu,
-            "one_image_s": result.pictures[min(result.pictures)].seconds,
-            "sixteen_images_s": result.pictures[max(result.pictures)].seconds,
+            "one_image_s": result.pictures[1].seconds,
+            "sixteen_images_s": result.pictures[16].seconds,
+            "pictures_per_s": {str(images): images / found.seconds for images, found in result.pictures.items()},
             "strict_cost": result.strict_cost,
         },
         "peers": peers,

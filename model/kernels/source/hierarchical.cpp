@@ -16,20 +16,16 @@
 //     hidden     = from_body(norm(x)) + from_above(vectors above) + from_left(vectors to the left)
 //
 // Every matrix is read once a step, or once a token in the local network. A row's bits depend on its own state alone.
-#include <memory>
-#include <mutex>
-#include <vector>
-
 #include "attention.hpp"
+#include "drawing.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
-#include "sampling.hpp"
+#include "shared.hpp"
 
 namespace dalle {
 
 constexpr float EPS = 1e-6f;
-constexpr int MOST_HEAD_DIM = 512;
-constexpr int EDGE = 2;  // as in model/inference/decoder.py
+constexpr int ALONE = 2048;  // numbers that are normalised sooner than another thread would have begun
 
 // These are as model/kernels/layout.py has them.
 struct Block {
@@ -54,7 +50,7 @@ struct Model {
     int32_t group, grid, vocab, code_dim, local_dim, local_depth, left, above, level_count;
 };
 struct State {
-    float *keys, *values;     // (depth, slots, kv_heads, capacity, head_dim)
+    Narrow *keys, *values;    // (depth, slots, kv_heads, capacity, head_dim)
     int64_t *length, *step;   // (slots)
     int64_t* fed;             // (slots, tokens): image tokens fed
     const float* caption;     // (slots, dim)
@@ -67,42 +63,20 @@ struct State {
     double* score;            // (slots)
     int32_t slots, capacity;
 };
-struct Rows {
-    const int32_t* slots;    // (count)
-    const int32_t* sources;  // (count): the slot whose tokens a row reads
-    const Image* images;
-    int32_t count, image_count;
-};
 
 namespace {
-
-// Memory of a step, taken piece by piece and given back as a whole.
-class Room {
-   public:
-    void empty() { used_ = 0; }
-    float* take(size_t floats) {
-        if (used_ == parts_.size()) parts_.emplace_back();
-        return aligned(parts_[used_++], floats);
-    }
-
-   private:
-    std::vector<std::vector<float>> parts_;
-    size_t used_ = 0;
-};
-
-std::mutex one_step;  // steps of several engines of a process take turns
-std::unique_ptr<Pool> pool;
-Room room;
 
 // x (rows, width) normalised -> tiles.
 Tiles normalised(const float* x, int rows, int width, const float* weight) {
     Tiles tiles(room.take(size_t(rows) * width), rows, width);
-    pool->run(rows, [&](int first, int end) {
+    auto some = [&](int first, int end) {
         for (int r = first; r < end; ++r) {
             Tiles::Row row = tiles.row(r);
             normalise(x + size_t(r) * width, width, weight, nullptr, EPS, [&](int i, V y) { row.put(i, y); });
         }
-    });
+    };
+    if (rows * width <= ALONE) some(0, rows);
+    else pool->run(rows, some);
     return tiles;
 }
 
@@ -135,7 +109,7 @@ void put_zeros(const Model& m, const Tiles::Row& row, int column) {
 
 // One head, normalised and turned: to (head_dim), scaled.
 void turn(const float* x, const float* cos, const float* sin, int width, float scale, float* to) {
-    float y[MOST_HEAD_DIM];
+    float y[MOST_WIDTH];
     normalise(x, width, nullptr, nullptr, EPS, [&](int i, V v) { store(y + i, v); });
     const int half = width / 2;
     for (int i = 0; i < width; ++i)
@@ -148,10 +122,14 @@ void attend_row(const Model& m, const State& s, int layer, int slot, int kv, con
     const int64_t place = s.length[slot], at = (m.max_text + s.step[slot]) * d;
     const size_t cached = ((size_t(layer) * s.slots + slot) * m.kv_heads + kv) * s.capacity * d;
     const float *cos = m.cos + at, *sin = m.sin + at;
-    float* key = s.keys + cached + place * d;
-    float* value = s.values + cached + place * d;
+    prefetch(s.keys + cached, std::min<int>(place, AHEAD) * d);
+    float key[MOST_WIDTH];
     turn(qkv + (m.heads + kv) * d, cos, sin, d, 1.0f, key);
-    std::memcpy(value, qkv + (m.heads + m.kv_heads + kv) * d, d * sizeof(float));
+    const float* value = qkv + (m.heads + m.kv_heads + kv) * d;
+    for (int i = 0; i < d; i += LANES) {
+        store(s.keys + cached + place * d + i, load(key + i));
+        store(s.values + cached + place * d + i, load(value + i));
+    }
     thread_local std::vector<float> memory;
     const int positions = int(place) + 1, stride = (positions + LANES - 1) / LANES * LANES;
     memory.resize(size_t(2 * shared) * d + size_t(MOST_QUERIES) * stride);
@@ -225,7 +203,9 @@ void start_logits(const Model& m, const float* code, float* logits) {
                 total = fma(load(shared + i * m.code_dim + c), load(code + c), total);
             const float part = sum(total);
             float* to = logits + size_t(i) * size;
-            for (int at = 0; at < size; ++at) to[at] = logits[at] + part;
+            int at = 0;
+            for (; at + LANES <= size; at += LANES) store(to + at, load(logits + at) + splat(part));
+            for (; at < size; ++at) to[at] = logits[at] + part;
         }
         size *= m.levels[level];
     }
@@ -249,30 +229,6 @@ void local_logits(const Model& m, float* x, int rows, float* logits) {
         for (int r = first; r < end; ++r) start_logits(m, plain + size_t(r) * m.code_dim, logits + size_t(r) * m.vocab);
     });
     add_linear(m.own, code, logits);
-}
-
-// Draws token j of an image's group.
-void draw_token(const Model& m, const State& s, const Image& image, int j, const float* logits) {
-    const int tokens = m.grid * m.grid;
-    const int64_t at = s.position[image.slot] + j;
-    int64_t* drawn = s.tokens + size_t(image.slot) * tokens;
-    const float* conditional = logits + size_t(image.row) * m.vocab;
-    const float* null = image.null_row < 0 ? nullptr : logits + size_t(image.null_row) * m.vocab;
-    const float heat = s.begun[image.slot] ? image.heat : image.opening;
-    thread_local Draft draft;
-    Drawn found = draw(image, conditional, image.guidance == 1.0f ? nullptr : null, m.vocab, heat,
-                       s.noise[size_t(image.slot) * tokens + at], draft);
-    const int64_t forced = s.forced[size_t(image.slot) * tokens + at];
-    const int64_t token = forced >= 0 ? forced : found.token;
-    if (image.scored && forced < 0)
-        s.score[image.slot] += (conditional[token] - log_sum(conditional, m.vocab)) -
-                               (null[token] - log_sum(null, m.vocab));
-    const int64_t row = at / m.grid, column = at % m.grid;
-    const bool inside = column > EDGE && column < m.grid - EDGE && row >= EDGE && row < m.grid - EDGE;
-    if (inside && token != drawn[at - 1]) s.begun[image.slot] = 1;
-    s.drawn[size_t(image.slot) * m.group + j] = token;
-    drawn[at] = token;
-    if (!found.sound) s.bad[image.slot] = 1;
 }
 
 void sample(const Model& m, const State& s, const Rows& rows) {
@@ -339,7 +295,7 @@ void decode(const Model& m, const State& s, const Rows& rows) {
 extern "C" {
 
 // Changes with every change of the structures above.
-int dalle_layout() { return 2; }
+int dalle_layout() { return 3; }
 
 // Threads that a step of any engine of this process uses from now on.
 void dalle_threads(int count) {
