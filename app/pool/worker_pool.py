@@ -46,9 +46,7 @@ from model.inference.events import Event
 from model.inference.messages import Cancel, Heartbeat, Ready
 
 LOAD_KILLS = 3  # a model's loading fails when so many of its workers were killed from outside
-LONG_TEXT = (
-    500  # characters; a longer text is tokenized in a thread, since a shorter one takes a few milliseconds at most
-)
+LONG_TEXT = 500  # characters; a longer text is tokenized in a thread. A shorter one takes a few milliseconds at most
 log = logging.getLogger("dalle.pool")
 
 
