@@ -61,7 +61,7 @@ class JobRequest(Sampling):
     )
     webhook: Hook | None = Field(
         None,
-        description="The address that is told of the job's end.",
+        description="Where the end of the job is told. Left out: the webhook of the API key, if it has one.",
         json_schema_extra={"form": "an object with url and secret"},
     )
 
@@ -104,7 +104,7 @@ class JobAnswer(BaseModel):
     rows_done: int
     queue_position: int = Field(description="Pictures of older jobs that are still to be painted.")
     seconds_left: float | None = Field(
-        description="Seconds until the job is done, at the measured pace. Unknown while nothing is painted."
+        description="Seconds until it is done, at the measured pace. None if its model is not served."
     )
     error: JobError | None
     pictures: list[JobPicture] | None = Field(

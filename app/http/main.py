@@ -25,7 +25,7 @@ from app.http.budget import Budget
 from app.http.errors import NoStore, answer, render
 from app.http.idempotency import Idempotency
 from app.http.jobs import Desks
-from app.http.keys import Guard, Keys, read_hashes
+from app.http.keys import Guard, Keys, read_keys
 from app.http.metrics import Metrics
 from app.http.middleware import Frontier
 from app.http.openapi import Application, left_out
@@ -53,13 +53,13 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
 
     Raises what `Models.read` raises, and SettingsError if the API keys cannot be read.
     """
-    keys = Keys(hashes := read_hashes(settings))
+    keys = Keys(known := read_keys(settings))
     pool = pool or WorkerPool(settings)
     repeated = Idempotency(settings.replay_bytes)
     budget = Budget(settings.answer_bytes, settings.send_timeout)
     metrics = Metrics(pool, budget)
     decoders = Decoders(settings.max_pixels)
-    desks = Desks(settings, guarded=bool(hashes))
+    desks = Desks(settings, guarded=bool(known))
     sent = telemetry(pool)
     pool.on_end = sent.ended
     service = Service(settings, pool, metrics, Threads(2, "png"), decoders, repeated, budget, desks, sent)
@@ -103,7 +103,7 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
         app.add_api_route(path, _page(DEMO / file), include_in_schema=False)
     for kind in (DalleError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _refusing(metrics))
-    if hashes:
+    if known:
         app.keyed = True
         app.add_middleware(Guard, keys=keys)
     else:

@@ -69,7 +69,7 @@ class Store:
         except OperationalError as error:
             if "full" in str(error.orig).lower() or "no space" in str(error.orig).lower():
                 raise StoreFull(f"the store is full: {error.orig}") from None
-            raise StoreAway(f"the store's database cannot be used: {one_line(error.orig)}") from None
+            raise StoreAway("the database", one_line(error.orig)) from None
 
     def _migrate(self) -> None:
         from alembic import command
@@ -169,13 +169,19 @@ class Store:
         with self._transaction() as connection:
             return int(connection.scalar(left) or 0)
 
-    def ahead(self, job: StoredJob) -> int:
-        """How many pictures of older jobs are still to be painted."""
-        earlier = sa.select(sa.func.coalesce(sa.func.sum(JOBS.c.total - JOBS.c.done), 0)).where(
-            JOBS.c.state.in_(OPEN), JOBS.c.created < job.created
-        )
+    def ahead(self, job_ids: Collection[str]) -> dict[str, int]:
+        """For each open job among these, how many pictures of older jobs are still to be painted."""
+        before = sa.func.sum(JOBS.c.total - JOBS.c.done).over(order_by=(JOBS.c.created, JOBS.c.id), rows=(None, -1))
+        waiting = sa.select(JOBS.c.id, before.label("before")).where(JOBS.c.state.in_(OPEN)).subquery()
         with self._transaction() as connection:
-            return int(connection.scalar(earlier) or 0)
+            rows = connection.execute(sa.select(waiting).where(waiting.c.id.in_(job_ids)))
+            return {job_id: int(count or 0) for job_id, count in rows}
+
+    def open(self, job_ids: Collection[str]) -> set[str]:
+        """Which of these jobs this server still has to paint: others were cancelled, or taken by another server."""
+        mine = sa.and_(JOBS.c.id.in_(job_ids), JOBS.c.state.in_(OPEN), JOBS.c.server == self.server)
+        with self._transaction() as connection:
+            return set(connection.scalars(sa.select(JOBS.c.id).where(mine)))
 
     def claim(self, until: float, models: Collection[str]) -> StoredJob | None:
         """Give this server the oldest job of these models that no living server paints, until then."""
@@ -196,12 +202,9 @@ class Store:
             connection.execute(change.values(state=State.RUNNING, server=self.server, lease=until, started=started))
             return self._find(connection, job_id)
 
-    def renew(self, until: float, painted: Collection[str]) -> set[str]:
-        """Let this server go on until then with those of the jobs that it still holds, and return their ids.
-
-        painted: the ids of the jobs that it paints. The others were cancelled, or taken by another server.
-        """
-        mine = sa.and_(JOBS.c.server == self.server, JOBS.c.state.in_(OPEN), JOBS.c.id.in_(painted))
+    def renew(self, job_ids: Collection[str], until: float) -> set[str]:
+        """Let this server go on with these jobs until then. Returns those that it has: others are ended, or taken."""
+        mine = sa.and_(JOBS.c.id.in_(job_ids), JOBS.c.server == self.server, JOBS.c.state.in_(OPEN))
         with self._transaction() as connection:
             connection.execute(JOBS.update().where(mine).values(lease=until))
             return set(connection.scalars(sa.select(JOBS.c.id).where(mine)))

@@ -27,10 +27,15 @@ ENDED = ("completed", "failed", "cancelled", "expired")
 
 
 @pytest.fixture(scope="module")
-def server(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the server's store."""
+    return tmp_path_factory.mktemp("jobs") / "store"
+
+
+@pytest.fixture(scope="module")
+def server(quick_checkpoint: Path, store: Path) -> Iterator[Live]:
     """A ready server with a store of its own."""
-    home = tmp_path_factory.mktemp("jobs")
-    with Live(quick_checkpoint, home / "log", store=home / "store") as live:
+    with Live(quick_checkpoint, store.with_name("log"), store=store) as live:
         yield live.ready()
 
 
@@ -128,6 +133,23 @@ def test_jobs_are_listed_and_cancelled(server: Live) -> None:
     assert server.client.delete(f"/v1/jobs/{running['id']}").json()["state"] == "cancelled"
     server.wait(lambda: server.metrics()["dalle_slots_busy"] == 0, "slots are still busy")
     assert server.client.get("/v1/jobs/job_unknown").status_code == 404
+
+
+def test_a_job_tells_how_long_it_takes_before_anything_is_painted(server: Live) -> None:
+    with server.stopped():
+        first, second = (ask(server, text="a cat", count=1000).json() for _ in range(2))
+        assert (first["queue_position"], second["queue_position"]) == (0, 1000)
+        assert 0 < first["seconds_left"] < second["seconds_left"]
+    for job in (first, second):
+        server.client.delete(f"/v1/jobs/{job['id']}")
+
+
+def test_a_job_whose_model_is_served_no_more_is_still_told(server: Live, store: Path) -> None:
+    job = ended(server, ask(server, text="a cat"))
+    with sqlite3.connect(store / "jobs.sqlite3") as database:
+        database.execute("update jobs set model = 'gone', asked = json_set(asked, '$.fields.model', 'gone')")
+    assert server.client.get(f"/v1/jobs/{job['id']}").json()["rows_total"] == job["rows_total"]
+    assert server.client.get("/v1/jobs").status_code == 200
 
 
 def test_others_go_before_a_job(server: Live) -> None:
@@ -274,13 +296,31 @@ def test_a_job_expires(server: Live) -> None:
     assert job["pictures_done"] < 1000
 
 
+def test_a_job_waits_while_its_store_cannot_be_reached(server: Live, store: Path) -> None:
+    (old,) = ended(server, ask(server, text="a cat"))["pictures"]
+    (store / "pictures").rename(store / "away")
+    (store / "pictures").touch()  # no folder
+    answer = ask(server, text="a cat", count=3)
+    server.wait(lambda: "the job waits" in server.log, "nothing is said")
+    away = server.client.get(old["url"])
+    assert (away.status_code, away.headers["retry-after"]) == (503, "5")
+    assert server.generate(text="a cat", response_format="url").status_code == 503
+    (store / "pictures").unlink()
+    (store / "away").rename(store / "pictures")
+    job = ended(server, answer)
+    assert (job["state"], len(pictures(server, job))) == ("completed", 3)
+
+
 def test_pictures_are_served_as_files(server: Live) -> None:
     (picture,) = ended(server, ask(server, text="a cat"))["pictures"]
     whole = server.client.get(picture["url"])
     assert whole.headers["content-type"] == "image/png"
     assert "immutable" in whole.headers["cache-control"]
+    assert "no-" not in whole.headers["cache-control"]
+    assert whole.headers["cross-origin-resource-policy"] == "cross-origin"  # other pages may show it
     head = server.client.head(picture["url"])
     assert (head.headers["content-length"], head.content) == (str(len(whole.content)), b"")
+    assert head.headers["cache-control"].partition("=")[0] == whole.headers["cache-control"].partition("=")[0]
     part = server.client.get(picture["url"], headers={"Range": "bytes=2-5"})
     assert (part.status_code, part.content) == (206, whole.content[2:6])
     assert part.headers["content-range"] == f"bytes 2-5/{len(whole.content)}"
@@ -325,6 +365,18 @@ def test_a_webhook_is_told_again_until_it_listens(quick_checkpoint: Path, tmp_pa
         assert (told["type"], told["data"]["id"]) == ("job.completed", job["id"])
         assert [server.client.get(one["url"]).status_code for one in told["data"]["pictures"]] == [200, 200]
         assert Receiver.got[1][0]["webhook-id"] == headers["webhook-id"]
+
+
+def test_a_key_has_a_webhook_of_its_own(quick_checkpoint: Path, tmp_path: Path, receiver: str) -> None:
+    digest = hashlib.sha256(b"mine").hexdigest()
+    (tmp_path / "keys").write_text(f"{digest} {receiver}/200 {SECRET}\n")
+    given: dict[str, Any] = {"store": tmp_path / "store", "private_webhooks": True, "api_keys_file": tmp_path / "keys"}
+    with Live(quick_checkpoint, tmp_path / "log", **given) as server:
+        server.ready().client.headers["Authorization"] = "Bearer mine"
+        job = ended(server, ask(server, text="a cat"))
+        server.wait(lambda: Receiver.got, "the webhook is not told")
+        headers, data = Receiver.got[0]
+        assert Webhook(SECRET).verify(data, headers)["data"]["id"] == job["id"]
 
 
 def test_killed_at_random_moments_a_job_is_painted_once_and_bit_equal(quick_checkpoint: Path, tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ async def accept(request: Request, service: Shared) -> Response:
     if waiting + total > most:
         what = f"{waiting} pictures of jobs wait to be painted, and at most {most} may (DALLE_KEEP_PICTURES)"
         raise StoreFull(f"there is no room for {total} more: {what}")
-    hook = None if fields.webhook is None else fields.webhook.model_dump()
+    own = request.app.state.keys.hook(owner(request))
+    hook = own if fields.webhook is None else fields.webhook.model_dump()
     job = await desk.runner.call(
         desk.store.accept, asked, total, owner(request), order.model, image, hook, key_of(request, key)
     )
@@ -166,7 +167,7 @@ async def jobs(
     if cursor and not ID.fullmatch(cursor):
         raise InvalidRequest("cursor", f"cursor must be the next_cursor of another answer, got {shorten(cursor)}")
     found, more = await desk.runner.call(desk.store.jobs, owner(request), limit, cursor or None)
-    told = [await desk.answer(job, base_of(request), None) for job in found]
+    told = await desk.answers(found, base_of(request))
     return await _told(request, service, JobList(data=told, next_cursor=found[-1].id if more else None))
 
 

@@ -38,10 +38,13 @@ async def picture(name: str, request: Request, service: Shared) -> Response:
         "ETag": f'"{name}"',
         "Cache-Control": f"{'private' if desk.guarded else 'public'}, max-age={left}, immutable",
         "Accept-Ranges": "bytes",
+        "Cross-Origin-Resource-Policy": "cross-origin",  # a page of another origin may show it, if it has the address
         "Content-Disposition": f'inline; filename="{name[:8]}.{kind}"',
     }
     if request.headers.get("if-none-match") in (headers["ETag"], "*"):
         return Response(status_code=304, headers=headers)
+    if request.state.head:
+        return Response(headers={**headers, "Content-Length": str(found.bytes)}, media_type=f"image/{kind}")
     await request.state.claim.take(found.bytes, request.state.began + service.settings.deadline)
     data = await desk.runner.call(desk.store.folder.read, name)
     if data is None:
