@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from model.config import CONFIG, CONFIG_BYTES, CheckpointConfig, from_json
+from model.config import CheckpointConfig
+from model.config_file import CONFIG, CONFIG_BYTES, from_json
 from model.errors import PromptTooLong
 from model.files import check_folder, read_file
 from model.gallery import GALLERY, GALLERY_BYTES, SHEET, SHEET_BYTES, Gallery

@@ -68,11 +68,12 @@ def program(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     made.callback()(options)
     for name in names:
         module, attribute = COMMANDS[name]
-        found = getattr(importlib.import_module(f"app.commands.{module}"), attribute)
+        imported = importlib.import_module(f"app.commands.{module}")
+        found = getattr(imported, attribute)
         if isinstance(found, typer.Typer):
             made.add_typer(found, name=name)
         else:
-            made.command(name)(found)
+            made.command(name, epilog=getattr(imported, "EPILOG", None))(found)
     return made
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from app.checkpoint import ServedCheckpoint
 from app.settings import Settings, SettingsError
 from app.wording import shorten
-from model.config import CONFIG
+from model.config_file import CONFIG
 from model.errors import CheckpointError, InvalidRequest, ModelFailed
 
 log = logging.getLogger("dalle.models")

@@ -17,9 +17,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import logs
+from app.load_settings import load_settings
 from app.replicas.front import Front, Message
 from app.replicas.replica import Replica
-from app.settings import Settings, SettingsError, load_settings
+from app.settings import Settings, SettingsError
 from model.errors import DalleError
 from model.inference.cores import usable_cores
 

@@ -32,10 +32,11 @@ from app.http.keys import Keys, read_hashes
 from app.http.main import create_app
 from app.http.protocol import Protocol
 from app.http.service import Service
+from app.load_settings import unused_host
 from app.pictures.decoders import Decoders
 from app.pool.early import EarlyWorker
 from app.pool.worker_pool import WorkerPool
-from app.settings import Settings, SettingsError, unused_host
+from app.settings import Settings, SettingsError
 from app.wording import shorten
 from model.errors import DalleError
 

@@ -116,7 +116,7 @@ def test_shares_and_ratios() -> None:
     assert [quantile(range(1, 101), share) for share in (0.5, 0.95, 0.99, 1.0)] == [50, 95, 99, 100]
     assert quantile([7.0], 0.99) == 7.0
     assert Serving(1, 1, {}, 1, plain=4.0, live=5.0).stream_cost == pytest.approx(0.2)
-    found = Compared({1: 30.0, 16: 90.0}, 300.0, {1: 2.0, 16: 9.0}, 1e-6, 8.0, 4.0).to_json()
+    found = Compared({1: 30.0, 16: 90.0}, 300.0, {1: 2.0, 16: 9.0}, 1e-6, 8.0, 4.0, {1: 1.0, 16: 4.5}).to_json()
     assert found["dalle_pytorch"]["one_image"] == 15
     assert found["dalle_pytorch"]["sixteen_images"] == 10
     assert found["dalle_pytorch"]["published_one_image"] == 150

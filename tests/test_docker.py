@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from app.settings import Settings, load_settings
+from app.load_settings import load_settings
+from app.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = Path(sys.executable).with_name("docker-compose")

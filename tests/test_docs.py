@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from app.cli import app
+from app.settings import Settings
 from tests.revising import with_reviser
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +98,30 @@ def test_the_tree_is_there() -> None:
             assert (ROOT / path).exists(), path
         if not line.startswith("  "):
             folder = names[0]
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    """A name without a folder is in the folder of the path before it."""
+    folder, named = ROOT, 0
+    for path in re.findall(r"`([\w./*]+(?:\.\w+|/))`", PAGES["docs/architecture.md"]):
+        if path.startswith(("app/", "model/", "tests/")):
+            folder = (ROOT / path).parent
+            assert list(ROOT.glob(path.rstrip("/"))), path
+        elif "/" not in path and path.endswith(".py") and "NAME" not in path:
+            assert (folder / path).is_file(), f"{path} in {folder}"
+        else:
+            continue
+        named += 1
+    assert named >= 60
+
+
+def test_settings_without_a_flag_are_all_told() -> None:
+    table = PAGES["docs/operations.md"].partition("| variable | meaning |")[2].partition("\n\n")[0]
+    told = [row.partition(" | ")[0] for row in table.splitlines()]
+    schema = Settings.model_json_schema(by_alias=False)["properties"]
+    assert set(re.findall(r"`DALLE_(\w+)`", " ".join(told))) == {
+        name.upper() for name in schema if "panel" not in schema[name]
+    }
 
 
 def test_make_targets_and_dependencies_are_all_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIMITS = ("model.limits", "model.sizes", "model.errors", "model.families.ordinary")
-CORE = ("model.config", "model.files", "model.styles", "model.texts", "model.image_shapes", *LIMITS)
+CORE = (
+    "model.config",
+    "model.config_file",
+    "model.files",
+    "model.styles",
+    "model.texts",
+    "model.image_shapes",
+    *LIMITS,
+)
 CONFIGS = (
     "model.families.dalle_pytorch.config",
     "model.families.min_dalle.config",
@@ -40,7 +49,7 @@ RECIPES = "model.recipes"  # nobody imports these
 # Nor these but commands that run them, and recipes.
 LEAVES = ("model.training", "model.benchmark", "model.importing", "model.exporting")
 # Of these the commands make their flags, or have a first look with: no torch.
-ASKED = ("model.training.knobs", "model.training.options", "model.importing.recognise")
+ASKED = ("model.training.knobs", "model.training.options", "model.training.rules", "model.importing.recognise")
 BELOW = (
     "model.painter",
     "model.sheets",
@@ -61,6 +70,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.files": ("model.errors", "model.limits"),
     **dict.fromkeys(CONFIGS, LIMITS),
     "model.config": ("model.files", *CONFIGS, *LIMITS),
+    "model.config_file": ("model.config", "model.files", *LIMITS),
     "model.styles": ("model.config", "model.errors", "model.limits"),
     "model.sheets": (),
     "model.prompts": ("model.errors",),
@@ -82,7 +92,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.checkpoints": PARTS,
     "model.importing": ("model.checkpoints", *PARTS),
     "model.exporting": ("model.importing", "model.checkpoints", *PARTS),
-    "model.kernels": ("model.transformer", *CORE),
+    "model.kernels": ("model.families", "model.transformer", *CORE),
     "model.inference": ("model.checkpoints", "model.kernels", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
     "model.drawings": ("model.styles",),
@@ -95,7 +105,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app.logs": (),
     "app.wording": (),
     "app.environment": (),
-    "app.settings": ("app.environment", "app.wording", *CORE),
+    "app.lists": ("model.files",),
+    "app.settings": ("app.environment", "app.lists", *CORE),
+    "app.load_settings": ("app.environment", "app.settings", "app.wording"),
     "app.models": ("app.checkpoint", "app.settings", "app.wording", *CORE),
     "app.checkpoint": ("model.gallery", "model.things", "model.tokenizers", "model.tokenizer", *CORE),
     "app.jobs": ("app.pool", "model.inference", "model.errors"),
@@ -121,14 +133,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *CORE,
     ),
     "app.replicas": ("app.http", "app.pool", "app.settings", "model.inference", "model.errors"),
-    "app.ray": ("app.replicas", "app.logs", "app.settings", "model.inference", "model.errors"),
-    "app.server": ("app.http", "app.pictures", "app.pool", *APP, *CORE),
+    "app.ray": ("app.replicas", "app.logs", "app.load_settings", "app.settings", "model.inference", "model.errors"),
+    "app.server": ("app.http", "app.pictures", "app.pool", "app.load_settings", *APP, *CORE),
     "app.cli": ("app", "model"),
     "app.commands": ("app", "model"),
 }
 TORCH_FREE = [
     "model",
     "model.config",
+    "model.config_file",
     "model.errors",
     "model.picture_files",
     "model.upright",
@@ -267,6 +280,30 @@ def test_no_rooms_import_each_other_in_a_circle() -> None:
         assert lowest, f"a circle among {', '.join(below)}"
         for room in lowest:
             del below[room]
+
+
+def test_the_drawing_of_the_rooms_holds() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    lines = page.partition("```text\n")[2].partition("```")[0].splitlines()
+    rooms = {
+        room.rstrip("/").removesuffix(".py").replace("/", "."): (at, len(line[: line.index(room)].split("──>")))
+        for at, line in enumerate(lines)
+        for room in re.findall(r"(?:app|model)/[\w./]+", line)
+    }
+    packages = {name_of(path) for path in MODULES if path.name == "__init__.py"}
+    assert {name for name in packages if name.count(".") == 1} <= rooms.keys()
+
+    def room_of(name: str) -> str | None:
+        families = any(within(name, config) for config in (*CONFIGS, "model.families.ordinary"))
+        return None if families else next((room for room in rooms if within(name, room)), None)
+
+    upwards = [
+        str(found)
+        for found in IMPORTS
+        if (one := room_of(found.module)) and (other := room_of(found.name)) and one != other
+        if not rooms[one] < rooms[other]
+    ]
+    assert upwards == []
 
 
 def test_the_app_imports_no_torch_at_module_level() -> None:

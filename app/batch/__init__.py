@@ -1,1 +1,4 @@
-"""Paints a file of prompts into a folder, with this machine's engine or as jobs of a server. It can be broken off."""
+"""Paints a file of prompts into a folder, with this machine's engine or as jobs of a server.
+
+A run that was stopped can go on.
+"""

@@ -31,7 +31,10 @@ SHEET = 200  # pictures of a contact sheet
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is missing of a line. id: the line's identity. missing: places among its pictures. key: names its job."""
+    """The pictures of a line that the folder does not hold yet.
+
+    id: the line's identity. missing: places among its pictures. key: names its job.
+    """
 
     line: Line
     id: str
@@ -41,7 +44,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What is told of a picture: the text that was painted, and how."""
+    """What the manifest tells of a picture: the text that was painted, and how."""
 
     text: str
     seed: int
@@ -80,7 +83,7 @@ class Folder:
         self._file.close()
 
     def wanted(self, line: Line) -> Wanted:
-        """What is missing of a line. Its fields then have a seed."""
+        """What the folder does not hold yet of a line. The fields of the result have a seed."""
         name = line.identity(self._model)
         if line.fields.seed is None:
             seed = int(self._hash(name)[: SEED_BITS // 4], 16)
@@ -131,7 +134,7 @@ class Folder:
         return entry is not None and (self.path / entry["file"]).is_file()
 
     def _name(self, wanted: Wanted, number: int) -> str:
-        """A name of no other picture: 0007-a-red-apple-2.png, or with a further number where the file was changed."""
+        """A name that no other picture has: 0007-a-red-apple-2.png, with a further number if the file was changed."""
         several = f"-{number + 1}" if wanted.line.count > 1 else ""
         stem = f"{wanted.line.number:04}-{slug(wanted.line.text)}{several}"
         names = itertools.chain([f"{stem}.png"], (f"{stem}-again-{i}.png" for i in itertools.count(1)))

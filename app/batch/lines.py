@@ -58,14 +58,14 @@ class Line:
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
 
     def fault(self, error: DalleError | str) -> DataError:
-        """The error as one of this line."""
+        """The same error, which also names the file and the line."""
         return DataError(f"{self.where}: {error}")
 
 
 def read_lines(path: Path, defaults: Mapping[str, Any]) -> list[Line]:
     """The lines of a file that are not blank. defaults: fields for lines that do not tell them.
 
-    Raises InvalidRequest for a default that cannot be, and DataError, which names the line.
+    Raises InvalidRequest for a wrong default, and DataError, which names the line.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InvalidRequest("prompts", f"--prompts must end in .txt or .jsonl, got {path}")

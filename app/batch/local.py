@@ -83,7 +83,7 @@ def _request(painter: Painter, line: Line) -> GenerationRequest:
 
 
 def _requests(painter: Painter, wanted: Wanted) -> list[GenerationRequest]:
-    """The missing pictures, as runs that follow one another. Those that the best are chosen of are painted together."""
+    """The missing pictures, as runs that follow one another. Pictures of which the best are kept stay together."""
     request = _request(painter, wanted.line)
     if request.score:
         return [request] if wanted.missing else []

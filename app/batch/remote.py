@@ -53,7 +53,7 @@ class Answered:
 class RemoteServer:
     """A server at an address such as http://localhost:8000. key: the API key, "" for none.
 
-    Raises InvalidRequest for an address that cannot be one.
+    Raises InvalidRequest for a wrong address.
     """
 
     def __init__(self, url: str, key: str = "") -> None:
@@ -78,7 +78,7 @@ class RemoteServer:
         self._pool.close()
 
     def model(self) -> str:
-        """The name of the model that paints what names none. Raises DataError if no such server answers."""
+        """The name of the server's default model. Raises DataError if no such server answers."""
         told = self.call("GET", "/v1/models").json()
         try:
             name = str(told["data"][0]["id"])
@@ -112,7 +112,7 @@ class RemoteServer:
         return self.call("GET", f"/pictures/{parts.path.rpartition('/')[2]}?{parts.query}").body
 
     def call(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answered:
-        """A request and its answer. A server that was there before, and is away, is waited for.
+        """Send a request and return the answer. If the server has answered before and is away now, wait for it.
 
         Raises Refused for a status of 4xx and 5xx, and DataError if nobody answers.
         """

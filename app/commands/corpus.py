@@ -16,7 +16,7 @@ from typer import Argument
 from app.commands.flags import Given, with_knobs
 from model.limits import printable
 from model.training.knobs import build
-from model.training.options import Rules
+from model.training.rules import Rules
 
 if TYPE_CHECKING:
     from model.training.count import Counts

@@ -26,7 +26,7 @@ RUN = "Folder of a `train transformer` run, finished or not; for dalle-pytorch a
 FORMAT = "What to write: our own checkpoint, or a file that DALLE-pytorch 1.6.6 loads."
 
 
-@with_knobs(ExportOptions, SamplingChanges, flags=("name", "licence", "data_note"))
+@with_knobs(ExportOptions, SamplingChanges, flags=("name", "licence"))
 def export(
     run: Annotated[Path, Argument(metavar="RUN", help=RUN)],
     *,

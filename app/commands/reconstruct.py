@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Argument, Option
+from typer import Argument
 
 from app.commands.common import DEFAULT_WEIGHTS, Device, Weights, check_out, read_image, save_image
 from app.commands.common import out as out_option
@@ -16,7 +16,6 @@ from model.errors import InvalidRequest
 def reconstruct(
     pictures: Annotated[list[Path], Argument(metavar="IN...", help="Pictures of any size.")],
     out: Annotated[Path, out_option("Sheet to write.")] = Path("reconstructions.png"),
-    columns: Annotated[int, Option(min=1, max=32, help="Pictures in a row.")] = 8,
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
@@ -29,5 +28,5 @@ def reconstruct(
     if not vae.config.encodes:
         raise InvalidRequest("weights", f"--weights must have an image encoder, and {weights} has none")
     originals = [read_image(path, vae.config.image_size) for path in pictures]
-    save_image(reconstruction_sheet(vae, originals, columns), out, {})
+    save_image(reconstruction_sheet(vae, originals), out, {})
     typer.echo(out)

@@ -17,7 +17,7 @@ URL_CHARACTERS = 2000
 
 
 class Hook(BaseModel):
-    """Where the end of a job is told, as the Standard Webhooks specification says."""
+    """The address that is told of the end of a job, as the Standard Webhooks specification says."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -38,7 +38,7 @@ class JobRequest(Sampling):
 
     text: Text | None = Field(None, description="What the pictures should show. Instead of prompts.")
     prompts: Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)] | None = Field(
-        None, description="Several texts, of each of which `count` pictures are painted."
+        None, description="Several texts. Each gets `count` pictures."
     )
     count: Annotated[int, Field(ge=1, le=MAX_PICTURES)] | None = Field(
         None, description=f"How many pictures of each text. All together at most {MAX_PICTURES}. Left out: num_images."
@@ -52,7 +52,7 @@ class JobRequest(Sampling):
     time_limit: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = Field(
         None, description="Seconds after which the job begins no further pictures, and has expired. Left out: none."
     )
-    webhook: Hook | None = Field(None, description="Where the end of the job is told.")
+    webhook: Hook | None = Field(None, description="The address that is told of the job's end.")
 
 
 class JobPicture(BaseModel):
@@ -92,9 +92,13 @@ class JobAnswer(BaseModel):
     rows_total: int = Field(description="Rows of cells of all pictures.")
     rows_done: int
     queue_position: int = Field(description="Pictures of older jobs that are still to be painted.")
-    seconds_left: float | None = Field(description="At the measured pace. Unknown while nothing is painted.")
+    seconds_left: float | None = Field(
+        description="Seconds until the job is done, at the measured pace. Unknown while nothing is painted."
+    )
     error: JobError | None
-    pictures: list[JobPicture] | None = Field(description="In the order of painting. A list of jobs leaves them out.")
+    pictures: list[JobPicture] | None = Field(
+        description="The finished pictures in the order of painting. A list of jobs leaves them out."
+    )
 
 
 class JobList(BaseModel):

@@ -1,4 +1,7 @@
-"""Between requests and the runner of jobs: what is asked, which order a part becomes, and what is answered of a job."""
+"""Stands between the routes and the runner of jobs.
+
+It turns requests into jobs, parts of jobs into orders, and jobs into answers.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def open_store(settings: Settings) -> Store:
 
 
 def retention(settings: Settings) -> Retention:
-    """What the settings say is kept."""
+    """How long jobs and pictures are kept, by the settings."""
     return Retention(settings.keep_days * DAY, settings.keep_pictures, settings.keep_bytes)
 
 
@@ -185,7 +188,7 @@ class Desk:
 
 
 def owner(request: Request) -> str:
-    """Whose the jobs are that a request asks for: the hash of its API key, "" without keys."""
+    """The owner of the jobs that a request asks for: the hash of its API key, "" without keys."""
     return str(request.state.key)
 
 
@@ -195,7 +198,7 @@ def base_of(request: Request) -> str:
 
 
 def key_of(request: Request, key: str | None) -> str | None:
-    """What names a request that may come twice, in the store: its owner and its Idempotency-Key, hashed."""
+    """The key of a request that may come twice: its owner and its Idempotency-Key, hashed. The store looks for it."""
     return None if key is None else hashlib.sha256(f"{owner(request)} {key}".encode()).hexdigest()
 
 

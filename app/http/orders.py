@@ -17,7 +17,8 @@ from app.http.body import Body
 from app.http.errors import ClientGone
 from app.http.headers import idempotency_key, timeout
 from app.http.idempotency import fingerprint
-from app.http.painting import Painting, gone
+from app.http.leaving import gone
+from app.http.painting import Painting
 from app.http.schemas import Sampling
 from app.http.service import Service
 from app.logs import prompt_fields

@@ -1,4 +1,4 @@
-"""The traces and metrics that `telemetry` speaks of, by OpenTelemetry's own packages. Only `telemetry` imports it.
+"""Sends traces and metrics with OpenTelemetry's own packages. Only `telemetry` imports this module.
 
 A request's span comes from opentelemetry-instrumentation-fastapi. Below it are ours, with the times that a job has:
 
@@ -127,7 +127,7 @@ class Otlp(Telemetry):
         span.end(since + int(max(began, ended) * 1e9))
 
     def _reading(self, read: Callable[[PoolStats], float]) -> Callable[[CallbackOptions], Iterator[Observation]]:
-        """What reads a figure of the pool, on a thread of the metrics."""
+        """A function that reads a figure of the pool. The thread of the metrics calls it."""
 
         def observe(_: CallbackOptions) -> Iterator[Observation]:
             found: Future[float] = Future()

@@ -18,6 +18,7 @@ from starlette.types import Receive
 from app.http.album import File
 from app.http.budget import Claim
 from app.http.errors import ClientGone
+from app.http.leaving import done_first
 from app.http.service import Service
 from app.pictures.encode import PNG, Finish
 from app.pictures.provenance import Provenance, forced_tokens, prompt_hash
@@ -111,29 +112,18 @@ class Painting:
 async def paint(service: Service, reader: Reader, receive: Receive, wanted: Wanted, claim: Claim) -> Painting:
     """The pictures of the reader's job.
 
-    receive: the ASGI channel of the request. The body has been read, so the next message is that the client left.
-    claim: takes room for the files. A file's room is given back when the file is let go.
+    receive: the ASGI channel of the request. claim: takes room for the files. A file's room is given back when the file
+    is let go.
     Raises what the job raises, ClientGone if the client leaves first, and Overloaded if there is no room in time.
     """
     collect = _collect_lazily if reader.joined else _collect
     working = asyncio.create_task(collect(reader, service, wanted, claim))
-    leaving = asyncio.create_task(gone(receive))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone("the client left before its pictures were done")
-        return working.result()
+        if await done_first(working, receive):
+            return working.result()
+        raise ClientGone("the client left before its pictures were done")
     finally:
         service.pool.leave(reader)
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.wait({working, leaving})
-
-
-async def gone(receive: Receive) -> None:
-    """Wait until the client has left. The server notices that only while a receive() is pending."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _collect(reader: Reader, service: Service, wanted: Wanted, claim: Claim) -> Painting:

@@ -28,9 +28,10 @@ from app.http.answers import Writer, around_pictures
 from app.http.budget import Claim
 from app.http.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_error
 from app.http.idempotency import joined_headers
+from app.http.leaving import done_first
 from app.http.openai_schemas import Usage
 from app.http.orders import model_headers, text_headers
-from app.http.painting import Wanted, file_bound, finish, gone, observe, tell, text_tokens, written_tokens
+from app.http.painting import Wanted, file_bound, finish, observe, tell, text_tokens, written_tokens
 from app.http.service import Service
 from app.pool.job import Reader
 from model.errors import DalleError, UnknownPrompt
@@ -82,18 +83,13 @@ class PictureStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the job ends, the client leaves or the client reads too slowly (see `app.http.answers`)."""
         working = asyncio.create_task(self._stream(send, scope["state"]["request_id"]))
-        leaving = asyncio.create_task(gone(receive))
         try:
-            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
+            if await done_first(working, receive):
                 working.result()
             else:
                 self._failed(ClientGone())
         finally:
             self._service.pool.leave(self._reader)
-            for task in (working, leaving):
-                task.cancel()
-            await asyncio.wait({working, leaving})
 
     def _failed(self, error: Exception) -> Answer:
         said = answer(error)

@@ -1,1 +1,1 @@
-"""Jobs: work that outlives a connection, and the store that it and its pictures live in."""
+"""Jobs go on when their connection has ended. The store keeps them and their pictures."""

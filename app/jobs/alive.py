@@ -1,6 +1,7 @@
-"""Whether the servers that share a SQLite file are alive. Each holds a lock, which the system lets go when it dies.
+"""Tells whether the servers that share a SQLite file are alive.
 
-Their jobs can therefore go on at once, without waiting for the end of a lease.
+Each holds a lock. The system opens it when the server dies. Another server then takes over its jobs at once, without
+waiting for the end of a lease.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The files of pictures: in a folder, or under any address that fsspec knows, such as s3://bucket/pictures.
 
-A file is there whole or not at all. fsspec's own local files are not: they are written in place.
+A file is there whole or not at all. fsspec writes local files in place, so this module writes them itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the store of jobs and pictures gives and takes: jobs, pictures, messages, and the rule of what is kept."""
+"""Rows of the store: jobs, pictures and messages. And the rule that says how long they are kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 
 class State(StrEnum):
-    """Where a job is."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -22,7 +22,7 @@ class State(StrEnum):
 
 
 OPEN = (State.QUEUED, State.RUNNING)
-TOLD = (State.COMPLETED, State.FAILED, State.EXPIRED)  # ends that a webhook is told
+TOLD = (State.COMPLETED, State.FAILED, State.EXPIRED)  # a webhook is told of these ends
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ A job is painted in parts: some pictures of one prompt, which share one reading 
 it is kept in the store. So whatever happens to this server, the pictures are kept, and the next server paints the
 others with the same seeds.
 
-A server holds its jobs by leases, which it renews. If it dies, they end, and another server goes on.
+A server holds a lease for each of its jobs, and renews it. If the server dies, the leases end, and another server
+goes on with the jobs.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ class Live:
 
 
 def parts(total: int, count: int, done: frozenset[int], whole: bool) -> Iterator[Part]:
-    """What is left of a job, in order. count: pictures of each prompt. done: numbers of those that are kept.
+    """The parts of a job that are not painted yet, in order.
 
+    count: pictures of each prompt. done: numbers of those that are kept.
     whole: all pictures of a prompt are one part, since they are chosen from together.
     """
     for prompt in range(total // count):

@@ -23,7 +23,7 @@ from model.inference.messages import Ready, WorkerOptions
 
 
 class State(Enum):
-    """Where a model is."""
+    """Whether a model is in memory."""
 
     AWAY = auto()
     LOADING = auto()

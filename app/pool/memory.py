@@ -1,4 +1,4 @@
-"""How much memory a model will take on a device, before it was ever loaded. A loaded model tells what it took."""
+"""Computes how much memory a model will take on a device that it was never loaded on. A loaded model tells its own."""
 
 from __future__ import annotations
 

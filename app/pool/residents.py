@@ -1,4 +1,6 @@
-"""Decides which models are in memory, loads them and puts them away. One move at a time, off the event loop's work.
+"""Decides which models are in memory, loads them and puts them away.
+
+It makes one move at a time, and never blocks the event loop.
 
 - The default model is loaded first. Another one is loaded when the first job waits for it.
 - If there is no room, models without work are put away, the least recently used one first.
@@ -178,7 +180,7 @@ class Residents:
             lane.idle_since = (lane.idle_since or time.monotonic()) if idle else None
 
     def _long_idle(self) -> Move | None:
-        """The put-away of a model that has had no work for long."""
+        """The move that puts away a model without work for long. None if there is none."""
         now = time.monotonic()
         for lane in self._lanes[1:]:
             if lane.idle_since is not None and now - lane.idle_since >= self._idle_seconds:

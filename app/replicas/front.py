@@ -132,7 +132,7 @@ class _Answer:
 
 
 def _name(event: bytes) -> str | None:
-    """What a replica says again of the same picture: its kind and place. None for what may be told twice."""
+    """Names an event that a second replica repeats, by its kind and its picture. None for what may be told twice."""
     for line in event.split(b"\n"):
         if line.startswith(b"data: {"):
             values = json.loads(line[6:])

@@ -5,7 +5,7 @@ multiply each weight once a row. The floor is max(bytes / bandwidth, operations 
 et al. 2009). All numbers are counted in the machine's narrowest format, whatever the engine computes in.
 
 The MBU of a step is the bytes that it has to read, divided by its time and by the bandwidth: 1 is the limit of memory.
-It may pass 1 where a cache holds the weights.
+It may exceed 1 if a cache of the processor holds the weights.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Demand:
 
 @singledispatch
 def demand(transformer: nn.Module, ids: int, step: float) -> Demand:  # noqa: ARG001
-    """What the step has to do that feeds group `step` of a picture, 0 for the first, of a text of `ids` ids."""
+    """The work of the step that feeds group `step` of a picture, 0 for the first. ids: of its text."""
     raise TypeError(f"transformer must be a network that paints, got {type(transformer).__name__}")
 
 

@@ -62,7 +62,7 @@ def measure_machine(device: torch.device) -> Machine:
 
 
 def processor_name() -> str:
-    """As the system calls it."""
+    """The processor's name, as the system tells it."""
     found = _cpuinfo("model name")
     return found or platform.processor() or platform.machine()
 

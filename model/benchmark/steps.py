@@ -119,11 +119,13 @@ def _run(engine: Engine, requests: list[GenerationRequest], until: float) -> lis
     for request in requests:
         engine.add(request)
     steps: list[float] = []
+    together = sum(request.num_images for request in requests) * engine.config.group
     while engine.has_work:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), engine.stats().tokens
         events = engine.step()
         now = time.perf_counter()
-        steps.append(now - began)
+        drawn = max(1, (engine.stats().tokens - before) // together)  # of more groups than one if they were guessed
+        steps += [(now - began) / drawn] * drawn
         if failed := [event for event in events if isinstance(event, Failed)]:
             raise RuntimeError(f"a picture of the benchmark failed: {failed[0].message}")
         if now > until:

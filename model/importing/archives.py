@@ -202,7 +202,16 @@ def read_legacy(mapped: Mapped, make: Make) -> Weights:
         raise CheckpointError(f"{where}: its tensors are big-endian, which is not read")
     said: dict[str, tuple[str, int]] = {}
 
+    def module(persistent: Any) -> Any:
+        """The class of a saved network, whose source text stands beside it; None for what else is referred to."""
+        match persistent:
+            case ("module", Global() as named, _, _):
+                return named
+        return None
+
     def note(persistent: Any) -> Any:
+        if named := module(persistent):
+            return named
         dtype, key, count = storage_of(persistent, where)
         if said.setdefault(key, (dtype, count)) != (dtype, count):
             raise CheckpointError(f"{where}: the storage {shown(key)} is said to have two types or sizes")
@@ -234,7 +243,7 @@ def read_legacy(mapped: Mapped, make: Make) -> Weights:
         mapped.view,
         where,
         rebuilder(mapped, where, make),
-        lambda persistent: begins[storage_of(persistent, where)[1]],
+        lambda persistent: module(persistent) or begins[storage_of(persistent, where)[1]],
         at,
     ).load()
     return Weights(mapped.path, "legacy torch", content, mapped.size)
@@ -266,6 +275,7 @@ def read_safetensors(mapped: Mapped, make: Make) -> Weights:
         raise CheckpointError(f"{where}: a damaged safetensors file: its header is no object")
     header.pop("__metadata__", None)
     content: dict[str, Any] = {}
+    places: list[tuple[int, int, str]] = []  # where each tensor begins and ends, and its key
     for key, entry in header.items():
         match entry:
             case {"dtype": str(name), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if (
@@ -280,6 +290,16 @@ def read_safetensors(mapped: Mapped, make: Make) -> Weights:
                 stride = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
                 stored = Stored(dtype, 8 + length + begin, math.prod(shape))
                 content[key] = make(mapped, stored, 0, tuple(shape), stride)
+                places.append((begin, end, key))
             case _:
                 raise CheckpointError(f"{where}: a damaged safetensors file: the entry {shown(key)} of its header")
+    at = 0
+    for begin, end, key in sorted(places):
+        if begin != at:
+            told = f"{shown(key)} begins at {begin:,}, and the tensor before it ends at {at:,}"
+            raise CheckpointError(f"{where}: a damaged safetensors file: {told}")
+        at = end
+    if at != mapped.size - 8 - length:
+        told = f"{mapped.size - 8 - length - at:,} bytes follow the last tensor"
+        raise CheckpointError(f"{where}: a damaged safetensors file: {told}")
     return Weights(mapped.path, "safetensors", content, mapped.size)

@@ -58,6 +58,8 @@ def _rebuild_tensor(machine: Machine, args: tuple[Any, ...]) -> Any:
 
 def _typed(machine: Machine, args: tuple[Any, ...]) -> Any:
     """torch's _rebuild_from_type_v2: (function, type, arguments, state)."""
+    if isinstance(args[0], Global) and CALLS.get(args[0].name, (0, None))[1] is _typed:
+        raise CheckpointError(f"{machine.where}: {args[0].name} must not call itself")
     return machine.call(args[0], args[2])
 
 

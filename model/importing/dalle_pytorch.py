@@ -54,7 +54,10 @@ def version_of(content: Mapping[Any, Any], where: str) -> tuple[int, ...] | None
         return None
     if not isinstance(found, str) or not re.fullmatch(r"\d{1,3}(\.\d{1,3}){1,2}", found):
         raise CheckpointError(f"{where}: version must be like '1.6.6', got {shown(found)}")
-    return tuple(int(part) for part in found.split("."))
+    version = tuple(int(part) for part in found.split("."))
+    if version >= (1, 7):
+        raise CheckpointError(f"{where}: version must be below 1.7, as later ones are not known here, got {found}")
+    return version
 
 
 def weights_of(content: Mapping[Any, Any], where: str) -> Any:
@@ -231,12 +234,13 @@ class _Names:
 def _codes(keys: Keys, said: Hparams) -> int:
     """Image tokens that can be drawn, as most of the tables have rows for; the one that differs is refused later."""
     text = said.text_vocab + said.text_tokens
-    counts = [keys.shape(key)[0] - text for key in ("to_logits.1.bias", "to_logits.1.weight") if keys.shape(key)]
+    _, head = _ends(keys)
+    counts = [keys.shape(key)[0] - text for key in (f"{head}.bias", f"{head}.weight") if keys.shape(key)]
     if not said.tied:
         counts += keys.shape("image_emb.weight")[:1]
     found = mode(counts) if counts else 0
     if found < 1:
-        told = f"num_text_tokens and text_seq_len make {text} text ids, and to_logits.1 has no row for an image token"
+        told = f"num_text_tokens and text_seq_len make {text} text ids, and {head} has no row for an image token"
         raise CheckpointError(f"{keys.where}: hparams: {told}")
     return found
 
@@ -263,14 +267,20 @@ def _places(keys: Keys) -> str:
     return OLD_PLACES if f"{OLD_PLACES}0" in keys else NEW_PLACES
 
 
+def _ends(keys: Keys) -> tuple[str, str]:
+    """The fronts of the keys of the last norm and of the output's matrix: 0.12.1 to 0.12.4 have a step before both."""
+    return ("to_logits.1", "to_logits.2") if keys.names("to_logits.2.") else ("to_logits.0", "to_logits.1")
+
+
 def _tables(keys: Keys, config: DallePytorchConfig) -> dict[str, Tensor]:
     """Everything but the layers."""
     dim, text, codes, grid = config.dim, config.text_columns, config.image_vocab, config.grid
-    weight = keys.take("to_logits.1.weight", (text + codes, dim))
-    bias = keys.take("to_logits.1.bias", (text + codes,))
+    norm, head = _ends(keys)
+    weight = keys.take(f"{head}.weight", (text + codes, dim))
+    bias = keys.take(f"{head}.bias", (text + codes,))
     state = {
-        "norm.weight": keys.take("to_logits.0.weight", (dim,)),
-        "norm.bias": keys.take("to_logits.0.bias", (dim,)),
+        "norm.weight": keys.take(f"{norm}.weight", (dim,)),
+        "norm.bias": keys.take(f"{norm}.bias", (dim,)),
         "text_head.weight": weight[:text],
         "text_head.bias": bias[:text],
         "image_head.weight": weight[text:],

@@ -63,8 +63,12 @@ def read_hparams(found: Any, where: str) -> Hparams:
     depth = number("depth")
     if depth > 256:
         raise CheckpointError(f"{place}: depth must be an integer from 1 to 256, got {depth}")
-    for unused in ("loss_img_weight", "ff_dropout", "attn_dropout", "vae", "optimize_for_inference"):
-        left.pop(unused, None)  # of training; `vae` as the package itself leaves it out
+    left.pop("vae", None)  # as the package itself leaves it out
+    for unused in ("loss_img_weight", "ff_dropout", "attn_dropout"):  # of training
+        value = left.pop(unused, 0)
+        if type(value) not in (int, float) or not 0 <= value <= 2**20:
+            raise CheckpointError(f"{place}: {unused} must be a number from 0 to {2**20}, got {kind(value)}")
+    flag("optimize_for_inference")  # the same numbers in another order
     if left.pop("sparse_attn", False):
         raise CheckpointError(f"{place}: {_SPARSE.replace('attn_types has', 'sparse_attn stands for')}")
     said = Hparams(

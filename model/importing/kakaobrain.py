@@ -6,7 +6,6 @@ Facts: dalle/models of github.com/kakaobrain/minDALL-E.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +16,7 @@ from model.families.kakaobrain.config import KakaobrainConfig
 from model.families.text.kakaobrain import KakaobrainTokenizer
 from model.importing import image
 from model.importing.files import Given, Imported, Part
-from model.importing.numbers import depth, heads, matrix
+from model.importing.numbers import depth, heads, matrix, square_side
 from model.importing.state import Keys, state_dict
 from model.limits import build, shown
 
@@ -118,11 +117,6 @@ def _place(content: Any) -> dict[Any, Any] | None:
 
 def _config(keys: Keys, said_heads: str | None, pad: int) -> KakaobrainConfig:
     text, dim = matrix(keys, "tok_emb_txt.weight")
-    tokens = matrix(keys, "pos_emb_img.weight")[0]
-    grid = math.isqrt(tokens)
-    if grid * grid != tokens:
-        message = f"pos_emb_img.weight must have a row for each token of a square, got {tokens}"
-        raise CheckpointError(f"{keys.where}: {message}")
     values = {
         "text_vocab": text,
         "image_vocab": matrix(keys, "tok_emb_img.weight")[0],
@@ -131,7 +125,7 @@ def _config(keys: Keys, said_heads: str | None, pad: int) -> KakaobrainConfig:
         "heads": heads(keys, dim, HEADS, said_heads),
         "pad": pad,
         "text_tokens": matrix(keys, "pos_emb_txt.weight")[0],
-        "grid": grid,
+        "grid": square_side(keys, "pos_emb_img.weight"),
     }
     return build(KakaobrainConfig, values, keys.where)
 

@@ -70,9 +70,7 @@ def read(given: Given) -> Imported:
         )
     part = read_transformer(weights, said, vae.config.grid)
     config = part.config
-    if vae.config.codes != config.image_vocab:
-        message = f"the image tokenizer must have {config.image_vocab} codes, as tok_embeddings has"
-        raise CheckpointError(f"{message}, got {vae.config.codes}")
+    image.check_codes(vae, config.image_vocab, "tok_embeddings")
     facts = {
         "layers": str(config.depth),
         "width": str(config.dim),

@@ -7,7 +7,6 @@ min_dalle/models/dalle_bart_encoder.py, dalle_bart_decoder.py and min_dalle.py o
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +17,7 @@ from model.families.min_dalle.config import MinDalleConfig
 from model.families.text.min_dalle import MinDalleTokenizer
 from model.importing import image
 from model.importing.files import Given, Imported, Part, Weights
-from model.importing.numbers import depth, heads, matrix
+from model.importing.numbers import depth, heads, matrix, square_side
 from model.importing.state import Keys, state_dict
 from model.limits import build
 
@@ -97,17 +96,12 @@ def read_transformer(encoder: Weights | None, decoder: Weights | None, said_head
 def _config(encoder: Keys, decoder: Keys, said_heads: str | None) -> MinDalleConfig:
     rows, dim = matrix(encoder, "embed_tokens.weight")
     places, _ = matrix(encoder, "embed_positions.weight")
-    tokens, _ = matrix(decoder, "embed_positions.weight")
     hidden, _ = matrix(decoder, "layers.0.glu.fc0.weight")
     codes, width = matrix(decoder, "embed_tokens.weight")
     if width != dim:
         raise CheckpointError(f"{decoder.where}: the decoder must be as wide as the encoder, {dim}, got {width}")
     if codes < CODES:
         message = f"embed_tokens.weight must have at least {CODES} rows, one a code, got {codes}"
-        raise CheckpointError(f"{decoder.where}: {message}")
-    grid = math.isqrt(tokens)
-    if grid * grid != tokens:
-        message = f"embed_positions.weight must have a row for each token of a square, got {tokens}"
         raise CheckpointError(f"{decoder.where}: {message}")
     values = {
         "text_vocab": rows,
@@ -117,7 +111,7 @@ def _config(encoder: Keys, decoder: Keys, said_heads: str | None) -> MinDalleCon
         "hidden": hidden,
         "text_tokens": places - 2,
         "image_vocab": CODES,
-        "grid": grid,
+        "grid": square_side(decoder, "embed_positions.weight"),
     }
     return build(MinDalleConfig, values, encoder.where)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 from model.errors import CheckpointError
-from model.importing.settings import integer
 from model.importing.state import Keys
+from model.limits import shown
 
 MAX_LAYERS = 256
 
@@ -18,6 +19,16 @@ def matrix(keys: Keys, key: str) -> tuple[int, int]:
     if len(shape) != 2:
         raise CheckpointError(f"{keys.where}: {keys.name(key)} must have two dimensions, got {shape}")
     return shape[0], shape[1]
+
+
+def square_side(keys: Keys, key: str) -> int:
+    """Image tokens a side, by a table that has a row for each token of a square. Raises CheckpointError."""
+    tokens, _ = matrix(keys, key)
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        message = f"{keys.name(key)} must have a row for each token of a square, got {tokens}"
+        raise CheckpointError(f"{keys.where}: {message}")
+    return side
 
 
 def depth(keys: Keys, prefix: str) -> int:
@@ -45,3 +56,10 @@ def heads(keys: Keys, dim: int, known: Mapping[int, int], said: str | None) -> i
         message = f"the heads of a model {dim} wide must be said by --set heads=N; known are {listed}"
         raise CheckpointError(f"{keys.where}: {message}")
     return known[dim]
+
+
+def integer(key: str, value: str) -> int:
+    """The number of a setting. Raises CheckpointError where it is none; its limits are those of the config's field."""
+    if not (value.isascii() and value.isdigit() and len(value) <= 9):
+        raise CheckpointError(f"--set {key} must be a number, got {shown(value)}")
+    return int(value)

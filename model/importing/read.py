@@ -23,12 +23,12 @@ TRANSFORMERS: tuple[ModuleType, ...] = (dalle_pytorch, min_dalle, rudalle, llama
 ALONE = "image tokenizer"  # the family of an import without a transformer
 
 
-def read_import(paths: Sequence[Path], settings: Mapping[str, str], compare: bool = True) -> Imported:
-    """The model in these files, in any order. settings: of --set. compare: the sums within zips, which reads them.
+def read_import(paths: Sequence[Path], settings: Mapping[str, str]) -> Imported:
+    """The model in these files, in any order. settings: of --set. The sums within zips are compared.
 
     Raises CheckpointError in one line for anything that cannot be read exactly: it names the file, and the key.
     """
-    files = read_files(paths, Tensors().make, compare)
+    files = read_files(paths, Tensors().make, compare=True)
     weights = [file for file in files if isinstance(file, Weights)]
     if not weights:
         raise CheckpointError(f"{paths[0]}: no file has weights; give the checkpoint's own file too")
@@ -47,7 +47,16 @@ def read_import(paths: Sequence[Path], settings: Mapping[str, str], compare: boo
         raise CheckpointError(f"--set {shown(given.unused_settings[0])}: unknown key; known are {known}")
     if given.unused_files:
         raise CheckpointError(f"{given.unused_files[0]}: belongs to nothing in a model of {imported.family}")
+    _check_size(imported, sum(file.size for file in weights))
     return imported
+
+
+def _check_size(imported: Imported, given: int) -> None:
+    """Raises CheckpointError where the tensors need many times the bytes of the files, by sharing them."""
+    parts = [part for part in (imported.vae, imported.transformer) if part is not None]
+    needed = sum(tensor.numel() * tensor.element_size() for part in parts for tensor in part.state.values())
+    if needed > 4 * given + 2**24:
+        raise CheckpointError(f"the model's tensors need {needed:,} bytes, and its files have {given:,}: they overlap")
 
 
 def _alone(given: Given) -> Imported:

@@ -9,6 +9,7 @@ A file that is nothing of the family is refused with what it is: a web page, a G
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from model.errors import CheckpointError
@@ -25,6 +26,7 @@ from model.importing.archives import (
 )
 from model.importing.files import Text, Weights
 from model.importing.texts import read_text
+from model.importing.wrappers import unwrapped
 
 MAX_FILES = 64  # of one import
 HEAD = 4096  # bytes looked at
@@ -62,6 +64,11 @@ def read_files(paths: Sequence[Path], make: Make = shapes, compare: bool = False
 
 def read(path: Path, make: Make = shapes, compare: bool = False) -> Weights | Text:
     """One file; see `read_files`."""
+    found = _read(path, make, compare)
+    return replace(found, content=unwrapped(found.content)) if isinstance(found, Weights) else found
+
+
+def _read(path: Path, make: Make, compare: bool) -> Weights | Text:
     with opened(path) as (file, size):
         head = file.read(HEAD)
     if not size:

@@ -60,9 +60,7 @@ def read(given: Given) -> Imported:
         message = f"the tokenizer must have at most {config.text_vocab} ids, as text_embeddings has without padding"
         raise CheckpointError(f"{text.path}: {message}, got {tokenizer.vocab_size}")
     vae = image.read_vae(given, config.grid)
-    if vae.config.codes != config.image_vocab:
-        message = f"the image tokenizer must have {config.image_vocab} codes, as image_embeddings has"
-        raise CheckpointError(f"{message}, got {vae.config.codes}")
+    image.check_codes(vae, config.image_vocab, "image_embeddings")
     facts = {
         "layers": str(config.depth),
         "width": str(config.dim),

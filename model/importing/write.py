@@ -14,7 +14,8 @@ import torch
 
 from model.checkpoints.native import check_parts_agree, write
 from model.checkpoints.networks import AnyVAE, network
-from model.config import CheckpointConfig, ImageConfig, SamplingDefaults, check
+from model.config import CheckpointConfig, ImageConfig, SamplingDefaults
+from model.config_file import check
 from model.errors import CheckpointError
 from model.families.text.config import TextConfig
 from model.importing.files import Imported, Part

@@ -55,6 +55,11 @@ def entries(data: memoryview, where: str) -> dict[str, Entry]:
         if entry.name in found:
             raise CheckpointError(f"{where}: the zip has two entries {shown(entry.name)}")
         found[entry.name] = _place(data, entry, start, where)
+    end = 0
+    for entry in sorted(listed, key=lambda one: one.header):
+        if entry.header < end:
+            raise CheckpointError(f"{where}: a damaged zip: {shown(entry.name)} overlaps the entry before it")
+        end = found[entry.name].begin + entry.size
     return found
 
 

@@ -132,21 +132,21 @@ class GraphedDecoder(SlotDecoder):
             self._graphs.run(("sample", rows, sampling), lambda: self._sample_rows(rows, sampling))
         self._flags.post()
 
-    def decode(self, batch: Work) -> None:
+    def decode(self, batch: Work) -> int:
         """As SlotDecoder.decode."""
         if not isinstance(batch, Table):
-            super().decode(batch)
-            return
+            return super().decode(batch)
         self._fill_table(batch)
         rows, fused = batch.width, self.fused
         if fused is not None:
             self._graphs.run(("decode", rows), lambda: fused.decode(rows))
-            return
+            return 0
         positions = None if self.strict else self._longest(batch)
         if positions is not None:
             positions = min(-(-positions // _POSITIONS) * _POSITIONS, self.cache.capacity)
         self._positions = positions
         self._graphs.run(("decode", rows, positions), lambda: self._decode_rows(rows))
+        return 0
 
     def _send(self, there: Tensor, here: Tensor) -> None:
         """Copy a tensor to the device without waiting."""

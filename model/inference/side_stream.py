@@ -58,7 +58,7 @@ class SidePainter:
             self._stream = torch.cuda.Stream(codec.device)  # type: ignore[no-untyped-call]
 
     def begin(self, tokens: Tensor, bad: Tensor, paint: bool) -> Painting:
-        """tokens (n, grid * grid) int64, bad (n,) bool, on the device and of nobody else. paint: pixels too.
+        """tokens (n, grid * grid) int64, bad (n,) bool, on the device. Nobody else may change them. paint: pixels too.
 
         The bits of a picture may depend on how many are given.
         """

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LAYOUT = 2  # as dalle_layout() says; change both with every change of a structure
+LAYOUT = 3  # as dalle_layout() says; change both with every change of a structure
 LANES = 16  # outputs of a panel; sizes must be multiples of it
 MOST_HEAD_DIM = 512
+
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 _I, _P = ctypes.c_int32, ctypes.c_void_p
 
@@ -114,10 +116,12 @@ class Keeper:
     def matrix(self, weight: Tensor) -> Matrix:
         """weight (out, in) float32 -> its panels: bfloat16 if every value is one, so nothing is rounded."""
         weight = weight.detach()
-        out, inputs = weight.shape
         short = weight.to(torch.bfloat16)
-        narrow = bool((short.float() == weight).all())
-        kept = short if narrow else weight
-        panels = kept.view(-1, LANES, inputs).mT.contiguous()  # (panels, in, 16)
+        return self.panels(short if bool((short.float() == weight).all()) else weight)
+
+    def panels(self, weight: Tensor) -> Matrix:
+        """weight (out, in) in a type of _TYPES -> its panels."""
+        out, inputs = weight.shape
+        panels = weight.view(-1, LANES, inputs).mT.contiguous()  # (panels, in, 16)
         self.nbytes += panels.nbytes
-        return Matrix(self.address(panels), narrow, out, inputs)
+        return Matrix(self.address(panels), _TYPES.index(weight.dtype), out, inputs)

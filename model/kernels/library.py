@@ -50,6 +50,11 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     for verb in (library.dalle_sample, library.dalle_decode):
         verb.argtypes = [ctypes.POINTER(Model), ctypes.POINTER(State), ctypes.POINTER(Rows)]
         verb.restype = None
+    for verb in (library.dalle_ordinary_sample, library.dalle_ordinary_decode):
+        verb.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Rows)]
+        verb.restype = None
+    library.dalle_ordinary_leap.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Rows), ctypes.c_void_p]
+    library.dalle_ordinary_leap.restype = None
     library.dalle_threads.argtypes = [ctypes.c_int]
     library.dalle_threads.restype = None
     return library

@@ -1,13 +1,15 @@
 """The two verbs of a step, sample and decode, by the native library: for our transformer in float32 on the CPU.
 
-Both compute what `SlotDecoder` computes with torch, from the same tensors and into the same tensors.
+Both compute what `SlotDecoder` computes with torch, from the same tensors and into the same tensors. What other
+decoders share with it is `NativeStep`.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +21,8 @@ from model.transformer import KVCache, Transformer
 from model.transformer.local import ABOVE, LEFT, LocalBlock
 
 _COLDEST = 1e-6  # as in `sampling`
+
+Verb = Callable[..., None]  # of a model, a state and rows
 
 
 class SlotTensors(NamedTuple):
@@ -48,33 +52,35 @@ class Picture(NamedTuple):
     scored: bool
 
 
-class NativeStep:
+class NativeStep(ABC):
     """A transformer, its cache and its slots, as the library sees them. Their tensors must stay where they are."""
 
-    def __init__(self, library: ctypes.CDLL, transformer: Transformer) -> None:
-        self._library = library
+    leaps = False  # whether it has `leap`
+    _model: ctypes.Structure
+    _state: ctypes.Structure
+
+    def __init__(self, library: ctypes.CDLL, sample: Verb, decode: Verb, vocab: int) -> None:
+        """sample, decode: of the library. vocab: number of image tokens."""
+        self._library, self._sample, self._decode, self._vocab = library, sample, decode, vocab
         self._keeper = Keeper()
-        self._model = _model(transformer, self._keeper)
-        self._state = layout.State()
         self._rows = Rows()
-        self._vocab = transformer.config.image_vocab
         self._held: tuple[object, ...] = ()
+
+    @abstractmethod
+    def bind(self, cache: Any, slots: SlotTensors) -> None:
+        """Use this cache and these slots from now on."""
+
+    def share_text(self, source: int, slots: Sequence[int]) -> None:  # noqa: B027 - not every step gains by it
+        """Slots that have read the same text as `source`, and may read it there as long as both hold it."""
+
+    def leap(self, guesses: Tensor) -> int:
+        """Decode one image with guesses (ahead,) of its next tokens, where the step can."""
+        raise NotImplementedError
 
     @property
     def nbytes(self) -> int:
         """Bytes of the weights that are held beside the transformer's own."""
         return self._keeper.nbytes
-
-    def bind(self, cache: KVCache, slots: SlotTensors) -> None:
-        """Use this cache and these slots from now on."""
-        address = self._keeper.address
-        for name, tensor in (
-            *(("keys", cache.k), ("values", cache.v), ("fed", cache.tokens)),
-            *((name, getattr(cache, name)) for name in ("length", "step", "caption")),
-            *slots._asdict().items(),
-        ):
-            setattr(self._state, name, address(tensor))
-        self._state.slots, self._state.capacity = cache.slots, cache.capacity
 
     def arrange(self, slots: Sequence[int], sources: Sequence[int], pictures: Sequence[Picture]) -> None:
         """The rows of the steps that follow: their slots, and the slots whose tokens they read."""
@@ -102,21 +108,38 @@ class NativeStep:
 
     def sample(self) -> None:
         """Draw one group of tokens for every picture; see `SlotDecoder.sample`."""
-        self._run(self._library.dalle_sample)
+        self._run(self._sample)
 
     def decode(self) -> None:
         """Feed the groups just drawn to the rows; see `SlotDecoder.decode`."""
-        self._run(self._library.dalle_decode)
+        self._run(self._decode)
 
-    def _run(self, verb: ctypes._FuncPointer) -> None:
+    def _run(self, verb: Verb, *more: ctypes.Structure) -> None:
         self._library.dalle_threads(torch.get_num_threads())
-        verb(self._model, self._state, self._rows)
+        verb(*map(ctypes.byref, (self._model, self._state, self._rows, *more)))
 
 
-def step_of(transformer: object) -> NativeStep | None:
-    """The native step of a transformer; None where PyTorch has to compute it."""
-    if not isinstance(transformer, Transformer):
-        return None
+class OwnStep(NativeStep):
+    """Of our transformer."""
+
+    def __init__(self, library: ctypes.CDLL, transformer: Transformer) -> None:
+        super().__init__(library, library.dalle_sample, library.dalle_decode, transformer.config.image_vocab)
+        self._model = _model(transformer, self._keeper)
+        self._state = layout.State()
+
+    def bind(self, cache: KVCache, slots: SlotTensors) -> None:
+        address = self._keeper.address
+        for name, tensor in (
+            *(("keys", cache.k), ("values", cache.v), ("fed", cache.tokens)),
+            *((name, getattr(cache, name)) for name in ("length", "step", "caption")),
+            *slots._asdict().items(),
+        ):
+            setattr(self._state, name, address(tensor))
+        self._state.slots, self._state.capacity = cache.slots, cache.capacity
+
+
+def own_step(transformer: Transformer) -> OwnStep | None:
+    """The native step of our transformer; None where PyTorch has to compute it."""
     config, parameter = transformer.config, next(transformer.parameters())
     if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
         return None
@@ -124,7 +147,7 @@ def step_of(transformer: object) -> NativeStep | None:
     if any(size % layout.LANES for size in (*sizes, config.head_dim)) or config.head_dim > layout.MOST_HEAD_DIM:
         return None
     library = load()
-    return NativeStep(library, transformer) if library else None
+    return OwnStep(library, transformer) if library else None
 
 
 def _model(transformer: Transformer, keeper: Keeper) -> layout.Model:

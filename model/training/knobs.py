@@ -1,4 +1,4 @@
-"""Knobs are fields of an options' dataclass that also hold their help and limits, so that each is declared once.
+"""Knobs: fields of a dataclass that also hold their help and limits. So each option is declared once.
 
     @dataclass(frozen=True)
     class Options:

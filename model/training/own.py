@@ -28,9 +28,9 @@ from model.drawings.naming import thing_in
 from model.errors import DataError
 from model.training.data import Pixels, Sample, iterate
 from model.training.filters import Filter
-from model.training.options import RULES, Rules
 from model.training.prepare import held_out, state_of
 from model.training.report import Report
+from model.training.rules import RULES, Rules
 from model.training.shards import ShardWriter
 from model.training.sources import index
 

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, Concatenate, ParamSpec, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from model.config import ClipConfig, ReviserConfig, TransformerConfig, VAEConfig, to_dict
+from model.config import ClipConfig, ReviserConfig, TransformerConfig, VAEConfig
+from model.config_file import to_dict
 from model.errors import CheckpointError, DataError
 from model.files import opened, parse_json, read_file
 from model.limits import build

@@ -15,8 +15,9 @@ import openai
 import pytest
 from PIL import Image
 
+from app.load_settings import load_settings
 from app.models import Models
-from app.settings import Settings, SettingsError, load_settings
+from app.settings import Settings, SettingsError
 from model.errors import CheckpointError, DalleError
 from tests.app.live import Live
 from tests.app.quick import save_quick

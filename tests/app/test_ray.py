@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"),
 ]
 TWO = (
-    "from app.ray import Replicas, serve_by_ray; from app.settings import load_settings; "
+    "from app.ray import Replicas, serve_by_ray; from app.load_settings import load_settings; "
     "serve_by_ray(load_settings(), Replicas(least=2))"
 )
 

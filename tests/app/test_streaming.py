@@ -8,7 +8,6 @@ import io
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -204,11 +203,13 @@ def test_a_client_that_leaves_frees_its_slots_and_disturbs_nobody(live: Live, st
     found: list[str] = []
     neighbour = threading.Thread(target=lambda: found.extend(live.pictures(**body)))
     leaver = {"stream": True, "n": 10, "every_rows": 1} if stream else {"stream": False, "best_of": 16}
-    with contextlib.nullcontext() if running else live.stopped():
+    with live.stopped():
         with deaf(live, leaver):
             live.wait(lambda: live.in_flight() == 1, "the job is not accepted")
             neighbour.start()
-            time.sleep(0.05)  # some steps together
+            live.wait(lambda: live.in_flight() == 2, "the neighbour is not accepted")
+            if running:
+                live.inch()  # some steps together
         live.wait(lambda: ledger(live.metrics())["cancelled"] == cancelled + 1, "the job goes on")
     neighbour.join()
     assert found == expected

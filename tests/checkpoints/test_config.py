@@ -19,7 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from app.checkpoint import ServedCheckpoint
 from model import config as configs
 from model.checkpoints import load, sums
-from model.config import CheckpointConfig, ReviserConfig, SamplingDefaults, from_dict, from_json, from_preset, to_dict
+from model.config import CheckpointConfig, ReviserConfig, SamplingDefaults, from_preset
+from model.config_file import from_dict, from_json, to_dict
 from model.errors import CheckpointError, InvalidRequest
 from model.inference.requests import SamplingParams
 from model.training.options import ExportOptions

@@ -11,7 +11,8 @@ import pytest
 
 from app.checkpoint import ServedCheckpoint
 from model.checkpoints import load, save, sums
-from model.config import Style, from_dict
+from model.config import Style
+from model.config_file import from_dict
 from model.errors import CheckpointError
 from model.styles import THINGS_BYTES, Styles
 from tests.checkpoints.refused import refusal, values_of

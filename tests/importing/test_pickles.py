@@ -97,6 +97,13 @@ def test_every_way_to_a_program_is_refused(data: bytes) -> None:
     assert "nothing was run" in refused(data)
 
 
+def test_a_call_within_a_call_ends() -> None:
+    again = (
+        b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\nq\x01)" + b"q\x02(h\x01Nh\x02Nt" * 5000 + b"q\x03h\x01h\x03R."
+    )
+    assert "must not call itself" in refused(again)
+
+
 def test_a_function_of_torch_is_not_allowed_for_its_name() -> None:
     message = refused(b"\x80\x02ctorch.nn.functional\nsoftmax\n(K\x01tR.")
     assert "torch.nn.functional.softmax" in message

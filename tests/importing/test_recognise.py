@@ -65,6 +65,14 @@ def refused(tmp_path: Path, data: bytes) -> str:
     return message.removeprefix(f"{tmp_path / 'any.name'}: ")
 
 
+def test_a_whole_network_of_before_1_6_is_inert(tmp_path: Path) -> None:
+    """torch wrote the source text of its class beside it, as OpenAI's encoder.pkl and decoder.pkl of then have it."""
+    found = read_bytes(tmp_path, saved(torch.nn.Linear(2, 3), legacy=True), make=Tensors().make)
+    assert isinstance(found, Weights)
+    assert found.content.name == "torch.nn.modules.linear.Linear"
+    assert found.content.state["_parameters"]["weight"].shape == (3, 2)
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_what_torch_saved_comes_back(tmp_path: Path, legacy: bool) -> None:
     found = read_bytes(tmp_path, saved({"weights": STATE, "hparams": {"dim": 4}}, legacy), make=Tensors().make)
@@ -183,6 +191,30 @@ def test_other_zips_are_refused(tmp_path: Path) -> None:
     assert read_bytes(tmp_path, zipped({"a/data.pkl": pickled, "../../a": b"out"})).content == {
         "a": 1
     }  # nothing unpacked
+
+
+def test_places_in_a_file_that_overlap_are_refused(tmp_path: Path) -> None:
+    def safe(*places: tuple[int, int], data: int = 32) -> bytes:
+        entries = [{"dtype": "F32", "shape": [4], "data_offsets": list(place)} for place in places]
+        header = json.dumps(dict(zip("abc", entries, strict=False))).encode()
+        return struct.pack("<Q", len(header)) + header + bytes(data)
+
+    assert read_bytes(tmp_path, safe((16, 32), (0, 16))).content.keys() == {"a", "b"}
+    assert "'b' begins at 8" in refused(tmp_path, safe((0, 16), (8, 24), data=24))
+    assert "'b' begins at 20" in refused(tmp_path, safe((0, 16), (20, 36), data=36))
+    assert "4 bytes follow" in refused(tmp_path, safe((0, 16), data=20))
+    data = bytearray(zipped({"a/data.pkl": pickle.dumps({}, 2), "a/data/0": b"1234", "a/data/1": b"1234"}))
+    first, last = data.find(b"a/data/0", data.find(b"PK\1\2")), data.rfind(b"a/data/1")
+    data[last - 4 : last] = data[first - 4 : first]  # where its bytes begin
+    assert "overlaps the entry before it" in refused(tmp_path, bytes(data))
+
+
+@pytest.mark.parametrize("word", ["module.", "_orig_mod."])
+def test_what_a_wrapper_puts_before_the_keys_is_taken_off(tmp_path: Path, word: str) -> None:
+    wrapped = {f"{word}{key}": tensor for key, tensor in STATE.items()}
+    assert read_bytes(tmp_path, saved({"state_dict": wrapped})).content["state_dict"].keys() == STATE.keys()
+    mixed = {**wrapped, "other": torch.zeros(1)}
+    assert read_bytes(tmp_path, saved(mixed)).content.keys() == mixed.keys()
 
 
 def claiming(count: int, size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0, data: int = 64) -> bytes:

@@ -14,7 +14,7 @@ from model.errors import DataError
 from model.training import filters
 from model.training.data import Sample
 from model.training.filters import Filter
-from model.training.options import Rules
+from model.training.rules import Rules
 
 
 def sample(text: str | None = "a red apple", size: tuple[int, int] = (256, 256), seed: int = 0) -> Sample:

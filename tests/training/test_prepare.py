@@ -9,8 +9,8 @@ import pytest
 
 from model.errors import DataError
 from model.training.count import count
-from model.training.options import RULES
 from model.training.prepare import prepare
+from model.training.rules import RULES
 from model.training.selection import Selection, choose
 from tests.training.test_data import picture
 

@@ -22,10 +22,10 @@ from model.errors import DataError
 from model.training.count import Counts, count
 from model.training.data import Sample
 from model.training.filters import fit_size
-from model.training.options import RULES, Rules
 from model.training.published.layouts import WIT_COLUMNS, Row, layout_of, read
 from model.training.published.rows import LONGEST, RowReport, rows, split
 from model.training.published.store import CaptionStore, normal, parted
+from model.training.rules import RULES, Rules
 from tests.training import published_files as made
 
 

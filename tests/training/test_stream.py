@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -25,13 +23,15 @@ from model.errors import DataError
 from model.training import train_transformer, train_vae
 from model.training.examples import StreamedExamples
 from model.training.loop import Place
-from model.training.options import RULES, LoopOptions, Rules, TransformerOptions, VAEOptions
+from model.training.options import LoopOptions, TransformerOptions, VAEOptions
 from model.training.pictures import StreamedPictures
+from model.training.rules import RULES, Rules
 from model.training.selection import Selection
 from model.training.shards import ShardWriter
 from model.training.streams import SHUFFLED_SHARDS, Position, Streams, count_streams
 from model.training.token_shards import TokenShard, token_shards
 from model.vae import VAE
+from tests.training.killed import killed
 
 HERE = Place(torch.device("cpu"), None)
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=9)
@@ -314,20 +314,9 @@ def test_streamed_stage_one_goes_on_with_the_same_losses(shards: Path, home: Pat
 
 def test_a_killed_stream_goes_on_in_mid_shard_with_the_same_losses(shards: Path, home: Path) -> None:
     run_transformer(shards, home, 8, "whole")
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(shards), str(home), "8"], cwd=root)
-    state = home / "transformer" / "state.pt"
-    try:
-        deadline = time.monotonic() + 60
-        while not state.exists():
-            assert process.poll() is None, "the run ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    saved = torch.load(state, weights_only=True)
-    assert 2 <= saved["step"] < 8
+    killed(SCRIPT, 5, shards, home, 8)
+    saved = torch.load(home / "transformer" / "state.pt", weights_only=True)
+    assert saved["step"] == 4
     assert {stream["row"] for stream in saved["data"]["lanes"]} - {0}, "no stream stands within a shard"
     run_transformer(shards, home, 8)
     assert losses(home / "transformer") == losses(home / "whole")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +23,7 @@ from model.training.batches import easy
 from model.training.options import LoopOptions, TransformerOptions, VAEOptions
 from model.training.prepare import prepare, tokenize
 from model.training.selection import Selection, choose, read_concepts
+from tests.training.killed import killed
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 200)}
 SCRIPT = """
@@ -140,19 +139,9 @@ def test_killed_and_resumed_gives_the_same_losses(corpus: Path, stage_two: Path)
     run_transformer(corpus, stage_two, 12)
     expected = [line["loss"] for line in history(stage_two / "transformer")]
     forget(stage_two)
-    arguments = [sys.executable, "-c", SCRIPT, str(corpus), str(stage_two), "12"]
-    process = subprocess.Popen(arguments, cwd=Path(__file__).parents[2])
-    try:
-        deadline = time.monotonic() + 300
-        while not (stage_two / "transformer" / "state.pt").exists():
-            assert process.poll() is None, "the run ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    killed(SCRIPT, 5, corpus, stage_two, 12)
     state = torch.load(stage_two / "transformer" / "state.pt", weights_only=True)
-    assert 3 <= state["step"] < 12
+    assert state["step"] == 3
     run_transformer(corpus, stage_two, 12)
     assert [line["loss"] for line in history(stage_two / "transformer")] == expected
 

@@ -24,23 +24,28 @@ from model.inference.cores import usable_cores
 
 MOST_ROWS = 1024
 CLIENTS = (1, 8, 32)
+SEED = 0  # of the pictures
 
 
 def bench(
     rows: Annotated[str, Option(help="Rows of a step to measure: numbers separated by commas.")] = "1,4,16,64",
     seconds: Annotated[
-        float, Option(min=0.1, max=3600, help="How long each figure may take. One run counts, however long it takes.")
+        float, Option(min=0.1, max=3600, help="Seconds for measuring each figure. At least one run is measured.")
     ] = 8.0,
     threads: Annotated[int, Option(min=0, max=1024, help="Threads to compute with. 0 means one for each core.")] = 0,
-    seed: Annotated[int, Option(min=0, max=2**31, help="Seed of the pictures.")] = 0,
     peers: Annotated[
         bool, Option("--peers", help="Also measure DALLE-pytorch and min-dalle. Their packages are installed once.")
     ] = False,
-    plot: Annotated[Path, Option(help="Where to draw the shares of the floors.")] = Path("bench.png"),
+    plot: Annotated[Path, Option(help="Picture to draw: how near each figure is to the limit of the machine.")] = Path(
+        "bench.png"
+    ),
     weights: Weights = DEFAULT_WEIGHTS,
     device: Device = "auto",
 ) -> None:
-    """Measure steps, pictures and a server beside their floors. The last line on stdout is JSON."""
+    """Measure steps, pictures and a server, each beside its floor: the least time that this machine needs for it.
+
+    The last line on stdout is JSON.
+    """
     wanted = numbers(rows)
     check_out(plot)
     threads = threads or usable_cores()
@@ -51,7 +56,7 @@ def bench(
 
     console = Console(stderr=True, highlight=False)
     with ending_at_sigterm(), console.status("a server starts") as status:
-        serving = _serve(weights, device, threads, seed, seconds, status.update)
+        serving = _serve(weights, device, threads, seconds, status.update)
         import torch
 
         from model.benchmark.machine import best
@@ -66,7 +71,7 @@ def bench(
             place,
             rows=wanted,
             images=(CROWD,) if place.type == "cuda" else (),
-            seed=seed,
+            seed=SEED,
             seconds=seconds,
             on_progress=status.update,
         )
@@ -76,18 +81,18 @@ def bench(
         found: dict[str, Any] = {}
         lines = report.rows_of(result, serving, png)
         if peers:
-            compared = compare(threads, seed, seconds, status.update)
+            compared = compare(threads, SEED, seconds, status.update)
             found, lines = compared.to_json(), [*lines, *compared.rows()]
     out = Console(highlight=False)
-    report.show(lines, result, seed, out)
+    report.show(lines, result, SEED, out)
     if report.plot(lines, f"{result.name} on {result.machine.processor}", plot):
         out.print(f"{plot} shows the shares")
     else:
         out.print("there is no plot, because matplotlib is missing: pip install 'dalle-server[train]'")
-    typer.echo(json.dumps(report.as_json(result, serving, lines, found, seed)))
+    typer.echo(json.dumps(report.as_json(result, serving, lines, found, SEED)))
 
 
-def _serve(weights: Path, device: str, threads: int, seed: int, seconds: float, say: Any) -> Any:
+def _serve(weights: Path, device: str, threads: int, seconds: float, say: Any) -> Any:
     """Start the server twice, the first time to warm the disk's cache, and measure the second one."""
     from app.commands.bench import clients
     from app.commands.bench.report import Serving
@@ -98,7 +103,7 @@ def _serve(weights: Path, device: str, threads: int, seed: int, seconds: float, 
     with server(weights, device, threads) as first:
         ready = first.ready
     with server(weights, device, threads) as running:
-        seeds = clients.numbered(seed)
+        seeds = clients.numbered(SEED)
         asyncio.run(clients.alone(running.url, seeds, 0))  # what is made at the first request is made
         serving = Serving(min(ready, running.ready), imports, {}, bare)
         say("one client")
@@ -113,7 +118,7 @@ def _serve(weights: Path, device: str, threads: int, seed: int, seconds: float, 
 
 
 def memory_of_torch() -> float:
-    """MiB that a process holds which has imported PyTorch; 0 where that cannot be told."""
+    """MiB of a process that has imported PyTorch and nothing else."""
     import subprocess
     import sys
 

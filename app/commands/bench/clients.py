@@ -37,7 +37,7 @@ class Load:
     seconds: tuple[float, ...]
 
     def quantile(self, share: float) -> float:
-        """The least time that at least the share of the requests did not exceed (the nearest rank)."""
+        """The time within which this share of the requests was answered (the nearest rank)."""
         return quantile(self.seconds, share)
 
 
@@ -57,7 +57,7 @@ async def alone(url: str, seeds: Iterator[int], seconds: float) -> tuple[float, 
 
 
 async def load(url: str, clients: int, seeds: Iterator[int], seconds: float) -> Load:
-    """First the throughput of so many clients, then the times of requests at LOAD of it (an open loop)."""
+    """Measure the throughput of so many clients. Then measure requests that come at LOAD of it (an open loop)."""
     per_second = await _closed(url, clients, seeds, seconds)
     asked = LOAD * per_second
     return Load(clients, per_second, asked, await _open(url, clients, asked, seeds, 1.5 * seconds))

@@ -65,6 +65,7 @@ class Compared:
 
     repaired, ours: of so many pictures of DALLE-pytorch's checkpoint. published: of one, as the package is. probe: the
     largest difference of logits that both compute of the same tokens. min_dalle, ours_min_dalle: of one picture.
+    narrow: as ours, with --dtype bfloat16, which rounds the weights; ours computes with the weights as they are.
     """
 
     repaired: dict[int, float]
@@ -73,6 +74,7 @@ class Compared:
     probe: float
     min_dalle: float
     ours_min_dalle: float
+    narrow: dict[int, float] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -81,9 +83,18 @@ class Compared:
         return {
             "dalle_pytorch": {
                 "one_image": self.repaired[1] / one,
-                "sixteen_images": self._together(),
+                "sixteen_images": self._together(self.ours),
                 "published_one_image": self.published / one,
-                "seconds": {"repaired": self.repaired, "published": self.published, "ours": self.ours},
+                "bfloat16": {
+                    "one_image": self.repaired[1] / self.narrow[1],
+                    "sixteen_images": self._together(self.narrow),
+                },
+                "seconds": {
+                    "repaired": self.repaired,
+                    "published": self.published,
+                    "ours": self.ours,
+                    "ours_bfloat16": self.narrow,
+                },
                 "logits_differ_by": self.probe,
             },
             "min_dalle": {
@@ -92,17 +103,18 @@ class Compared:
             },
         }
 
-    def _together(self) -> float | None:
-        return self.repaired[TOGETHER] / self.ours[TOGETHER] if TOGETHER in self.repaired else None
+    def _together(self, ours: dict[int, float]) -> float | None:
+        return self.repaired[TOGETHER] / ours[TOGETHER] if TOGETHER in self.repaired else None
 
     def rows(self) -> list[Row]:
         """Lines of the table. Their time stands where the floor of other lines stands: more is better here."""
         found = []
         for images, theirs in self.repaired.items():
             who = "1 picture" if images == 1 else f"{images} pictures"
-            ours, note = self.ours[images], self.notes.get(f"ours {images}", "")
-            told = f"DALLE-pytorch, its cache repaired: {theirs:.3g} s; ours {ours:.3g} s"
-            found.append(Row(f"times faster, {who}", theirs / ours, None, "x", f"{told}{note}"))
+            for ours, how in ((self.ours[images], ""), (self.narrow[images], " bfloat16")):
+                note = self.notes.get(f"ours {images}{how}", "")
+                told = f"DALLE-pytorch, its cache repaired: {theirs:.3g} s; ours{how} {ours:.3g} s"
+                found.append(Row(f"times faster, {who}", theirs / ours, None, "x", f"{told}{note}"))
         told = f"DALLE-pytorch 1.6.6 as published: {self.published:.3g} s"
         found.append(Row("times faster, 1 picture", self.published / self.ours[1], None, "x", told))
         told = f"min-dalle: {self.min_dalle:.3g} s; ours {self.ours_min_dalle:.3g} s"
@@ -120,6 +132,8 @@ def folder() -> Path:
 
 def environment(say: Callable[[str], object] = lambda _: None) -> Path:
     """The Python of the peers' environment, which is made if it is missing. Raises BenchFailed if pip cannot."""
+    import torch
+
     place = folder()
     python = place / "bin" / "python"
     done = place / "installed"
@@ -135,7 +149,8 @@ def environment(say: Callable[[str], object] = lambda _: None) -> Path:
     if (installed := subprocess.run(pip, capture_output=True)).returncode:
         last = installed.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise BenchFailed(f"the peers' packages cannot be installed: {last}")
-    ours.write_text(sysconfig.get_path("purelib") + "\n")  # the same PyTorch for all
+    places = (sysconfig.get_path("purelib"), str(Path(torch.__file__).parents[1]))  # the same PyTorch for all
+    ours.write_text("\n".join(dict.fromkeys(places)) + "\n")
     done.touch()
     return python
 
@@ -163,6 +178,7 @@ def compare(
         say("the same weights here")
         _import([place / "dalle.pt"], place / "dalle")
         ours, probe = _ours(place / "dalle", shape.images, threads, seconds, notes, "", theirs["probe"])
+        narrow, _ = _ours(place / "dalle", shape.images, threads, seconds, notes, "", None, narrow=True)
         (place / "dalle.pt").unlink()
         say("min-dalle")
         sizes = {"sizes": shape.min_dalle, "repeats": 2}
@@ -172,7 +188,7 @@ def compare(
         _import(files, place / "mini", heads=shape.min_dalle["heads"])
         mini, _ = _ours(place / "mini", (1,), threads, seconds, notes, "min-dalle", None)
     repaired = {int(images): found for images, found in theirs["repaired"].items()}
-    return Compared(repaired, theirs["published"], ours, probe, other["one"], mini[1], notes)
+    return Compared(repaired, theirs["published"], ours, probe, other["one"], mini[1], narrow, notes)
 
 
 def _run(python: Path, program: str, asked: dict[str, Any], threads: int) -> dict[str, Any]:
@@ -205,10 +221,11 @@ def _ours(
     notes: dict[str, str],
     who: str,
     probe: dict[str, Any] | None,
+    narrow: bool = False,
 ) -> tuple[dict[int, float], float]:
     """Seconds of so many pictures in the engine, pixels included, and how far the probe's logits are from theirs.
 
-    notes: gets one for each figure that is not of whole pictures.
+    notes: gets one for each figure that is not of whole pictures. narrow: compute in bfloat16.
     """
     import torch
 
@@ -227,13 +244,14 @@ def _ours(
         differ = float((logits[first:][: len(probe["logits"])] - torch.tensor(probe["logits"])).abs().max())
     params = SamplingParams.of(checkpoint.config.sampling, seed=0)
     rows = 1 if params.guidance == 1.0 else 2
-    engine = Engine(checkpoint, slots=max(2, rows * max(images)))
+    dtype = torch.bfloat16 if narrow else None
+    engine = Engine(checkpoint, slots=max(2, rows * max(images)), dtype=dtype)
     engine.warm_up()
     found = {}
     for count in images:
         painted = paint(engine, count, params, seconds, pixels=True, repeats=2)
         found[count] = painted.seconds
         if not painted.whole:
-            key = f"ours {who or count}"
+            key = f"ours {who or count}" + (" bfloat16" if narrow else "")
             notes[key] = f", cut short after {len(painted.steps)} of {painted.total} steps"
     return found, differ

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import time
@@ -20,9 +19,9 @@ from app.http.headers import IDEMPOTENCY, PARAMETERS, idempotency_key
 from app.http.idempotency import fingerprint
 from app.http.job_schemas import MAX_PICTURES, JobAnswer, JobList, JobRequest
 from app.http.jobs import Desk, base_of, key_of, owner
+from app.http.leaving import done_first
 from app.http.openai_schemas import OpenAIError
 from app.http.orders import decode, top_rows
-from app.http.painting import gone
 from app.http.schemas import form_schema
 from app.http.service import Service, Shared
 from app.http.streaming import HEADERS as STREAM
@@ -66,7 +65,10 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     responses={202: {"description": "The job is written down."}, **_errors(400, 409, 503, 507)},
 )  # fmt: skip
 async def accept(request: Request, service: Shared) -> Response:
-    """Write down up to 1000 pictures, to be painted while nobody waits for others. Location says where to ask."""
+    """Accept a job of up to 1000 pictures. They are painted when no other request waits.
+
+    Location is the job's address.
+    """
     desk = await service.desks.open(service)
     sent = await body.read_body(request, JobRequest, service.settings, (body.JSON, body.MULTIPART), ("image",))
     fields = sent.fields
@@ -138,7 +140,7 @@ async def jobs(
     cursor: Annotated[str | None, Query(max_length=60, description="next_cursor of the answer before.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="Jobs at most.")] = 20,
 ) -> JobList:
-    """The newest first. An API key sees its own jobs only."""
+    """List jobs, the newest first. An API key sees its own jobs only."""
     desk = await service.desks.open(service)
     found = await desk.runner.call(desk.store.jobs, owner(request), limit + 1, cursor)
     told = [await desk.answer(job, base_of(request), None) for job in found[:limit]]
@@ -147,7 +149,7 @@ async def jobs(
 
 @router.get("/{job_id}", summary="A job", response_model=JobAnswer, responses=_errors(404, 503))
 async def job(job_id: str, request: Request, service: Shared) -> Any:
-    """Its state, how much is painted, and the addresses of its pictures so far."""
+    """Tell the state of a job, how much of it is painted, and the addresses of its pictures so far."""
     desk = await service.desks.open(service)
     found = await desk.find(request, job_id)
     return await desk.answer(found, base_of(request), await desk.runner.call(desk.store.pictures, job_id))
@@ -155,7 +157,7 @@ async def job(job_id: str, request: Request, service: Shared) -> Any:
 
 @router.delete("/{job_id}", summary="Cancel a job", response_model=JobAnswer, responses=_errors(404, 503))
 async def cancel(job_id: str, request: Request, service: Shared) -> Any:
-    """Its pictures so far stay. Nothing changes if it has ended already."""
+    """End a job. Its pictures so far stay. Nothing changes if it has ended already."""
     desk = await service.desks.open(service)
     found = await desk.find(request, job_id)
     ended = await desk.runner.cancel(found) or await desk.runner.call(desk.store.job, job_id) or found
@@ -189,16 +191,8 @@ class JobEvents(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, ASGI's
         """Stream until the job has ended, or the client leaves."""
         working = asyncio.create_task(self._stream(send))
-        leaving = asyncio.create_task(gone(receive))
-        try:
-            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-        finally:
-            for task in (working, leaving):
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({working, leaving})
+        if await done_first(working, receive):
+            working.result()
 
     async def _stream(self, send: Send) -> None:
         async def tell(text: str, more: bool = True) -> None:

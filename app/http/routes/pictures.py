@@ -22,7 +22,9 @@ RANGE = re.compile(r"bytes=([0-9]{0,12})-([0-9]{0,12})")
                404: {"description": "There is none, or it is not the client's."}},
 )  # fmt: skip
 async def picture(name: str, request: Request, service: Shared) -> Response:
-    """The file. Its name cannot be guessed. Where API keys are needed, its owner has it, or who has a signed link."""
+    """Send the file. Its name cannot be guessed. Where API keys are needed, its owner may fetch it, and whoever
+    has a signed link.
+    """
     none = Answer(404, "not_found", "there is no such picture; it may have expired")
     if not NAME.fullmatch(name):
         return render(none)

@@ -60,7 +60,7 @@ async def things(
 
 @router.get("/gallery", summary="Sample pictures of the model", response_model=ShownPictures)
 async def gallery(service: Shared, model: Asked = None) -> ShownPictures:
-    """Empty if the checkpoint has no gallery."""
+    """Tell what the sample pictures show. The list is empty if the checkpoint has no gallery."""
     found = service.checkpoint(model).gallery
     if found is None:
         return ShownPictures(columns=1, pictures=[])

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, InvalidRequest
 from model.families.text.port import TextTokenizer
 from model.files import parse_json
-from model.limits import one_line
+from model.limits import one_line, shown
 from model.texts import check_unicode
 
 
@@ -40,13 +40,15 @@ class HuggingFaceTokenizer(TextTokenizer):
         if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
             raise CheckpointError(f"{where}: a tokenizer file must be an object whose model is an object")
         _check_padding(values.get("padding"), where)
+        if dropout := values["model"].get("dropout"):
+            told = f"must be null, as any other would split a text by chance, got {shown(dropout)}"
+            raise CheckpointError(f"{where}: model.dropout {told}")
         try:
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps({**values, "padding": None}))
         except Exception as error:  # the library raises this class itself
             raise CheckpointError(f"{where}: the tokenizers library refuses it: {one_line(error)}") from None
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # its Rust code's, which derives from BaseException
-                raise
+            _check_panic(error)
             raise CheckpointError(f"{where}: the tokenizers library refuses it: {one_line(error)}") from None
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
         return cls(tokenizer, max_tokens)
@@ -81,11 +83,22 @@ class HuggingFaceTokenizer(TextTokenizer):
 
     def _ids(self, text: str) -> list[int]:
         check_unicode(text)
-        ids: list[int] = self._tokenizer.encode_batch_fast([text])[0].ids
+        try:
+            ids: list[int] = self._tokenizer.encode_batch_fast([text])[0].ids
+        except BaseException as error:  # an unknown word without an id for it, a pattern that gives up
+            _check_panic(error)
+            told = f"text: the model's tokenizer cannot split it: {one_line(error)}"
+            raise InvalidRequest("text", told) from None
         return ids
 
     def _text(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _check_panic(error: BaseException) -> None:
+    """Raises `error` again where it is none of the library's: its Rust code's derives from BaseException."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 def _check_padding(found: Any, where: str) -> None:

@@ -72,6 +72,12 @@ def read_vae(given: Given, grid: int | None = None) -> Part:
     return openai_pickles.read(_module(encoder), _module(decoder), _image_size(given), grid)
 
 
+def check_codes(vae: Part, codes: int, key: str) -> None:
+    """Raises CheckpointError unless the image tokenizer has so many codes. key: of the transformer's table of them."""
+    if vae.config.codes != codes:
+        raise CheckpointError(f"the image tokenizer must have {codes} codes, as {key} has, got {vae.config.codes}")
+
+
 def _module(file: Weights) -> Keys:
     where = str(file.path)
     return Keys(openai_pickles.parameters(file.content, where), where)

@@ -9,7 +9,13 @@ from model.families.image.config import VQGANConfig
 from model.importing.state import kind
 from model.limits import fault, shown
 
-TARGETS = ("VQModel", "GumbelVQ", "VQModelInterface", "VQNoDiscModel")  # classes, of taming and of latent diffusion
+TARGETS = (
+    "VQModel",
+    "GumbelVQ",
+    "EMAVQ",
+    "VQModelInterface",
+    "VQNoDiscModel",
+)  # classes, of taming and of latent diffusion
 
 
 def resolution(yaml: Any, where: str) -> int:

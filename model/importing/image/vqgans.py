@@ -38,10 +38,12 @@ def read_taming(keys: Keys, yaml: Any = None, image_size: int | None = None, gri
     """taming's or ruDALL-E's VQGAN in `keys`, whose names begin with "encoder.", "decoder." and "quantize.".
 
     yaml: what taming's .yaml says, if there is one. image_size: pixels a side; grid: image tokens a side; without
-    either the yaml's resolution, without that 256. `loss.*`, of training alone, is left out. `keys` is used up, and
+    either the yaml's resolution, without that 256. What is of training alone is left out: `loss.*`, the averages of
+    weights that latent diffusion keeps beside them, and what EMAVQ counts for its codebook. `keys` is used up, and
     what is left over is refused. Raises CheckpointError naming the file and the key.
     """
-    keys.drop("loss.")
+    for training in ("loss.", "model_ema.", "quantize.embedding.cluster_size", "quantize.embedding.embed_avg"):
+        keys.drop(training)
     gumbel = "quantize.proj.weight" in keys
     if "quantize.used" in keys:
         raise CheckpointError(f"{keys.where}: {keys.name('quantize.used')}: a codebook of renumbered codes is not read")

@@ -16,20 +16,16 @@
 //     hidden     = from_body(norm(x)) + from_above(vectors above) + from_left(vectors to the left)
 //
 // Every matrix is read once a step, or once a token in the local network. A row's bits depend on its own state alone.
-#include <memory>
-#include <mutex>
-#include <vector>
-
 #include "attention.hpp"
+#include "drawing.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
-#include "sampling.hpp"
+#include "shared.hpp"
 
 namespace dalle {
 
 constexpr float EPS = 1e-6f;
 constexpr int MOST_HEAD_DIM = 512;
-constexpr int EDGE = 2;  // as in model/inference/decoder.py
 
 // These are as model/kernels/layout.py has them.
 struct Block {
@@ -67,32 +63,8 @@ struct State {
     double* score;            // (slots)
     int32_t slots, capacity;
 };
-struct Rows {
-    const int32_t* slots;    // (count)
-    const int32_t* sources;  // (count): the slot whose tokens a row reads
-    const Image* images;
-    int32_t count, image_count;
-};
 
 namespace {
-
-// Memory of a step, taken piece by piece and given back as a whole.
-class Room {
-   public:
-    void empty() { used_ = 0; }
-    float* take(size_t floats) {
-        if (used_ == parts_.size()) parts_.emplace_back();
-        return aligned(parts_[used_++], floats);
-    }
-
-   private:
-    std::vector<std::vector<float>> parts_;
-    size_t used_ = 0;
-};
-
-std::mutex one_step;  // steps of several engines of a process take turns
-std::unique_ptr<Pool> pool;
-Room room;
 
 // x (rows, width) normalised -> tiles.
 Tiles normalised(const float* x, int rows, int width, const float* weight) {
@@ -251,30 +223,6 @@ void local_logits(const Model& m, float* x, int rows, float* logits) {
     add_linear(m.own, code, logits);
 }
 
-// Draws token j of an image's group.
-void draw_token(const Model& m, const State& s, const Image& image, int j, const float* logits) {
-    const int tokens = m.grid * m.grid;
-    const int64_t at = s.position[image.slot] + j;
-    int64_t* drawn = s.tokens + size_t(image.slot) * tokens;
-    const float* conditional = logits + size_t(image.row) * m.vocab;
-    const float* null = image.null_row < 0 ? nullptr : logits + size_t(image.null_row) * m.vocab;
-    const float heat = s.begun[image.slot] ? image.heat : image.opening;
-    thread_local Draft draft;
-    Drawn found = draw(image, conditional, image.guidance == 1.0f ? nullptr : null, m.vocab, heat,
-                       s.noise[size_t(image.slot) * tokens + at], draft);
-    const int64_t forced = s.forced[size_t(image.slot) * tokens + at];
-    const int64_t token = forced >= 0 ? forced : found.token;
-    if (image.scored && forced < 0)
-        s.score[image.slot] += (conditional[token] - log_sum(conditional, m.vocab)) -
-                               (null[token] - log_sum(null, m.vocab));
-    const int64_t row = at / m.grid, column = at % m.grid;
-    const bool inside = column > EDGE && column < m.grid - EDGE && row >= EDGE && row < m.grid - EDGE;
-    if (inside && token != drawn[at - 1]) s.begun[image.slot] = 1;
-    s.drawn[size_t(image.slot) * m.group + j] = token;
-    drawn[at] = token;
-    if (!found.sound) s.bad[image.slot] = 1;
-}
-
 void sample(const Model& m, const State& s, const Rows& rows) {
     const int n = rows.count;
     for (int j = 0; j < m.group; ++j) {
@@ -339,7 +287,7 @@ void decode(const Model& m, const State& s, const Rows& rows) {
 extern "C" {
 
 // Changes with every change of the structures above.
-int dalle_layout() { return 2; }
+int dalle_layout() { return 3; }
 
 // Threads that a step of any engine of this process uses from now on.
 void dalle_threads(int count) {

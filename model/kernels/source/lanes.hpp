@@ -13,6 +13,9 @@ namespace dalle {
 
 constexpr int LANES = 16;
 using bf16 = uint16_t;  // the upper half of a float32
+struct f16 {            // IEEE 754's binary16
+    uint16_t bits;
+};
 
 #if defined(__AVX512F__)
 
@@ -25,6 +28,9 @@ inline V load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline V load(const bf16* p) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+inline V load(const f16* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
 inline void store(float* p, V a) { _mm512_storeu_ps(p, a.v); }
 inline V fma(V a, V b, V c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
@@ -65,6 +71,10 @@ inline __m256 widen(const bf16* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 inline V load(const bf16* p) { return {widen(p), widen(p + 8)}; }
+inline V load(const f16* p) {
+    auto eight = reinterpret_cast<const __m128i*>(p);
+    return {_mm256_cvtph_ps(_mm_loadu_si128(eight)), _mm256_cvtph_ps(_mm_loadu_si128(eight + 1))};
+}
 inline void store(float* p, V x) {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);
@@ -137,6 +147,40 @@ inline V exp(V x) {
     p = fma(p, r, splat(5.0000001201e-1f));
     p = fma(p, r * r, r + splat(1.0f));
     return unless_below(x, lowest, p * power_of_two(n));
+}
+
+// The error function, within 3e-7: the rational approximation of Eigen's generic_fast_erf_float.
+inline V erf(V x) {
+    x = max(splat(-4.0f), min(splat(4.0f), x));
+    const V y = x * x;
+    V p = splat(-2.72614225801306e-10f);
+    p = fma(p, y, splat(2.77068142495902e-08f));
+    p = fma(p, y, splat(-2.10102402082508e-06f));
+    p = fma(p, y, splat(-5.69250639462346e-05f));
+    p = fma(p, y, splat(-7.34990630326855e-04f));
+    p = fma(p, y, splat(-2.95459980854025e-03f));
+    p = fma(p, y, splat(-1.60960333262415e-02f));
+    V q = splat(-1.45660718464996e-05f);
+    q = fma(q, y, splat(-2.13374055278905e-04f));
+    q = fma(q, y, splat(-1.68282697438203e-03f));
+    q = fma(q, y, splat(-7.37332916720468e-03f));
+    q = fma(q, y, splat(-1.42647390514189e-02f));
+    return x * p / q;
+}
+
+// One number of a cache.
+inline float number(float x) { return x; }
+inline float number(bf16 x) {
+    const uint32_t bits = uint32_t(x) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, sizeof(wide));
+    return wide;
+}
+inline void set(float& to, float x) { to = x; }
+inline void set(bf16& to, float x) {  // to the nearest, halves to even
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof(bits));
+    to = x == x ? bf16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) : bf16(0x7FC0);
 }
 
 // Room for so many floats, at the start of a cache line: loads that cross two lines take twice as long.

@@ -1,6 +1,6 @@
 // Linear layers: a few rows of activations times a matrix that is read once.
 //
-// A matrix lies in panels of 16 outputs: (outputs / 16, inputs, 16), float32 or bfloat16. Every output of every row is
+// A matrix lies in panels of 16 outputs: (outputs / 16, inputs, 16), float32, bfloat16 or float16. Every output of every row is
 // one chain of fused multiply-adds over the inputs, first to last, from 0. So its bits depend on its row and its
 // weights alone: not on the other rows, nor on how the work was cut, nor on the width of the processor's registers.
 #pragma once
@@ -15,7 +15,7 @@ namespace dalle {
 
 struct Matrix {  // as model/kernels/layout.py has it
     const void* panels;
-    int32_t narrow;  // bfloat16 if not 0
+    int32_t narrow;  // 1 bfloat16, 2 float16, else float32
     int32_t out;     // a multiple of 16
     int32_t in;
 };
@@ -125,7 +125,9 @@ void linear(Pool& pool, const Matrix& m, const Tiles& x, const Put& put, int ski
                 const char* weights = static_cast<const char*>(m.panels) + (p * panel + size_t(skipped) * LANES) * size;
                 for (int t = 0; t < x.count(); ++t) {
                     int rows = x.rows(t);
-                    Product of = m.narrow ? product_of<bf16>(rows, width) : product_of<float>(rows, width);
+                    Product of = m.narrow == 2 ? product_of<f16>(rows, width)
+                                 : m.narrow    ? product_of<bf16>(rows, width)
+                                               : product_of<float>(rows, width);
                     of(weights, panel, inputs, x.tile(t), sums);
                     for (int r = 0; r < rows; ++r)
                         for (int c = 0; c < width; ++c)

@@ -93,6 +93,9 @@ def test_shared_layers_are_kept_once() -> None:
         ({"attn_types": []}, "hparams: attn_types must be a list of 1 to 256 names, got a list of 0"),
         ({"attn_types": [["full"]]}, "hparams: attn_types must be of .*, got a list of 1"),
         ({"sparse_attn": True}, "hparams: sparse_attn stands for 'sparse', DeepSpeed's"),
+        ({"attn_dropout": "0.1"}, "hparams: attn_dropout must be a number from 0 to 1048576, got '0.1'"),
+        ({"loss_img_weight": float("nan")}, "hparams: loss_img_weight must be a number from 0 to 1048576, got nan"),
+        ({"optimize_for_inference": 1}, "hparams: optimize_for_inference must be true or false, got 1"),
         ({"window": 3}, "hparams: unknown key 'window'"),
         ({"depth": 10**9}, "hparams: depth must be an integer from 1 to "),
         ({"depth": 300}, "hparams: depth must be an integer from 1 to 256, got 300"),
@@ -164,6 +167,7 @@ def test_what_is_no_checkpoint_of_the_package_is_refused() -> None:
         weights_of({**content, "weights": "see aux"}, "x")
     for version in (3, "1", "1.x", "1.6.6+" + "9" * 99):
         assert "version must be like '1.6.6', got" in refused({**content, "version": version})
+    assert "version must be below 1.7" in refused({**content, "version": "1.7.0"})
 
 
 # The whole file: image tokenizer and text tokenizer too.

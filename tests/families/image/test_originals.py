@@ -105,7 +105,10 @@ def test_a_transformers_file_holds_its_image_tokenizer() -> None:
     own, taming, dvae = original("discrete-vae-1.6.6"), original("vqgan"), original("openai-dvae")
     for made, prefix, params in ((own, "", own.about), (taming, "model.", None), (dvae, "", None)):
         weights = {f"vae.{prefix}{key}": tensor for key, tensor in made.state.items()}
-        keys = Keys({**weights, "vae.model.loss.x": torch.zeros(1)} if prefix else weights, "dalle.pt")
+        if prefix:  # what taming, its EMAVQ and latent diffusion keep of training
+            kept = ("loss.x", "model_ema.decay", "quantize.embedding.cluster_size", "quantize.embedding.embed_avg")
+            weights |= {f"vae.model.{key}": torch.zeros(1) for key in kept}
+        keys = Keys(weights, "dalle.pt")
         grid = made.ids.shape[-1]
         part = vae_of(keys, params, grid=grid)
         keys.finish()

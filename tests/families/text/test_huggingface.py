@@ -59,6 +59,20 @@ def test_padding_at_the_end_with_0_is_what_the_model_does_anyway() -> None:
             parse(values(padding={**padding, **change}))
 
 
+def test_a_text_that_the_library_gives_up_is_refused() -> None:
+    """Its Rust code panics, by an error that is no Exception: a pattern that takes too long."""
+    pattern = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    with pytest.raises(InvalidRequest, match="^text: the model's tokenizer cannot split it: "):
+        parse(values(pre_tokenizer=pattern)).encode("a" * 30 + "!")
+
+
+def test_chance_in_the_splitting_is_refused() -> None:
+    model = values()["model"]
+    with pytest.raises(CheckpointError, match="^bpe.json: model.dropout must be null, .* got 0.5$"):
+        parse(values(model={**model, "dropout": 0.5}))
+    assert parse(values(model={**model, "dropout": 0.0})).vocab_size == 288
+
+
 def test_texts_are_refused_or_cut() -> None:
     tokenizer = parse(values(), max_tokens=3)
     assert len(tokenizer.encode("a red apple on a table", truncate=True)) == 3
