@@ -52,12 +52,14 @@ def stems(text: str) -> tuple[str, ...]:
 class Thing:
     """One thing. name: its caption, with its article: "a cat". group: "animal", "food" ...
 
-    words: other names of it, kinds of it, and texts that it was taught for: "kitten", "a labrador", "love".
+    words: other names of it, kinds of it, and texts that it was taught for: "kitten", "a labrador", "love". emoji: that
+    show it, as their code points without U+FE0F: "1f431", "1f408-200d-2b1b".
     """
 
     name: Text
     group: Text = "thing"
     words: Annotated[tuple[Text, ...], Len(0, 10_000)] = ()
+    emoji: Annotated[tuple[Text, ...], Len(0, 100)] = ()
 
     @property
     def bare(self) -> str:
@@ -94,6 +96,14 @@ class Things:
         """The thing of this name, with or without its article, singular or plural. None for no thing."""
         return self._by_stems.get(stems(re.sub(r"^(an?|the) ", "", name.lower())))
 
+    @cached_property
+    def _by_emoji(self) -> dict[str, Thing]:
+        return {emoji: thing for thing in reversed(self.things) for emoji in thing.emoji}
+
+    def of_emoji(self, emoji: str) -> Thing | None:
+        """The thing that an emoji shows, which may be a joined sequence. None for no thing."""
+        return self._by_emoji.get("-".join(f"{ord(character):04x}" for character in emoji))
+
     def knows(self, word: str) -> bool:
         """Whether a name or another text of a thing has this word, as `stem` has it."""
         return word in self._vocabulary
@@ -106,8 +116,10 @@ class Things:
     def search(self, text: str) -> list[Thing]:
         """The things with a name or another text that holds every word of `text`, or a word that begins with it.
 
-        Those with it in their name come first. Of an empty text: all things, in their order.
+        Those with it in their name come first. Of an empty text: all things, in their order. Of an emoji: its thing.
         """
+        if shown := self.of_emoji(text.strip()):
+            return [shown]
         wanted = _words(text)
 
         def holds(found: list[str]) -> bool:

@@ -36,6 +36,7 @@ CONFIGS = (
 )
 PARTS = (
     "model.families",
+    "model.plurals",
     "model.things",
     "model.tokenizers",
     "model.tokenizer",
@@ -95,7 +96,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.kernels": ("model.families", "model.transformer", *CORE),
     "model.inference": ("model.checkpoints", "model.kernels", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
-    "model.drawings": ("model.styles",),
+    "model.plurals": (),
+    "model.drawings": ("model.plurals", "model.styles"),
     "model.training": ("model.drawings", *PICTURES, *BELOW),
     "model.recipes": (),
     "model.recipes.default": ("model.training", "model.drawings", "model.gallery", "model.prompts", *BELOW),

@@ -179,19 +179,25 @@ def train_clip(
     *,
     vae: Annotated[Path, Option(help=FOLDER.format("`train vae`"), callback=checkpoint)] = FIRST_STAGE,
     tokenizer: Words = None,
+    start: Start = None,
     given: Given,
 ) -> None:
-    """Train the reranker of best_of: a small CLIP on captions and image tokens. `export --clip` adds it."""
+    """Train the reranker of best_of: a small CLIP on captions and image tokens. `export --clip` adds it.
+
+    A start must have learnt with the same VAE and tokenizer.
+    """
     from model.tokenizer import Tokenizer
-    from model.training.export import find_own_vae, is_checkpoint
+    from model.training.export import find_clip, find_own_vae, is_checkpoint
     from model.training.extras import check_installed
     from model.training.train_clip import train
 
     check_installed()
-    options = build(ClipOptions, given, data=tuple(data))
+    if start is not None:
+        refuse_with_start(given, "preset")
+    options = build(ClipOptions, given, start is not None, data=tuple(data))
     check_out_folder(options.loop.out)
-    words = tokenizer or (vae if is_checkpoint(vae) else SECOND_STAGE)
-    train(options, find_own_vae(vae, "a CLIP"), Tokenizer.load(words / "tokenizer.json"))
+    words = Tokenizer.load((tokenizer or (vae if is_checkpoint(vae) else SECOND_STAGE)) / "tokenizer.json")
+    train(options, find_own_vae(vae, "a CLIP"), words, find_clip(start, words) if start else None)
     typer.echo(options.loop.out)
 
 

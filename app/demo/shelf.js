@@ -42,6 +42,7 @@ async function search() {
   return total;
 }
 
+// The sample pictures under the headings of their kinds.
 async function pictures() {
   const { columns, pictures: shown } = await (await ask("gallery")).json();
   if (!shown.length) {
@@ -50,17 +51,31 @@ async function pictures() {
   }
   const url = URL.createObjectURL(await (await ask("gallery.webp")).blob());
   const rows = Math.ceil(shown.length / columns);
-  $("samples").replaceChildren(...shown.map(({ text, kind }, i) => {
+  const kinds = new Map();
+  shown.forEach(({ text, kind }, i) => {
     const made = button(text);
-    made.title = `${kind}: ${text}`;
     const picture = Object.assign(document.createElement("span"), { className: "sample" });
     picture.style.backgroundImage = `url(${url})`;
     picture.style.backgroundSize = `${100 * columns}% ${100 * rows}%`;
     const [x, y] = [i % columns, Math.floor(i / columns)];
     picture.style.backgroundPosition = `${columns > 1 ? (100 * x) / (columns - 1) : 0}% ${rows > 1 ? (100 * y) / (rows - 1) : 0}%`;
     made.append(picture, Object.assign(document.createElement("span"), { textContent: text }));
-    return item(made);
+    kinds.set(kind, [...(kinds.get(kind) || []), item(made)]);
+  });
+  $("samples").replaceChildren(...[...kinds].map(([kind, items]) => {
+    const list = document.createElement("ul");
+    list.append(...items);
+    const group = document.createElement("section");
+    group.append(Object.assign(document.createElement("h3"), { textContent: kind }), list);
+    return group;
   }));
+}
+
+// How many things the further styles know: ", 912 of them also in 3d".
+async function styled() {
+  const { data } = await (await ask("v1/models")).json();
+  const { styles = [] } = data.find(({ id }) => id === model()) || data[0] || {};
+  return styles.filter(({ things }) => things).map(({ name, things }) => `, ${things} of them also in ${name}`).join("");
 }
 
 // Shows what the chosen model draws, if the server tells.
@@ -69,7 +84,7 @@ export async function show() {
     const total = await search();
     $("shelf").hidden = !total;
     if (!total) return;
-    $("shelf-line").textContent = `Simple pictures of ${total} things, in colours, on backgrounds, counted and in pairs. No people by name, no brands, no scenes.`;
+    $("shelf-line").textContent = `Simple pictures of ${total} things${await styled()}; in colours, on backgrounds, counted, in pairs. No people by name, brands or scenes.`;
     await pictures();
   } catch {
     $("shelf").hidden = true; // a key is missing, or the server is old

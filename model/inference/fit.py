@@ -22,6 +22,7 @@ NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 COLOURS = frozenset(
     ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "black", "gray", "white")
 )
+_SHAPES = frozenset(("oval", "pentagon", "3d", "render"))  # captions have them, and no thing's name
 _SHADES = frozenset(("light", "dark", "bright"))
 _ASKS_NOTHING = """
     a an the of in on at to with and or is are it its that this these those my your our his her some
@@ -31,8 +32,10 @@ _ASKS_NOTHING = """
 """
 # What is left out of a caption without being left out of the picture.
 _FUNCTION = frozenset(map(stem, _ASKS_NOTHING.split()))
-_ARTICLES = "un une le la les des der das den dem ein eine einen el il lo gli una uno"
+_ARTICLES = "un une le la les des der das den dem ein eine einen el il lo gli una uno een het uma"
 _FOREIGN = frozenset(_ARTICLES.split())  # what stands behind one only looks like an English word: "il cane" is no cane
+_GERMAN = re.compile(r"die (?!and |with |on |to |showing )\w")  # an English die has an article before it
+_FLAG = "the flag of "
 _PLAIN_BACKGROUND = re.compile(r"\b(on|with|against|in front of) an? (plain |clean )*white background\b")
 _JOINTS = re.compile(r"( and | above | below | next to | beside | to the left of | to the right of )")
 _SHOWN = 80  # characters of a prompt that a refusal repeats
@@ -74,7 +77,7 @@ def settle(prompt: str, reading: Reading, things: Things, config: FitConfig) -> 
     For an unknown prompt that is the caption of unknown words, if the list of things has it: a guess of the reviser
     that has nothing to do with the prompt is not painted.
     """
-    caption = truthful(reading.caption, things)
+    caption = truthful(_asked_for(prompt, reading.caption, things), things)
     fit = judge(prompt, replace(reading, caption=caption), things, config)
     if fit is not Fit.UNKNOWN:
         return Verdict(fit, caption, caption)
@@ -99,19 +102,23 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
     said = _content(reading.caption)
     said_set = set(said)
     shared = [word for word in asked if word in said_set or any(_slip(word, other) for other in said)]
+    if things and any(_invented(word, asked, things) for word in said):
+        return Fit.UNKNOWN
     naming = [word for word in shared if not _attribute(word) or things.find(word)]  # an orange is a thing too
+    if reading.caption.startswith(_FLAG) and len(asked) > 1:
+        naming = [word for word in naming if word != "flag"]  # another country has a flag too
     things_said = _things_in(said_set, things)
-    if naming or (shared and not things):
+    if (naming or (shared and not things)) and not _GERMAN.match(prompt.lower()):
         unasked = {word for word in said_set - set(asked) if _attribute(word)}
         own = {word for thing in things_said for word in stems(thing.name)}
         complete = len(shared) == len(asked) and unasked <= own
         return Fit.KNOWN if complete and reading.likely > config.likely else Fit.NEAR
-    if reading.caption == config.unknown or not _FOREIGN.isdisjoint(asked):
+    if reading.caption == config.unknown or _foreign(prompt, asked):
         return Fit.UNKNOWN
     sure = reading.likely > config.sure and reading.doubt < config.doubt
     if not things:
         return Fit.NEAR if sure else Fit.UNKNOWN
-    taught = {word for thing in things_said for text in thing.words for word in _within(text, asked)}
+    taught = _taught(things_said, asked)
     strange = [word for word in asked if not _attribute(word) and not things.knows(word)]
     fits = bool(taught) and reading.likely > config.likely and len(strange) <= len(taught)
     return Fit.NEAR if fits else Fit.UNKNOWN
@@ -123,7 +130,7 @@ def closest(prompt: str, things: Things, unknown: str) -> str:
     unknown: the caption of unknown words, which is never close to anything.
     """
     content = _content(prompt.lower())
-    if not _FOREIGN.isdisjoint(content):  # its words mean something else
+    if _foreign(prompt, content):  # its words mean something else
         return ""
     asked = [word for word in content if not _attribute(word)]
     best, name = 0.5, ""  # most of a text's words must be in the prompt
@@ -178,10 +185,48 @@ def _uncoloured(part: str, things: Things) -> str:
     return f"{number} {rest}{background}" if number else f"{known.name}{background}"
 
 
-def _within(text: str, asked: Sequence[str]) -> set[str]:
-    """The words of a text that a thing was taught for, if the prompt has all of them."""
-    words = {next((one for one in asked if one == word or _slip(one, word)), None) for word in _content(text)}
-    return set() if None in words else {word for word in words if word}
+def _asked_for(prompt: str, caption: str, things: Things) -> str:
+    """The caption without a half that the prompt does not ask for, and a country as its flag, which can be painted.
+
+    "a face and a cat" -> "a cat" for "a cat under a table". "a france" -> "the flag of france".
+    """
+    if flag := things.find(f"flag of {re.sub('^(an?|the) ', '', caption)}"):
+        return flag.name
+    if things.find(caption):
+        return caption
+    asked = _content(prompt.lower())
+    for joint in _JOINTS.finditer(caption):
+        halves = caption[: joint.start()], caption[joint.end() :]
+        wanted = [half for half in halves if _asks(asked, half, things)]
+        if all(map(things.find, halves)) and len(wanted) == 1:
+            return wanted[0]
+    return caption
+
+
+def _asks(asked: Sequence[str], half: str, things: Things) -> bool:
+    """Whether a prompt asks for one thing of a caption: by a word of its name, or by one that it was taught for."""
+    said = [word for word in _content(half) if not _attribute(word)]
+    if any(word == other or _slip(word, other) for word in asked for other in said):
+        return True
+    return bool(_taught(_things_in(set(_content(half)), things), asked))
+
+
+def _invented(word: str, asked: Sequence[str], things: Things) -> bool:
+    """Whether a word of a caption is none: no thing has it, and neither has the prompt."""
+    return not (_attribute(word) or things.knows(word) or word in _SHAPES) and not any(
+        word == other or _slip(word, other) for other in asked
+    )
+
+
+def _foreign(prompt: str, asked: Sequence[str]) -> bool:
+    """Whether the prompt has an article of another language."""
+    return not _FOREIGN.isdisjoint(asked) or bool(_GERMAN.match(prompt.lower()))
+
+
+def _taught(said: Sequence[Thing], asked: Sequence[str]) -> set[str]:
+    """The words of a prompt that these things were taught for, by texts of which the prompt has all words."""
+    texts = [set(_content(text)) for thing in said for text in thing.words]
+    return {word for words in texts if words.issubset(asked) for word in words}
 
 
 def _content(text: str) -> list[str]:

@@ -15,8 +15,10 @@ import torch
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from app.http.keys import key_hash
-from model.checkpoints import save
+from model.checkpoints import save, sums
 from model.config import CheckpointConfig, SamplingDefaults, TransformerConfig, VAEConfig, from_preset
+from model.gallery import GALLERY, SHEET
+from model.things import THINGS
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 from model.vae import VAE
@@ -29,6 +31,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+DEFAULT = Path(__file__).parents[2] / "weights" / "default"
 ROWS = 16  # of a picture
 KEY = "sesame"
 SECONDS = 60  # that the page may take for anything, on a busy machine
@@ -95,8 +98,12 @@ def revising(weights: Path, tmp_path: Path) -> Iterator[Live]:
 
 @pytest.fixture
 def styled(weights: Path, tmp_path: Path) -> Iterator[Live]:
-    """A ready server over a checkpoint with two styles."""
-    with Live(with_styles(weights, tmp_path / "styled"), tmp_path / "log") as server:
+    """A ready server over a checkpoint with two styles, and with the things and the gallery of weights/default."""
+    folder = with_styles(weights, tmp_path / "styled")
+    for name in (THINGS, GALLERY, SHEET):
+        sums.write_file(folder / name, (DEFAULT / name).read_bytes())
+    sums.write(folder)
+    with Live(folder, tmp_path / "log") as server:
         yield server.ready()
 
 

@@ -39,6 +39,22 @@ def test_styles_are_chosen_and_told(open_page: Open, styled: Live) -> None:
     expect(choice).to_have_value("3d")
 
 
+def test_what_it_draws_is_shown_by_kind_and_style(open_page: Open, styled: Live) -> None:
+    page = open_page(styled, **PHONE)
+    expect(page.locator("#shelf-line")).to_contain_text(
+        "Simple pictures of 1074 things, 2 of them also in 3d; in colours"
+    )
+    kinds = page.locator("#samples section")
+    expect(kinds.locator("h3")).to_have_text(["Animals", "Food", "Things", "Several", "In 3d"])
+    expect(kinds.last.get_by_role("button")).to_have_count(8)
+    content, window = widths(page)
+    assert content <= window
+    page.get_by_label("Search the things that it draws").fill("🦊")
+    expect(page.locator("#things button")).to_have_text(["a fox"])
+    kinds.last.get_by_role("button").first.click()
+    expect(page.get_by_label("Prompt")).to_have_value("a 3d cat")
+
+
 def test_the_choice_fits_a_phone_and_can_be_read(open_page: Open, styled: Live) -> None:
     page = open_page(styled, **PHONE)
     expect(page.get_by_label("Style")).to_be_visible()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from model.drawings import captions
 from model.drawings.concepts import article, everyday, evocations, guess_name, kinds, mirrors, ordinary, parse_name
+from model.plurals import plural
 
 
 def test_everyday_things_answer_to_what_people_type() -> None:
@@ -43,7 +43,7 @@ def test_articles(noun: str, expected: str) -> None:
      ("face with a mask", "faces with a mask")],
 )  # fmt: skip
 def test_plurals(one: str, many: str) -> None:
-    assert captions.plural(one) == many
+    assert plural(one) == many
 
 
 def test_names_are_guessed_and_parsed() -> None:

@@ -77,6 +77,13 @@ def test_without_a_list_of_things_no_unknown_word_passes_as_known(section: str) 
         ("a thinking face", "a thinking face", Fit.KNOWN),
         ("an orange", "an orange", Fit.KNOWN),  # a thing and a colour
         ("il cane", "wood", Fit.UNKNOWN),
+        ("die Sonne", "a die", Fit.UNKNOWN),
+        ("a die", "a die", Fit.KNOWN),
+        ("the flag of wales", "the flag ofles", Fit.UNKNOWN),  # no word
+        ("the flag of andorra", "the flag of hungary", Fit.UNKNOWN),  # the word flag alone is nothing of a country
+        ("the flag of england", "the flag of the united kingdom", Fit.NEAR),
+        ("a zorb", "a zorb", Fit.KNOWN),  # a fine-tuned checkpoint's own, which its list does not have
+        ("shrek", "a mouse", Fit.UNKNOWN),  # a shrew is a mouse
     ],
 )
 def test_each_rule(things: Things, prompt: str, caption: str, fit: Fit) -> None:
@@ -104,6 +111,20 @@ def test_an_unlikely_caption_is_not_near(things: Things) -> None:
 def test_a_caption_claims_no_colour_that_is_not_painted(things: Things, caption: str, true: str) -> None:
     assert truthful(caption, things) == true
     assert truthful(caption, Things()) == caption
+
+
+@pytest.mark.parametrize(
+    ("prompt", "caption", "painted"),
+    [
+        ("a cat under a table", "a ping pong paddle and ball above a cat", "a cat"),
+        ("a puppy beside a house", "a dog and a house", "a dog and a house"),
+        ("two men", "a boy and a cat", "a thinking face"),
+        ("france", "a france", "the flag of france"),
+        ("salt", "a couch and lamp", "a thinking face"),
+    ],
+)
+def test_what_nobody_asked_for_is_not_painted(things: Things, prompt: str, caption: str, painted: str) -> None:
+    assert settle(prompt, Reading(caption, *SURE), things, CONFIG).caption == painted
 
 
 def test_a_guess_for_an_unknown_prompt_is_not_painted(things: Things) -> None:

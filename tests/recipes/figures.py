@@ -13,6 +13,7 @@ from model.drawings.concepts import Name, article
 from model.drawings.drawing import PAD, Box, paint
 from model.inference.requests import GenerationRequest, SamplingParams
 from model.painter import Painter
+from model.plurals import plural
 from model.recipes.default.corpus.render import ink_of_svg
 from model.recipes.default.corpus.shapes import SHAPES
 
@@ -57,7 +58,7 @@ def name_of(figure: str) -> Name:
 
 def singular(text: str) -> str:
     """ "crosses" -> "cross", "a star" -> "star"."""
-    return next(name for name in FIGURES if text.removeprefix("a ") in (name, captions.plural(name)))
+    return next(name for name in FIGURES if text.removeprefix("a ") in (name, plural(name)))
 
 
 def draw(prompt: str) -> Image.Image:

@@ -89,6 +89,8 @@ def test_it_learns_a_toy_set_and_to_tell_sides_and_colours(
     figures = {name: value for name, value in found.items() if name.startswith("val_")}
     assert train_clip.retrieval(again, batches, measured, batch=3) == figures
     assert train_clip.retrieval(again, batches, []) == {}
+    train_clip.train(options(corpus, home, "on", steps=1), vae, tokenizer, again)
+    assert history(home / "on")[0]["loss"] < history(home / "toy")[0]["loss"] / 2
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_losses(

@@ -24,6 +24,8 @@ struct Kept {  // (positions, width) each, of one head
     }
 };
 
+constexpr int SOON = 16;  // positions from what is read now to what is fetched: some KiB
+
 // shares[0 .. count): q's products with the keys of a run. Up to three shares behind them are written too.
 template <class T>
 void scores(const float* q, const T* keys, int count, int width, float* shares) {
@@ -33,7 +35,10 @@ void scores(const float* q, const T* keys, int count, int width, float* shares) 
         V a[4] = {zero(), zero(), zero(), zero()};
         for (int c = 0; c < width; c += LANES) {
             V query = load(q + c);
-            for (int i = 0; i < 4; ++i) a[i] = fma(query, load(key[i] + c), a[i]);
+            for (int i = 0; i < 4; ++i) {
+                a[i] = fma(query, load(key[i] + c), a[i]);
+                __builtin_prefetch(key[i] + SOON * width + c);
+            }
         }
         _mm_storeu_ps(shares + p, sums(a[0], a[1], a[2], a[3]));
     }
@@ -65,7 +70,10 @@ void mix(const float* shares, const Kept<T>& kept, int column, const Run* runs, 
         const T* value = kept.values_of(runs[r], width) + column;
         for (int p = 0; p < runs[r].count; ++p, ++shares, value += width) {
             const V share = splat(*shares);
-            for (int b = 0; b < B; ++b) a[b] = fma(share, load(value + b * LANES), a[b]);
+            for (int b = 0; b < B; ++b) {
+                a[b] = fma(share, load(value + b * LANES), a[b]);
+                __builtin_prefetch(value + SOON * width + b * LANES);
+            }
         }
     }
     for (int b = 0; b < B; ++b) store(out + column + b * LANES, a[b]);
