@@ -112,7 +112,10 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d+)?(,cuda:\d+)*)$",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = _setting(
-        "Model", "auto", "Number format of the model. auto is bfloat16 on CUDA and float32 on the CPU."
+        "Model",
+        "auto",
+        "Number format of the model. auto is bfloat16 on CUDA. On the CPU it is float32, with products in bfloat16 "
+        "where the processor has them and no weight is rounded.",
     )
     slots: int = _setting(
         "Model",

@@ -17,8 +17,8 @@ from app.commands.bench import numbers
 from app.commands.bench.clients import Load, quantile
 from app.commands.bench.peers import Compared, Shape, compare, folder
 from app.commands.bench.report import Row, Serving, as_json
-from model.benchmark.floor import Demand, demand, prefill_seconds
-from model.benchmark.machine import Machine, measure_machine
+from model.benchmark.floor import Demand, Sizes, demand, prefill_seconds
+from model.benchmark.machine import BLOCKS, Machine, measure_machine
 from model.benchmark.measure import measure
 from model.benchmark.steps import Pictures
 from model.checkpoints import load
@@ -48,7 +48,7 @@ def test_the_demand_of_our_own_step() -> None:
     once = 2 * block + 8 + 8 * 8 + 8 * 12 + 12 * 6 + 20 * 6
     # A token: the local block with its norm, to_code, the table of 16 codes, their biases.
     each = 6 + 6 * 12 + 12 * 6 + 6 * 4 + 16 * 4 + 16
-    assert found == Demand(once + 2 * each, cached=2 * 2 * 1 * 8 * (5 + 3 + 1), uses=2)
+    assert found == Demand(once + each, cached=2 * 2 * 1 * 8 * (5 + 3 + 1), uses=2, again=each)
 
 
 def test_the_demand_of_other_families() -> None:
@@ -73,13 +73,17 @@ def test_the_demand_of_other_families() -> None:
 
 
 def test_the_floor_is_the_larger_of_reading_and_computing() -> None:
-    step = Demand(weights=1000, cached=50.0, uses=4)
-    assert step.bytes(rows=4, size=2) == 2 * 1200
-    assert step.operations(rows=4) == 2 * 4 * 1200
-    assert step.seconds(SLOW, rows=4) == 4 * 1200 / 1e6
-    assert step.seconds(replace(SLOW, narrow="bfloat16"), rows=4) == 2 * 1200 / 1e6
-    assert step.seconds(replace(SLOW, read=1e15, multiply=1e6), rows=4) == 2 * 4 * 1200 / 1e6
-    assert step.mbu(SLOW, rows=4, seconds=4 * 1200 / 1e6 * 2) == 0.5
+    step, wide = Demand(weights=1000, cached=50.0, uses=4, again=300), Sizes(4, 4)
+    assert step.bytes(rows=4, sizes=Sizes(2, 4)) == 2 * 1000 + 4 * 200
+    assert step.operations(rows=4) == 2 * 4 * 1500
+    assert step.seconds(SLOW, rows=4, sizes=wide) == 4 * 1200 / 1e6
+    assert step.seconds(SLOW, rows=4, sizes=Sizes(2, 4)) == 2800 / 1e6
+    assert step.seconds(replace(SLOW, narrow="bfloat16"), rows=4, sizes=wide) == 2 * 1200 / 1e6
+    assert step.seconds(replace(SLOW, read=1e15, multiply=1e6), rows=4, sizes=wide) == 2 * 4 * 1500 / 1e6
+    assert step.mbu(SLOW, rows=4, sizes=wide, seconds=4 * 1200 / 1e6 * 2) == 0.5
+    cached = replace(SLOW, near=((2400, 3e6), (7200, 2e6)))
+    assert step.seconds(cached, rows=4, sizes=wide) == 4800 / 2.5e6
+    assert cached.reading(1e12) == SLOW.read
     reading = 4 * 8 * 2 * 8 * 3
     config = TransformerConfig(
         dim=8, depth=1, heads=1, kv_heads=1, head_dim=8, mlp_ratio=2.0, local_dim=8, code_levels=()
@@ -94,11 +98,13 @@ def test_this_machine_is_measured() -> None:
     assert machine.read > 1e7
     assert machine.multiply > 1e7
     assert machine.number_bytes == (2 if machine.narrow == "bfloat16" else 4)
+    assert [size for size, _ in machine.near] == sorted(BLOCKS)
+    assert machine.reading(1.0) == machine.near[0][1]
 
 
 def test_windows_of_a_picture() -> None:
     steps = (9.0, *(float(i) for i in range(1, 99)), 50.0)
-    whole = Pictures(images=1, rows=2, ids=5, total=100, steps=steps, runs=1)
+    whole = Pictures(images=1, rows=2, ids=5, sizes=Sizes(2, 4), total=100, steps=steps, runs=1)
     assert whole.step == sum(range(1, 99)) / 98
     assert whole.part(0.0) == (4.5, 4.5)
     assert whole.part(1.0) == (94.5, 94.5)
@@ -141,7 +147,8 @@ def test_a_real_run_has_a_row_and_a_key_for_everything(tiny_checkpoint: Path) ->
     assert made["http"]["images_per_min"]["8"] == 120
     alone = result.steps[1]
     demanded = demand(result.transformer, alone.ids, len(alone.steps) / 2)
-    expected = demanded.bytes(1, result.machine.number_bytes) / (alone.step * result.machine.read)
+    size = demanded.bytes(1, Sizes(*(min(part, result.machine.number_bytes) for part in alone.sizes)))
+    expected = size / (alone.step * result.machine.reading(size))
     assert made["decode"]["mbu_1"] == pytest.approx(expected)
 
 

@@ -2,10 +2,11 @@
 
 A step has to read every weight that it multiplies with, and of each row the keys and values of the context. It has to
 multiply each weight once a row. The floor is max(bytes / bandwidth, operations / speed) (the roofline model, Williams
-et al. 2009). All numbers are counted in the machine's narrowest format, whatever the engine computes in.
+et al. 2009). Numbers are counted in the format in which the engine keeps them, or in the machine's narrowest one if
+that is narrower. A weight counts once, also where it is read for each token of a group: a cache can keep it so long.
 
-The MBU of a step is the bytes that it has to read, divided by its time and by the bandwidth: 1 is the limit of memory.
-It may exceed 1 if a cache of the processor holds the weights.
+The bandwidth is that of a block as large as what the step reads, read again and again. So if the caches hold all of it,
+it is theirs. The MBU of a step is its bytes, divided by its time and by the bandwidth: 1 is the limit.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import cast
+from typing import NamedTuple, cast
 
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,35 +31,47 @@ from model.transformer import Transformer
 WINDOW = 13  # cells that a 5 x 5 window sees, on average: about half of them come later
 
 
+class Sizes(NamedTuple):
+    """Bytes of a number, as the engine keeps it: of the weights that a step reads, and of keys and values."""
+
+    weight: int
+    cached: int
+
+
 @dataclass(frozen=True)
 class Demand:
     """What a step has to do.
 
-    weights: numbers of weights read, once for all rows. A weight that is read for each token of a group counts as
-    often. cached: numbers of keys and values read a row. uses: multiplications of each cached number; query heads that
-    share it.
+    weights: numbers of weights read, once for all rows. cached: numbers of keys and values read a row. uses:
+    multiplications of each cached number; query heads that share it. again: multiplications by weights for the further
+    tokens of a group.
     """
 
     weights: int
     cached: float
     uses: int
+    again: int = 0
 
-    def bytes(self, rows: int, size: int) -> float:
-        """Bytes that a step over `rows` rows reads, if a number has `size` bytes."""
-        return size * (self.weights + rows * self.cached)
+    def bytes(self, rows: int, sizes: Sizes) -> float:
+        """Bytes that a step over `rows` rows reads."""
+        return sizes.weight * self.weights + sizes.cached * rows * self.cached
 
     def operations(self, rows: int) -> float:
         """Float operations of it: a multiplication and an addition each."""
-        return 2.0 * rows * (self.weights + self.uses * self.cached)
+        return 2.0 * rows * (self.weights + self.again + self.uses * self.cached)
 
-    def seconds(self, machine: Machine, rows: int) -> float:
+    def seconds(self, machine: Machine, rows: int, sizes: Sizes) -> float:
         """The floor of a step over `rows` rows."""
-        reading = self.bytes(rows, machine.number_bytes) / machine.read
-        return max(reading, self.operations(rows) / machine.multiply)
+        return max(self._reading(machine, rows, sizes), self.operations(rows) / machine.multiply)
 
-    def mbu(self, machine: Machine, rows: int, seconds: float) -> float:
+    def mbu(self, machine: Machine, rows: int, sizes: Sizes, seconds: float) -> float:
         """The share of the bandwidth that a step of so many seconds uses."""
-        return self.bytes(rows, machine.number_bytes) / (seconds * machine.read)
+        return self._reading(machine, rows, sizes) / seconds
+
+    def _reading(self, machine: Machine, rows: int, sizes: Sizes) -> float:
+        narrowest = Sizes(*(min(size, machine.number_bytes) for size in sizes))
+        size = self.bytes(rows, narrowest)
+        return size / machine.reading(size)
 
 
 @singledispatch
@@ -81,7 +94,7 @@ def _own(transformer: Transformer, ids: int, step: float) -> Demand:
     each = _count(local.blocks, local.to_code) + local.codes.own.numel() + local.bias.numel()
     positions = config.text_positions(ids) + step + 1
     cached = 2 * config.depth * config.kv_heads * config.head_dim * positions
-    return Demand(once + config.group * each, cached, config.heads // config.kv_heads)
+    return Demand(once + each, cached, config.heads // config.kv_heads, again=(config.group - 1) * each)
 
 
 @demand.register
@@ -140,7 +153,8 @@ def prefill_seconds(transformer: AnyTransformer, machine: Machine, ids: int) -> 
         parts = (*parts, *cast("Iterable[nn.Module]", getattr(transformer, "feeds", ())))
         positions = transformer.config.max_text
     weights = _count(*parts)
-    return max(machine.number_bytes * weights / machine.read, 2 * weights * positions / machine.multiply)
+    size = machine.number_bytes * weights
+    return max(size / machine.reading(size), 2 * weights * positions / machine.multiply)
 
 
 def counted_operations(work: object) -> float:

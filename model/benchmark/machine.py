@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from model.inference.cores import usable_cores
 
 BLOCK = 2**28  # bytes that are read on a CPU to measure memory: more than its caches hold
+BLOCKS = tuple(part << 20 for part in (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128))  # that some caches hold
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
@@ -22,7 +24,8 @@ class Machine:
 
     narrow: the narrowest number format for weights that it multiplies by itself, "bfloat16" or "float32". Floors are
     taken with it. read: bytes read a second, of a block that no cache holds. multiply: float operations a second of
-    square matrices, in `narrow`. instructions: those of its processor that matter for matrices.
+    square matrices, in `narrow`. instructions: those of its processor that matter for matrices. near: for smaller
+    blocks, ascending, their bytes and the bytes read a second, which may come from caches.
     """
 
     processor: str
@@ -35,6 +38,13 @@ class Machine:
     narrow: str
     read: float
     multiply: float
+    near: tuple[tuple[int, float], ...] = ()
+
+    def reading(self, size: float) -> float:
+        """Bytes read a second of a block of `size` bytes that is read again and again; between two that were measured
+        it is interpolated."""
+        sizes, speeds = zip(*self.near, (BLOCK, self.read), strict=True)
+        return float(np.interp(size, sizes, speeds))
 
     @property
     def number_bytes(self) -> int:
@@ -56,8 +66,9 @@ def measure_machine(device: torch.device) -> Machine:
         python=platform.python_version(),
         instructions=instructions,
         narrow=str(narrow).removeprefix("torch."),
-        read=_read(device),
+        read=_read(device, 2**30 if device.type == "cuda" else BLOCK),
         multiply=_multiply(device, narrow),
+        near=() if device.type == "cuda" else tuple((size, _read(device, size)) for size in BLOCKS),
     )
 
 
@@ -82,14 +93,15 @@ def _cpuinfo(key: str) -> str:
     return ""
 
 
-def _read(device: torch.device) -> float:
+def _read(device: torch.device, size: int) -> float:
     """Bytes a second, the best of several passes of two kinds: a sum, and a product of two halves."""
-    count = (2**30 if device.type == "cuda" else BLOCK) // 4
+    count = size // 4
     block = torch.ones(count, device=device)
     half = count // 2
+    repeats = max(6, min(200, BLOCK // size))
     seconds = min(
-        best(block.sum, device, 6),
-        best(lambda: torch.dot(block[:half], block[half : 2 * half]), device, 6),
+        best(block.sum, device, repeats),
+        best(lambda: torch.dot(block[:half], block[half : 2 * half]), device, repeats),
     )
     return 4 * count / seconds
 

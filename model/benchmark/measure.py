@@ -109,7 +109,7 @@ def measure(
         machine,
         config.name,
         sum(p.numel() for part in (checkpoint.transformer, checkpoint.vae) for p in part.parameters()),
-        str(dtype).removeprefix("torch."),
+        str(engine.decoder.dtype).removeprefix("torch."),
         params,
         transformer,
         tuple(parts),

@@ -6,7 +6,7 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from model.benchmark.floor import demand
+from model.benchmark.floor import Sizes, demand
 from model.benchmark.machine import Machine
 from model.checkpoints.networks import AnyTransformer
 from model.inference.engine import Engine
@@ -21,7 +21,8 @@ TEXT = "a red apple"
 class Pictures:
     """Pictures that were painted together, from the first step to the last.
 
-    images: pictures. rows: of a step; a guided picture takes two. ids: of the text. total: steps of a whole picture.
+    images: pictures. rows: of a step; a guided picture takes two. ids: of the text. sizes: of the engine's numbers.
+    total: steps of a whole picture.
     steps: seconds of each step that was made, in order, the fastest of `runs` runs; the first step reads the prompts.
     If the time was up, fewer steps than `total` were made.
     """
@@ -29,6 +30,7 @@ class Pictures:
     images: int
     rows: int
     ids: int
+    sizes: Sizes
     total: int
     steps: tuple[float, ...]
     runs: int
@@ -63,11 +65,12 @@ class Pictures:
 
     def floor(self, transformer: AnyTransformer, machine: Machine, at: float | None = None) -> float:
         """The floor of step `at` in seconds; of the mean over the steps that were made, if None."""
-        return demand(transformer, self.ids, self._mean() if at is None else at).seconds(machine, self.rows)
+        needed = demand(transformer, self.ids, self._mean() if at is None else at)
+        return needed.seconds(machine, self.rows, self.sizes)
 
     def mbu(self, transformer: AnyTransformer, machine: Machine) -> float:
         """The share of the bandwidth that the steps use, on average."""
-        return demand(transformer, self.ids, self._mean()).mbu(machine, self.rows, self.step)
+        return demand(transformer, self.ids, self._mean()).mbu(machine, self.rows, self.sizes, self.step)
 
     def _middle(self) -> tuple[float, ...]:
         return self.steps[1 : self.total - 1] or self.steps
@@ -103,7 +106,8 @@ def paint(
         best = [min(pair) for pair in zip(best, found, strict=True)] if runs else found
         runs += 1
     rows = images * (1 if params.guidance == 1.0 else 2)
-    return Pictures(images, rows, len(ids), engine.config.steps, tuple(best), runs)
+    sizes = Sizes(*engine.decoder.number_bytes)
+    return Pictures(images, rows, len(ids), sizes, engine.config.steps, tuple(best), runs)
 
 
 def _requests(images: int, ids: tuple[int, ...], params: SamplingParams, pixels: bool) -> list[GenerationRequest]:

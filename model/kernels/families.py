@@ -30,14 +30,15 @@ from model.transformer import Transformer
 from model.transformer.linear import PACKED_AT_MOST
 
 
-def step_of(transformer: nn.Module) -> NativeStep | None:
+def step_of(transformer: nn.Module, narrow: bool = True) -> NativeStep | None:
     """The native step of a transformer; None where PyTorch has to compute it.
 
     That is: on other devices, in other types, without the library, in sizes that are no multiples of LANES, and what
-    `parts_of` leaves out. Weights of more than PACKED_AT_MOST bytes are not kept twice.
+    `parts_of` leaves out. Weights of more than PACKED_AT_MOST bytes are not kept twice. narrow: our own transformer's
+    step may multiply in bfloat16, see `own_step`.
     """
     if isinstance(transformer, Transformer):
-        return own_step(transformer)
+        return own_step(transformer, narrow)
     parameter = next(transformer.parameters())
     if parameter.device.type != "cpu" or parameter.dtype not in (torch.float32, torch.bfloat16):
         return None
@@ -49,7 +50,7 @@ def step_of(transformer: nn.Module) -> NativeStep | None:
         config = cast("Any", transformer).config
         if any(size % LANES for size in (*parts.sizes(), config.head_dim)) or config.head_dim > MOST_HEAD_DIM:
             return None
-        return OrdinaryStep(library, config, parts)
+        return OrdinaryStep(library, cast("Any", transformer), parts)
 
 
 @singledispatch

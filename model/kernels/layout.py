@@ -97,9 +97,11 @@ class Rows(ctypes.Structure):
 class Keeper:
     """Hands out addresses, and keeps what lies there alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, narrow: bool) -> None:
+        """narrow: whether the library multiplies in bfloat16."""
+        self._narrow = narrow
         self._kept: list[object] = []
-        self.nbytes = 0  # of the panels
+        self.weight_bytes = 2  # of the widest matrix so far
 
     def address(self, tensor: Tensor) -> int:
         """Of the first value. The tensor must be contiguous, on the CPU; it is not copied."""
@@ -113,15 +115,27 @@ class Keeper:
         self._kept.append(array)
         return ctypes.addressof(array)
 
+    def floats(self, tensor: Tensor) -> int:
+        """Of the first value, in float32."""
+        return self.address(tensor.detach().float())
+
     def matrix(self, weight: Tensor) -> Matrix:
-        """weight (out, in) float32 -> its panels: bfloat16 if every value is one, so nothing is rounded."""
+        """weight (out, in) -> its panels: bfloat16 if every value is one, so nothing is rounded."""
         weight = weight.detach()
         short = weight.to(torch.bfloat16)
-        return self.panels(short if bool((short.float() == weight).all()) else weight)
+        return self.panels(short if self._narrow or is_narrow(weight) else weight)
 
     def panels(self, weight: Tensor) -> Matrix:
-        """weight (out, in) in a type of _TYPES -> its panels."""
+        """weight (out, in) in a type of _TYPES -> its panels. bfloat16, if the library multiplies in it."""
         out, inputs = weight.shape
-        panels = weight.view(-1, LANES, inputs).mT.contiguous()  # (panels, in, 16)
-        self.nbytes += panels.nbytes
+        pair = 2 if self._narrow else 1
+        panels = (
+            weight.view(-1, LANES, inputs // pair, pair).transpose(1, 2).contiguous()
+        )  # (panels, in / pair, 16, pair)
+        self.weight_bytes = max(self.weight_bytes, panels.element_size())
         return Matrix(self.address(panels), _TYPES.index(weight.dtype), out, inputs)
+
+
+def is_narrow(weight: Tensor) -> bool:
+    """Whether every value is a bfloat16 number."""
+    return bool((weight.to(torch.bfloat16).float() == weight).all())

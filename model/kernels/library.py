@@ -18,13 +18,19 @@ from model.kernels.layout import LAYOUT, Model, Rows, State
 log = logging.getLogger(__name__)
 
 _FOR = {"AVX512": ("_avx512", "_avx2"), "AVX2": ("_avx2",)}  # torch's name of a processor -> libraries, best first
+_NARROW = "_avx512bf16"
 
 
 @cache
-def load() -> ctypes.CDLL | None:
-    """The library, None where there is none. Says why in one log line, once."""
+def load(narrow: bool = False) -> ctypes.CDLL | None:
+    """The library, None where there is none. Says why in one log line, once.
+
+    narrow: the one that multiplies in bfloat16. Where the processor does not, None without a line.
+    """
+    if narrow and not multiplies_in_bfloat16():
+        return None
     reason = f"no library for a processor of the kind {torch.backends.cpu.get_cpu_capability()} is built"
-    for path in built():
+    for path in built(narrow):
         try:
             library = ctypes.CDLL(str(path))
             found = library.dalle_layout()
@@ -34,13 +40,20 @@ def load() -> ctypes.CDLL | None:
         if found == LAYOUT:
             return declared(library)
         reason = f"{path.name} was built from other sources; install again"
-    log.warning("the native kernels are left out, so steps are slower: %s", reason)
+    what = "for bfloat16 " if narrow else ""
+    log.warning("the native kernels %sare left out, so steps are slower: %s", what, reason)
     return None
 
 
-def built() -> list[Path]:
+def multiplies_in_bfloat16() -> bool:
+    """Whether this processor has AVX512-BF16, and torch is not told to do without AVX-512."""
+    has: bool = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return has and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def built(narrow: bool = False) -> list[Path]:
     """The libraries for this processor, best first."""
-    names = _FOR.get(torch.backends.cpu.get_cpu_capability(), ())
+    names = (_NARROW,) if narrow else _FOR.get(torch.backends.cpu.get_cpu_capability(), ())
     paths = [Path(__file__).with_name(name + suffix) for name in names for suffix in EXTENSION_SUFFIXES]
     return [path for path in paths if path.exists()]
 
@@ -50,11 +63,12 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     for verb in (library.dalle_sample, library.dalle_decode):
         verb.argtypes = [ctypes.POINTER(Model), ctypes.POINTER(State), ctypes.POINTER(Rows)]
         verb.restype = None
-    for verb in (library.dalle_ordinary_sample, library.dalle_ordinary_decode):
-        verb.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Rows)]
-        verb.restype = None
-    library.dalle_ordinary_leap.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Rows), ctypes.c_void_p]
-    library.dalle_ordinary_leap.restype = None
+    if hasattr(library, "dalle_ordinary_leap"):  # the library for bfloat16 has our own model's step alone
+        for verb in (library.dalle_ordinary_sample, library.dalle_ordinary_decode):
+            verb.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Rows)]
+            verb.restype = None
+        library.dalle_ordinary_leap.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Rows), ctypes.c_void_p]
+        library.dalle_ordinary_leap.restype = None
     library.dalle_threads.argtypes = [ctypes.c_int]
     library.dalle_threads.restype = None
     return library

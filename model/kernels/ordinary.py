@@ -175,13 +175,18 @@ class OrdinaryStep(NativeStep):
 
     leaps = True
 
-    def __init__(self, library: ctypes.CDLL, config: Any, parts: Parts) -> None:
-        """config: of the decoder."""
+    def __init__(self, library: ctypes.CDLL, transformer: Any, parts: Parts) -> None:
+        """transformer: the decoder, whose `parts` are given."""
+        config = transformer.config
         verbs = library.dalle_ordinary_sample, library.dalle_ordinary_decode
-        super().__init__(library, *verbs, config.image_vocab)
-        self._narrow = parts.table.dtype == torch.bfloat16
+        super().__init__(library, *verbs, config.image_vocab, parts.table.dtype)
+        self._transformer = transformer
         self._model = self._model_of(config, parts)
         self._state = _State()
+
+    def new_cache(self, slots: int) -> Cache:
+        found: Cache = self._transformer.new_cache(slots)
+        return found
 
     def bind(self, cache: Cache, slots: SlotTensors) -> None:
         buffers: dict[str, Tensor | None] = {name: getattr(cache, name, None) for name in _OF_SOME}
@@ -257,7 +262,7 @@ class OrdinaryStep(NativeStep):
             reversible=parts.reversible,
             stable=parts.stable,
             activation=ACTIVATIONS.index(parts.activation),
-            narrow_cache=self._narrow,
+            narrow_cache=self.dtype == torch.bfloat16,
         )
 
     def _numbers(self, values: Tensor | None) -> int | None:

@@ -1,11 +1,16 @@
-"""The two verbs of a step, sample and decode, by the native library: for our transformer in float32 on the CPU.
+"""The two verbs of a step, sample and decode, by the native library: for our transformer on the CPU.
 
 Both compute what `SlotDecoder` computes with torch, from the same tensors and into the same tensors. What other
 decoders share with it is `NativeStep`.
+
+Arithmetic is float32, or `narrow`: where the processor multiplies bfloat16 numbers, the inputs of linear layers are
+rounded to them, and so are queries, keys, values and the shares of attention. Sums, norms, the softmax, the residual
+stream and logits stay float32.
 """
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,7 +20,7 @@ import torch
 from torch import Tensor
 
 from model.kernels import layout
-from model.kernels.layout import Image, Keeper, Rows
+from model.kernels.layout import Image, Keeper, Rows, is_narrow
 from model.kernels.library import load
 from model.transformer import KVCache, Transformer
 from model.transformer.local import ABOVE, LEFT, LocalBlock
@@ -59,12 +64,26 @@ class NativeStep(ABC):
     _model: ctypes.Structure
     _state: ctypes.Structure
 
-    def __init__(self, library: ctypes.CDLL, sample: Verb, decode: Verb, vocab: int) -> None:
-        """sample, decode: of the library. vocab: number of image tokens."""
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        sample: Verb,
+        decode: Verb,
+        vocab: int,
+        dtype: torch.dtype = torch.float32,
+        narrow: bool = False,
+    ) -> None:
+        """sample, decode: of the library. vocab: number of image tokens. dtype: of the KV cache. narrow: whether the
+        library multiplies in bfloat16."""
         self._library, self._sample, self._decode, self._vocab = library, sample, decode, vocab
-        self._keeper = Keeper()
+        self.dtype = dtype
+        self._keeper = Keeper(narrow)
         self._rows = Rows()
         self._held: tuple[object, ...] = ()
+
+    @abstractmethod
+    def new_cache(self, slots: int) -> Any:
+        """As the transformer's, in `dtype`."""
 
     @abstractmethod
     def bind(self, cache: Any, slots: SlotTensors) -> None:
@@ -78,9 +97,9 @@ class NativeStep(ABC):
         raise NotImplementedError
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the weights that are held beside the transformer's own."""
-        return self._keeper.nbytes
+    def weight_bytes(self) -> int:
+        """Bytes of a weight, as a step reads it: 2, or 4 if some are no bfloat16 numbers."""
+        return self._keeper.weight_bytes
 
     def arrange(self, slots: Sequence[int], sources: Sequence[int], pictures: Sequence[Picture]) -> None:
         """The rows of the steps that follow: their slots, and the slots whose tokens they read."""
@@ -122,12 +141,19 @@ class NativeStep(ABC):
 class OwnStep(NativeStep):
     """Of our transformer."""
 
-    def __init__(self, library: ctypes.CDLL, transformer: Transformer) -> None:
-        super().__init__(library, library.dalle_sample, library.dalle_decode, transformer.config.image_vocab)
+    def __init__(self, library: ctypes.CDLL, transformer: Transformer, narrow: bool) -> None:
+        verbs, vocab = (library.dalle_sample, library.dalle_decode), transformer.config.image_vocab
+        super().__init__(library, *verbs, vocab, torch.bfloat16 if narrow else torch.float32, narrow)
+        self._transformer = transformer
         self._model = _model(transformer, self._keeper)
         self._state = layout.State()
 
+    def new_cache(self, slots: int) -> KVCache:
+        return self._transformer.new_cache(slots, self.dtype)
+
     def bind(self, cache: KVCache, slots: SlotTensors) -> None:
+        assert cache.k.dtype == self.dtype
+        assert slots.hidden.dtype == torch.float32
         address = self._keeper.address
         for name, tensor in (
             *(("keys", cache.k), ("values", cache.v), ("fed", cache.tokens)),
@@ -138,37 +164,44 @@ class OwnStep(NativeStep):
         self._state.slots, self._state.capacity = cache.slots, cache.capacity
 
 
-def own_step(transformer: Transformer) -> OwnStep | None:
-    """The native step of our transformer; None where PyTorch has to compute it."""
+def own_step(transformer: Transformer, narrow: bool) -> OwnStep | None:
+    """The native step of our transformer; None where PyTorch has to compute it.
+
+    narrow: in bfloat16, if the processor has it and all weights of matrices are such numbers; else in float32.
+    """
     config, parameter = transformer.config, next(transformer.parameters())
-    if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
+    if parameter.device.type != "cpu":
         return None
     sizes = (config.dim, int(config.dim * config.mlp_ratio), config.local_dim, config.code_dim, config.image_vocab)
     if any(size % layout.LANES for size in (*sizes, config.head_dim)) or config.head_dim > layout.MOST_HEAD_DIM:
         return None
-    library = load()
-    return OwnStep(library, transformer) if library else None
+    if narrow and all(is_narrow(weight) for weight in transformer.parameters() if weight.dim() == 2):
+        library = load(narrow=True)
+        if library:
+            return OwnStep(library, transformer, narrow=True)
+    library = load() if parameter.dtype == torch.float32 else None
+    return OwnStep(library, transformer, narrow=False) if library else None
 
 
 def _model(transformer: Transformer, keeper: Keeper) -> layout.Model:
     config, local = transformer.config, transformer.local
     rotation = transformer.rotations(torch.device("cpu"))
-    address, matrix = keeper.address, keeper.matrix
+    address, floats, matrix = keeper.address, keeper.floats, keeper.matrix
     blocks = (layout.Block * config.depth)()
     for to, block in zip(blocks, transformer.layers, strict=True):
         to.qkv, to.out = matrix(block.attention.qkv.weight), matrix(block.attention.out.weight)
         to.w1, to.w2 = matrix(block.w1.weight), matrix(block.w2.weight)
-        to.norm1, to.norm2 = address(block.norm1.weight), address(block.norm2.weight)
-        to.gain = address(block.attention.gain)
+        to.norm1, to.norm2 = floats(block.norm1.weight), floats(block.norm2.weight)
+        to.gain = floats(block.attention.gain)
     local_blocks = (layout.LocalBlock * config.local_depth)()
     for at, local_block in zip(local_blocks, local.blocks, strict=True):
         assert isinstance(local_block, LocalBlock)
         at.w1, at.w2 = matrix(local_block.w1.weight), matrix(local_block.w2.weight)
-        at.norm = address(local_block.norm.weight)
+        at.norm = floats(local_block.norm.weight)
     with torch.no_grad():
-        codes = local.codes()
+        codes = local.codes() if local.bias.dtype == torch.float32 else copy.deepcopy(local.codes).float()()
         levels = torch.tensor(config.code_levels, dtype=torch.int32)
-        shared = torch.cat(list(local.codes.shared)) if len(levels) else codes
+        shared = torch.cat([part.float() for part in local.codes.shared]) if len(levels) else codes
     return layout.Model(
         group_in=matrix(transformer.group_in.weight),
         from_body=matrix(local.from_body.weight),
@@ -178,13 +211,13 @@ def _model(transformer: Transformer, keeper: Keeper) -> layout.Model:
         own=matrix(local.codes.own),
         blocks=keeper.keep(blocks),
         local_blocks=keeper.keep(local_blocks),
-        places=address(transformer.places),
+        places=floats(transformer.places),
         cos=address(rotation.cos),
         sin=address(rotation.sin),
-        norm=address(transformer.norm.weight),
-        local_norm=address(local.norm.weight),
+        norm=floats(transformer.norm.weight),
+        local_norm=floats(local.norm.weight),
         codes=address(codes),
-        bias=address(local.bias),
+        bias=floats(local.bias),
         shared=address(shared),
         levels=address(levels),
         level_count=len(levels),

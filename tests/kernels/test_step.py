@@ -20,6 +20,7 @@ from model.transformer import KVCache, Transformer
 from tests.conftest import randomise
 
 SLOTS = 37
+FLOAT, SHORT = torch.float32, torch.bfloat16
 SHAPES: tuple[dict[str, Any], ...] = (
     {},
     {"group": 1, "heads": 4, "kv_heads": 2, "local_depth": 0, "code_levels": (), "image_vocab": 272},
@@ -47,8 +48,8 @@ class Scene:
         self.native.sample()
 
 
-def scene(narrow: bool = True, **changes: Any) -> Scene:
-    """Always the same for the same arguments. narrow: the weights are bfloat16 numbers."""
+def scene(narrow: bool = True, dtype: torch.dtype = FLOAT, **changes: Any) -> Scene:
+    """Always the same for the same arguments. narrow: the weights are bfloat16 numbers. dtype: of the arithmetic."""
     sizes = {"grid": 8, "text_vocab": 100, "text_tokens": 20, "image_vocab": 288, "code_levels": (8, 6, 6), "heads": 3}
     config = from_preset(TransformerConfig, "tiny", **{**sizes, "kv_heads": 1, "head_dim": 32, **changes})
     transformer = Transformer(config).eval()
@@ -57,11 +58,11 @@ def scene(narrow: bool = True, **changes: Any) -> Scene:
         with torch.no_grad():
             for parameter in transformer.parameters():
                 parameter.copy_(parameter.bfloat16().float())
-    native = step_of(transformer)
-    if native is None:
-        pytest.skip("the native kernels are not built here, or not for this processor")
+    native = step_of(transformer, narrow=dtype == SHORT)
+    if native is None or native.dtype != dtype:
+        pytest.skip(f"the native kernels for {dtype} are not built here, or not for this processor")
     source = torch.Generator().manual_seed(2)
-    cache, tokens = transformer.new_cache(SLOTS), config.image_tokens
+    cache, tokens = transformer.new_cache(SLOTS, dtype), config.image_tokens
     for buffer in (cache.k, cache.v, cache.caption):
         buffer.copy_(torch.randn(buffer.shape, generator=source))
     text = torch.randint(2, config.max_text, (SLOTS,), generator=source)
@@ -97,16 +98,16 @@ def threads(request: pytest.FixtureRequest) -> object:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("narrow", [True, False])
-def test_decode_agrees_with_torch(shape: dict[str, Any], narrow: bool) -> None:
-    ours, theirs = scene(narrow, **shape), scene(narrow, **shape)
+@pytest.mark.parametrize(("narrow", "dtype", "close"), [(True, FLOAT, 1e-4), (False, FLOAT, 1e-4), (True, SHORT, 0.03)])
+def test_decode_agrees_with_torch(shape: dict[str, Any], narrow: bool, dtype: torch.dtype, close: float) -> None:
+    ours, theirs = scene(narrow, dtype, **shape), scene(narrow, dtype, **shape)
     rows = torch.randperm(SLOTS, generator=torch.Generator().manual_seed(5))[:30]
     sources = rows.flip(0)
     found = ours.decode(rows.tolist(), sources.tolist())
     expected = theirs.transformer.decode(theirs.cache, rows, theirs.slots.drawn[sources])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=close, atol=close)
     for name in ("k", "v"):
-        torch.testing.assert_close(getattr(ours.cache, name), getattr(theirs.cache, name), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(getattr(ours.cache, name), getattr(theirs.cache, name), rtol=close, atol=close)
     for name in ("length", "step", "tokens"):
         assert torch.equal(getattr(ours.cache, name), getattr(theirs.cache, name))
 
@@ -147,10 +148,36 @@ def test_sample_draws_the_tokens_that_torch_draws(shape: dict[str, Any]) -> None
         assert torch.equal(slots.tokens[slot, begin : begin + config.group], slots.drawn[slot])
 
 
-@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_row_has_the_same_bits_alone_and_in_company(shape: dict[str, Any]) -> None:
-    alone, crowd = scene(**shape), scene(**shape)
+def test_in_bfloat16_a_draw_is_where_torch_puts_it(shape: dict[str, Any]) -> None:
+    """The noise lies, but for rounding, between the probabilities that torch gives the tokens before and up to it."""
+    ours = scene(dtype=SHORT, **shape)
+    hidden, rows = ours.slots.hidden.clone(), range(SLOTS)
+    noise = ours.slots.noise[torch.arange(SLOTS), ours.slots.position + ours.transformer.config.group - 1]
+    ours.sample(rows, rows, [picture(slot, slot) for slot in rows])
+    drawn = ours.slots.drawn
+    shares = ours.transformer.image_logits(hidden, drawn[:, :-1]).softmax(-1).double()
+    reached = shares.cumsum(-1).gather(1, drawn[:, -1:])[:, 0]
+    share = shares.gather(1, drawn[:, -1:])[:, 0]
+    assert bool((noise < reached + 0.02).all())
+    assert bool((noise > reached - share - 0.02).all())
+    assert len(set(drawn[:, -1].tolist())) > 10
+
+
+def test_weights_that_are_not_bfloat16_are_not_rounded() -> None:
+    assert scene(narrow=False).native.dtype == FLOAT
+    config = from_preset(TransformerConfig, "tiny", text_vocab=100)
+    transformer = Transformer(config)
+    randomise(transformer, seed=1)
+    step = step_of(transformer, narrow=True)
+    assert step is None or step.dtype == FLOAT
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("dtype", [FLOAT, SHORT])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_row_has_the_same_bits_alone_and_in_company(shape: dict[str, Any], dtype: torch.dtype) -> None:
+    alone, crowd = scene(dtype=dtype, **shape), scene(dtype=dtype, **shape)
     everyone = list(range(SLOTS))
     pictures = [picture(slot, slot, top_k=20, temperature=0.5) for slot in everyone]
     crowd.sample(everyone, everyone, pictures)
@@ -209,5 +236,18 @@ def test_rows_without_finite_logits_are_marked_and_harm_nobody() -> None:
 
 def test_other_types_and_sizes_are_left_to_torch() -> None:
     config = from_preset(TransformerConfig, "tiny", text_vocab=100)
-    assert step_of(Transformer(config).bfloat16()) is None
+    assert step_of(Transformer(config).double()) is None
     assert step_of(torch.nn.Linear(2, 2)) is None
+
+
+def test_a_transformer_in_bfloat16_gives_the_bits_of_its_weights_in_float32() -> None:
+    ours = scene(dtype=SHORT)
+    short = scene(dtype=SHORT)
+    step = step_of(short.transformer.bfloat16())
+    assert step is not None
+    step.bind(short.cache, short.slots)
+    short.native = step
+    for one in (ours, short):
+        one.sample(range(9), range(9), [picture(slot, slot) for slot in range(9)])
+    assert torch.equal(ours.slots.drawn, short.slots.drawn)
+    assert torch.equal(ours.decode(range(9), range(9)), short.decode(range(9), range(9)))

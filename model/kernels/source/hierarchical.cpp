@@ -25,7 +25,7 @@
 namespace dalle {
 
 constexpr float EPS = 1e-6f;
-constexpr int MOST_HEAD_DIM = 512;
+constexpr int ALONE = 2048;  // numbers that are normalised sooner than another thread would have begun
 
 // These are as model/kernels/layout.py has them.
 struct Block {
@@ -50,7 +50,7 @@ struct Model {
     int32_t group, grid, vocab, code_dim, local_dim, local_depth, left, above, level_count;
 };
 struct State {
-    float *keys, *values;     // (depth, slots, kv_heads, capacity, head_dim)
+    Narrow *keys, *values;    // (depth, slots, kv_heads, capacity, head_dim)
     int64_t *length, *step;   // (slots)
     int64_t* fed;             // (slots, tokens): image tokens fed
     const float* caption;     // (slots, dim)
@@ -69,12 +69,14 @@ namespace {
 // x (rows, width) normalised -> tiles.
 Tiles normalised(const float* x, int rows, int width, const float* weight) {
     Tiles tiles(room.take(size_t(rows) * width), rows, width);
-    pool->run(rows, [&](int first, int end) {
+    auto some = [&](int first, int end) {
         for (int r = first; r < end; ++r) {
             Tiles::Row row = tiles.row(r);
             normalise(x + size_t(r) * width, width, weight, nullptr, EPS, [&](int i, V y) { row.put(i, y); });
         }
-    });
+    };
+    if (rows * width <= ALONE) some(0, rows);
+    else pool->run(rows, some);
     return tiles;
 }
 
@@ -107,7 +109,7 @@ void put_zeros(const Model& m, const Tiles::Row& row, int column) {
 
 // One head, normalised and turned: to (head_dim), scaled.
 void turn(const float* x, const float* cos, const float* sin, int width, float scale, float* to) {
-    float y[MOST_HEAD_DIM];
+    float y[MOST_WIDTH];
     normalise(x, width, nullptr, nullptr, EPS, [&](int i, V v) { store(y + i, v); });
     const int half = width / 2;
     for (int i = 0; i < width; ++i)
@@ -120,10 +122,14 @@ void attend_row(const Model& m, const State& s, int layer, int slot, int kv, con
     const int64_t place = s.length[slot], at = (m.max_text + s.step[slot]) * d;
     const size_t cached = ((size_t(layer) * s.slots + slot) * m.kv_heads + kv) * s.capacity * d;
     const float *cos = m.cos + at, *sin = m.sin + at;
-    float* key = s.keys + cached + place * d;
-    float* value = s.values + cached + place * d;
+    prefetch(s.keys + cached, std::min<int>(place, AHEAD) * d);
+    float key[MOST_WIDTH];
     turn(qkv + (m.heads + kv) * d, cos, sin, d, 1.0f, key);
-    std::memcpy(value, qkv + (m.heads + m.kv_heads + kv) * d, d * sizeof(float));
+    const float* value = qkv + (m.heads + m.kv_heads + kv) * d;
+    for (int i = 0; i < d; i += LANES) {
+        store(s.keys + cached + place * d + i, load(key + i));
+        store(s.values + cached + place * d + i, load(value + i));
+    }
     thread_local std::vector<float> memory;
     const int positions = int(place) + 1, stride = (positions + LANES - 1) / LANES * LANES;
     memory.resize(size_t(2 * shared) * d + size_t(MOST_QUERIES) * stride);
@@ -197,7 +203,9 @@ void start_logits(const Model& m, const float* code, float* logits) {
                 total = fma(load(shared + i * m.code_dim + c), load(code + c), total);
             const float part = sum(total);
             float* to = logits + size_t(i) * size;
-            for (int at = 0; at < size; ++at) to[at] = logits[at] + part;
+            int at = 0;
+            for (; at + LANES <= size; at += LANES) store(to + at, load(logits + at) + splat(part));
+            for (; at < size; ++at) to[at] = logits[at] + part;
         }
         size *= m.levels[level];
     }

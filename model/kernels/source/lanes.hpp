@@ -17,6 +17,14 @@ struct f16 {            // IEEE 754's binary16
     uint16_t bits;
 };
 
+// What is multiplied in bfloat16 where the library is built for such processors: inputs of linear layers, and the cache.
+// Elsewhere it stays float32.
+#if defined(__AVX512BF16__)
+using Narrow = bf16;
+#else
+using Narrow = float;
+#endif
+
 #if defined(__AVX512F__)
 
 struct V {
@@ -57,6 +65,25 @@ inline __m256 lower(V a) { return _mm512_castps512_ps256(a.v); }
 inline __m256 upper(V a) {
     return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.v), 1));
 }
+#if defined(__AVX512BF16__)
+// Rounded to the nearest, ties to even; denormal numbers to 0.
+inline __m256i narrowed(V a) { return (__m256i)_mm512_cvtneps_pbh(a.v); }
+inline void store(bf16* p, V a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrowed(a)); }
+
+// Sixteen pairs of bfloat16 numbers.
+struct Pairs {
+    __m512i v;
+};
+inline Pairs pairs(const bf16* p) { return {_mm512_loadu_si512(p)}; }
+// Of the numbers that are left, 16 or more; zeros after them.
+inline Pairs pairs(const bf16* p, int left) {
+    if (left >= 2 * LANES) return pairs(p);
+    return {_mm512_zextsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline Pairs splat(uint32_t pair) { return {_mm512_set1_epi32(int(pair))}; }
+// c + the products of both numbers of each pair.
+inline V fma(Pairs a, Pairs b, V c) { return {_mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v)}; }
+#endif
 
 #else
 

@@ -1,8 +1,14 @@
 // Linear layers: a few rows of activations times a matrix that is read once.
 //
-// A matrix lies in panels of 16 outputs: (outputs / 16, inputs, 16), float32, bfloat16 or float16. Every output of every row is
-// one chain of fused multiply-adds over the inputs, first to last, from 0. So its bits depend on its row and its
-// weights alone: not on the other rows, nor on how the work was cut, nor on the width of the processor's registers.
+// In float32 a matrix lies in panels of 16 outputs: (outputs / 16, inputs, 16), float32, bfloat16 or float16. Every
+// output of every row is one chain of fused multiply-adds over the inputs, first to last, from 0.
+//
+// In bfloat16 (`Narrow`) the panels are (outputs / 16, inputs / 2, 16, 2), and inputs are rounded when they are put into
+// tiles. Every output is one chain over the pairs of inputs, first to last, from 0: the processor adds the two products
+// of a pair to the float32 sum (VDPBF16PS).
+//
+// So the bits of an output depend on its row and its weights alone: not on the other rows, nor on how the work was cut,
+// and in float32 not on the width of the processor's registers.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -15,26 +21,43 @@ namespace dalle {
 
 struct Matrix {  // as model/kernels/layout.py has it
     const void* panels;
-    int32_t narrow;  // 1 bfloat16, 2 float16, else float32
+    int32_t narrow;  // 1 bfloat16, 2 float16, else float32; always bfloat16, if inputs are
     int32_t out;     // a multiple of 16
     int32_t in;
 };
 
-// Rows and panels that are computed together, so that their sums fit into the registers.
-#if defined(__AVX512F__)
-constexpr int MOST_ROWS = 12, FEW_ROWS = 4;
-constexpr int PANELS_OF_FEW = 4, PANELS_OF_MANY = 2;
+#if defined(__AVX512BF16__)
+
+// What one instruction multiplies: two inputs of a row, which lie side by side, by two weights of 16 outputs.
+constexpr int PAIR = 2;
+using Input = uint32_t;
+inline Pairs factor(const bf16* weights) { return pairs(weights); }
+
 #else
-constexpr int MOST_ROWS = 5, FEW_ROWS = 2;
-constexpr int PANELS_OF_FEW = 2, PANELS_OF_MANY = 1;
+
+constexpr int PAIR = 1;
+using Input = float;
+template <class W>
+V factor(const W* weights) {
+    return load(weights);
+}
+
 #endif
 
-// Rows of activations, cut into tiles of at most MOST_ROWS rows. In a tile the values of one input lie side by side.
+// Rows and panels that are computed together, so that their sums fit into the registers.
+#if defined(__AVX512F__)
+constexpr int MOST_ROWS = 12, TWO_ROWS = 12, FEW_ROWS = 4;  // with 1, 2 and 4 panels
+#else
+constexpr int MOST_ROWS = 5, TWO_ROWS = 2, FEW_ROWS = 0;
+#endif
+
+// Rows of activations, cut into tiles of at most MOST_ROWS rows: (inputs / PAIR, rows, PAIR) numbers each.
 class Tiles {
    public:
     Tiles() = default;
+    // values: room for rows x width floats.
     Tiles(float* values, int rows, int width)
-        : values_(values), rows_(rows), width_(width), count_((rows + MOST_ROWS - 1) / MOST_ROWS) {
+        : values_(reinterpret_cast<Input*>(values)), rows_(rows), width_(width / PAIR), count_((rows + MOST_ROWS - 1) / MOST_ROWS) {
         base_ = count_ ? rows / count_ : 0;
         longer_ = count_ ? rows % count_ : 0;  // so many tiles have one row more
     }
@@ -42,17 +65,17 @@ class Tiles {
     int first(int tile) const { return tile * base_ + std::min(tile, longer_); }
     int rows(int tile) const { return base_ + (tile < longer_); }
     int most_rows() const { return base_ + (longer_ > 0); }
-    const float* tile(int index) const { return values_ + size_t(first(index)) * width_; }
+    const Input* tile(int index) const { return values_ + size_t(first(index)) * width_; }
 
     // One row, to be written.
     struct Row {
-        float* at;
+        Input* at;
         int step;
         void put(int column, V v) const {
-            float lanes[LANES];
-            store(lanes, v);
-            float* to = at + size_t(column) * step;
-            for (int i = 0; i < LANES; ++i) to[size_t(i) * step] = lanes[i];
+            Input lanes[LANES / PAIR];
+            store(reinterpret_cast<Narrow*>(lanes), v);
+            Input* to = at + size_t(column / PAIR) * step;
+            for (int i = 0; i < LANES / PAIR; ++i) to[size_t(i) * step] = lanes[i];
         }
     };
     Row row(int index) const {
@@ -62,27 +85,27 @@ class Tiles {
     }
 
    private:
-    float* values_ = nullptr;
+    Input* values_ = nullptr;
     int rows_ = 0, width_ = 0, count_ = 0, base_ = 0, longer_ = 0;
 };
 
-// R rows by C panels. x: (inputs, R). sums: (R, C, 16).
+// R rows by C panels. x: (inputs / PAIR, R). sums: (R, C, 16).
 template <class W, int R, int C>
-void product(const void* panels, size_t panel, int inputs, const float* x, float* sums) {
+void product(const void* panels, size_t panel, int inputs, const Input* x, float* sums) {
     const W* w = static_cast<const W*>(panels);
     V a[R][C];
     for (int r = 0; r < R; ++r)
         for (int c = 0; c < C; ++c) a[r][c] = zero();
-    for (int k = 0; k < inputs; ++k, w += LANES, x += R) {
-        V weight[C];
+    for (int k = 0; k < inputs; k += PAIR, w += PAIR * LANES, x += R) {
+        decltype(factor(w)) weight[C];
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
-            weight[c] = load(w + c * panel);
-            if (R <= FEW_ROWS) __builtin_prefetch(w + c * panel + 64 * LANES);
+            weight[c] = factor(w + c * panel);
+            __builtin_prefetch(w + (C + c) * panel);  // what is read next
         }
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
-            V value = splat(x[r]);
+            auto value = splat(x[r]);
 #pragma GCC unroll 4
             for (int c = 0; c < C; ++c) a[r][c] = fma(value, weight[c], a[r][c]);
         }
@@ -91,21 +114,33 @@ void product(const void* panels, size_t panel, int inputs, const float* x, float
         for (int c = 0; c < C; ++c) store(sums + (r * C + c) * LANES, a[r][c]);
 }
 
-using Product = void (*)(const void*, size_t, int, const float*, float*);
+using Product = void (*)(const void*, size_t, int, const Input*, float*);
 
 template <class W, int C, int... R>
 Product product_of(int rows, std::integer_sequence<int, R...>) {
-    static constexpr Product table[] = {product<W, R + 1, C>...};
+    static constexpr Product table[] = {product<W, R + 1, C>..., nullptr};
     return table[rows - 1];
 }
 
 template <class W>
 Product product_of(int rows, int panels) {
     using Few = std::make_integer_sequence<int, FEW_ROWS>;
+    using Two = std::make_integer_sequence<int, TWO_ROWS>;
     using Many = std::make_integer_sequence<int, MOST_ROWS>;
-    if (panels == PANELS_OF_FEW) return product_of<W, PANELS_OF_FEW>(rows, Few{});
-    if (panels == PANELS_OF_MANY) return product_of<W, PANELS_OF_MANY>(rows, Many{});
+    if (panels == 4) return product_of<W, 4>(rows, Few{});
+    if (panels == 2) return product_of<W, 2>(rows, Two{});
     return product_of<W, 1>(rows, Many{});
+}
+
+inline Product product_for(const Matrix& m, int rows, int panels) {
+#if defined(__AVX512BF16__)
+    (void)m;
+    return product_of<bf16>(rows, panels);
+#else
+    return m.narrow == 2 ? product_of<f16>(rows, panels)
+           : m.narrow    ? product_of<bf16>(rows, panels)
+                         : product_of<float>(rows, panels);
+#endif
 }
 
 // put(row, column, sums of 16 outputs from that column on), for all rows and all outputs, in any order.
@@ -114,25 +149,20 @@ template <class Put>
 void linear(Pool& pool, const Matrix& m, const Tiles& x, const Put& put, int skipped = 0) {
     const int inputs = m.in - skipped;
     const size_t size = m.narrow ? sizeof(bf16) : sizeof(float), panel = size_t(m.in) * LANES;
-    const int panels = m.out / LANES;
-    const int together = x.most_rows() <= FEW_ROWS ? PANELS_OF_FEW : PANELS_OF_MANY;
-    pool.run((panels + together - 1) / together, [&](int first, int end) {
-        alignas(64) float sums[(MOST_ROWS * PANELS_OF_MANY + FEW_ROWS * PANELS_OF_FEW) * LANES];
-        for (int group = first; group < end; ++group) {
-            int from = group * together, most = std::min(together, panels - from);
-            int width = most == together ? together : 1;
-            for (int p = from; p < from + most; p += width) {
-                const char* weights = static_cast<const char*>(m.panels) + (p * panel + size_t(skipped) * LANES) * size;
-                for (int t = 0; t < x.count(); ++t) {
-                    int rows = x.rows(t);
-                    Product of = m.narrow == 2 ? product_of<f16>(rows, width)
-                                 : m.narrow    ? product_of<bf16>(rows, width)
-                                               : product_of<float>(rows, width);
-                    of(weights, panel, inputs, x.tile(t), sums);
-                    for (int r = 0; r < rows; ++r)
-                        for (int c = 0; c < width; ++c)
-                            put(x.first(t) + r, (p + c) * LANES, load(sums + (r * width + c) * LANES));
-                }
+    const int panels = m.out / LANES, rows_of_tile = x.most_rows();
+    const int most = rows_of_tile <= FEW_ROWS ? 4 : rows_of_tile <= TWO_ROWS ? 2 : 1;
+    pool.run((panels + 1) / 2, [&](int first, int end) {
+        alignas(64) float sums[2 * MOST_ROWS * LANES];
+        end = std::min(2 * end, panels);
+        for (int p = 2 * first, width; p < end; p += width) {
+            width = std::min(most, end - p >= 4 ? 4 : end - p >= 2 ? 2 : 1);
+            const char* weights = static_cast<const char*>(m.panels) + (p * panel + size_t(skipped) * LANES) * size;
+            for (int t = 0; t < x.count(); ++t) {
+                int rows = x.rows(t);
+                product_for(m, rows, width)(weights, panel, inputs, x.tile(t), sums);
+                for (int r = 0; r < rows; ++r)
+                    for (int c = 0; c < width; ++c)
+                        put(x.first(t) + r, (p + c) * LANES, load(sums + (r * width + c) * LANES));
             }
         }
     });
