@@ -58,11 +58,12 @@ class GraphedDecoder(SlotDecoder):
         strict: bool = True,
         likelihood: bool = True,
         native: bool = True,
+        narrow: bool = True,
     ) -> None:
         """As SlotDecoder. native: with the fused kernels, where they can be had."""
         fusable = transformer if native and can_fuse(transformer) else None
         self._may_fuse = fusable is not None
-        super().__init__(transformer, null, slots, device, strict, likelihood, native=False)
+        super().__init__(transformer, null, slots, device, strict, likelihood, native=False, narrow=narrow)
         slots = self.state.position.shape[0]
         self._table = torch.zeros(len(Column), slots, dtype=torch.float64, device=device)
         self._in_table: Table | None = None  # what stands there
