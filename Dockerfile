@@ -38,8 +38,11 @@ COPY app app
 RUN .venv/bin/python -m compileall -q app model && chmod -R u=rwX,go=rX app model weights
 
 FROM ${BASE}
+ARG TORCH=cpu
+# On a GPU Triton compiles the step's kernels at the first start. It needs a C compiler, and keeps them in the volume.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/* \
+RUN if [ "${TORCH}" = cuda ]; then set -- gcc libc6-dev; fi \
+    && apt-get update && apt-get install -y --no-install-recommends tini "$@" && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 dalle \
     && useradd --uid 10001 --gid dalle --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin dalle \
     && install -d -o dalle -g dalle /var/lib/dalle
@@ -54,7 +57,8 @@ ENV PATH=/srv/dalle-server/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     DALLE_HOST=0.0.0.0 \
-    DALLE_STORE=/var/lib/dalle
+    DALLE_STORE=/var/lib/dalle \
+    TRITON_CACHE_DIR=/var/lib/dalle/triton
 # The user is given by number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 EXPOSE 8000

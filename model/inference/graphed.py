@@ -25,17 +25,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from model.checkpoints.networks import AnyTransformer
-from model.inference.batch import Batch
+from model.inference.batch import Batch, Work
 from model.inference.decoder import SlotDecoder
 from model.inference.requests import Sequence
 from model.inference.sampling import RowParams, uniforms
+from model.inference.table import Table, Tables
 from model.kernels import SlotTensors
 from model.kernels.gpu import Column, can_fuse, fused_step
 from model.transformer import KVCache, Transformer
@@ -44,56 +44,6 @@ if TYPE_CHECKING:
     from model.kernels.gpu.step import FusedStep
 
 _POSITIONS = 64  # cached positions are read in multiples of this
-_LARGEST_K = 256  # with top_k up to this for every image, so many are sorted; else the whole vocabulary
-
-
-@dataclass(frozen=True)
-class TableBatch(Batch):
-    """A batch on the host, whose rows are the slots 0 to width - 1, and which goes to the device as a table."""
-
-    @staticmethod
-    def of(batch: Batch) -> TableBatch:
-        """The same batch."""
-        return TableBatch(**{field.name: getattr(batch, field.name) for field in fields(batch)})
-
-    @property
-    def sampling(self) -> tuple[int, bool]:
-        """How many probabilities are sorted, 0 for none, and whether some image has top_p: what a graph cannot vary."""
-        params = self.params
-        if not params.largest_k:
-            return 0, False
-        restricts = len(params.restricted) == int((~params.greedy).sum())
-        vocab_free = restricts and params.largest_k <= _LARGEST_K
-        return _LARGEST_K if vocab_free else -1, params.any_nucleus
-
-    def table(self, slots: int, vocab: int) -> Tensor:
-        """(columns, slots) float64, on the host."""
-        params, images, width = self.params, self.images, self.width
-        table = torch.zeros(len(Column), slots, dtype=torch.float64)
-        own = torch.arange(slots, dtype=torch.float64)
-        for column, values in (
-            (Column.SOURCE, own),
-            (Column.NULL, own),
-            *((column, torch.ones(slots)) for column in (Column.GUIDANCE, Column.TEMPERATURE, Column.OPENING)),
-            (Column.TOP_K, torch.ones(slots)),  # of slots without an image, whose draw is dropped
-            (Column.TOP_P, torch.ones(slots)),
-        ):
-            table[column] = values
-        table[Column.IMAGE, images] = 1
-        table[Column.HELD, :width] = 1
-        table[Column.HELD, self.idle] = 0
-        table[Column.SOURCE, :width] = self.source.double()
-        guided, restricted = images[params.guided], images[params.restricted]
-        table[Column.NULL, guided] = self.null.double()
-        table[Column.GUIDANCE, guided] = params.guidance[:, 0].double()
-        table[Column.TEMPERATURE, images] = params.temperature[:, 0].double()
-        table[Column.OPENING, images] = params.opening[:, 0].double()
-        table[Column.GREEDY, images] = params.greedy.double()
-        table[Column.TOP_K, images[~params.greedy]] = vocab
-        table[Column.TOP_K, restricted] = params.top_k[:, 0].double()
-        table[Column.TOP_P, restricted] = params.top_p[:, 0]
-        table[Column.SCORED, images[self.scored]] = 1
-        return table
 
 
 class GraphedDecoder(SlotDecoder):
@@ -116,7 +66,8 @@ class GraphedDecoder(SlotDecoder):
         super().__init__(transformer, null, slots, device, strict, likelihood, native=False, narrow=narrow)
         slots = self.state.position.shape[0]
         self._table = torch.zeros(len(Column), slots, dtype=torch.float64, device=device)
-        self._in_table: Batch | None = None  # the batch that stands in the table
+        self._in_table: Table | None = None  # what stands there
+        self._tables = Tables(slots, self.config.image_vocab)
         self.fused = self._fuse(fusable) if fusable else None
         if fusable and self.fused is None:
             super()._measure_widths()
@@ -140,12 +91,13 @@ class GraphedDecoder(SlotDecoder):
         if not self._may_fuse:  # the fused kernels compute every row as if it were alone
             super()._measure_widths()
 
-    def batch(self, running: Seq[Sequence]) -> Batch:
-        """As SlotDecoder.batch; on the host, where the graphs can compute it."""
-        there = Batch.build(running, self._buckets, self.config.image_vocab, torch.device("cpu"))
-        if self.fused is None and (len(there.slices) > 1 or len(there.scored)):
+    def batch(self, running: Seq[Sequence]) -> Work:
+        """As SlotDecoder.batch; a table, if the graphs can compute it."""
+        last = max(slot for sequence in running for slot in sequence.slots)
+        width = next((width for width in self._buckets if width > last), None)
+        if width is None or (self.fused is None and any(sequence.request.score for sequence in running)):
             return super().batch(running)
-        return TableBatch.of(there)
+        return self._tables.of(running, width)
 
     def prefill(self, sequences: list[Sequence], forced: Tensor | None) -> None:
         """As SlotDecoder.prefill. The host waits for nothing."""
@@ -161,27 +113,29 @@ class GraphedDecoder(SlotDecoder):
         tokens = self.config.image_tokens
         free = torch.full((tokens,), -1.0)
         for sequence in sequences:
+            self._tables.tell(sequence)
             noise = torch.from_numpy(uniforms(sequence.request.params.seed, sequence.index, tokens))
             slot = torch.tensor([float(sequence.slots[0])])
             self._send(self._picture, torch.cat([slot, noise, free if forced is None else forced]).double())
             self._graphs.run("start", self._start_picture)
 
-    def sample(self, batch: Batch) -> None:
+    def sample(self, batch: Work) -> None:
         """As SlotDecoder.sample."""
-        if not isinstance(batch, TableBatch):
+        if not isinstance(batch, Table):
             super().sample(batch)
             return
         self._fill_table(batch)
-        rows, sampling, fused = batch.width, batch.sampling, self.fused
+        rows, fused = batch.width, self.fused
         if fused is not None:
             self._graphs.run(("sample", rows), lambda: fused.sample(rows))
         else:
+            sampling = batch.sampling
             self._graphs.run(("sample", rows, sampling), lambda: self._sample_rows(rows, sampling))
         self._flags.post()
 
-    def decode(self, batch: Batch) -> int:
+    def decode(self, batch: Work) -> int:
         """As SlotDecoder.decode."""
-        if not isinstance(batch, TableBatch):
+        if not isinstance(batch, Table):
             return super().decode(batch)
         self._fill_table(batch)
         rows, fused = batch.width, self.fused
@@ -199,11 +153,11 @@ class GraphedDecoder(SlotDecoder):
         """Copy a tensor to the device without waiting."""
         there.copy_(here.pin_memory() if self.device.type == "cuda" else here, non_blocking=True)
 
-    def _fill_table(self, batch: TableBatch) -> None:
-        """Send the table, if the batch is another one: one copy, which the host does not wait for."""
-        if batch is not self._in_table:
-            self._send(self._table, batch.table(self._table.shape[1], self.config.image_vocab))
-            self._in_table = batch
+    def _fill_table(self, table: Table) -> None:
+        """Send the table, if it is another one: one copy, which the host does not wait for."""
+        if table is not self._in_table:
+            self._send(self._table, table.columns)
+            self._in_table = table
 
     # What follows runs on the device alone: it is captured.
 

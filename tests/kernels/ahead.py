@@ -23,6 +23,7 @@ from model.transformer import Transformer
 
 TARGET = GPUTarget("cuda", 90, 32)  # an H100 or H200
 SHARED = 227 * 1024  # bytes of shared memory that a program may have there
+VARIED = ("rows", "token_of_group")  # for whose values nothing is compiled anew
 TYPES = {
     torch.float32: "*fp32",
     torch.bfloat16: "*bf16",
@@ -53,12 +54,12 @@ def launches(preset: str, dtype: torch.dtype, slots: int = 64) -> list[Launch]:
     return noted
 
 
-def described(argument: object) -> tuple[str, bool]:
-    """An argument's type as Triton writes it, and whether it is a multiple of 16."""
+def described(name: str, argument: object) -> tuple[str, bool]:
+    """An argument's type as Triton writes it, and whether it is taken to be a multiple of 16."""
     if isinstance(argument, torch.Tensor):
         return TYPES[argument.dtype], True
     if isinstance(argument, int):
-        return "i32", argument % 16 == 0
+        return "i32", argument % 16 == 0 and name not in VARIED
     return ("constexpr" if argument is None else "fp32"), False
 
 
@@ -68,11 +69,11 @@ def source(kernel: Any, args: tuple[object, ...], constants: dict[str, Any]) -> 
         name: value for name, value in constants.items() if name in ("num_warps", "num_stages")
     }
     known: dict[Any, Any] = {(i,): None for i, value in enumerate(args) if value is None}
-    signature = {name: described(value)[0] for name, value in zip(kernel.arg_names, args, strict=False)}
+    told = {name: described(name, value) for name, value in zip(kernel.arg_names, args, strict=False)}
+    signature = {name: kind for name, (kind, _) in told.items()}
     for i, name in list(enumerate(kernel.arg_names))[len(args) :]:
         signature[name], known[(i,)] = "constexpr", constants[name]
-    free = [i for i, name in enumerate(kernel.arg_names[: len(args)]) if name in ("rows", "token_of_group")]
-    aligned = {(i,): [["tt.divisibility", 16]] for i, value in enumerate(args) if i not in free and described(value)[1]}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, (_, whole) in enumerate(told.values()) if whole}
     return ASTSource(kernel, signature, known, aligned), options
 
 
@@ -82,7 +83,7 @@ def main(presets: list[str]) -> int:
     for preset in presets:
         for dtype in (torch.bfloat16, torch.float32):
             for kernel, args, constants in launches(preset, dtype):
-                key = (kernel.__name__, *map(described, args), tuple(constants.items()))
+                key = (kernel.__name__, *map(described, kernel.arg_names, args), tuple(constants.items()))
                 if key in seen:
                     continue
                 seen.add(key)

@@ -110,7 +110,8 @@ def draw(
         without = given
         if null != row:
             without = tl.load(logits + null * vocab + v, mask=inside, other=0.0)
-            mixed = without + told(table, GUIDANCE, row, slots).to(tl.float32) * (given - without)
+            guidance = told(table, GUIDANCE, row, slots).to(tl.float32)
+            mixed = tl.where(guidance == 1.0, given, without + guidance * (given - without))
         has_begun = tl.load(begun + row) > 0
         heat = tl.where(has_begun, told(table, TEMPERATURE, row, slots), told(table, OPENING, row, slots))
         scaled = mixed / heat.to(tl.float32)
