@@ -73,7 +73,7 @@ def program(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
         if isinstance(found, typer.Typer):
             made.add_typer(found, name=name)
         else:
-            made.command(name, epilog=getattr(imported, "EPILOG", None))(found)
+            made.command(name, cls=getattr(found, "kind", None), epilog=getattr(imported, "EPILOG", None))(found)
     return made
 
 

@@ -11,20 +11,25 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import logs
 from app.load_settings import load_settings
+from app.models import Models
 from app.replicas.front import Front, Message
 from app.replicas.replica import Replica
+from app.replicas.whole import Report
 from app.settings import Settings, SettingsError
 from model.errors import DalleError
 from model.inference.cores import usable_cores
 
 FLUSH_SECONDS = 5.0  # for a replica's last answers, after the drain
+REPORT_SECONDS = 5.0  # in which every replica says how it is
+LEAST = 1  # replicas that run while nobody asks
 CALM_SECONDS = 60.0  # until a replica that has too little to do ends
 log = logging.getLogger("dalle.ray")
 
@@ -40,6 +45,24 @@ class RayReplica(Replica):
     async def __del__(self) -> None:
         await self.stop()
 
+    async def serve_model(self, scope: dict[str, Any], body: bytes) -> AsyncIterator[Message]:
+        """As `answer`. Ray is told which models this replica has painted lately, and prefers it for them."""
+        from ray import serve
+
+        if name := serve.get_multiplexed_model_id():
+            await self._painted(name)
+        async for message in self.answer(scope, body):
+            yield message
+
+    @cached_property
+    def _painted(self) -> Any:
+        from ray import serve
+
+        async def load(name: str) -> str:
+            return name  # the pool itself loads it, and puts it away
+
+        return serve.multiplexed(load, max_num_models_per_replica=len(self.pool.models.served))
+
 
 class Replicas(BaseModel):
     """How many replicas there are. `serve run app.ray:app least=2` sets a field, and so does `args` in a manifest.
@@ -49,7 +72,7 @@ class Replicas(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    least: Annotated[int, Field(ge=1)] = 1
+    least: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: LEAST)
     most: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -62,6 +85,7 @@ def application(settings: Settings, replicas: Replicas) -> Any:
     """The Ray Serve application of these settings, on the cluster that this process is connected to."""
     import ray
     from ray import serve
+    from ray.serve.config import RequestRouterConfig
 
     there = ray.cluster_resources()
     cores = settings.threads or usable_cores()
@@ -81,32 +105,50 @@ def application(settings: Settings, replicas: Replicas) -> Any:
             "downscale_delay_s": CALM_SECONDS,
         },
         graceful_shutdown_timeout_s=settings.drain + FLUSH_SECONDS,
+        request_router_config=RequestRouterConfig(request_router_class="app.replicas.router.KeyedRouter"),
         health_check_period_s=2,
     )(RayReplica)
-    body_bytes = max(settings.max_body, settings.max_upload)
+    names = frozenset(Models.read(settings).served)
 
     def build() -> Front:
-        handle = serve.get_deployment_handle("Replica").options(stream=True)
-
-        async def call(scope: dict[str, Any], body: bytes) -> AsyncIterator[Message]:
-            answering = handle.answer.remote(scope, body)
-            try:
-                async for message in answering:
-                    yield message
-            finally:
-                answering.cancel()
-
-        return Front(call, lost, body_bytes)
+        return Front(Handle(names), settings)
 
     front = serve.deployment(name="Front", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=10_000)
     return front(serve.ingress(build)()).bind(painting.bind(settings))
 
 
-def lost(error: Exception) -> bool:
-    """Whether a replica that raised this is gone."""
-    from ray.exceptions import ActorUnavailableError, RayActorError, WorkerCrashedError
+class Handle:
+    """The replicas, for the front. models: their names."""
 
-    return isinstance(error, RayActorError | ActorUnavailableError | WorkerCrashedError)
+    def __init__(self, models: Collection[str]) -> None:
+        from ray import serve
+
+        self._replicas = serve.get_deployment_handle("Replica")
+        self._models = models if len(models) > 1 else ()
+
+    async def call(self, scope: dict[str, Any], body: bytes, model: str, key: str) -> AsyncIterator[Message]:
+        """See `app.replicas.front.Replicas`."""
+        chosen = {"session_id": key} if key else {"multiplexed_model_id": model} if model in self._models else {}
+        answering = self._replicas.options(stream=True, **chosen).serve_model.remote(scope, body)
+        try:
+            async for message in answering:
+                if message["type"] == "http.response.start":  # Ray's proxy adds the same id
+                    message["headers"] = [one for one in message["headers"] if one[0] != b"x-request-id"]
+                yield message
+        finally:
+            answering.cancel()
+
+    async def reports(self) -> Sequence[Report]:
+        """See `app.replicas.front.Replicas`."""
+        answers = self._replicas.broadcast("report")
+        found = await answers.results_async(timeout_s=REPORT_SECONDS, return_exceptions=True)
+        return [one for one in found if isinstance(one, Report)]
+
+    def lost(self, error: Exception) -> bool:
+        """Whether a replica that raised this is gone."""
+        from ray.exceptions import ActorUnavailableError, RayActorError, WorkerCrashedError
+
+        return isinstance(error, RayActorError | ActorUnavailableError | WorkerCrashedError)
 
 
 def serve_by_ray(settings: Settings, replicas: Replicas | None = None) -> None:

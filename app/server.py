@@ -28,7 +28,7 @@ from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 from app import logs
 from app.http.answers import Connection
 from app.http.connections import Acceptor, ConnectionLimiter, connection_limit, raise_descriptor_limit
-from app.http.keys import Keys, read_hashes
+from app.http.keys import Keys, read_keys
 from app.http.main import create_app
 from app.http.protocol import Protocol
 from app.http.service import Service
@@ -170,12 +170,12 @@ def reloader(settings: Settings, keys: Keys) -> Callable[[], Awaitable[None]] | 
     async def reload() -> None:
         async with one:
             try:
-                hashes = await asyncio.to_thread(read_hashes, settings)
+                known = await asyncio.to_thread(read_keys, settings)
             except SettingsError as error:
                 log.error("SIGHUP: the API keys stay as they were: %s", error)
             else:
-                keys.replace(hashes)
-                log.info("SIGHUP: the API keys were read again, %d of them", len(hashes))
+                keys.replace(known)
+                log.info("SIGHUP: the API keys were read again, %d of them", len(known))
 
     return reload
 

@@ -211,7 +211,8 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = _setting(
         "Who may ask",
         None,
-        "File with such hashes, one a line. A # begins a comment. The server reads it at the start and at SIGHUP.",
+        "File with such hashes, one a line. After a hash the address and the secret of a webhook may follow, which is "
+        "told of the key's jobs. A # begins a comment. The server reads the file at the start and at SIGHUP.",
     )
     cors_origins: str = _setting(
         "Who may ask",

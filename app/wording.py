@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from itertools import islice
@@ -27,16 +27,15 @@ FILES = frozenset({"image", "mask"})  # fields that hold files
 
 def describe(model: type[BaseModel], fault: ErrorDetails, setting: str = "") -> str:
     """One line about one fault of a `model`. setting: the variable or flag that gave the value as a string."""
-    field = str(fault["loc"][0]) if fault["loc"] else "body"
-    name = setting or field
-    known = properties(model)
+    loc = fault["loc"]
+    name = setting or path(loc)
+    schema = _schema(model, loc)
     if fault["type"] == "extra_forbidden":
-        if field in FILES:
+        if name in FILES:
             return f"{name} must be a file in a multipart/form-data body"
-        near = nearest(field, known)
-        hint = f"did you mean {near}?" if near else "/docs lists the fields"
+        near = nearest(str(loc[-1]), _properties(model, _schema(model, loc[:-1])))
+        hint = f"did you mean {path((*loc[:-1], near))}?" if near else "/docs lists the fields"
         return f"{shorten(name)} is not a field of this request; {hint}"
-    schema = known.get(field, {})
     if fault["type"] == "missing":
         return f"{name} is missing; it must be {allowed(schema)}"
     value = fault["input"]
@@ -49,6 +48,12 @@ def describe(model: type[BaseModel], fault: ErrorDetails, setting: str = "") -> 
     else:  # a string in the place of a number shows its quotes, since they are what is wrong with it
         got = shorten(value, quoted=not setting and not _takes_strings(schema))
     return f"{name} must be {allowed(schema)}, got {got}"
+
+
+def path(loc: Sequence[int | str]) -> str:
+    """The name of a field as a message says it: "seed", "prompts[2]", "webhook.url"."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc]
+    return "".join(parts).removeprefix(".") or "body"
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
@@ -84,6 +89,8 @@ def allowed(schema: Mapping[str, Any]) -> str:
         return str(part["const"])
     if "enum" in part:
         return "one of " + ", ".join(map(str, part["enum"]))
+    if "$ref" in part:
+        return str(schema.get("form", "an object"))
     match part.get("type"):
         case "integer":
             return f"an integer{_range(part)}"
@@ -98,6 +105,27 @@ def allowed(schema: Mapping[str, Any]) -> str:
         case _:
             lengths = f" of {part.get('minLength', 0)} to {part['maxLength']} characters" if "maxLength" in part else ""
             return f"a text{lengths} that is not blank" if "pattern" in part else f"a text{lengths}"
+
+
+def _schema(model: type[BaseModel], loc: Sequence[int | str]) -> Mapping[str, Any]:
+    """The JSON schema of a field, also of one in a list or in another object. Empty for an unknown field."""
+    found: Mapping[str, Any] = _whole(model)
+    for step in loc:
+        inner = (
+            part.get("items") if isinstance(step, int) else _properties(model, part).get(step)
+            for part in alternatives(found)
+        )
+        found = next((schema for schema in inner if schema), {})
+    return found
+
+
+def _properties(model: type[BaseModel], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schemas of the fields of an object, by name. schema: of the object, or one that refers to it."""
+    for part in alternatives(schema):
+        named = _whole(model).get("$defs", {}).get(part.get("$ref", "").rpartition("/")[2], part)
+        if "properties" in named:
+            return dict(named["properties"])
+    return {}
 
 
 def _takes_strings(schema: Mapping[str, Any]) -> bool:
@@ -120,8 +148,12 @@ def alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(schema.get("anyOf", [schema]))
 
 
-@cache
 def properties(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema of every field of a model, by the field's name."""
-    found: dict[str, Any] = model.model_json_schema(by_alias=False)["properties"]
+    found: dict[str, Any] = _whole(model)["properties"]
     return found
+
+
+@cache
+def _whole(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(by_alias=False)

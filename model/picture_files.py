@@ -102,7 +102,7 @@ def _png(data: bytes) -> PictureFile:
     for kind, at, size in _png_chunks(data):
         if kind == b"IDAT":
             rows.append(memoryview(data)[at : at + size])
-        elif kind in KEPT and (kind in CRITICAL or _checks(data, at, size)):  # the decoder checks those of CRITICAL
+        elif kind in CRITICAL or (kind == b"tRNS" and _checks(data, at, size) and _is_transparency(data, size)):
             kept.setdefault(kind, data[at - 8 : at + size + 4])
         elif kind == b"eXIf" and _checks(data, at, size):
             orientation = _orientation(data[at : at + size])
@@ -127,6 +127,12 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         yield kind, at + 8, size
         at += size + 12
     raise PictureError(f"must have at most {MAX_CHUNKS} chunks, got more")
+
+
+def _is_transparency(data: bytes, size: int) -> bool:
+    """Whether a tRNS chunk has a size that the PNG's colour type allows (11.3.2.1). Browsers ignore any other one."""
+    grey, rgb, palette = (data[25] == colour_type for colour_type in (0, 2, 3))
+    return (grey and size == 2) or (rgb and size == 6) or (palette and 1 <= size <= 256)
 
 
 def _checks(data: bytes, at: int, size: int) -> bool:

@@ -102,7 +102,7 @@ class Things:
 
     def of_emoji(self, emoji: str) -> Thing | None:
         """The thing that an emoji shows, which may be a joined sequence. None for no thing."""
-        return self._by_emoji.get("-".join(f"{ord(character):04x}" for character in emoji))
+        return self._by_emoji.get("-".join(f"{ord(character):04x}" for character in emoji if character != "\ufe0f"))
 
     def knows(self, word: str) -> bool:
         """Whether a name or another text of a thing has this word, as `stem` has it."""

@@ -78,6 +78,7 @@ SOUND = {
     "a text whose checksum is wrong": with_chunk(chunk(b"tEXt", b"a\0b", crc=1)),
     "a colour profile that is none": with_chunk(chunk(b"iCCP", b"")),
     "a palette's transparency with a wrong checksum": with_chunk(chunk(b"tRNS", b"\0\0\0\0\0\0", crc=1)),
+    "a transparency of a size that its colours cannot have": with_chunk(chunk(b"tRNS", b"\0")),
     "a PNG's EXIF that is none": with_chunk(chunk(b"eXIf", b"hello")),
     "no last chunk": saved("PNG")[:-12],
     "something after the last chunk": saved("PNG") + b"hello",

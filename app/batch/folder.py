@@ -6,6 +6,7 @@ and one that is not in it is painted again.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.errors import DataError
 from model.inference.requests import SEED_BITS
+from model.written import told, whole, write_whole
 
 if TYPE_CHECKING:
     from app.batch.lines import Line
@@ -75,12 +77,13 @@ class Folder:
         self._names = {entry["file"]: place for place, entry in self._entries.items()}
         secret = path / SECRET
         if not secret.exists():
-            secret.write_text(secrets.token_hex(16))
+            write_whole(secret, secrets.token_hex(16).encode())
         self._secret = secret.read_text()
 
     def close(self) -> None:
         """Let go of the folder."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a line that could not be written is tried again here
+            self._file.close()
 
     def wanted(self, line: Line) -> Wanted:
         """What the folder does not hold yet of a line. The fields of the result have a seed."""
@@ -95,16 +98,15 @@ class Folder:
         """Write a picture. number: its place among those of its line. data: the PNG."""
         name = self._name(wanted, number)
         place = self.path / name
-        unfinished = place.with_suffix(".part")
-        unfinished.write_bytes(data)
-        unfinished.replace(place)
+        write_whole(place, data)
         line = wanted.line
         entry = {"file": name, "line": line.number, "text": line.text, "painted": found.text, "seed": found.seed}
         entry |= {"index": found.index, "style": found.style, "score": found.score, "model": self._model}
         entry |= {"id": wanted.id, "number": number}
         self._entries[wanted.id, number], self._names[name] = entry, (wanted.id, number)
-        self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
+        with told(self.path / MANIFEST):
+            self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
 
     def sheets(self, lines: Sequence[Line]) -> list[Path]:
         """Write contact sheets of the pictures of these lines that are painted, in their order. Returns their paths."""
@@ -123,7 +125,8 @@ class Folder:
                     images.append(image.convert("RGB"))
                 captions.append(entry["text"])
             paths.append(self.path / f"sheet-{first // SHEET + 1}.png")
-            contact_sheet(images, captions).save(paths[-1])
+            with whole(paths[-1]) as partial:
+                contact_sheet(images, captions).save(partial)
         return paths
 
     def _hash(self, name: str) -> str:

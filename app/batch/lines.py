@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from app.http.schemas import MAX_SAMPLES, Sampling, Text, read
-from model.errors import DalleError, DataError, InvalidRequest
+from model.errors import CheckpointError, DalleError, DataError, InvalidRequest
 from model.files import parse_json, read_file
 from model.limits import shown
 
@@ -98,7 +98,10 @@ def _values(data: bytes, suffix: str) -> dict[str, Any]:
             return {"text": data.decode().strip()}
         except UnicodeDecodeError as error:
             raise DalleError(f"it must be UTF-8, got the byte 0x{data[error.start]:02x}") from None
-    values = parse_json(data, "it")
+    try:
+        values = parse_json(data, "")
+    except CheckpointError as error:
+        raise DalleError(str(error).removeprefix(": ")) from None
     if not isinstance(values, dict):
         raise DalleError(f"it must be a JSON object, got {shown(values)}")
     return values

@@ -60,6 +60,7 @@ class RemoteServer:
         self.url = url.rstrip("/")
         try:
             parts = urlsplit(url)
+            (parts.hostname or "").encode("idna")  # a part of a name has 1 to 63 characters
             right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:
             right = False

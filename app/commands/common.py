@@ -78,19 +78,21 @@ def utf8(text: str | None) -> str | None:
 
 
 def save_image(image: Image.Image, path: Path, texts: Mapping[str, object]) -> None:
-    """Write a picture. A PNG holds `texts` in its text chunks. Raises DataError."""
+    """Write a picture, whole or not at all. A PNG holds `texts` in its text chunks. Raises DataError."""
     from PIL.PngImagePlugin import PngInfo
+
+    from model.written import told, whole
 
     info = PngInfo()
     for key, text in texts.items():
         info.add_itxt(key, str(text))
-    try:
-        if path.suffix.lower() == ".png":
-            image.save(path, pnginfo=info)
-        else:
-            image.save(path, quality=95)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+    options: dict[str, Any] = {"pnginfo": info} if path.suffix.lower() == ".png" else {"quality": 95}
+    if path.exists() and not path.is_file():  # a pipe or a device
+        with told(path):
+            image.save(path, **options)
+        return
+    with whole(path) as partial:
+        image.save(partial, **options)
 
 
 def read_image(path: Path, size: int) -> Image.Image:

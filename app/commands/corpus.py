@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from typer import Argument
 
-from app.commands.flags import Given, with_knobs
+from app.commands.flags import Given, KnobCommand, with_knobs
 from model.limits import printable
 from model.training.knobs import build
 from model.training.rules import Rules
@@ -30,7 +30,7 @@ def options() -> None:
     warnings.filterwarnings("ignore", module="PIL")  # oddities of files; what cannot be read is counted
 
 
-@app.command("index")
+@app.command("index", cls=KnobCommand)
 @with_knobs(Rules, flags=("english",))
 def index(
     paths: Annotated[

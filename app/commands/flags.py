@@ -18,6 +18,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from rich.markup import escape
 from typer import Argument, Option
+from typer.core import TyperCommand
 
 from app.commands.common import utf8
 from model.errors import InvalidRequest
@@ -64,10 +65,25 @@ def with_knobs(*options: type, flags: tuple[str, ...] = ()) -> Callable[[Callabl
 
         del run.__wrapped__  # what follows is its true signature
         vars(run)["__signature__"] = inspect.Signature(parameters)
+        vars(run).update(rest=frozenset(rest), kind=KnobCommand)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
     return decorate
+
+
+class KnobCommand(TyperCommand):
+    """A command of `with_knobs`. Who writes a knob without a flag as a flag is told how it is set."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = str(getattr(error, "option_name", ""))
+            name = option.lstrip("-").replace("-", "_")
+            if name not in vars(self.callback).get("rest", ()):
+                raise
+            raise typer.BadParameter(f"{option} is not a flag; say --set {name}=VALUE") from None
 
 
 def _value(knob: Knob, value: Any) -> Any:

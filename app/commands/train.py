@@ -16,7 +16,7 @@ import typer
 from typer import Option
 
 from app.commands.common import check_out_folder, checkpoint
-from app.commands.flags import Data, Given, with_knobs
+from app.commands.flags import Data, Given, KnobCommand, with_knobs
 from app.commands.image_tokenizers import VAE, find_image_tokenizer
 from model.limits import printable
 from model.training.knobs import build
@@ -75,7 +75,7 @@ def refuse_with_start(given: Given, *names: str) -> None:
         raise typer.BadParameter(f"{name} must be left out beside --start, got {given[name]}", param_hint=f"--{name}")
 
 
-@app.command("vae")
+@app.command("vae", cls=KnobCommand)
 @with_knobs(VAEOptions, flags=(*LOOP, "decoder_only", *DATA, "stream"))
 def train_vae(data: Data, *, start: Start = None, given: Given) -> None:
     """Train the first stage: the VQ-VAE, which turns pictures into tokens. It needs no captions."""
@@ -97,7 +97,7 @@ def train_vae(data: Data, *, start: Start = None, given: Given) -> None:
     typer.echo(options.loop.out)
 
 
-@app.command("transformer")
+@app.command("transformer", cls=KnobCommand)
 @with_knobs(
     TransformerOptions,
     ExportOptions,
@@ -172,7 +172,7 @@ def train_transformer(
         typer.echo(path)
 
 
-@app.command("clip")
+@app.command("clip", cls=KnobCommand)
 @with_knobs(ClipOptions, flags=(*LOOP, *DATA, "stream"))
 def train_clip(
     data: Data,
@@ -201,7 +201,7 @@ def train_clip(
     typer.echo(options.loop.out)
 
 
-@app.command("reviser")
+@app.command("reviser", cls=KnobCommand)
 @with_knobs(ReviserOptions, flags=(*LOOP, *DATA))
 def train_reviser(data: Data, *, tokenizer: Words = None, start: Start = None, given: Given) -> None:
     """Train the reviser, which rewords prompts as the captions would say them. `export --reviser` adds it.

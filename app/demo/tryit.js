@@ -86,6 +86,12 @@ export function form(path, method, { fields, kinds, closed }) {
     send, answer);
   made.addEventListener("submit", async (event) => {
     event.preventDefault();
+    const blank = inputs.find(([name, , , field]) => path.includes(`{${name}`) && !field.value);
+    if (blank) { // without it the address would be another route's
+      answer.replaceChildren(make("p", "wrong", {}, `${blank[0]} is missing; it is a part of the address.`));
+      blank[3].focus();
+      return;
+    }
     send.disabled = true;
     answer.replaceChildren("Waiting for the answer.");
     const given = inputs.map(([name, schema, , field]) => [name, field.type === "file" ? field.files[0] : field.value, schema]).filter(([, value]) => value);

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.jobs.folder import StoreFull
+from app.jobs.folder import StoreAway, StoreFull
 from app.models import NoSuchModel
 from model import errors
 from model.errors import DalleError, InvalidRequest
@@ -110,7 +110,9 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (errors.InvalidRequest, 422, "invalid_request"),
     (NoSuchJob, 404, "not_found"),
     (NoStore, 503, "no_store"),
+    (StoreAway, 503, "no_store"),
     (StoreFull, 507, "store_full"),
+    (StoreAway, 503, "no_store"),
     (ClientGone, 499, "client_gone"),
     (errors.RequestCancelled, 499, "client_gone"),
     (ReaderTooSlow, 499, "reader_too_slow"),

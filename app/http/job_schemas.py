@@ -6,14 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.schemas import KeepRows, Sampling, Text
+from app.http.schemas import KeepRows, Sampling
 from app.jobs.rows import State
 from app.settings import MAX_IMAGES
+from app.wording import NOT_BLANK
 
 MAX_PICTURES = 1000  # of a job
 MAX_PROMPTS = 100
 MAX_SECONDS = 30 * 86_400
 URL_CHARACTERS = 2000
+# Of a text. A model reads 256 tokens, which are a third of that. Every answer about a job repeats its texts.
+TEXT_CHARACTERS = 4000
+
+Text = Annotated[str, Field(min_length=1, max_length=TEXT_CHARACTERS, pattern=NOT_BLANK)]
 
 
 class Hook(BaseModel):
@@ -38,7 +43,9 @@ class JobRequest(Sampling):
 
     text: Text | None = Field(None, description="What the pictures should show. Instead of prompts.")
     prompts: Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)] | None = Field(
-        None, description="Several texts. Each gets `count` pictures."
+        None,
+        description="Several texts. Each gets `count` pictures.",
+        json_schema_extra={"form": f"a list of 1 to {MAX_PROMPTS} texts"},
     )
     count: Annotated[int, Field(ge=1, le=MAX_PICTURES)] | None = Field(
         None, description=f"How many pictures of each text. All together at most {MAX_PICTURES}. Left out: num_images."
@@ -52,7 +59,11 @@ class JobRequest(Sampling):
     time_limit: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = Field(
         None, description="Seconds after which the job begins no further pictures, and has expired. Left out: none."
     )
-    webhook: Hook | None = Field(None, description="The address that is told of the job's end.")
+    webhook: Hook | None = Field(
+        None,
+        description="Where the end of the job is told. Left out: the webhook of the API key, if it has one.",
+        json_schema_extra={"form": "an object with url and secret"},
+    )
 
 
 class JobPicture(BaseModel):
@@ -93,7 +104,7 @@ class JobAnswer(BaseModel):
     rows_done: int
     queue_position: int = Field(description="Pictures of older jobs that are still to be painted.")
     seconds_left: float | None = Field(
-        description="Seconds until the job is done, at the measured pace. Unknown while nothing is painted."
+        description="Seconds until it is done, at the measured pace. None if its model is not served."
     )
     error: JobError | None
     pictures: list[JobPicture] | None = Field(

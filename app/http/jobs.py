@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -30,11 +31,14 @@ from app.jobs.store import Store
 from app.jobs.webhooks import Sender
 from app.pool.job import Job, Order
 from app.settings import Settings
+from app.wording import shorten
 from model.errors import DalleError
 from model.inference.events import Painted
 from model.inference.requests import SamplingParams
 
 DAY = 86_400.0
+ID = re.compile(r"job_[A-Za-z0-9_-]{1,36}")
+GRID = 32  # of a job that an older server has written down
 DATABASE = "jobs.sqlite3"  # in the folder of the store
 log = logging.getLogger("dalle.jobs")
 
@@ -80,10 +84,16 @@ class Desk:
             "trace": self._service.telemetry.here(),
         }
 
-    def check(self, asked: Mapping[str, Any]) -> Order:
-        """The order of the first part, as a proof that the job can be painted. Raises what `plain_order` raises."""
+    def check(self, asked: dict[str, Any]) -> Order:
+        """The order of the first part, as a proof that the job can be painted. Raises what `plain_order` raises.
+
+        The model's name is written down, so that another default model is never taken for it.
+        """
         sampling = Sampling(**asked["fields"])
-        return plain_order(self._service, sampling, asked["prompts"][0], min(asked["count"], PART))
+        order = plain_order(self._service, sampling, asked["prompts"][0], min(asked["count"], PART))
+        asked["fields"]["model"] = order.model
+        asked["grid"] = self._service.checkpoint(order.model).config.vae.grid
+        return order
 
     def _order(self, job: StoredJob, part: Part, image: bytes | None) -> Order:
         asked = job.asked
@@ -133,12 +143,16 @@ class Desk:
 
     async def answer(self, job: StoredJob, base: str, pictures: list[StoredPicture] | None) -> JobAnswer:
         """What is told of a job. base: as in `url`. pictures: those that are told, None for none."""
-        asked = job.asked
-        checkpoint = self._service.checkpoint(asked["fields"].get("model"))
-        grid = checkpoint.config.vae.grid
-        ahead = await self.runner.call(self.store.ahead, job) if job.open else 0
-        left = job.total - job.done
-        pace = (time.time() - job.started) / job.done if job.open and job.started and job.done else None
+        ahead = await self.runner.call(self.store.ahead, [job.id]) if job.open else {}
+        return self._answer(job, base, pictures, ahead.get(job.id, 0))
+
+    async def answers(self, jobs: list[StoredJob], base: str) -> list[JobAnswer]:
+        """What a list tells of jobs: all but their pictures."""
+        ahead = await self.runner.call(self.store.ahead, [job.id for job in jobs if job.open])
+        return [self._answer(job, base, None, ahead.get(job.id, 0)) for job in jobs]
+
+    def _answer(self, job: StoredJob, base: str, pictures: list[StoredPicture] | None, ahead: int) -> JobAnswer:
+        asked, grid = job.asked, job.asked.get("grid", GRID)
         return JobAnswer(
             id=job.id,
             state=job.state,
@@ -152,10 +166,21 @@ class Desk:
             rows_total=job.total * grid,
             rows_done=job.done * grid + (self.runner.rows(job.id) if job.open else 0),
             queue_position=ahead,
-            seconds_left=None if pace is None else round(pace * (left + ahead), 1),
+            seconds_left=self._seconds_left(job, ahead) if job.open else None,
             error=None if job.error is None else JobError.model_validate(job.error),
             pictures=None if pictures is None else [self.picture(job, one, base) for one in pictures],
         )
+
+    def _seconds_left(self, job: StoredJob, ahead: int) -> float | None:
+        """Seconds until an open job is done: at its own pace, or before its first picture at that of this server.
+
+        None if this server does not have its model.
+        """
+        left = job.total - job.done + ahead
+        if job.started and job.done:
+            return round((time.time() - job.started) / job.done * left, 1)
+        pool = self._service.pool
+        return round(pool.seconds_for(left, job.model), 1) if job.model in pool.models.served else None
 
     def picture(self, job: StoredJob, one: StoredPicture, base: str) -> JobPicture:
         """What is told of a picture."""
@@ -164,9 +189,9 @@ class Desk:
 
     async def find(self, request: Request, job_id: str) -> StoredJob:
         """The client's own job of this id. Raises NoSuchJob."""
-        job = await self.runner.call(self.store.job, job_id)
+        job = await self.runner.call(self.store.job, job_id) if ID.fullmatch(job_id) else None
         if job is None or job.owner != owner(request):
-            raise NoSuchJob(f"there is no job {job_id[:60]!r} of yours")
+            raise NoSuchJob(f"there is no job {shorten(job_id)} of yours")
         return job
 
     def may_fetch(self, request: Request, picture: StoredPicture) -> bool:

@@ -13,17 +13,20 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.http.errors import NotAuthorised
+from app.jobs.webhooks import check_secret, check_url
 from app.settings import Settings, SettingsError
+from model.errors import InvalidRequest
 
 OPEN = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz", "/healthz"})
 OPEN_FOLDERS = ("/demo/", "/pictures/")  # the pages' own files; a picture's route looks at keys and links itself
 HASH = re.compile(r"[0-9a-f]{64}")
+Hook = dict[str, str]  # url and secret of a webhook
 SHOWN = 8  # digits of a key's hash that the log shows
 
 
@@ -37,22 +40,22 @@ def key_hash(key: str) -> str:
     return hashlib.sha256(key.encode("latin-1", "replace")).hexdigest()
 
 
-def read_hashes(settings: Settings) -> frozenset[str]:
-    """The hashes of the keys that are let in. If there are none, everybody is let in.
+def read_keys(settings: Settings) -> dict[str, Hook | None]:
+    """The hashes of the keys that are let in, each with its webhook. If there are none, everybody is let in.
 
-    Raises SettingsError, which names the file and the line that is not a hash. It does not show the line, because
-    the line may be a key.
+    Raises SettingsError, which names the file and the line that is wrong. It does not show the line, because the line
+    may be a key.
     """
-    hashes = set(settings.api_keys.lower().replace(",", " ").split())
+    keys: dict[str, Hook | None] = dict.fromkeys(settings.api_keys.lower().replace(",", " ").split())
     if (file := settings.api_keys_file) is not None:
-        found = _read_file(file)
+        found = _read_file(file, settings.private_webhooks)
         if not found:
             raise SettingsError(f"{file} must hold the hash of an API key, got none: nobody would be let in")
-        hashes |= found
-    return frozenset(hashes)
+        keys |= found
+    return keys
 
 
-def _read_file(file: Path) -> set[str]:
+def _read_file(file: Path, private_webhooks: bool) -> dict[str, Hook | None]:
     try:
         data = file.read_bytes()
         encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -61,12 +64,23 @@ def _read_file(file: Path) -> set[str]:
         raise SettingsError(
             f"{file}: the API keys cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from None
-    found = set()
+    found: dict[str, Hook | None] = {}
     for number, line in enumerate(lines, 1):
-        first = line.partition("#")[0].strip().lower()
-        if first and not HASH.fullmatch(first):
-            raise SettingsError(f"{file}, line {number} must be the hash of an API key, 64 digits from 0 to f")
-        found |= {first} - {""}
+        digest, *hook = line.partition("#")[0].split() or [""]
+        if not digest:
+            continue
+        if not HASH.fullmatch(digest.lower()) or len(hook) not in (0, 2):
+            raise SettingsError(
+                f"{file}, line {number} must be the hash of an API key, 64 digits from 0 to f, alone or with the "
+                "address and the secret of a webhook"
+            )
+        if hook:
+            try:
+                check_url(hook[0], private_webhooks)
+                check_secret(hook[1])
+            except InvalidRequest as error:
+                raise SettingsError(f"{file}, line {number}: {str(error).partition(', got')[0]}") from None
+        found[digest.lower()] = {"url": hook[0], "secret": hook[1]} if hook else None
     return found
 
 
@@ -78,12 +92,17 @@ def is_open(path: str) -> bool:
 class Keys:
     """The hashes of the keys that are let in. They may be replaced while the server runs."""
 
-    def __init__(self, hashes: Collection[str]) -> None:
-        self.replace(hashes)
+    def __init__(self, keys: Mapping[str, Hook | None]) -> None:
+        self.replace(keys)
 
-    def replace(self, hashes: Collection[str]) -> None:
-        """Let these keys in from the next request on, and no others."""
-        self._hashes = [known.encode() for known in hashes]
+    def replace(self, keys: Mapping[str, Hook | None]) -> None:
+        """Let these keys in from the next request on, and no others. keys: hashes, each with its webhook."""
+        self._hashes = [known.encode() for known in keys]
+        self._hooks = dict(keys)
+
+    def hook(self, digest: str) -> Hook | None:
+        """The webhook that is told of the jobs of the key with this hash."""
+        return self._hooks.get(digest)
 
     def check(self, scope: Scope) -> str:
         """The hash of the request's key. Raises NotAuthorised."""

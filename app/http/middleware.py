@@ -44,7 +44,8 @@ class Frontier:
     """ASGI middleware. Only `app.http.proxies` is around it.
 
     It adds to the state: `request_id`; `began`, in monotonic seconds; `log`, fields for the log line; `key`, which is
-    empty until `app.http.keys` fills it; `claim`, the answer's share of the budget, which is given back at the end.
+    empty until `app.http.keys` fills it; `claim`, the answer's share of the budget, which is given back at the end;
+    `head`, whether only the headers are wanted.
     send_timeout: seconds that a client has to read each MiB of its answer.
     """
 
@@ -75,6 +76,7 @@ class Frontier:
         state: dict[str, Any] = scope.get("state", {})
         claim = Claim(self._budget, lambda: state["key"] or (scope["client"][0] if scope.get("client") else ""))
         state = {**state, "request_id": request_id, "began": began, "log": fields, "key": "", "claim": claim}
+        state["head"] = method == "HEAD"
         scope["state"] = state
         sender = Sender(send, state.get("connection"), claim, self._send_timeout, method == "HEAD")
         status = 0
@@ -84,9 +86,10 @@ class Frontier:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 given = list(message.get("headers", []))
-                caching = b"no-cache" if any(name == b"etag" for name, _ in given) else b"no-store"
+                names = {name for name, _ in given}
+                caching = b"no-cache" if b"etag" in names else b"no-store"
                 added = [*HEADERS, (b"cache-control", caching), (b"x-request-id", request_id.encode())]
-                message = {**message, "headers": given + added}
+                message = {**message, "headers": given + [one for one in added if one[0] not in names]}
             await sender(message)
 
         def failed(error: BaseException) -> Answer:

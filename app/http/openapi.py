@@ -64,7 +64,12 @@ class Application(FastAPI):
         """The document. It is made once."""
         if self.openapi_schema is None:
             document = self.openapi_schema = copy.deepcopy(super().openapi())  # its parts are those of the routes
-            for _, operation in _operations(document):
+            for path, operation in _operations(document):
+                if "HTTPValidationError" in str(operation["responses"].get("422")):  # FastAPI's, which is not answered
+                    del operation["responses"]["422"]
+                    if any(one["in"] == "query" for one in operation.get("parameters", ())):
+                        wrong = _refusal(path, "A parameter in the address cannot be honoured. The message names it.")
+                        operation["responses"].setdefault("400" if path.startswith(OPENAI) else "422", wrong)
                 for content in operation.get("requestBody", {}).get("content", {}).values():
                     for name, field in content["schema"].get("properties", {}).items():
                         if field.get("default") is None and self.defaults.get(name) is not None:
@@ -72,6 +77,8 @@ class Application(FastAPI):
                 for parameter in operation.get("parameters", []):
                     if parameter["name"] == TIMEOUT:
                         parameter["schema"] = {**parameter["schema"], "maximum": self.deadline}
+            for schema in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(schema, None)
             if self.keyed:
                 _close(document)
             else:

@@ -53,6 +53,7 @@ def make_order(
         request_id=request.state.request_id,
         trace=service.telemetry.here(),
         client=request.state.key or (request.client.host if request.client else ""),
+        elsewhere=getattr(request.state, "elsewhere", None),  # of a front, too
     )
     _log_order(request, order)
     if service.pool.models.several:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from app.settings import MAX_IMAGES
-from app.wording import NOT_BLANK, alternatives, describe, properties
+from app.wording import NOT_BLANK, alternatives, describe, path, properties
 from model.config import Guidance, Temperature, TopK, TopP
 from model.errors import InvalidRequest
 from model.inference.requests import MAX_INDEX
@@ -130,7 +130,7 @@ def read(model: type[M], values: Mapping[str, Any]) -> M:
     except ValidationError as error:
         faults = error.errors(include_url=False)
         lines = [describe(model, fault) for fault in faults[:8]]
-        raise InvalidRequest(str(faults[0]["loc"][0]) if faults[0]["loc"] else "body", "; ".join(lines)) from None
+        raise InvalidRequest(path(faults[0]["loc"]), "; ".join(lines)) from None
 
 
 def from_strings(model: type[BaseModel], strings: Mapping[str, str]) -> dict[str, Any]:

@@ -7,20 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
 
 from model.errors import DalleError
 
+PLACE = "the place of the pictures"
+log = logging.getLogger("dalle.jobs")
 SPARE = 64 << 20  # bytes that a disk keeps free: a job is refused before nothing can be written at all
 
 
 class StoreFull(DalleError):
     """There is no room left for pictures or jobs. The message names the place."""
+
+
+class StoreAway(DalleError):
+    """The place of the pictures or the database cannot be reached now. Only the log tells its address."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} cannot be reached now")
+        log.error("%s: %s", what, why)
 
 
 class Folder:
@@ -45,9 +57,10 @@ class Folder:
             )
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file, over one of this name. Raises StoreFull, and OSError for any other fault."""
+        """Write a file, over one of this name. Raises StoreFull and StoreAway."""
         if not self._local:
-            self._files.pipe_file(self._path(name), data)
+            with self._reached():
+                self._files.pipe_file(self._path(name), data)
             return
         path = Path(self._path(name))
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two servers may write the same
@@ -59,23 +72,36 @@ class Folder:
                 os.fsync(file.fileno())
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreFull(f"the store is full: {path} could not be written: {error.strerror}") from None
-            raise
+            raise StoreAway(PLACE, f"{path}: {error.strerror or error}") from None
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a file; None if there is none."""
-        try:
-            data: bytes = self._files.cat_file(self._path(name))
-        except FileNotFoundError:
-            return None
-        return data
+        """The bytes of a file; None if there is none. Raises StoreAway."""
+        with self._reached():
+            try:
+                data: bytes = self._files.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+            return data
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
+        """Remove a file, if it is there. Raises StoreAway."""
+        with self._reached(), contextlib.suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # each kind of bucket has errors of its own
+            raise StoreAway(PLACE, f"{self.address}: {_line(error)}") from None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name[:2]}/{name}"  # a folder of a million files would be slow to list
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from app.jobs.folder import StoreFull
+from app.jobs.folder import StoreAway, StoreFull
 from app.jobs.rows import Retention, State, StoredJob, StoredPicture
 from app.jobs.store import Store
-from app.jobs.webhooks import Sender, pause
+from app.jobs.webhooks import Sender, Tried, pause
 from app.pool.job import Job, Order
 from app.pool.worker_pool import WorkerPool
 from model.errors import DalleError, Draining, InvalidRequest, RequestCancelled, UnknownPrompt
@@ -31,9 +31,10 @@ from model.inference.events import Painted
 
 LEASE = 15.0  # seconds that a dead server's jobs wait for another one
 RENEWED = 4.0  # seconds between renewals
+WATCHED = 0.25  # seconds between looks whether another server has cancelled a job that this one paints
 LOOKED = 1.0  # seconds between looks for jobs that another server has accepted
 SWEPT = 300.0  # seconds between two sweeps
-FULL = 5.0  # seconds between attempts while the disk is full
+AGAIN = 5.0  # seconds between attempts while the disk is full, or the store cannot be reached
 PART = 8  # pictures of a part
 LEAST_AHEAD = 32  # pictures in the pool: more than the largest part has
 T = TypeVar("T")
@@ -184,11 +185,20 @@ class Runner:
         self._wake.set()
 
     async def _renew(self) -> None:
+        """Hold the leases of the jobs that are painted, and stop with those that were cancelled elsewhere, or taken."""
+        renewed = 0.0
         while True:
-            await asyncio.sleep(RENEWED)
-            held = await self._tried(self.store.renew, time.time() + LEASE)
-            for job_id, task in list(self._painting.items()):
-                if held is not None and job_id not in held:  # cancelled, or taken after this server was away for long
+            await asyncio.sleep(min(WATCHED, RENEWED))
+            painting = dict(self._painting)
+            if not painting:
+                continue
+            if time.monotonic() - renewed >= RENEWED:
+                renewed = time.monotonic()
+                held = await self._tried(self.store.renew, [*painting], time.time() + LEASE)
+            else:
+                held = await self._tried(self.store.open, [*painting])
+            for job_id, task in painting.items():
+                if held is not None and job_id not in held:
                     task.cancel()
 
     async def _sweep(self) -> None:
@@ -202,9 +212,19 @@ class Runner:
         try:
             return await self.call(method, *arguments)
         except Exception as error:
-            log.error("the store: %s", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            log.error("the store: %s", why, extra={"seldom": True})
             await asyncio.sleep(LOOKED)
             return None
+
+    async def _surely(self, method: Callable[..., T], *arguments: Any) -> T:
+        """As `call`; while the disk is full or the store cannot be reached, it waits and tries again."""
+        while True:
+            try:
+                return await self.call(method, *arguments)
+            except (StoreFull, StoreAway) as error:
+                log.error("%s; the job waits", error)
+                await asyncio.sleep(AGAIN)
 
     async def _notify(self) -> None:
         """Send the messages that are due, one after another."""
@@ -214,7 +234,11 @@ class Runner:
                 await asyncio.sleep(LOOKED)
                 continue
             hook = due.job.hook or {}
-            found = await self._sender.send(hook["url"], hook["secret"], due.id, await self._message(due.job))
+            try:
+                found = await self._sender.send(hook["url"], hook["secret"], due.id, await self._message(due.job))
+            except Exception as error:  # one message must not keep back all others
+                log.exception("a fault of ours", exc_info=error)
+                found = Tried(False, "internal error")
             wait = pause(due.tries + 1)
             if found.done or wait is None:
                 log.info("webhook of %s: %s", due.job.id, found.why)
@@ -228,8 +252,8 @@ class Runner:
     async def _paint(self, job: StoredJob, given: asyncio.Event) -> None:
         """Paint what is left of a job. given: set once all its parts are in the pool."""
         try:
-            image = None if job.image is None else await self.call(self.store.folder.read, job.image)
-            done = frozenset(picture.number for picture in await self.call(self.store.pictures, job.id))
+            image = None if job.image is None else await self._surely(self.store.folder.read, job.image)
+            done = frozenset(picture.number for picture in await self._surely(self.store.pictures, job.id))
             whole = job.asked["fields"].get("best_of") is not None
             async with asyncio.TaskGroup() as group:
                 for part in parts(job.total, job.asked["count"], done, whole):
@@ -240,6 +264,8 @@ class Runner:
                 given.set()
         except* (Draining, RequestCancelled):
             pass  # another server goes on, or the job has ended
+        except* StoreAway as errors:  # the lease ends, and then this server or another goes on
+            log.error("%s; the job waits", errors.exceptions[0])
         except* DalleError as errors:
             await self._fail(job, errors.exceptions[0])
         except* Exception as errors:
@@ -256,13 +282,13 @@ class Runner:
         said = {"message": str(error), "type": type(error).__name__}
         if isinstance(error, InvalidRequest):
             said["field"] = error.field
-        await self._tried(self.store.end, job.id, State.FAILED, said)
+        await self._surely(self.store.end, job.id, State.FAILED, said)
 
     async def _part(self, job: StoredJob, part: Part, image: bytes | None) -> None:
         try:
             until = job.asked.get("until")
             if until is not None and time.time() >= until:
-                await self.call(self.store.end, job.id, State.EXPIRED, {"message": "its time has passed"})
+                await self._surely(self.store.end, job.id, State.EXPIRED, {"message": "its time has passed"})
                 raise RequestCancelled("its time has passed")
             await self._pictures(job, part, image)
         except UnknownPrompt as error:
@@ -292,17 +318,11 @@ class Runner:
                 del live.rows[number]
 
     async def _kept(self, job: StoredJob, number: int, painting: Job, event: Painted) -> StoredPicture:
-        """Keep a painted picture. While the disk is full, wait."""
+        """Keep a painted picture."""
         data, told = await self._finish(painting, event)
-        while True:
-            try:
-                picture, after = await self.call(self.store.keep, job.id, number, job.owner, told, data)
-            except StoreFull as error:
-                log.error("%s; the job waits", error)
-                await asyncio.sleep(FULL)
-                continue
-            self.live[job.id].rows.pop(number, None)
-            self._tell(job.id)
-            if after is not None and not after.open and after.state is not State.COMPLETED:
-                raise RequestCancelled("the job has ended")
-            return picture
+        picture, after = await self._surely(self.store.keep, job.id, number, job.owner, told, data)
+        self.live[job.id].rows.pop(number, None)
+        self._tell(job.id)
+        if after is not None and not after.open and after.state is not State.COMPLETED:
+            raise RequestCancelled("the job has ended")
+        return picture

@@ -25,11 +25,13 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
 from app.jobs.alive import Alive
-from app.jobs.folder import Folder, StoreFull
+from app.jobs.folder import Folder, StoreAway, StoreFull
 from app.jobs.rows import OPEN, TOLD, Message, Retention, State, StoredJob, StoredPicture
 from app.jobs.tables import JOBS, MESSAGES, PICTURES, SECRETS
 from model.errors import DalleError
+from model.limits import one_line
 
+LISTED = 1 << 20  # characters of the texts of listed jobs, beyond which a list ends
 LOCK = 7203117  # of PostgreSQL: servers that start together migrate one after another
 
 
@@ -49,7 +51,7 @@ class Store:
             if self._engine.dialect.name == "sqlite" and self._engine.url.database:
                 self._alive = Alive(Path(self._engine.url.database), self.server)
             self._names = self.secret("names")
-        except (ArgumentError, NoSuchModuleError, ImportError, DatabaseError) as error:
+        except (ArgumentError, NoSuchModuleError, ImportError, DatabaseError, StoreAway) as error:
             shown = sa.make_url(url).render_as_string() if not isinstance(error, ArgumentError) else "its address"
             raise DalleError(f"store: {shown} cannot be used: {str(error).splitlines()[0]}") from None
 
@@ -67,7 +69,7 @@ class Store:
         except OperationalError as error:
             if "full" in str(error.orig).lower() or "no space" in str(error.orig).lower():
                 raise StoreFull(f"the store is full: {error.orig}") from None
-            raise
+            raise StoreAway("the database", one_line(error.orig)) from None
 
     def _migrate(self) -> None:
         from alembic import command
@@ -84,6 +86,8 @@ class Store:
     def secret(self, name: str) -> bytes:
         """A random secret of 32 bytes that all servers of this store share, made at the first call."""
         with self._transaction() as connection:
+            if self._engine.dialect.name == "postgresql":  # servers that start together must not make two
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK + 2)))
             found = connection.scalar(sa.select(SECRETS.c.value).where(SECRETS.c.name == name))
             if found is None:
                 found = secrets.token_bytes(32)
@@ -136,25 +140,48 @@ class Store:
             row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one_or_none()
             return None if row is None else StoredJob.of(row)
 
-    def jobs(self, owner: str, limit: int, before: str | None = None) -> list[StoredJob]:
-        """The owner's jobs, the newest first. before: the id of a job, whose successors are left out, and itself."""
+    def jobs(self, owner: str, limit: int, before: str | None = None) -> tuple[list[StoredJob], bool]:
+        """The owner's jobs, the newest first, and whether there are more.
+
+        limit: jobs at most. There are fewer if their texts have LISTED characters together. before: the id of a job,
+        whose successors are left out, and itself.
+        """
         chosen = sa.select(JOBS).where(JOBS.c.owner == owner)
         with self._transaction() as connection:
             if before is not None:
                 at = connection.scalar(sa.select(JOBS.c.created).where(JOBS.c.id == before, JOBS.c.owner == owner))
                 if at is None:
-                    return []
+                    return [], False
                 chosen = chosen.where(sa.tuple_(JOBS.c.created, JOBS.c.id) < sa.tuple_(at, before))
-            ordered = chosen.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(limit)
-            return [StoredJob.of(row) for row in connection.execute(ordered)]
+            ordered = chosen.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(limit + 1)
+            found: list[StoredJob] = []
+            characters = 0
+            for row in connection.execute(ordered):
+                if len(found) == limit or characters >= LISTED:
+                    return found, True
+                found.append(StoredJob.of(row))
+                characters += sum(map(len, found[-1].asked.get("prompts", ())))
+            return found, False
 
-    def ahead(self, job: StoredJob) -> int:
-        """How many pictures of older jobs are still to be painted."""
-        earlier = sa.select(sa.func.coalesce(sa.func.sum(JOBS.c.total - JOBS.c.done), 0)).where(
-            JOBS.c.state.in_(OPEN), JOBS.c.created < job.created
-        )
+    def waiting(self) -> int:
+        """How many pictures of all open jobs are still to be painted."""
+        left = sa.select(sa.func.coalesce(sa.func.sum(JOBS.c.total - JOBS.c.done), 0)).where(JOBS.c.state.in_(OPEN))
         with self._transaction() as connection:
-            return int(connection.scalar(earlier) or 0)
+            return int(connection.scalar(left) or 0)
+
+    def ahead(self, job_ids: Collection[str]) -> dict[str, int]:
+        """For each open job among these, how many pictures of older jobs are still to be painted."""
+        before = sa.func.sum(JOBS.c.total - JOBS.c.done).over(order_by=(JOBS.c.created, JOBS.c.id), rows=(None, -1))
+        waiting = sa.select(JOBS.c.id, before.label("before")).where(JOBS.c.state.in_(OPEN)).subquery()
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(waiting).where(waiting.c.id.in_(job_ids)))
+            return {job_id: int(count or 0) for job_id, count in rows}
+
+    def open(self, job_ids: Collection[str]) -> set[str]:
+        """Which of these jobs this server still has to paint: others were cancelled, or taken by another server."""
+        mine = sa.and_(JOBS.c.id.in_(job_ids), JOBS.c.state.in_(OPEN), JOBS.c.server == self.server)
+        with self._transaction() as connection:
+            return set(connection.scalars(sa.select(JOBS.c.id).where(mine)))
 
     def claim(self, until: float, models: Collection[str]) -> StoredJob | None:
         """Give this server the oldest job of these models that no living server paints, until then."""
@@ -175,9 +202,9 @@ class Store:
             connection.execute(change.values(state=State.RUNNING, server=self.server, lease=until, started=started))
             return self._find(connection, job_id)
 
-    def renew(self, until: float) -> set[str]:
-        """Let this server go on with its open jobs until then. Returns their ids: others were cancelled or taken."""
-        mine = sa.and_(JOBS.c.server == self.server, JOBS.c.state.in_(OPEN))
+    def renew(self, job_ids: Collection[str], until: float) -> set[str]:
+        """Let this server go on with these jobs until then. Returns those that it has: others are ended, or taken."""
+        mine = sa.and_(JOBS.c.id.in_(job_ids), JOBS.c.server == self.server, JOBS.c.state.in_(OPEN))
         with self._transaction() as connection:
             connection.execute(JOBS.update().where(mine).values(lease=until))
             return set(connection.scalars(sa.select(JOBS.c.id).where(mine)))

@@ -27,6 +27,7 @@ import httpcore
 from standardwebhooks import Webhook
 
 from model.errors import InvalidRequest
+from model.limits import shown
 
 SECONDS = 5.0  # of one attempt, from the lookup of the name to the status
 # Seconds before the next attempt: some 3 days in all. After the last one the message is given up.
@@ -114,6 +115,8 @@ class Sender:
             return Tried(True, str(error))
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
             return Tried(False, str(error) or type(error).__name__)
+        except UnicodeError:  # a part of the name has more than 63 characters, which no name can have
+            return Tried(True, "its name cannot be looked up")
 
 
 def pause(tries: int) -> float | None:
@@ -141,6 +144,7 @@ def check_url(url: str, private: bool) -> None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # a part of a name has 1 to 63 characters
     except ValueError:
         host, port, parts = None, None, urlsplit("")
     if (
@@ -151,13 +155,14 @@ def check_url(url: str, private: bool) -> None:
         or not url.isascii()
         or not url.isprintable()
     ):
-        raise InvalidRequest("webhook.url", f"webhook.url must be an address with {' or '.join(schemes)}, got {url!r}")
+        allowed = " or ".join(schemes)
+        raise InvalidRequest("webhook.url", f"webhook.url must be an address with {allowed}, got {shown(url)}")
     try:
         literal = ipaddress.ip_address(host)
     except ValueError:
         return
     if not private and not is_public(str(literal)):
-        raise InvalidRequest("webhook.url", f"webhook.url must lead to a public address, got {url!r}")
+        raise InvalidRequest("webhook.url", f"webhook.url must lead to a public address, got {shown(url)}")
 
 
 def check_secret(secret: str) -> None:
@@ -167,4 +172,7 @@ def check_secret(secret: str) -> None:
     except (binascii.Error, ValueError):
         size = 0
     if not 24 <= size <= 64:
-        raise InvalidRequest("webhook.secret", "webhook.secret must be whsec_ and 24 to 64 bytes in base64")
+        what = f"{size} bytes" if size else f"{len(secret)} characters that are no base64"
+        raise InvalidRequest(
+            "webhook.secret", f"webhook.secret must be whsec_ and 24 to 64 bytes in base64, got {what}"
+        )

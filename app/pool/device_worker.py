@@ -79,11 +79,12 @@ class DeviceWorker:
     def has_room_for(self, background: bool) -> bool:
         """Whether it can be given another job. It cannot while a job of `alone` waits or is painted.
 
-        background: whether that is a background job. Such a job must find a free slot, and takes no room from others.
+        background: whether that is a background job. Such a job takes no room from others: in the worker
+        theirs go first.
         """
         if self.ready is None or self.alone or any(held.job.alone for held in self.held.values()):
             return False
         if background:
-            return self.slots_needed < self.ready.slots
+            return self.slots_needed < LOOKAHEAD * self.ready.slots  # a slot is free before its picture is painted
         own = sum(held.slots for held in self.held.values() if not held.job.background)
         return own < LOOKAHEAD * self.ready.slots

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -47,6 +47,17 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Places that requests before this one take in all pools, where a front passes requests on to several.
+
+    models: pictures by the model's name as requests write it; "" for the default one. own: those of the same client.
+    """
+
+    models: Mapping[str, int]
+    own: int
+
+
+@dataclass(frozen=True)
 class Order:
     """What a route asks of the pool.
 
@@ -58,6 +69,7 @@ class Order:
     shared: whether other clients may join the job. If they may, its pictures are kept as long as the job.
     request_id: names the request in the log.
     trace: the span that asks for it, as the header traceparent of W3C writes it; "" for none.
+    elsewhere: the places that are taken in all pools; None if this pool is the only one.
     """
 
     text: str
@@ -70,6 +82,7 @@ class Order:
     request_id: str = ""
     model: str = ""
     trace: str = ""
+    elsewhere: Elsewhere | None = None
 
     @property
     def deadline(self) -> float | None:

@@ -1,7 +1,7 @@
 """The queue of jobs that no worker has. It says which job a worker gets next, and where the jobs of a dead worker go.
 
 Jobs are given out in the order of their acceptance, several to a worker. A background job is given out only when no
-other job waits, and to a worker that has a free slot. When a worker dies, its jobs come back:
+other job waits. When a worker dies, its jobs come back:
 
 - After a crash or a hang, the jobs that were being painted are suspects. The same worker paints each of them again,
   alone, so that a poisonous one harms no neighbour. A job under which two workers crashed or hung is poisonous, and is

@@ -26,7 +26,7 @@ from app.models import Models
 from app.pool.deaths import Cause
 from app.pool.device_worker import DeviceWorker, Held
 from app.pool.early import EarlyWorker
-from app.pool.forecast import seconds_until_done
+from app.pool.forecast import seconds_for, seconds_until_done
 from app.pool.job import Job, Order, Outcome, Reader, late
 from app.pool.lane import Lane, State
 from app.pool.places import Places
@@ -46,9 +46,7 @@ from model.inference.events import Event
 from model.inference.messages import Cancel, Heartbeat, Ready
 
 LOAD_KILLS = 3  # a model's loading fails when so many of its workers were killed from outside
-LONG_TEXT = (
-    500  # characters; a longer text is tokenized in a thread, since a shorter one takes a few milliseconds at most
-)
+LONG_TEXT = 500  # characters; a longer text is tokenized in a thread. A shorter one takes a few milliseconds at most
 log = logging.getLogger("dalle.pool")
 
 
@@ -95,7 +93,7 @@ class WorkerPool:
         self._given = itertools.count(1)
         self._ids = itertools.count(1)
         self._jobs: dict[str, Job] = {}  # in flight
-        self._places = Places(settings, self._lanes, self._jobs)
+        self._places = Places(settings, self._lanes, self._jobs, self.models.named)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._accepted = 0
         self._outcomes: Counter[Outcome] = Counter()
@@ -175,6 +173,11 @@ class WorkerPool:
         """Seconds until its last picture is painted, at the measured pace. None while no worker is ready."""
         lane = self._lane(job.order)
         return seconds_until_done(self._jobs_of(lane), job, lane.workers)
+
+    def seconds_for(self, pictures: int, model: str) -> float:
+        """Seconds in which the model of this name paints so many pictures, with the checkpoint's guidance."""
+        lane = self._lanes[model]
+        return seconds_for(pictures, 1 if lane.checkpoint.config.sampling.guidance == 1.0 else 2, lane.workers)
 
     def stats(self) -> PoolStats:
         """The figures of the pool. It reads memory and waits for nothing."""

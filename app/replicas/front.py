@@ -3,20 +3,28 @@
 A request gets its seed here. So the next replica paints the same pictures, bit for bit on machines that are alike. An
 answer is passed on when it is complete. A stream of events is passed on event by event, and what was told before a
 replica's death is not told again.
+
+The bounds of the queue, the metrics and the readiness are those of all replicas together.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, MutableMapping
-from contextlib import aclosing
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
 
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from app.http.errors import answer, render
+from app.http.errors import Answer, answer, render
+from app.replicas.tally import Asked, Tally
+from app.replicas.whole import Report, Whole
+from app.settings import Settings
 from model.errors import WorkerFailed
 from model.inference.requests import SEED_BITS
 
@@ -25,22 +33,37 @@ PASSED_ON = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_pa
 STREAM = b"text/event-stream"
 IDEMPOTENCY = b"idempotency-key"
 JOBS = "/v1/jobs"
+PROBES = ("/readyz", "/livez")
 Message = MutableMapping[str, Any]
-Call = Callable[[dict[str, Any], bytes], AsyncIterator[Message]]
 log = logging.getLogger("dalle.front")
 
 
+class Replicas(Protocol):
+    """What the front knows of the replicas."""
+
+    def call(self, scope: dict[str, Any], body: bytes, model: str, key: str) -> AsyncIterator[Message]:
+        """Have a replica answer a request; see `app.replicas.replica.Replica.answer`.
+
+        model: which the request names, "" for none. key: requests with the same one go to the same replica, unless it
+        is "".
+        """
+
+    async def reports(self) -> Sequence[Report]:
+        """What every replica tells of itself. Raises TimeoutError."""
+
+    def lost(self, error: Exception) -> bool:
+        """Whether an error of `call` means that the replica is gone."""
+
+
 class Front:
-    """An ASGI application before replicas.
+    """An ASGI application before replicas. Bodies are read up to the bound of uploads; a replica refuses the rest."""
 
-    call: has a replica answer a request; see `app.replicas.replica.Replica.answer`. lost: whether an error of it means
-    that the replica is gone. body_bytes: of a body; more are not read, and the replica refuses it.
-    """
-
-    def __init__(self, call: Call, lost: Callable[[Exception], bool], body_bytes: int) -> None:
-        self._call = call
-        self._lost = lost
-        self._body_bytes = body_bytes
+    def __init__(self, replicas: Replicas, settings: Settings) -> None:
+        self._replicas = replicas
+        self._body_bytes = max(settings.max_body, settings.max_upload)
+        self._tally = Tally(settings)
+        self._whole = Whole(replicas.reports)
+        self._keys: set[str] = set()  # of requests in flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -49,30 +72,69 @@ class Front:
         body = await self._body(receive)
         if body is None:
             return
-        asked: dict[str, Any] = {name: scope[name] for name in PASSED_ON if name in scope}
-        headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
-        posts_job = scope["method"] == "POST" and scope["path"].rstrip("/").endswith(JOBS)
-        if posts_job and not any(name == IDEMPOTENCY for name, _ in headers):
-            headers.append((IDEMPOTENCY, secrets.token_hex(16).encode()))  # it makes one job, however often it is sent
-        asked |= {"headers": headers, "state": {"seed": secrets.randbits(SEED_BITS)}}
-        asked |= {name: tuple(scope[name]) for name in ("client", "server") if scope.get(name)}
-        out = _Answer(send)
+        if said := await self._probe(scope["path"].rstrip("/")):
+            await said(scope, receive, send)
+            return
+        wanted, client = await self._tally.read(scope, body), await self._tally.client(scope)
+        key = _key(scope, client)
+        with (
+            self._joining(key) as joins,
+            self._tally.hold(replace(wanted, pictures=0) if joins else wanted, client) as (elsewhere),
+        ):
+            state = {"seed": secrets.randbits(SEED_BITS), "elsewhere": elsewhere}
+            await self._pass_on(_passed_on(scope, state), body, wanted, key, _Answer(send, self._changed))
+
+    @contextmanager
+    def _joining(self, key: str) -> Iterator[bool]:
+        """Whether a request with this key joins another one, and takes no places. It can be joined in this context."""
+        joins = key in self._keys
+        if joins or not key:
+            yield joins
+            return
+        self._keys.add(key)
+        try:
+            yield False
+        finally:
+            self._keys.remove(key)
+
+    async def _pass_on(self, asked: dict[str, Any], body: bytes, wanted: Asked, key: str, out: _Answer) -> None:
         for _ in range(TIMES):
             out.begin_again()
             try:
-                async with aclosing(self._call(asked, body)) as messages:  # type: ignore[type-var]
+                answering = self._replicas.call(asked, body, wanted.model, key)
+                async with aclosing(answering) as messages:  # type: ignore[type-var]
                     async for message in messages:
                         await out.take(message)
-                await out.end()
+                await out.end(asked["path"].rstrip("/"))
                 return
             except Exception as error:
-                if not self._lost(error):
+                if not self._replicas.lost(error):
                     raise
                 log.warning("a replica died; its request is given to another one")
         if out.streams:
             raise WorkerFailed("the replicas died one after another")  # the connection is cut: the stream has no end
         said = answer(WorkerFailed("the replicas that painted this request died; it can be sent again"))
-        await render(said, scope["path"])(scope, receive, send)
+        await render(said, asked["path"])(asked, _no_more, out.send)
+
+    async def _probe(self, path: str) -> Response | None:
+        """The answer to a probe while there is no replica that could answer it: others are being started."""
+        if not path.endswith(PROBES) or await self._whole.reports():
+            return None
+        if path.endswith("/livez"):
+            return PlainTextResponse("live")
+        return render(Answer(503, "not_ready", "no replica runs; others are being started"))
+
+    async def _changed(self, path: str, start: Message, body: bytes) -> tuple[Message, bytes]:
+        """The answer of one replica, as one of the whole: its metrics, and whether it is ready."""
+        if path.endswith("/metrics") and start["status"] == 200:
+            body = await self._whole.metrics() or body
+        elif path.endswith("/readyz") and start["status"] == 503:
+            if any(report.not_ready is None for report in await self._whole.reports()):
+                start, body = {**start, "status": 200}, b"ready"
+        else:
+            return start, body
+        headers = [one for one in start["headers"] if one[0] != b"content-length"]
+        return {**start, "headers": [*headers, (b"content-length", str(len(body)).encode())]}, body
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The body of the request. None if the client has left."""
@@ -87,12 +149,33 @@ class Front:
         return b"".join(parts)
 
 
-class _Answer:
-    """What the client is sent of the answers of one or more replicas to its request. streams: whether it has begun."""
+def _passed_on(scope: Scope, state: dict[str, Any]) -> dict[str, Any]:
+    """What a replica is told of a request."""
+    asked: dict[str, Any] = {name: scope[name] for name in PASSED_ON if name in scope}
+    headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+    posts_job = scope["method"] == "POST" and scope["path"].rstrip("/").endswith(JOBS)
+    if posts_job and not any(name == IDEMPOTENCY for name, _ in headers):
+        headers.append((IDEMPOTENCY, secrets.token_hex(16).encode()))  # it makes one job, however often it is sent
+    asked |= {"headers": headers, "state": state}
+    return asked | {name: tuple(scope[name]) for name in ("client", "server") if scope.get(name)}
 
-    def __init__(self, send: Send) -> None:
+
+def _key(scope: Scope, client: str) -> str:
+    """What requests that join one another have in common; "" without an Idempotency-Key."""
+    key = dict(scope["headers"]).get(IDEMPOTENCY)
+    return hashlib.sha256(client.encode() + b" " + bytes(key)).hexdigest() if key else ""
+
+
+class _Answer:
+    """What the client is sent of the answers of one or more replicas to its request. streams: whether it has begun.
+
+    changed: makes of a whole answer, by its path, what is sent.
+    """
+
+    def __init__(self, send: Send, changed: Callable[[str, Message, bytes], Awaitable[tuple[Message, bytes]]]) -> None:
         self.streams = False
-        self._send = send
+        self.send = send
+        self._changed = changed
         self._told: set[str] = set()
         self._start: Message | None = None
         self._parts: list[bytes] = []
@@ -108,7 +191,7 @@ class _Answer:
             kind = dict(message["headers"]).get(b"content-type", b"")
             if kind.startswith(STREAM) and not self.streams:
                 self.streams = True
-                await self._send(message)
+                await self.send(message)
             return
         self._parts.append(bytes(message.get("body", b"")))
         if self.streams:
@@ -120,15 +203,17 @@ class _Answer:
     async def _tell(self, event: bytes) -> None:
         name = _name(event)
         if name is None or name not in self._told:
-            await self._send({"type": "http.response.body", "body": event, "more_body": True})
+            await self.send({"type": "http.response.body", "body": event, "more_body": True})
         if name is not None:
             self._told.add(name)
 
-    async def end(self) -> None:
+    async def end(self, path: str) -> None:
         """The replica has answered all."""
+        body = b"".join(self._parts)
         if not self.streams and self._start is not None:
-            await self._send(self._start)
-        await self._send({"type": "http.response.body", "body": b"".join(self._parts), "more_body": False})
+            start, body = await self._changed(path, self._start, body)
+            await self.send(start)
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _name(event: bytes) -> str | None:
@@ -139,6 +224,11 @@ def _name(event: bytes) -> str | None:
             places = [values.get(key) for key in ("type", "index", "partial_image_index", "number")]
             return json.dumps(places) if any(place is not None for place in places[1:]) else None
     return None
+
+
+async def _no_more() -> Message:
+    """The body has been read."""
+    return {"type": "http.disconnect"}
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from app.http.main import create_app
 from app.http.service import Service
 from app.pool.worker_pool import WorkerPool
+from app.replicas.whole import Report
 from app.settings import Settings
 from model.errors import WorkerFailed
 
@@ -25,6 +27,7 @@ class Replica:
         self._app = create_app(settings)
         self._service: Service = self._app.state.service
         self._running = AsyncExitStack()
+        self._name = uuid.uuid4().hex
 
     @property
     def pool(self) -> WorkerPool:
@@ -47,6 +50,10 @@ class Replica:
         """Raises WorkerFailed if this replica can paint no more."""
         if self._service.pool.fatal:
             raise WorkerFailed(self._service.pool.fatal)
+
+    def report(self) -> Report:
+        """What it tells of itself."""
+        return Report(self._name, self._service.metrics.text().decode(), self.pool.not_ready())
 
     async def answer(self, scope: dict[str, Any], body: bytes) -> AsyncIterator[Message]:
         """The ASGI messages that answer a request. If nobody reads them any more, the request is cancelled."""

@@ -103,7 +103,7 @@ def unknown(file: Weights) -> str:
     keys = [key for key in list(content)[:1000] if isinstance(key, str)]
     if file.container == "safetensors":
         what = "a safetensors file, with no hparams in it"
-    elif any(key.startswith("ds_") for key in keys):
+    elif any(key.startswith("ds_") or key == "dp_world_size" for key in keys):
         what = "a part of a DeepSpeed checkpoint; its zero_to_fp32.py joins the parts into one file"
     else:
         what = f"a {file.container} file"

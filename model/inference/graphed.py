@@ -60,7 +60,7 @@ class GraphedDecoder(SlotDecoder):
         native: bool = True,
         narrow: bool = True,
     ) -> None:
-        """As SlotDecoder. native: with the fused kernels, where they can be had."""
+        """As SlotDecoder. native: with the fused kernels, where they can be had. narrow: of the CPU's kernels alone."""
         fusable = transformer if native and can_fuse(transformer) else None
         self._may_fuse = fusable is not None
         super().__init__(transformer, null, slots, device, strict, likelihood, native=False, narrow=narrow)

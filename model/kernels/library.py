@@ -10,6 +10,7 @@ import logging
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,9 +26,10 @@ _NARROW = "_avx512bf16"
 def load(narrow: bool = False) -> ctypes.CDLL | None:
     """The library, None where there is none. Says why in one log line, once.
 
-    narrow: the one that multiplies in bfloat16. Where the processor does not, None without a line.
+    narrow: the one that multiplies in bfloat16. Where the processor does not, or no library is built, None without a
+    line.
     """
-    if narrow and not multiplies_in_bfloat16():
+    if narrow and not (multiplies_in_bfloat16() and built()):
         return None
     reason = f"no library for a processor of the kind {torch.backends.cpu.get_cpu_capability()} is built"
     for path in built(narrow):
@@ -47,8 +49,8 @@ def load(narrow: bool = False) -> ctypes.CDLL | None:
 
 def multiplies_in_bfloat16() -> bool:
     """Whether this processor has AVX512-BF16, and torch is not told to do without AVX-512."""
-    has: bool = torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return has and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)  # torch 2.11 may not have it
+    return bool(capabilities().get("avx512_bf16")) and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def built(narrow: bool = False) -> list[Path]:

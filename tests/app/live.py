@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +17,11 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+import pytest
 
 COMMAND = "from app.cli import main; main()"
+REPLICAS = int(os.environ.get("REPLICAS", "0"))  # with 2 every server of the tests is two replicas over Ray
+BY_RAY = f"import app.ray as r; r.LEAST = {REPLICAS}; "
 
 
 class Live:
@@ -37,6 +41,10 @@ class Live:
         environ: Mapping[str, str] = os.environ,
         **variables: object,
     ) -> None:
+        if REPLICAS:
+            if command != COMMAND:
+                pytest.skip("it changes the server's own process, and replicas have others")
+            command, variables = BY_RAY + COMMAND, {"port": free_port(), "ray": True, **variables}
         given = {"weights": weights, "port": 0, "slots": 4, "threads": 1, "heartbeat_timeout": 600, **variables}
         environ = {name: value for name, value in environ.items() if not name.startswith("DALLE_")}
         environ |= {f"DALLE_{name.upper()}": str(value) for name, value in given.items()}
@@ -163,12 +171,38 @@ class Live:
 
     def _children(self, command: bytes, parent_pid: int | None = None) -> list[int]:
         found = []
+        parents: dict[int, int] = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it ended meanwhile
                 parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-                if parent == str(parent_pid or self.process.pid) and command in (process / "cmdline").read_bytes():
+                parents[int(process.name)] = int(parent)
+                if command in (process / "cmdline").read_bytes():
                     found.append(int(process.name))
-        return found
+        above = parent_pid or self.process.pid
+        if not REPLICAS or parent_pid:
+            return [pid for pid in found if parents[pid] == above]
+        return [pid for pid in found if above in lineage(parents, pid) and is_replica(parents[pid])]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
+
+
+def lineage(parents: Mapping[int, int], pid: int) -> Iterator[int]:
+    """The parent of a process, its parent, and so on."""
+    while pid := parents.get(pid, 0):
+        yield pid
+
+
+def is_replica(pid: int) -> bool:
+    """Whether this process is a replica of Ray Serve."""
+    with contextlib.suppress(OSError):
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes().startswith(b"ray::ServeReplica:default:Replica")
+    return False
 
 
 def samples(text: str) -> dict[str, float]:

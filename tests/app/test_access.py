@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from app import cli
-from app.http.keys import OPEN, is_open, key_hash, make_key, read_hashes
+from app.http.keys import OPEN, is_open, key_hash, make_key, read_keys
 from app.http.main import create_app
 from app.http.middleware import HEADERS
 from app.pool.worker_pool import WorkerPool
@@ -205,7 +205,7 @@ def test_the_command_makes_a_key_and_the_hash_that_lets_it_in() -> None:
     (_, key, _, digest), (_, other, _, _) = lines
     assert len(key) > 40
     assert key != other
-    assert read_hashes(Settings(api_keys=digest)) == {key_hash(key)}
+    assert read_keys(Settings(api_keys=digest)).keys() == {key_hash(key)}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,28 @@ def test_a_file_of_keys_may_be_written_on_windows(tmp_path: Path, encoding: str)
     file = tmp_path / "keys"
     file.write_bytes(f"# keys\r\n{key_hash('a').upper()}\r\n  {key_hash('b')}  # b\r\n".encode(encoding))
     settings = Settings(api_keys_file=file, api_keys=key_hash("c").upper())
-    assert read_hashes(settings) == {key_hash(key) for key in "abc"}
+    assert read_keys(settings).keys() == {key_hash(key) for key in "abc"}
+
+
+SECRET = "whsec_" + "A" * 32
+
+
+def test_a_key_may_have_a_webhook(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    line = f"{key_hash('a')}  https://example.org/Told {SECRET}  # their jobs"
+    file.write_text(f"{line}\n{key_hash('b')}\n")
+    found = read_keys(Settings(api_keys_file=file))
+    assert found == {key_hash("a"): {"url": "https://example.org/Told", "secret": SECRET}, key_hash("b"): None}
+    for wrong, says in (
+        (line.replace("https", "http"), "webhook.url must be an address with https"),
+        (line.replace("example.org", "10.0.0.1"), "webhook.url must lead to a public address"),
+        (line.replace(SECRET, "whsec_short"), "webhook.secret must be whsec_ and"),
+        (line.replace(SECRET, ""), "line 1 must be the hash of an API key"),
+    ):
+        file.write_text(wrong)
+        with pytest.raises(SettingsError, match=says) as caught:
+            read_keys(Settings(api_keys_file=file))
+        assert SECRET not in str(caught.value)
 
 
 # --- pages of other origins

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import re
+import resource
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -121,8 +123,8 @@ def test_a_prompt_in_any_script_goes_into_the_picture(tmp_path: Path) -> None:
     save_image(Image.new("RGB", (8, 8)), tmp_path / "x.png", {"prompt": "红苹果 🍎"})
     with Image.open(tmp_path / "x.png") as image:
         assert image.info["prompt"] == "红苹果 🍎"
-    with pytest.raises(DataError, match="x.webp: cannot be written"):
-        save_image(Image.new("RGB", (8, 8)), tmp_path / "gone" / "x.webp", {})
+    with pytest.raises(DataError, match="y.webp: cannot be written"):
+        save_image(Image.new("RGB", (8, 8)), tmp_path / "x.png" / "y.webp", {})
 
 
 def test_file_names() -> None:
@@ -221,3 +223,18 @@ def test_inspect_names_every_damage(run: Run, tiny_checkpoint: Path, tmp_path: P
     assert any(f"{shard.name}: altered or cut short" in line for line in lines)
     assert "not listed" in shown.out
     assert "no such folder" in one_line(run("inspect", "gone"))
+
+
+def test_a_picture_that_does_not_fit_the_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    old = tmp_path / "old.png"
+    old.write_text("old")
+    noise = Image.frombytes("RGB", (64, 64), random.Random(1).randbytes(3 * 64**2))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # writing more fails, as on a full disk
+    try:
+        for path in (old, tmp_path / "new.png"):
+            with pytest.raises(DataError, match=rf"^{path}: cannot be written: "):
+                save_image(noise, path, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.png", "old")]

@@ -228,6 +228,8 @@ def test_wrong_arguments_are_refused_in_one_line(
     for flags, told in (
         (("--batch", "0"), "batch must be an integer of 1 or more, got 0"),
         (("--clutter", "3"), "clutter must be a number from 0 to 1, got 3"),
+        (("--adam-lr", "1"), "--adam-lr is not a flag; say --set adam_lr=VALUE"),
+        (("--workers=2",), "--workers is not a flag; say --set workers=VALUE"),
         (("--set", "ema"), "set must be NAME=VALUE"),
         (("--set", "warmupp=3"), "got warmupp; the nearest is warmup"),
         (("--set", "muon-lr=3"), "got muon-lr; the nearest is muon_lr"),

@@ -27,10 +27,15 @@ ENDED = ("completed", "failed", "cancelled", "expired")
 
 
 @pytest.fixture(scope="module")
-def server(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the server's store."""
+    return tmp_path_factory.mktemp("jobs") / "store"
+
+
+@pytest.fixture(scope="module")
+def server(quick_checkpoint: Path, store: Path) -> Iterator[Live]:
     """A ready server with a store of its own."""
-    home = tmp_path_factory.mktemp("jobs")
-    with Live(quick_checkpoint, home / "log", store=home / "store") as live:
+    with Live(quick_checkpoint, store.with_name("log"), store=store) as live:
         yield live.ready()
 
 
@@ -130,6 +135,23 @@ def test_jobs_are_listed_and_cancelled(server: Live) -> None:
     assert server.client.get("/v1/jobs/job_unknown").status_code == 404
 
 
+def test_a_job_tells_how_long_it_takes_before_anything_is_painted(server: Live) -> None:
+    with server.stopped():
+        first, second = (ask(server, text="a cat", count=1000).json() for _ in range(2))
+        assert (first["queue_position"], second["queue_position"]) == (0, 1000)
+        assert 0 < first["seconds_left"] < second["seconds_left"]
+    for job in (first, second):
+        server.client.delete(f"/v1/jobs/{job['id']}")
+
+
+def test_a_job_whose_model_is_served_no_more_is_still_told(server: Live, store: Path) -> None:
+    job = ended(server, ask(server, text="a cat"))
+    with sqlite3.connect(store / "jobs.sqlite3") as database:
+        database.execute("update jobs set model = 'gone', asked = json_set(asked, '$.fields.model', 'gone')")
+    assert server.client.get(f"/v1/jobs/{job['id']}").json()["rows_total"] == job["rows_total"]
+    assert server.client.get("/v1/jobs").status_code == 200
+
+
 def test_others_go_before_a_job(server: Live) -> None:
     job = ask(server, text="a cat", count=1000).json()
     server.wait(lambda: server.client.get(f"/v1/jobs/{job['id']}").json()["pictures_done"] > 0, "nothing is painted")
@@ -167,6 +189,98 @@ def test_a_wrong_job_is_refused_and_not_kept(server: Live, fields: Any, param: s
     assert server.client.get("/v1/jobs").json() == before
 
 
+HOOK = {"url": "https://example.org", "secret": "whsec_" + "A" * 32}
+LIST = "must be a list of 1 to 100 texts"
+TEXT = "must be a text of 1 to 4000 characters that is not blank"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"prompts": "a"}, f'prompts {LIST}, got "a"'),
+        ({"prompts": []}, f"prompts {LIST}, got []"),
+        ({"prompts": ["a", 5]}, f"prompts[1] {TEXT}, got 5"),
+        ({"prompts": ["a" * 4001]}, f"prompts[0] {TEXT}, got 4001 characters"),
+        ({"webhook": "https://example.org"}, 'webhook must be an object with url and secret, got "https://example.org"'),
+        ({"webhook": {"url": 5, "secret": "x"}}, "webhook.url must be a text of 1 to 2000 characters, got 5"),
+        ({"webhook": {"url": "x"}}, "webhook.secret is missing; it must be a text of 1 to 128 characters"),
+        ({"webhook": HOOK | {"urls": 1}}, "webhook.urls is not a field of this request; did you mean webhook.url?"),
+        ({"webhook": HOOK | {"secret": "AAAA"}}, "webhook.secret must be whsec_ and 24 to 64 bytes in base64, got 3"),
+        ({"webhook": HOOK | {"url": f"https://{'a' * 64}.org"}}, "webhook.url must be an address with https, got "),
+        ({"promts": ["a"]}, "promts is not a field of this request; did you mean prompts?"),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_named_wherever_it_stands(server: Live, fields: Any, said: str) -> None:
+    answer = ask(server, **({} if "prompts" in fields else {"text": "a"}), **fields)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith(said)
+    assert answer.json()["error"]["param"] in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("/v1/jobs?limit=abc", "limit must be an integer from 1 to 100, got abc"),
+        ("/v1/jobs?limit=0", "limit must be an integer from 1 to 100, got 0"),
+        ("/v1/jobs?limit=", "limit must be an integer from 1 to 100, got empty"),
+        ("/v1/jobs?cursor=%00", 'cursor must be the next_cursor of another answer, got "\\u0000"'),
+        ("/things?limit=1e9", "limit must be an integer from 1 to 2000, got 1e9"),
+        (f"/things?q={'a' * 65}", "q must be a text of 0 to 64 characters, got 65 characters"),
+    ],
+)
+def test_a_wrong_parameter_in_the_address_is_named(server: Live, asked: str, said: str) -> None:
+    answer = server.client.get(asked)
+    told = answer.json()["error"]["message"] if asked.startswith("/v1/") else answer.json()["Error"]
+    assert (answer.status_code, told) == (400 if asked.startswith("/v1/") else 422, said)
+
+
+def test_a_wrong_method_is_told_all_that_there_are(server: Live) -> None:
+    answer = server.client.put("/v1/jobs")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert answer.json()["error"]["message"] == "the method must be GET or POST, got PUT /v1/jobs"
+
+
+def test_jobs_of_a_model_that_is_served_no_longer_are_still_told(quick_checkpoint: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with Live(f"old={quick_checkpoint}", tmp_path / "log", store=store) as server:
+        done = ended(server.ready(), ask(server, text="a cat", model="old"))
+    with Live(f"new={quick_checkpoint}", tmp_path / "log", store=store) as server:
+        assert [job["id"] for job in server.client.get("/v1/jobs").json()["data"]] == [done["id"]]
+        told = server.client.get(f"/v1/jobs/{done['id']}").json()
+        assert told["rows_total"] == done["rows_total"]
+        assert server.client.get(httpx.URL(told["pictures"][0]["url"]).path).status_code == 200
+
+
+def test_a_store_that_cannot_be_used_ends_the_start_in_one_line(quick_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "jobs.sqlite3").write_text("no database " * 100)
+    (tmp_path / "taken").touch()
+    for store, why in (("store", "file is not a database"), ("taken", "Not a directory")):
+        with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / store) as server:
+            assert server.process.wait(120) == 1
+            *_, last = server.log.splitlines()
+            assert last.startswith("dalle-server: this server keeps no jobs and no pictures: store: ")
+            assert why in last
+            assert "Traceback" not in server.log
+
+
+def test_a_database_that_is_away_for_a_while_costs_no_job(quick_checkpoint: Path, tmp_path: Path) -> None:
+    def rename(old: str, new: str) -> None:
+        with sqlite3.connect(tmp_path / "store" / "jobs.sqlite3", timeout=60) as database:
+            database.execute(f"ALTER TABLE {old} RENAME TO {new}")
+        database.close()
+
+    with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / "store") as server:
+        asked = ask(server.ready(), text="a cat", count=200)
+        painted(server, f"jobs/{asked.json()['id']}", 1)
+        rename("pictures", "away")
+        server.wait(lambda: "the job waits" in server.log, "nothing waits")
+        told = server.client.get(asked.headers["location"])
+        assert (told.status_code, told.json()["error"]["code"]) == (503, "no_store")
+        rename("away", "pictures")
+        assert len(pictures(server, ended(server, asked))) == 200
+
+
 def test_a_repeated_request_makes_no_second_job(server: Live) -> None:
     def send(text: str) -> httpx.Response:
         return server.client.post("/v1/jobs", json={"text": text}, headers={"Idempotency-Key": "once"})
@@ -182,13 +296,31 @@ def test_a_job_expires(server: Live) -> None:
     assert job["pictures_done"] < 1000
 
 
+def test_a_job_waits_while_its_store_cannot_be_reached(server: Live, store: Path) -> None:
+    (old,) = ended(server, ask(server, text="a cat"))["pictures"]
+    (store / "pictures").rename(store / "away")
+    (store / "pictures").touch()  # no folder
+    answer = ask(server, text="a cat", count=3)
+    server.wait(lambda: "the job waits" in server.log, "nothing is said")
+    away = server.client.get(old["url"])
+    assert (away.status_code, away.headers["retry-after"]) == (503, "5")
+    assert server.generate(text="a cat", response_format="url").status_code == 503
+    (store / "pictures").unlink()
+    (store / "away").rename(store / "pictures")
+    job = ended(server, answer)
+    assert (job["state"], len(pictures(server, job))) == ("completed", 3)
+
+
 def test_pictures_are_served_as_files(server: Live) -> None:
     (picture,) = ended(server, ask(server, text="a cat"))["pictures"]
     whole = server.client.get(picture["url"])
     assert whole.headers["content-type"] == "image/png"
     assert "immutable" in whole.headers["cache-control"]
+    assert "no-" not in whole.headers["cache-control"]
+    assert whole.headers["cross-origin-resource-policy"] == "cross-origin"  # other pages may show it
     head = server.client.head(picture["url"])
     assert (head.headers["content-length"], head.content) == (str(len(whole.content)), b"")
+    assert head.headers["cache-control"].partition("=")[0] == whole.headers["cache-control"].partition("=")[0]
     part = server.client.get(picture["url"], headers={"Range": "bytes=2-5"})
     assert (part.status_code, part.content) == (206, whole.content[2:6])
     assert part.headers["content-range"] == f"bytes 2-5/{len(whole.content)}"
@@ -233,6 +365,18 @@ def test_a_webhook_is_told_again_until_it_listens(quick_checkpoint: Path, tmp_pa
         assert (told["type"], told["data"]["id"]) == ("job.completed", job["id"])
         assert [server.client.get(one["url"]).status_code for one in told["data"]["pictures"]] == [200, 200]
         assert Receiver.got[1][0]["webhook-id"] == headers["webhook-id"]
+
+
+def test_a_key_has_a_webhook_of_its_own(quick_checkpoint: Path, tmp_path: Path, receiver: str) -> None:
+    digest = hashlib.sha256(b"mine").hexdigest()
+    (tmp_path / "keys").write_text(f"{digest} {receiver}/200 {SECRET}\n")
+    given: dict[str, Any] = {"store": tmp_path / "store", "private_webhooks": True, "api_keys_file": tmp_path / "keys"}
+    with Live(quick_checkpoint, tmp_path / "log", **given) as server:
+        server.ready().client.headers["Authorization"] = "Bearer mine"
+        job = ended(server, ask(server, text="a cat"))
+        server.wait(lambda: Receiver.got, "the webhook is not told")
+        headers, data = Receiver.got[0]
+        assert Webhook(SECRET).verify(data, headers)["data"]["id"] == job["id"]
 
 
 def test_killed_at_random_moments_a_job_is_painted_once_and_bit_equal(quick_checkpoint: Path, tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ def test_pages_ask_nothing_of_other_machines_and_hold_no_inline_code(live: Live)
 
 def test_the_openapi_document_says_what_is_true(live: Live) -> None:
     api = live.client.get("/openapi.json").json()
+    assert "ValidationError" not in str(api)  # FastAPI's own form, in which nothing is answered
+    assert "400" in api["paths"]["/v1/jobs"]["get"]["responses"]
+    assert "422" in api["paths"]["/things"]["get"]["responses"]
     assert set(api["paths"]) >= {"/generate", "/healthz", "/livez", "/readyz", "/metrics"}
     generate = api["paths"]["/generate"]["post"]
     assert set(generate["responses"]) == {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.live import Live
+from tests.app.live import Live, free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,9 +28,7 @@ TWO = (
 @pytest.fixture(scope="module")
 def server(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A server of two replicas."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     home = tmp_path_factory.mktemp("ray")
     with Live(quick_checkpoint, home / "log", [], TWO, device="cpu", port=port, store=home / "store") as live:
         try:

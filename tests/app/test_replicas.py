@@ -10,9 +10,13 @@ from typing import Any
 
 import httpx
 
+from app.pool.job import Elsewhere
 from app.replicas.front import Front, Message
 from app.replicas.replica import Replica
+from app.replicas.tally import Asked, Tally
+from app.replicas.whole import Report, Whole
 from app.settings import Settings
+from tests.app.live import samples
 
 
 class Lost(Exception):
@@ -27,25 +31,40 @@ def part(data: str, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": data.encode(), "more_body": more}
 
 
+class Puppets:
+    """Replicas that say this, each until it dies; the last of several one does not."""
+
+    def __init__(self, lives: Sequence[Sequence[Message]], told: Sequence[Report] = ()) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self._lives = lives
+        self.told = told
+
+    async def call(self, scope: dict[str, Any], body: bytes, model: str, key: str) -> AsyncIterator[Message]:
+        self.asked.append({**scope, "body": body, "model": model, "key": key})
+        for message in self._lives[min(len(self.asked), len(self._lives)) - 1]:
+            yield message
+        if len(self.asked) < len(self._lives) or len(self._lives) == 1:
+            raise Lost
+
+    async def reports(self) -> Sequence[Report]:
+        return self.told
+
+    def lost(self, error: Exception) -> bool:
+        return isinstance(error, Lost)
+
+
 def ask(
     lives: Sequence[Sequence[Message]], method: str = "POST", path: str = "/generate", body: bytes = b"{}"
 ) -> tuple[httpx.Response, list[dict[str, Any]]]:
-    """Ask a front whose replicas say this, each until it dies; the last of several one does not."""
-    asked: list[dict[str, Any]] = []
-
-    async def call(scope: dict[str, Any], body: bytes) -> AsyncIterator[Message]:
-        asked.append({**scope, "body": body})
-        for message in lives[min(len(asked), len(lives)) - 1]:
-            yield message
-        if len(asked) < len(lives) or len(lives) == 1:
-            raise Lost
+    """Ask a front before these puppets."""
+    puppets = Puppets(lives)
 
     async def run() -> httpx.Response:
-        transport = httpx.ASGITransport(Front(call, lambda error: isinstance(error, Lost), 1000))
+        transport = httpx.ASGITransport(Front(puppets, Settings(max_body=1024, max_upload=1024)))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.request(method, path, content=body)
 
-    return asyncio.run(run()), asked
+    return asyncio.run(run()), puppets.asked
 
 
 def test_an_answer_comes_whole_from_one_replica() -> None:
@@ -88,13 +107,113 @@ def test_a_job_has_one_key_and_a_body_its_bound() -> None:
     assert 1000 < len(asked[0]["body"]) <= 5000
 
 
+class Only:
+    """One real replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    def call(self, scope: dict[str, Any], body: bytes, model: str, key: str) -> AsyncIterator[Message]:  # noqa: ARG002
+        return self._replica.answer(scope, body)
+
+    async def reports(self) -> Sequence[Report]:
+        return [self._replica.report()]
+
+    def lost(self, error: Exception) -> bool:  # noqa: ARG002
+        return False
+
+
+def metrics(done: int, running: int) -> str:
+    """The metrics of a replica, in short."""
+    return f"""# TYPE dalle_requests_accepted_total counter
+dalle_requests_accepted_total {done + running}
+# TYPE dalle_requests_ended_total counter
+dalle_requests_ended_total{{outcome="completed"}} {done}
+# TYPE dalle_requests_in_flight gauge
+dalle_requests_in_flight {running}
+# TYPE dalle_pictures_limit gauge
+dalle_pictures_limit 128
+# TYPE dalle_queue_seconds histogram
+dalle_queue_seconds_bucket{{le="1.0"}} {done}
+dalle_queue_seconds_bucket{{le="+Inf"}} {done}
+dalle_queue_seconds_count {done}
+dalle_queue_seconds_sum 2
+"""
+
+
+def test_metrics_are_those_of_all_replicas_and_never_go_back() -> None:
+    told = [Report("a", metrics(5, 2), None), Report("b", metrics(7, 1), None)]
+
+    async def report() -> Sequence[Report]:
+        return told
+
+    whole = Whole(report)
+
+    def read() -> dict[str, float]:
+        return samples((asyncio.run(whole.metrics()) or b"").decode())
+
+    found = read()
+    assert found == {
+        "dalle_requests_accepted_total": 15, 'dalle_requests_ended_total{outcome="completed"}': 12,
+        "dalle_requests_in_flight": 3, "dalle_pictures_limit": 128, 'dalle_queue_seconds_bucket{le="1.0"}': 12,
+        'dalle_queue_seconds_bucket{le="+Inf"}': 12, "dalle_queue_seconds_count": 12, "dalle_queue_seconds_sum": 4,
+    }  # fmt: skip
+    told[:] = [Report("b", metrics(8, 3), None), Report("c", metrics(0, 0), None)]  # a died; b paints its requests
+    found = read()
+    assert found['dalle_requests_ended_total{outcome="completed"}'] == 13
+    assert found["dalle_requests_accepted_total"] == 16
+    assert found["dalle_requests_in_flight"] == 3
+    assert read() == found
+
+
+def test_probes_tell_of_the_whole() -> None:
+    refused = [start("application/json", 503), part('{"Error": "no"}', more=False)]
+
+    def probe(path: str, told: Sequence[Report]) -> int:
+        async def run() -> int:
+            front = Front(Puppets([[], refused], told), Settings())
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://test") as client:
+                return (await client.get(path)).status_code
+
+        return asyncio.run(run())
+
+    ready, away = Report("a", "", None), Report("b", "", "the model is being loaded")
+    assert [probe("/readyz", told) for told in ((), (away,), (away, ready))] == [503, 503, 200]
+    assert probe("/livez", ()) == 200
+
+
+def test_the_bounds_of_the_queue_are_those_of_the_whole() -> None:
+    async def scene() -> None:
+        tally = Tally(Settings(queue=20, client_queue=12))
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "//generate/", "headers": headers, "client": ("1.2.3.4", 5)}
+        ten = await tally.read(scope, b'{"text": "a", "num_images": 10, "model": "large"}')
+        assert ten == Asked("large", 10)
+        assert (await tally.read(scope, b'{"text": "a", "best_of": 4}')).pictures == 4
+        assert (await tally.read(scope, b"no json")).pictures == 0
+        assert (await tally.read({**scope, "path": "/v1/jobs"}, b'{"text": "a"}')).pictures == 0
+        client = await tally.client(scope)
+        assert client == "1.2.3.4"
+        with tally.hold(ten, client) as first, tally.hold(ten, client) as second, tally.hold(ten, "other") as third:
+            assert (first.own, second.own, third.own) == (0, 10, 0)
+            assert third.models == {"large": 10}  # the second one found no room in its client's share
+            with tally.hold(ten, "third") as full:
+                assert sum(full.models.values()) == 20
+        with tally.hold(ten, client) as last:
+            assert (last.own, last.models) == (0, {})
+
+    asyncio.run(scene())
+
+
 def test_a_replica_is_the_application(quick_checkpoint: Path, tmp_path: Path) -> None:
     async def scene() -> None:
-        settings = Settings(weights=(str(quick_checkpoint),), threads=1, slots=4, store=tmp_path, device="cpu")
+        settings = Settings(
+            weights=(str(quick_checkpoint),), threads=1, slots=4, client_queue=20, store=tmp_path, device="cpu"
+        )
         replica = Replica(settings)
         await replica.start()
         try:
-            front = Front(replica.answer, lambda _: False, settings.max_body)
+            front = Front(Only(replica), settings)
             async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://localhost") as client:
                 one = await client.post("/generate", json={"text": "a cat", "seed": 3})
                 two = await client.post("/generate", json={"text": "a cat"})
@@ -102,6 +221,13 @@ def test_a_replica_is_the_application(quick_checkpoint: Path, tmp_path: Path) ->
                 assert one.json() != two.json()
                 stream = await client.post("/v1/images/generations", json={"prompt": "a cat", "stream": True})
                 assert stream.text.endswith("data: [DONE]\n\n")
+                assert samples((await client.get("/metrics")).text)["dalle_requests_accepted_total"] == 3
+                assert (await client.get("/readyz")).text == "ready"
+            scope = {"type": "http", "method": "POST", "path": "/generate", "query_string": b""}
+            scope |= {"headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1)}
+            for elsewhere, status in ((Elsewhere({"": settings.queue}, 0), 503), (Elsewhere({}, 20), 429)):
+                refused = replica.answer({**scope, "state": {"elsewhere": elsewhere}}, b'{"text": "a cat"}')
+                assert [one["status"] async for one in refused if "status" in one] == [status]
             scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "query_string": b""}
             scope |= {"headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1)}
             body = json.dumps({"prompt": "a cat", "n": 10, "stream": True}).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,22 @@ def test_a_worker_gets_twice_its_slots_and_the_rest_waits_in_order(play: Callabl
         stage.worker.paint(stage.worker.requests[0])
         assert [request.id for request in stage.worker.requests] == [job.id for job in jobs[:3]]
         assert stage.pool.stats().queued_requests == 1
+
+    play(scene)
+
+
+def test_background_jobs_never_let_a_slot_wait_and_take_no_room_from_others(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        plain = order_of()
+        behind = replace(plain, request=replace(plain.request, background=True))
+        jobs = [await stage.pool.submit(behind) for _ in range(10)]
+        assert len(stage.worker.requests) == 8  # of 4 slots
+        stage.worker.paint(stage.worker.requests[0])
+        assert len(stage.worker.requests) == 9
+        others = [await stage.order() for _ in range(3)]
+        assert [request.id for request in stage.worker.requests[9:]] == [job.id for job in others]
+        stage.worker.paint(stage.worker.requests[1])
+        assert not any(request.id == jobs[9].id for request in stage.worker.requests)  # the others fill its place
 
     play(scene)
 

@@ -175,6 +175,11 @@ def test_what_is_wrong_is_said_in_words(open_page: Open) -> None:
     page.context.set_offline(True)
     generate.click()
     expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached")
+    page.evaluate("document.getElementById('shelf').hidden = false")  # as for a model that lists its things
+    above, below = page.get_by_role("alert").bounding_box(), page.locator("#shelf").bounding_box()
+    assert above is not None
+    assert below is not None
+    assert above["y"] + above["height"] <= below["y"]  # not below what the model draws, where nobody looks
     page.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
     stage(page, "done")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,16 @@ def test_no_torch_is_imported() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_text_is_rewritten_at_a_time() -> None:
+    scheduler = Scheduler(8)
+    for name in ("a", "b", "c"):
+        scheduler.add(replace(request(name, images=2), revise=True))
+    scheduler.add(request("plain"))
+    assert names(scheduler.admit()) == [("a", 0), ("a", 1)]
+    assert names(scheduler.admit()) == [("b", 0), ("b", 1)]
+    assert names(scheduler.admit()) == [("c", 0), ("c", 1), ("plain", 0)]
 
 
 def test_a_request_may_start_with_fewer_images_than_it_has() -> None:

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 
 from app.jobs.folder import Folder, StoreFull
 from app.jobs.rows import Retention, State
-from app.jobs.store import Store
+from app.jobs.store import LISTED, Store
 from app.jobs.tables import METADATA
 from model.errors import DalleError
 
@@ -47,8 +47,9 @@ def test_a_job_is_painted_to_its_end_by_two_servers_one_of_which_dies(make_store
     assert again is not None
     assert (again.id, again.done) == (job.id, 1)
     assert first.claim(soon(), [""]) is None
-    assert first.renew(soon()) == set()
-    assert second.renew(soon()) == {job.id}
+    assert first.renew([job.id], soon()) == set() == first.open([job.id])
+    assert second.renew([job.id, "job_of_others"], soon()) == {job.id} == second.open([job.id, "job_of_others"])
+    assert second.renew([], soon()) == set()
     second.keep(job.id, 0, "me", {"seed": 5}, b"zero")
     picture, ended = second.keep(job.id, 2, "me", {"seed": 5}, b"two")
     assert ended is not None
@@ -82,16 +83,25 @@ def test_a_cancelled_job_takes_no_more_pictures(store: Store, tmp_path: Path) ->
 def test_jobs_are_listed_by_owner_page_by_page(store: Store) -> None:
     mine = [store.accept({"n": n}, 1, "me").id for n in range(5)]
     store.accept({}, 1, "other")
-    first = store.jobs("me", 3)
-    rest = store.jobs("me", 3, before=first[-1].id)
+    first, more = store.jobs("me", 3)
+    rest, none = store.jobs("me", 3, before=first[-1].id)
     assert [job.id for job in [*first, *rest]] == mine[::-1]
-    assert store.jobs("other", 3, before=mine[0]) == []
+    assert (more, none) == (True, False)
+    assert store.jobs("other", 3, before=mine[0]) == ([], False)
+    long = [store.accept({"prompts": ["a" * LISTED]}, 7, "long").id for _ in range(2)]
+    assert [job.id for job in store.jobs("long", 3)[0]] == long[1:]  # a page of long texts ends early
+    assert store.waiting() == 5 + 1 + 14
 
 
 def test_the_place_in_the_queue_counts_older_pictures(store: Store) -> None:
     first, second = store.accept({}, 5, "a"), store.accept({}, 7, "b")
     store.keep(first.id, 0, "a", {}, b"x")
-    assert (store.ahead(first), store.ahead(second)) == (0, 4)
+    third = store.accept({}, 1, "a")
+    ids = [first.id, second.id, third.id, "job_unknown"]
+    assert store.ahead(ids) == {first.id: 0, second.id: 4, third.id: 11}
+    store.end(second.id, State.CANCELLED)
+    assert store.ahead(ids) == {first.id: 0, third.id: 4}
+    assert store.ahead([]) == {}
 
 
 def test_a_server_that_ends_well_gives_its_jobs_back(make_store: Callable[[], Store]) -> None:

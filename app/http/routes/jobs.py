@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -18,16 +19,18 @@ from app.http.errors import IdempotencyConflict
 from app.http.headers import IDEMPOTENCY, PARAMETERS, idempotency_key
 from app.http.idempotency import fingerprint
 from app.http.job_schemas import MAX_PICTURES, JobAnswer, JobList, JobRequest
-from app.http.jobs import Desk, base_of, key_of, owner
+from app.http.jobs import ID, Desk, base_of, key_of, owner
 from app.http.leaving import done_first
 from app.http.openai_schemas import OpenAIError
 from app.http.orders import decode, top_rows
 from app.http.schemas import form_schema
 from app.http.service import Service, Shared
 from app.http.streaming import HEADERS as STREAM
+from app.jobs.folder import StoreFull
 from app.jobs.rows import StoredJob
 from app.jobs.webhooks import check_secret, check_url
 from app.logs import prompt_fields
+from app.wording import shorten
 from model.errors import InvalidRequest, PromptTooLong
 
 router = APIRouter(prefix="/v1/jobs")
@@ -78,7 +81,7 @@ async def accept(request: Request, service: Shared) -> Response:
         check_url(fields.webhook.url, private)
         check_secret(fields.webhook.secret)
     asked = desk.asked(fields, texts, count, base_of(request))
-    _check_texts(service, fields, texts)
+    await asyncio.to_thread(_check_texts, service, fields, texts)
     order = desk.check(asked)
     image = None
     if sent.files or fields.keep_rows is not None:
@@ -91,7 +94,12 @@ async def accept(request: Request, service: Shared) -> Response:
     asked["print"] = await asyncio.to_thread(_print, fields, sent.files) if key else None
     total = len(texts) * count
     await desk.runner.call(desk.store.folder.check_room, total * PICTURE_BYTES)
-    hook = None if fields.webhook is None else fields.webhook.model_dump()
+    waiting, most = await desk.runner.call(desk.store.waiting), max(service.settings.keep_pictures, MAX_PICTURES)
+    if waiting + total > most:
+        what = f"{waiting} pictures of jobs wait to be painted, and at most {most} may (DALLE_KEEP_PICTURES)"
+        raise StoreFull(f"there is no room for {total} more: {what}")
+    own = request.app.state.keys.hook(owner(request))
+    hook = own if fields.webhook is None else fields.webhook.model_dump()
     job = await desk.runner.call(
         desk.store.accept, asked, total, owner(request), order.model, image, hook, key_of(request, key)
     )
@@ -99,8 +107,22 @@ async def accept(request: Request, service: Shared) -> Response:
         raise IdempotencyConflict(f"{IDEMPOTENCY} must be of one request only, got one of another request")
     desk.runner.wake()
     request.state.log.update(prompt_fields(texts[0]), job=job.id, images=total, seed=asked["fields"]["seed"])
-    answer = await desk.answer(job, base_of(request), await desk.runner.call(desk.store.pictures, job.id))
-    return JSONResponse(answer.model_dump(), 202, {"Location": f"{base_of(request)}v1/jobs/{job.id}"})
+    headers = {"Location": f"{base_of(request)}v1/jobs/{job.id}"}
+    return await _told(request, service, await _answer(request, desk, job), 202, headers)
+
+
+async def _answer(request: Request, desk: Desk, job: StoredJob) -> JobAnswer:
+    """The job with its pictures."""
+    return await desk.answer(job, base_of(request), await desk.runner.call(desk.store.pictures, job.id))
+
+
+async def _told(
+    request: Request, service: Service, told: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The answer. It may have megabytes, so a thread makes it, and it has its place in the memory for answers."""
+    made = (await asyncio.to_thread(told.model_dump_json)).encode()
+    await request.state.claim.take(len(made), request.state.began + service.settings.deadline)
+    return Response(made, status, headers, media_type=body.JSON)
 
 
 def _wanted(fields: JobRequest) -> tuple[list[str], int]:
@@ -137,22 +159,23 @@ def _print(fields: JobRequest, files: Any) -> str:
 async def jobs(
     request: Request,
     service: Shared,
-    cursor: Annotated[str | None, Query(max_length=60, description="next_cursor of the answer before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST, description="Jobs at most.")] = 20,
-) -> JobList:
+    cursor: Annotated[str | None, Query(description="next_cursor of the answer before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST, description="Jobs at most; fewer if their texts are long.")] = 20,
+) -> Response:
     """List jobs, the newest first. An API key sees its own jobs only."""
     desk = await service.desks.open(service)
-    found = await desk.runner.call(desk.store.jobs, owner(request), limit + 1, cursor)
-    told = [await desk.answer(job, base_of(request), None) for job in found[:limit]]
-    return JobList(data=told, next_cursor=found[limit - 1].id if len(found) > limit else None)
+    if cursor and not ID.fullmatch(cursor):
+        raise InvalidRequest("cursor", f"cursor must be the next_cursor of another answer, got {shorten(cursor)}")
+    found, more = await desk.runner.call(desk.store.jobs, owner(request), limit, cursor or None)
+    told = await desk.answers(found, base_of(request))
+    return await _told(request, service, JobList(data=told, next_cursor=found[-1].id if more else None))
 
 
 @router.get("/{job_id}", summary="A job", response_model=JobAnswer, responses=_errors(404, 503))
 async def job(job_id: str, request: Request, service: Shared) -> Any:
     """Tell the state of a job, how much of it is painted, and the addresses of its pictures so far."""
     desk = await service.desks.open(service)
-    found = await desk.find(request, job_id)
-    return await desk.answer(found, base_of(request), await desk.runner.call(desk.store.pictures, job_id))
+    return await _told(request, service, await _answer(request, desk, await desk.find(request, job_id)))
 
 
 @router.delete("/{job_id}", summary="Cancel a job", response_model=JobAnswer, responses=_errors(404, 503))
@@ -161,7 +184,7 @@ async def cancel(job_id: str, request: Request, service: Shared) -> Any:
     desk = await service.desks.open(service)
     found = await desk.find(request, job_id)
     ended = await desk.runner.cancel(found) or await desk.runner.call(desk.store.job, job_id) or found
-    return await desk.answer(ended, base_of(request), await desk.runner.call(desk.store.pictures, job_id))
+    return await _told(request, service, await _answer(request, desk, ended))
 
 
 @router.get(

@@ -16,8 +16,8 @@ NAME = re.compile(r"[A-Za-z0-9_-]{20,60}\.(png|jpeg|webp)")
 RANGE = re.compile(r"bytes=([0-9]{0,12})-([0-9]{0,12})")
 
 
-@router.api_route(
-    "/pictures/{name}", methods=["GET", "HEAD"], summary="A stored picture", response_class=Response,
+@router.get(
+    "/pictures/{name}", summary="A stored picture", response_class=Response,
     responses={200: {"content": {"image/*": {}}}, 206: {"description": "The part that Range asks for."},
                404: {"description": "There is none, or it is not the client's."}},
 )  # fmt: skip
@@ -38,12 +38,14 @@ async def picture(name: str, request: Request, service: Shared) -> Response:
         "ETag": f'"{name}"',
         "Cache-Control": f"{'private' if desk.guarded else 'public'}, max-age={left}, immutable",
         "Accept-Ranges": "bytes",
+        "Cross-Origin-Resource-Policy": "cross-origin",  # a page of another origin may show it, if it has the address
         "Content-Disposition": f'inline; filename="{name[:8]}.{kind}"',
     }
     if request.headers.get("if-none-match") in (headers["ETag"], "*"):
         return Response(status_code=304, headers=headers)
-    if request.method == "HEAD":
+    if request.state.head:
         return Response(headers={**headers, "Content-Length": str(found.bytes)}, media_type=f"image/{kind}")
+    await request.state.claim.take(found.bytes, request.state.began + service.settings.deadline)
     data = await desk.runner.call(desk.store.folder.read, name)
     if data is None:
         return render(none)
