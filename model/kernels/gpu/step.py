@@ -75,7 +75,7 @@ class FusedStep:
         self._transformer, self._config, self._cache, self._slots = transformer, transformer.config, cache, slots
         self._table, self._piece, self._launch = table, piece, launch
         self._strict, self._larger = strict, True  # whether more rows get larger tiles
-        config, count, like = self._config, table.shape[1], cache.caption
+        config, count, like = self._config, table.shape[1], slots.hidden
         self._folded = Folded(transformer)
         self._precision = "ieee" if like.dtype == torch.float32 else "tf32"  # bfloat16 knows no other
         self._pieces = triton.cdiv(cache.capacity, piece)
