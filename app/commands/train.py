@@ -196,8 +196,9 @@ def train_clip(
         refuse_with_start(given, "preset")
     options = build(ClipOptions, given, start is not None, data=tuple(data))
     check_out_folder(options.loop.out)
+    own = find_own_vae(vae, "a CLIP")
     words = Tokenizer.load((tokenizer or (vae if is_checkpoint(vae) else SECOND_STAGE)) / "tokenizer.json")
-    train(options, find_own_vae(vae, "a CLIP"), words, find_clip(start, words) if start else None)
+    train(options, own, words, find_clip(start, words) if start else None)
     typer.echo(options.loop.out)
 
 

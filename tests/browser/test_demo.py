@@ -176,10 +176,10 @@ def test_what_is_wrong_is_said_in_words(open_page: Open) -> None:
     generate.click()
     expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached")
     page.evaluate("document.getElementById('shelf').hidden = false")  # as for a model that lists its things
-    above, below = page.get_by_role("alert").bounding_box(), page.locator("#shelf").bounding_box()
-    assert above is not None
-    assert below is not None
-    assert above["y"] + above["height"] <= below["y"]  # not below what the model draws, where nobody looks
+    page.wait_for_function(  # not below what the model draws, where nobody looks
+        """() => document.querySelector("[role=alert]").getBoundingClientRect().bottom
+               <= document.getElementById("shelf").getBoundingClientRect().top"""
+    )
     page.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
     stage(page, "done")
