@@ -5,8 +5,11 @@ multiply each weight once a row. The floor is max(bytes / bandwidth, operations 
 et al. 2009). Numbers are counted in the format in which the engine keeps them, or in the machine's narrowest one if
 that is narrower. A weight counts once, also where it is read for each token of a group: a cache can keep it so long.
 
-The bandwidth is that of a block as large as what the step reads, read again and again. So if the caches hold all of it,
-it is theirs. The MBU of a step is its bytes, divided by its time and by the bandwidth: 1 is the limit.
+The bandwidth of a floor is that of a block as large as what the step reads, read again and again. So if the caches hold
+all of it, it is theirs, and no step is faster than its floor.
+
+The MBU of a step is its bytes, divided by its time and by the bandwidth of memory. It exceeds 1 where the caches hold
+what the step reads.
 """
 
 from __future__ import annotations
@@ -65,13 +68,15 @@ class Demand:
         return max(self._reading(machine, rows, sizes), self.operations(rows) / machine.multiply)
 
     def mbu(self, machine: Machine, rows: int, sizes: Sizes, seconds: float) -> float:
-        """The share of the bandwidth that a step of so many seconds uses."""
-        return self._reading(machine, rows, sizes) / seconds
+        """The share of memory's bandwidth that a step of so many seconds uses."""
+        return self._least(machine, rows, sizes) / machine.read / seconds
 
     def _reading(self, machine: Machine, rows: int, sizes: Sizes) -> float:
-        narrowest = Sizes(*(min(size, machine.number_bytes) for size in sizes))
-        size = self.bytes(rows, narrowest)
+        size = self._least(machine, rows, sizes)
         return size / machine.reading(size)
+
+    def _least(self, machine: Machine, rows: int, sizes: Sizes) -> float:
+        return self.bytes(rows, Sizes(*(min(size, machine.number_bytes) for size in sizes)))
 
 
 @singledispatch

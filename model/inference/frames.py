@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -32,6 +33,7 @@ from model.inference.canvas import Canvas, measure_halo
 from model.inference.events import Partial
 from model.inference.image_codec import ImageCodec
 
+REST = 9.0  # times the processor time of a frame, in which no other is sent: they take a tenth of a core at most
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent's thread ends
 Picture = tuple[str, int]  # the request's id, and the picture's index
 log = logging.getLogger(__name__)
@@ -119,7 +121,8 @@ class OwnFrames:
 class ProcessFrames:
     """Has somebody else paint, over a connection that `serve` answers. Drops frames that are late.
 
-    At most one frame is on its way, so that neither side ever waits while it sends.
+    At most one frame is on its way, so that neither side ever waits while it sends. Even a process of the lowest
+    priority takes time from the steps where there is no spare core. So it rests after each frame.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -128,6 +131,7 @@ class ProcessFrames:
         self._begun: set[Picture] = set()  # pictures of which a frame was sent
         self._forgotten: list[Picture] = []  # those of them whose canvas the process still has to drop
         self._sent: Picture | None = None  # the picture of the frame on its way
+        self._next = 0.0  # when another may leave, in seconds of the monotonic clock
         self._wanted = False  # whether that frame is still wanted
         self._broken = False
 
@@ -141,13 +145,13 @@ class ProcessFrames:
         painted: list[Partial] = []
         try:
             while self._sent is not None and self._connection.poll():
-                partial = self._connection.recv()
-                self._sent = None
+                partial, seconds = self._connection.recv()
+                self._sent, self._next = None, time.monotonic() + REST * seconds
                 if partial is not None and self._wanted:
                     painted.append(partial)
-                self._send()
         except (EOFError, OSError):
             self._break()
+        self._send()
         return painted
 
     def forget(self, request_id: str, index: int | None = None) -> None:
@@ -161,7 +165,7 @@ class ProcessFrames:
                 self._wanted = False
 
     def _send(self) -> None:
-        if self._sent is not None or not self._waiting or self._broken:
+        if self._sent is not None or not self._waiting or self._broken or time.monotonic() < self._next:
             return
         picture = next(iter(self._waiting))
         frame, forgotten, self._forgotten = self._waiting.pop(picture), self._forgotten, []
@@ -195,8 +199,10 @@ def serve(connection: Connection, vae: AnyVAE, device: torch.device) -> None:
             frame, forgotten = connection.recv()
             for picture in forgotten:
                 own.forget(*picture)
+            began = time.thread_time()
             own.ask(frame)
-            connection.send(next(iter(own.take()), None))
+            partial = next(iter(own.take()), None)
+            connection.send((partial, time.thread_time() - began))
 
 
 def beside(vae: AnyVAE, device: torch.device) -> ProcessFrames:

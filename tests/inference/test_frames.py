@@ -31,10 +31,10 @@ def request(small: Checkpoint, rows: tuple[int, ...]) -> GenerationRequest:
     return GenerationRequest("a", text_ids, 1, SamplingParams(seed=1), partial_rows=rows)
 
 
-def answer(theirs: Connection) -> tuple[Frame, list[tuple[str, int]]]:
-    """Paint what was sent, as the process does, but for the picture. Returns what was sent."""
+def answer(theirs: Connection, seconds: float = 0.0) -> tuple[Frame, list[tuple[str, int]]]:
+    """Paint what was sent, as the process does in so many seconds, but for the picture. Returns what was sent."""
     sent, forgotten = theirs.recv()
-    theirs.send(Partial(sent.request_id, sent.index, sent.rows_done, b""))
+    theirs.send((Partial(sent.request_id, sent.index, sent.rows_done, b""), seconds))
     return sent, forgotten
 
 
@@ -51,6 +51,17 @@ def test_a_late_frame_gives_way_to_a_newer_one_of_its_picture() -> None:
     assert (answer(theirs)[0].index, frames.take()[0].rows_done) == (1, 3)
     assert answer(theirs)[0].rows_done == 3
     assert [(e.index, e.rows_done) for e in frames.take()] == [(0, 3)]
+    assert not theirs.poll()
+
+
+def test_after_a_frame_no_other_is_painted_for_a_while() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    frames = ProcessFrames(ours)
+    frames.ask(frame())
+    answer(theirs, seconds=1000.0)
+    assert len(frames.take()) == 1
+    frames.ask(frame(rows=2))
+    assert frames.take() == []
     assert not theirs.poll()
 
 

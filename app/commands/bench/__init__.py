@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,7 +84,7 @@ def bench(
         if peers:
             compared = compare(threads, SEED, seconds, status.update)
             found, lines = compared.to_json(), [*lines, *compared.rows()]
-    out = Console(highlight=False)
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     report.show(lines, result, SEED, out)
     if report.plot(lines, f"{result.name} on {result.machine.processor}", plot):
         out.print(f"{plot} shows the shares")
