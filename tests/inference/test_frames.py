@@ -99,7 +99,7 @@ def test_a_thread_paints_what_the_engine_would(small: Checkpoint) -> None:
         frames.ask(frame(rows=rows))
         own.ask(frame(rows=rows))
         while not (painted := frames.take()):
-            frames._connection.poll(None)
+            frames._connection.poll(0.01)  # it may still rest
         assert painted == own.take()
         assert len(painted[0].rgb) == SIZE * SIZE * 3
     frames._connection.close()
