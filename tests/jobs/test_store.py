@@ -122,6 +122,7 @@ def test_what_was_never_fetched_is_kept_longest(store: Store, tmp_path: Path) ->
     assert store.sweep(Retention(bytes=2)) == 1
     assert files(tmp_path) == [b"0", b"1"]  # the two that were fetched went first
     store.fetched(names[1:2])
+    time.sleep(0.02)
     assert store.sweep(Retention(seconds=0.01)) >= 1
     time.sleep(0.05)
     store.sweep(Retention(seconds=0.01))
