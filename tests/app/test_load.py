@@ -10,7 +10,7 @@ from tests.app.load import Crowd, check
 
 def test_three_books_agree(start: Callable[..., Live]) -> None:
     server = start(queue=24, flags=["--log", "json"]).ready()
-    for crowd in (Crowd(40, seconds=1, leave=0.2, wait=1), Crowd(60, seconds=0, leave=0.9, wait=1)):
+    for crowd in (Crowd(40, seconds=1, leave=0.5, wait=0.1), Crowd(60, seconds=0, leave=0.9, wait=0.1)):
         figures = check(server, 4, crowd)
         assert figures["wrong"] == []
         assert figures["pictures"] > 0
