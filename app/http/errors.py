@@ -112,7 +112,6 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (NoStore, 503, "no_store"),
     (StoreAway, 503, "no_store"),
     (StoreFull, 507, "store_full"),
-    (StoreAway, 503, "no_store"),
     (ClientGone, 499, "client_gone"),
     (errors.RequestCancelled, 499, "client_gone"),
     (ReaderTooSlow, 499, "reader_too_slow"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import fsspec  # type: ignore[import-untyped]
 
 from model.errors import DalleError
+from model.limits import one_line
 
 PLACE = "the place of the pictures"
 log = logging.getLogger("dalle.jobs")
@@ -32,7 +33,7 @@ class StoreAway(DalleError):
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(f"{what} cannot be reached now")
-        log.error("%s: %s", what, why)
+        log.error("%s: %s", what, why, extra={"seldom": True})
 
 
 class Folder:
@@ -97,11 +98,7 @@ class Folder:
         try:
             yield
         except Exception as error:  # each kind of bucket has errors of its own
-            raise StoreAway(PLACE, f"{self.address}: {_line(error)}") from None
+            raise StoreAway(PLACE, f"{self.address}: {one_line(str(error) or type(error).__name__)}") from None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name[:2]}/{name}"  # a folder of a million files would be slow to list
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

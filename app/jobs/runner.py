@@ -188,7 +188,7 @@ class Runner:
         """Hold the leases of the jobs that are painted, and stop with those that were cancelled elsewhere, or taken."""
         renewed = 0.0
         while True:
-            await asyncio.sleep(min(WATCHED, RENEWED))
+            await asyncio.sleep(WATCHED)
             painting = dict(self._painting)
             if not painting:
                 continue
@@ -223,7 +223,7 @@ class Runner:
             try:
                 return await self.call(method, *arguments)
             except (StoreFull, StoreAway) as error:
-                log.error("%s; the job waits", error)
+                log.error("%s; the job waits", error, extra={"seldom": True})
                 await asyncio.sleep(AGAIN)
 
     async def _notify(self) -> None:

@@ -84,8 +84,7 @@ class GraphedDecoder(SlotDecoder):
 
     def _fuse(self, transformer: Transformer) -> FusedStep | None:
         assert isinstance(self.cache, KVCache)
-        slots = SlotTensors(*(getattr(self.state, name) for name in SlotTensors._fields))
-        return fused_step(transformer, self.cache, slots, self._table, self.strict)
+        return fused_step(transformer, self.cache, SlotTensors.of(self.state), self._table, self.strict)
 
     def _measure_widths(self) -> None:
         if not self._may_fuse:  # the fused kernels compute every row as if it were alone

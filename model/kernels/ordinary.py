@@ -173,8 +173,6 @@ def narrowed(weight: Tensor) -> Tensor:
 class OrdinaryStep(NativeStep):
     """As `NativeStep`, for an ordinary decoder."""
 
-    leaps = True
-
     def __init__(self, library: ctypes.CDLL, transformer: Any, parts: Parts) -> None:
         """transformer: the decoder, whose `parts` are given."""
         config = transformer.config

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from model.kernels import layout
 from model.kernels.layout import Image, Keeper, Rows, is_narrow
-from model.kernels.library import load
+from model.kernels.library import load, multiplies_in_bfloat16
 from model.transformer import KVCache, Transformer
 from model.transformer.local import ABOVE, LEFT, LocalBlock
 
@@ -43,6 +43,11 @@ class SlotTensors(NamedTuple):
     bad: Tensor
     score: Tensor
 
+    @staticmethod
+    def of(state: object) -> SlotTensors:
+        """Those of a `SlotState`."""
+        return SlotTensors(*(getattr(state, name) for name in SlotTensors._fields))
+
 
 class Picture(NamedTuple):
     """How one picture is drawn. rows: of its prompt and of its null prompt, if it has one, counted in a step's rows."""
@@ -60,7 +65,6 @@ class Picture(NamedTuple):
 class NativeStep(ABC):
     """A transformer, its cache and its slots, as the library sees them. Their tensors must stay where they are."""
 
-    leaps = False  # whether it has `leap`
     _model: ctypes.Structure
     _state: ctypes.Structure
 
@@ -91,10 +95,6 @@ class NativeStep(ABC):
 
     def share_text(self, source: int, slots: Sequence[int]) -> None:  # noqa: B027 - not every step gains by it
         """Slots that have read the same text as `source`, and may read it there as long as both hold it."""
-
-    def leap(self, guesses: Tensor) -> int:
-        """Decode one image with guesses (ahead,) of its next tokens, where the step can."""
-        raise NotImplementedError
 
     @property
     def weight_bytes(self) -> int:
@@ -175,10 +175,9 @@ def own_step(transformer: Transformer, narrow: bool) -> OwnStep | None:
     sizes = (config.dim, int(config.dim * config.mlp_ratio), config.local_dim, config.code_dim, config.image_vocab)
     if any(size % layout.LANES for size in (*sizes, config.head_dim)) or config.head_dim > layout.MOST_HEAD_DIM:
         return None
-    if narrow and all(is_narrow(weight) for weight in transformer.parameters() if weight.dim() == 2):
-        library = load(narrow=True)
-        if library:
-            return OwnStep(library, transformer, narrow=True)
+    matrices = (parameter for parameter in transformer.parameters() if parameter.dim() == 2)
+    if narrow and multiplies_in_bfloat16() and all(map(is_narrow, matrices)) and (library := load(narrow=True)):
+        return OwnStep(library, transformer, narrow=True)
     library = load() if parameter.dtype == torch.float32 else None
     return OwnStep(library, transformer, narrow=False) if library else None
 

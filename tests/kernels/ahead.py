@@ -47,7 +47,7 @@ def launches(preset: str, dtype: torch.dtype, slots: int = 64) -> list[Launch]:
         cache = transformer.new_cache(slots)
         hidden = torch.zeros(1, config.group * config.local_dim, dtype=dtype)
         state = SlotState(config, slots, torch.device("meta"), hidden)
-        tensors = SlotTensors(*(getattr(state, name) for name in SlotTensors._fields))
+        tensors = SlotTensors.of(state)
         table = torch.zeros(len(Column), slots, dtype=torch.float64)
         step = FusedStep(transformer, cache, tensors, table, strict=False, launch=note)
         step.compile()

@@ -17,9 +17,10 @@ from model.families.kakaobrain.config import KakaobrainConfig
 from model.families.llamagen.config import LlamaGenConfig
 from model.families.min_dalle.config import MinDalleConfig
 from model.families.rudalle.config import V2, V3, RuDalleConfig
-from model.kernels import NativeStep, Picture, SlotTensors, step_of
+from model.kernels import OrdinaryStep, SlotTensors, step_of
 from model.kernels import library as library_module
 from tests.conftest import randomise
+from tests.kernels.slots import new_slots, picture
 
 SLOTS, STEPS = 14, 23
 COMMON: dict[str, Any] = {"grid": 6, "dim": 48, "depth": 3, "image_vocab": 96}
@@ -52,7 +53,7 @@ class Scene:
     transformer: Any
     cache: Any
     slots: SlotTensors
-    native: NativeStep
+    native: OrdinaryStep
 
 
 def scene(name: str, dtype: torch.dtype = torch.float32) -> Scene:
@@ -64,6 +65,7 @@ def scene(name: str, dtype: torch.dtype = torch.float32) -> Scene:
     native = step_of(transformer)
     if native is None:
         pytest.skip("the native kernels are not built here, or not for this processor")
+    assert isinstance(native, OrdinaryStep)
     source = torch.Generator().manual_seed(2)
     cache, hidden = transformer.new_cache(SLOTS), torch.zeros(SLOTS, config.dim)
     for slot in range(SLOTS):
@@ -73,25 +75,10 @@ def scene(name: str, dtype: torch.dtype = torch.float32) -> Scene:
         for _ in range(slot % 5 * 7):  # up to 28 of 36 tokens
             token = torch.randint(0, config.image_vocab, (1, 1), generator=source)
             hidden[slot] = transformer.decode(cache, slice(slot, slot + 1), token)[0]
-    tokens = config.image_tokens
-    slots = SlotTensors(
-        hidden=hidden,
-        tokens=torch.zeros(SLOTS, tokens, dtype=torch.int64),
-        drawn=torch.randint(0, config.image_vocab, (SLOTS, 1), generator=source),
-        forced=torch.full((SLOTS, tokens), -1),
-        noise=torch.rand(SLOTS, tokens, generator=source, dtype=torch.float64),
-        position=cache.step.clone(),
-        begun=torch.zeros(SLOTS, dtype=torch.bool),
-        bad=torch.zeros(SLOTS, dtype=torch.bool),
-        score=torch.zeros(SLOTS, dtype=torch.float64),
-    )
+    drawn = torch.randint(0, config.image_vocab, (SLOTS, 1), generator=source)
+    slots = new_slots(hidden, drawn, cache.step.clone(), config.image_tokens, source)
     native.bind(cache, slots)
     return Scene(transformer, cache, slots, native)
-
-
-def picture(slot: int, *rows: int, **changes: float) -> Picture:
-    given = {"guidance": 1.0, "temperature": 1.0, "opening": 0.0, "top_k": 0, "top_p": 1.0, "scored": False, **changes}
-    return Picture(slot, rows, **given)  # type: ignore[arg-type]
 
 
 def buffers(cache: Cache) -> list[Tensor]:
@@ -251,6 +238,7 @@ def test_guessed_tokens_have_the_model_s_distribution() -> None:
     native = step_of(transformer)
     if native is None:
         pytest.skip("the native kernels are not built here, or not for this processor")
+    assert isinstance(native, OrdinaryStep)
     text, pictures = torch.tensor([[3, 4]]), 3000
     pair = torch.cartesian_prod(torch.arange(16), torch.arange(16))  # all first two tokens
     rows = transformer.logits(text.expand(256, -1), pair)[:, -3:, -16:].softmax(-1)

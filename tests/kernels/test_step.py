@@ -18,6 +18,7 @@ from model.kernels import NativeStep, Picture, SlotTensors, step_of
 from model.kernels import library as library_module
 from model.transformer import KVCache, Transformer
 from tests.conftest import randomise
+from tests.kernels.slots import new_slots, picture
 
 SLOTS = 37
 FLOAT, SHORT = torch.float32, torch.bfloat16
@@ -69,24 +70,11 @@ def scene(narrow: bool = True, dtype: torch.dtype = FLOAT, **changes: Any) -> Sc
     cache.step.copy_(torch.randint(0, config.steps - 1, (SLOTS,), generator=source))
     cache.length.copy_(text + cache.step)
     cache.tokens.copy_(torch.randint(0, config.image_vocab, (SLOTS, tokens), generator=source))
-    slots = SlotTensors(
-        hidden=torch.randn(SLOTS, config.group * config.local_dim, generator=source),
-        tokens=torch.zeros(SLOTS, tokens, dtype=torch.int64),
-        drawn=torch.randint(0, config.image_vocab, (SLOTS, config.group), generator=source),
-        forced=torch.full((SLOTS, tokens), -1),
-        noise=torch.rand(SLOTS, tokens, generator=source, dtype=torch.float64),
-        position=cache.step * config.group,
-        begun=torch.zeros(SLOTS, dtype=torch.bool),
-        bad=torch.zeros(SLOTS, dtype=torch.bool),
-        score=torch.zeros(SLOTS, dtype=torch.float64),
-    )
+    hidden = torch.randn(SLOTS, config.group * config.local_dim, generator=source)
+    drawn = torch.randint(0, config.image_vocab, (SLOTS, config.group), generator=source)
+    slots = new_slots(hidden, drawn, cache.step * config.group, tokens, source)
     native.bind(cache, slots)
     return Scene(transformer, cache, slots, native)
-
-
-def picture(slot: int, *rows: int, **changes: float) -> Picture:
-    given = {"guidance": 1.0, "temperature": 1.0, "opening": 0.0, "top_k": 0, "top_p": 1.0, "scored": False, **changes}
-    return Picture(slot, rows, **given)  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=[1, 2, 3])

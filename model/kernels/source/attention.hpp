@@ -4,9 +4,9 @@
 // bfloat16, too. Scores, the softmax and all sums are float32.
 #pragma once
 #include <algorithm>
-#include <limits>
 
 #include "lanes.hpp"
+#include "softmax.hpp"
 
 namespace dalle {
 
@@ -172,22 +172,7 @@ void attend_group(const float* q, const T* keys, const T* values, int positions,
                   float* out) {
     compare<G>(q, keys, positions, width, shares, stride);
     prefetch(values, std::min(positions, AHEAD) * width);
-    const int padded = (positions + LANES - 1) / LANES * LANES;
-    for (int g = 0; g < G; ++g) {
-        float* row = shares + g * stride;
-        for (int p = positions; p < padded; ++p) row[p] = -std::numeric_limits<float>::infinity();
-        V most = load(row);
-        for (int p = LANES; p < padded; p += LANES) most = max(most, load(row + p));
-        const V top = splat(largest(most));
-        V total = zero();
-        for (int p = 0; p < padded; p += LANES) {
-            V e = exp(load(row + p) - top);
-            total = total + e;
-            store(row + p, e);
-        }
-        const V scale = splat(1.0f / sum(total));
-        for (int p = 0; p < padded; p += LANES) store(row + p, load(row + p) * scale);
-    }
+    for (int g = 0; g < G; ++g) soften(shares + g * stride, positions);
     mix<G>(shares, stride, values, positions, width, out);
 }
 

@@ -3,10 +3,10 @@
 // has read the same one: what several rows share is then read from memory once.
 #pragma once
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "lanes.hpp"
+#include "softmax.hpp"
 
 namespace dalle {
 
@@ -42,23 +42,6 @@ void scores(const float* q, const T* keys, int count, int width, float* shares) 
         }
         _mm_storeu_ps(shares + p, sums(a[0], a[1], a[2], a[3]));
     }
-}
-
-// shares (count, with room to a multiple of 16) -> e^share / their sum.
-inline void soften(float* shares, int count) {
-    const int padded = (count + LANES - 1) / LANES * LANES;
-    for (int p = count; p < padded; ++p) shares[p] = -std::numeric_limits<float>::infinity();
-    V most = load(shares);
-    for (int p = LANES; p < padded; p += LANES) most = max(most, load(shares + p));
-    const V top = splat(largest(most));
-    V total = zero();
-    for (int p = 0; p < padded; p += LANES) {
-        V e = exp(load(shares + p) - top);
-        total = total + e;
-        store(shares + p, e);
-    }
-    const V scale = splat(1.0f / sum(total));
-    for (int p = 0; p < padded; p += LANES) store(shares + p, load(shares + p) * scale);
 }
 
 // out[0 .. 16 B): the sum over the runs' positions, first to last, of share times value.
