@@ -78,6 +78,7 @@ def _check_vqgan(config: VQGANConfig, where: str) -> None:
     last = len(config.widths) - 1
     limits = (
         (config.encodes, "an encoder", "none"),
+        (not config.known and not config.nameless, "a code for each token and a token for each code", "others"),
         (config.quantiser in ("nearest", "gumbel"), "the nearest code or Gumbel's", f"{config.quantiser} codes"),
         (not config.wavelet, "no wavelet", "one"),
         (config.signed, "pixels from -1 to 1", "pixels from 0 to 1"),

@@ -105,13 +105,13 @@ def read(given: Given) -> Imported:
 def _image_tokenizer(given: Given, inside: Keys, vae_params: Any, config: DallePytorchConfig) -> Part:
     beside = any(role != ROLE for role in given.weights)
     yaml = given.text("yaml") if inside.names("vae.model.") else None
-    part = image.vae_of(inside, vae_params, yaml.content if yaml else None, config.grid)
+    part = image.vae_of(inside, vae_params, yaml.content if yaml else None, config.grid, config.image_vocab)
     inside.finish()
     if part is None:
         if not beside:
             raise CheckpointError(f"{inside.where}: weights have no vae.*: give the file of the image tokenizer too")
-        part = image.read_vae(given, config.grid)
-    elif beside and not _equal(part, image.read_vae(given, config.grid)):
+        part = image.read_vae(given, config.grid, config.image_vocab)
+    elif beside and not _equal(part, image.read_vae(given, config.grid, config.image_vocab)):
         told = f"the image tokenizer beside it is another one than the vae.* in {inside.where}; leave it out"
         raise CheckpointError(f"{next(file.path for role, file in given.weights.items() if role != ROLE)}: {told}")
     found = (part.config.codes, part.config.grid)

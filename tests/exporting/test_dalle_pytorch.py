@@ -122,7 +122,7 @@ def test_a_vqgan_goes_back_under_taming_s_names_with_its_yaml(name: str) -> None
     theirs = {key for key in image_original(name).shapes if not key.startswith("loss.")}
     assert {key.removeprefix("model.").split(".")[0] for key in found.weights} == {key.split(".")[0] for key in theirs}
     assert {key for key in found.weights if "quant" in key} == {f"model.{key}" for key in theirs if "quant" in key}
-    check_yaml(found.yaml, config, "it")
+    assert check_yaml(found.yaml, config, "it", renumbered=False) is None
     back = vae_of(Keys({f"vae.{key}": tensor for key, tensor in found.weights.items()}, "it"), None, found.yaml)
     assert back is not None
     assert back.config == config
@@ -147,6 +147,7 @@ def test_openai_s_dvae_goes_back_under_its_names() -> None:
         (DiscreteVAEConfig(image_size=24, layers=1, width=8), "sides that are a power of two, got 24 pixels"),
         (OpenAIDVAEConfig(image_size=64, width=8, codes=9), "pictures of 256 pixels and 8192 codes, got 64 and 9"),
         (dataclasses.replace(SMALL, image_size=64), "pictures of 256 pixels, got 64"),
+        (dataclasses.replace(SMALL, known=3), "a code for each token and a token for each code, got others"),
         (dataclasses.replace(SMALL, attention=()), "attention at its lowest resolution, .* got none there"),
         (dataclasses.replace(SMALL, quantiser="cosine"), "the nearest code or Gumbel's, got cosine codes"),
         (dataclasses.replace(SMALL, stem=64, widths=(32, 64)), "multiples of its first width, 64, got widths of 32"),

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval, Len
 
 from model.limits import shown
-from model.sizes import Blocks, Codes, Pixels, Width
+from model.sizes import MAX_CODES, Blocks, Codes, Pixels, Width
 
 BlocksOfLevel = Annotated[int, Interval(ge=1, le=64)]
 Channels = Annotated[int, Interval(ge=1, le=4)]
@@ -20,6 +20,7 @@ Number = Annotated[float, Interval(ge=-1000, le=1000)]
 PerChannel = Annotated[tuple[Number, ...], Len(1, 4)]
 LevelWidths = Annotated[tuple[Width, ...], Len(1, 8)]
 LevelIndices = Annotated[tuple[Annotated[int, Interval(ge=0, le=7)], ...], Len(0, 8)]
+Count = Annotated[int, Interval(ge=0, le=MAX_CODES)]
 QUANTISERS = ("nearest", "cosine", "gumbel")
 NORM_GROUPS = 32  # of every group normalisation of a VQGAN
 
@@ -98,7 +99,10 @@ class VQGANConfig:
     family: ClassVar[str] = "vqgan"
 
     image_size: Pixels = 256  # pixels, a side
-    codes: Codes = 1024  # size of the codebook
+    codes: Codes = 1024  # ids of image tokens
+    known: Count = 0  # ids that have a code, the first ones; the others are painted as id 0. 0: all have one
+    nameless: Count = 0  # codes behind these that have no id, and that the encoder finds too
+    unknown: Count = 0  # the id of what is nearest to one of those
     code_dim: Width = 256  # width of a code
     latent: Width = 256  # channels between the codebook and the convolutions
     stem: Width = 128  # channels of the encoder's first convolution
@@ -117,6 +121,11 @@ class VQGANConfig:
         _check_factor(self.image_size, self.factor)
         if self.quantiser not in QUANTISERS:
             raise ValueError(f"quantiser must be one of {', '.join(QUANTISERS)}, got {shown(self.quantiser)}")
+        for name, value, most in (("known", self.known, self.codes), ("unknown", self.unknown, self.codes - 1)):
+            if value > most:
+                raise ValueError(f"{name} must be at most {most}, as codes says, got {value}")
+        if self.nameless and self.quantiser == "gumbel":
+            raise ValueError(f"nameless must be 0 where quantiser is gumbel, got {self.nameless}")
         for name, widths in (("stem", (self.stem,)), ("widths", self.widths)):
             if any(width % NORM_GROUPS for width in widths):
                 raise ValueError(f"{name} must be multiples of {NORM_GROUPS}, got {', '.join(map(str, widths))}")
@@ -125,6 +134,11 @@ class VQGANConfig:
             raise ValueError(f"attention must be {allowed}, got {list(self.attention)}")
         if self.quantiser == "gumbel" and self.code_dim != self.latent:
             raise ValueError(f"code_dim must be latent, {self.latent}, where quantiser is gumbel, got {self.code_dim}")
+
+    @property
+    def with_code(self) -> int:
+        """Ids that have a code of their own, the first ones."""
+        return self.known or self.codes
 
     @property
     def factor(self) -> int:

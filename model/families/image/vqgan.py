@@ -180,7 +180,7 @@ class VQGAN(ImageTokenizer):
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
         self.config = config
-        self.codebook = nn.Embedding(config.codes, config.code_dim)
+        self.codebook = nn.Embedding(config.with_code + config.nameless, config.code_dim)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent, 1)
         self.decoder = Decoder(config)
         self.encoder = None
@@ -188,7 +188,7 @@ class VQGAN(ImageTokenizer):
             self.encoder = Encoder(config)
             self.quant_conv = nn.Conv2d(config.latent, config.code_dim, 1)
             if config.quantiser == "gumbel":
-                self.code_logits = nn.Conv2d(config.latent, config.codes, 1)
+                self.code_logits = nn.Conv2d(config.latent, config.with_code, 1)
 
     def find(self, pictures: Tensor) -> Tensor:
         """As `ImageTokenizer.find`."""
@@ -201,10 +201,11 @@ class VQGAN(ImageTokenizer):
         ):  # the likeliest: the original draws noise here even when it does not train
             likeliest: Tensor = self.code_logits(z).argmax(1)
             return likeliest
-        return self._nearest(rearrange(z, "b d h w -> b h w d"))
+        found = self._nearest(rearrange(z, "b d h w -> b h w d"))
+        return torch.where(found < self.config.with_code, found, self.config.unknown)
 
     def _nearest(self, z: Tensor) -> Tensor:
-        """(b, h, w, code_dim) -> the code of the smallest |z - e|^2 = |z|^2 + |e|^2 - 2 z e, ids (b, h, w)."""
+        """(b, h, w, code_dim) -> the code of the smallest |z - e|^2 = |z|^2 + |e|^2 - 2 z e, rows (b, h, w)."""
         codes = self._codes()
         if self.config.quantiser == "cosine":
             z = F.normalize(z, dim=-1)
@@ -213,12 +214,13 @@ class VQGAN(ImageTokenizer):
         return distances.argmin(1).view(z.shape[:-1])
 
     def _codes(self) -> Tensor:
-        """The codebook (codes, code_dim), each code of length 1 where directions are compared."""
+        """The codebook (rows, code_dim), each code of length 1 where directions are compared."""
         codes = self.codebook.weight
         return F.normalize(codes, dim=-1) if self.config.quantiser == "cosine" else codes
 
     def paint(self, ids: Tensor) -> Tensor:
         """As `ImageTokenizer.paint`."""
+        ids = torch.where(ids < self.config.with_code, ids, 0)
         codes = rearrange(F.embedding(ids, self._codes()), "b h w d -> b d h w")
         painted = self.decoder(self.post_quant_conv(codes)).float()
         if self.config.wavelet:

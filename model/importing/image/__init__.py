@@ -10,6 +10,8 @@ Of the files only what training needs is left out: a discriminator and its loss 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from model.errors import CheckpointError
@@ -49,10 +51,11 @@ def roles(content: Any) -> str | None:
     return None
 
 
-def read_vae(given: Given, grid: int | None = None) -> Part:
-    """The image tokenizer of the given files. grid: image tokens a side, of the transformer that comes with it.
+def read_vae(given: Given, grid: int | None = None, codes: int | None = None) -> Part:
+    """The image tokenizer of the given files. grid, codes: image tokens a side and ids, of the transformer with it.
 
-    The setting image_size says the pixels a side of a VQGAN or a dVAE, whose tensors do not tell it.
+    The setting image_size says the pixels a side of a VQGAN or a dVAE, whose tensors do not tell it. unknown_index is
+    asked for where a codebook is renumbered.
     Raises CheckpointError where there is none, where there are two, or naming what in the file is wrong.
     """
     found = {role: given.weight(role) for role in (DISCRETE_VAE, TAMING, DETOKER, LLAMAGEN)}
@@ -62,7 +65,7 @@ def read_vae(given: Given, grid: int | None = None) -> Part:
         paths = [file.path for file in (*files.values(), encoder, decoder) if file is not None]
         raise CheckpointError(f"{paths[1]}: a second image tokenizer; {paths[0]} is one too")
     for role, file in files.items():
-        return _read_file(role, file, given, grid)
+        return _read_file(role, file, given, grid, codes)
     if encoder is None or decoder is None:
         have = encoder or decoder
         if have is None:
@@ -83,7 +86,7 @@ def _module(file: Weights) -> Keys:
     return Keys(openai_pickles.parameters(file.content, where), where)
 
 
-def _read_file(role: str, file: Weights, given: Given, grid: int | None) -> Part:
+def _read_file(role: str, file: Weights, given: Given, grid: int | None, codes: int | None) -> Part:
     where, content = str(file.path), file.content
     if role == DISCRETE_VAE:
         keys = Keys(state_dict(content["weights"], f"{where}: weights"), where)
@@ -97,20 +100,23 @@ def _read_file(role: str, file: Weights, given: Given, grid: int | None) -> Part
     if role == LLAMAGEN:
         return vqgans.read_llamagen(keys, _image_size(given), grid)
     text = given.text("yaml")
-    return _taming(keys, text.content if text else None, _image_size(given), grid)
+    unknown = partial(given.setting, "unknown_index")
+    return _taming(keys, text.content if text else None, _image_size(given), grid, codes, unknown)
 
 
-def vae_of(keys: Keys, vae_params: Any, yaml: Any = None, grid: int | None = None) -> Part | None:
+def vae_of(
+    keys: Keys, vae_params: Any, yaml: Any = None, grid: int | None = None, codes: int | None = None
+) -> Part | None:
     """The image tokenizer in the weights of a dalle.pt: its `vae.*`, which are used up. None where it has none.
 
-    vae_params: what the file calls so. yaml: of a VQGAN, if it is given. grid: image tokens a side.
-    Raises CheckpointError naming the file and the key.
+    vae_params: what the file calls so. yaml: of a VQGAN, if it is given. grid, codes: image tokens a side, and
+    ids, of the transformer. Raises CheckpointError naming the file and the key.
     """
     if not keys.names("vae."):
         return None
     inside = keys.part("vae.")
     if inside.names("model."):
-        return vqgan(inside, yaml, grid)
+        return vqgan(inside, yaml, grid, codes)
     return openai(inside, grid) if inside.names("enc.") else discrete_vae(inside, vae_params)
 
 
@@ -121,9 +127,9 @@ def discrete_vae(keys: Keys, vae_params: Any) -> Part:
     return part
 
 
-def vqgan(keys: Keys, yaml: Any = None, grid: int | None = None) -> Part:
+def vqgan(keys: Keys, yaml: Any = None, grid: int | None = None, codes: int | None = None) -> Part:
     """A VQGAN in `model.*`, `vae.` taken off the keys' fronts. Raises CheckpointError as `vae_of` does."""
-    part = _taming(keys, yaml, None, grid)
+    part = _taming(keys, yaml, None, grid, codes)
     keys.finish()
     return part
 
@@ -135,10 +141,17 @@ def openai(keys: Keys, grid: int | None = None) -> Part:
     return part
 
 
-def _taming(keys: Keys, yaml: Any, image_size: int | None, grid: int | None) -> Part:
+def _taming(
+    keys: Keys,
+    yaml: Any,
+    image_size: int | None,
+    grid: int | None,
+    codes: int | None,
+    unknown: Callable[[], str | None] = lambda: None,
+) -> Part:
     wrapped = [f"model.{key}" for key in CODEBOOKS if f"model.{key}" in keys]  # ruDALL-E's and DALLE-pytorch's class
     inside = keys.part("model.") if wrapped else keys
-    part = vqgans.read_taming(inside, yaml, image_size, grid)
+    part = vqgans.read_taming(inside, yaml, image_size, grid, codes, unknown)
     keys.finish()
     return part
 

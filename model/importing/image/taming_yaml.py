@@ -17,6 +17,8 @@ TARGETS = (
     "VQNoDiscModel",
 )  # classes, of taming and of latent diffusion
 
+NOT_READ = ("tanh_out", "give_pre_end", "double_z")  # they change what a network does with the same tensors
+
 
 def resolution(yaml: Any, where: str) -> int:
     """Pixels a side of the pictures that it was trained on. where: names the weights. Raises CheckpointError."""
@@ -26,8 +28,11 @@ def resolution(yaml: Any, where: str) -> int:
     return int(found)
 
 
-def check_yaml(yaml: Any, config: VQGANConfig, where: str) -> None:
-    """Raises CheckpointError for a yaml that says another network than the tensors make. where: names the weights."""
+def check_yaml(yaml: Any, config: VQGANConfig, where: str, renumbered: bool) -> str | None:
+    """Raises CheckpointError for a yaml that says another network than the tensors make. where: names the weights.
+
+    renumbered: whether the file has quantize.used. Returns unknown_index, None where it is not said.
+    """
     target, params, ddconfig = _params(yaml, where)
     gumbel = target.rsplit(".", 1)[-1] == "GumbelVQ"
     if gumbel != (config.quantiser == "gumbel"):
@@ -52,6 +57,15 @@ def check_yaml(yaml: Any, config: VQGANConfig, where: str) -> None:
     if attends is not None and tuple(i for i in range(len(config.widths)) if side >> i in sides) != config.attention:
         has = f"the file's tensors have attention at {[side >> i for i in config.attention]} of {side}"
         raise CheckpointError(f"{where}: the yaml says ddconfig.attn_resolutions {shown(attends)}, and {has}")
+    for key in NOT_READ:
+        if ddconfig.get(key):
+            raise CheckpointError(f"{where}: the yaml says ddconfig.{key} {shown(ddconfig[key])}, which is not read")
+    if (params.get("remap") is not None) != renumbered:
+        has = "has" if renumbered else "has no"
+        told = f"the yaml says remap {shown(params.get('remap'))}, and the file {has} quantize.used"
+        raise CheckpointError(f"{where}: {told}, the rows that its tokens stand for")
+    said = params.get("unknown_index")
+    return None if said is None else str(said)[:100]
 
 
 def _integers(values: Any) -> list[int]:

@@ -14,10 +14,12 @@ from model.errors import CheckpointError
 from model.families.image.config import VQGANConfig
 from model.importing.files import Part
 from model.importing.image.fill import count, fill, side, size
+from model.importing.image.renumbered import renumbered
 from model.importing.image.taming_yaml import check_yaml, resolution
 from model.importing.state import Keys
 from model.limits import build
 
+USED = "quantize.used"  # the rows of a renumbered codebook
 MAX_LEVELS = 9  # counted; the config's limit is below
 MAX_BLOCKS = 66  # of a level, in the decoder; counted too
 HAAR = 0.5**0.5  # the size of each number of the filters of Daubechies' first wavelet
@@ -34,19 +36,28 @@ class Layout(NamedTuple):
     encodes: bool = True
 
 
-def read_taming(keys: Keys, yaml: Any = None, image_size: int | None = None, grid: int | None = None) -> Part:
+def read_taming(
+    keys: Keys,
+    yaml: Any = None,
+    image_size: int | None = None,
+    grid: int | None = None,
+    codes: int | None = None,
+    unknown: Callable[[], str | None] = lambda: None,
+) -> Part:
     """taming's or ruDALL-E's VQGAN in `keys`, whose names begin with "encoder.", "decoder." and "quantize.".
 
     yaml: what taming's .yaml says, if there is one. image_size: pixels a side; grid: image tokens a side; without
-    either the yaml's resolution, without that 256. What is of training alone is left out: `loss.*`, the averages of
-    weights that latent diffusion keeps beside them, and what EMAVQ counts for its codebook. `keys` is used up, and
-    what is left over is refused. Raises CheckpointError naming the file and the key.
+    either the yaml's resolution, without that 256. codes: ids of the transformer that comes with it. unknown: asked for
+    unknown_index of a renumbered codebook; the yaml's is taken where it says nothing.
+
+    What is of training alone is left out: `loss.*`, the averages of weights that latent diffusion keeps beside them,
+    and what EMAVQ counts for its codebook. `keys` is used up, and what is left over is refused. Raises CheckpointError
+    naming the file and the key.
     """
     for training in ("loss.", "model_ema.", "quantize.embedding.cluster_size", "quantize.embedding.embed_avg"):
         keys.drop(training)
     gumbel = "quantize.proj.weight" in keys
-    if "quantize.used" in keys:
-        raise CheckpointError(f"{keys.where}: {keys.name('quantize.used')}: a codebook of renumbered codes is not read")
+    used = keys.take_buffer(USED) if USED in keys else None
     wavelet = "decoder.decoder.conv_in.weight" in keys
     if wavelet:
         _take_haar(keys)
@@ -55,9 +66,10 @@ def read_taming(keys: Keys, yaml: Any = None, image_size: int | None = None, gri
     if yaml is not None:
         otherwise = resolution(yaml, keys.where) * (2 if wavelet else 1)
     part = _read(keys, layout, image_size, grid, otherwise)
-    if yaml is not None:
-        check_yaml(yaml, part.config, keys.where)
-    return part
+    said = check_yaml(yaml, part.config, keys.where, used is not None) if yaml is not None else None
+    if used is None:
+        return part
+    return renumbered(part, used, unknown() or said, codes, f"{keys.where}: {keys.name(USED)}")
 
 
 def read_min_dalle(keys: Keys) -> Part:

@@ -19,6 +19,19 @@ TINY: tuple[ImageConfig, ...] = (
     DiscreteVAEConfig(image_size=32, codes=20, code_dim=8, layers=2, blocks=1, width=8),
     OpenAIDVAEConfig(image_size=32, codes=20, width=4, code_dim=8, blocks=1),
     VQGANConfig(image_size=32, codes=20, code_dim=8, latent=8, stem=32, widths=(32, 32), blocks=1, attention=(1,)),
+    VQGANConfig(
+        image_size=32,
+        codes=20,
+        known=18,
+        nameless=5,
+        unknown=19,
+        code_dim=8,
+        latent=8,
+        stem=32,
+        widths=(32, 32),
+        blocks=1,
+        attention=(1,),
+    ),
 )
 
 
@@ -73,6 +86,9 @@ def test_half_precision_paints_float32(config: ImageConfig) -> None:
         (VQGANConfig, {"attention": [5]}, "attention must be levels from 0 to 4 in their order"),
         (VQGANConfig, {"quantiser": "best"}, "quantiser must be one of nearest, cosine, gumbel, got 'best'"),
         (VQGANConfig, {"quantiser": "gumbel", "code_dim": 8}, "code_dim must be latent, 256"),
+        (VQGANConfig, {"known": 1025}, "known must be at most 1024, as codes says, got 1025"),
+        (VQGANConfig, {"unknown": 1024}, "unknown must be at most 1023, as codes says, got 1024"),
+        (VQGANConfig, {"quantiser": "gumbel", "nameless": 3}, "nameless must be 0 where quantiser is gumbel, got 3"),
         (VQGANConfig, {"image_size": 250}, "image_size must be a multiple of 16"),
         (VQGANConfig, {"codes": 10**6}, "codes must be an integer from 1 to 32768"),
     ],

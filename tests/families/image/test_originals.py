@@ -64,6 +64,9 @@ def read(name: str, made: Original) -> Part:
         return read_vae(Given(files, {}, {"image_size": "32"}))
     if name == "kakaobrain-vqgan":
         return read_vae(given({"state_dict": state}), grid=8)
+    if name.endswith("remap"):
+        held = {**state, "quantize.used": torch.tensor(made.about["used"])}
+        return read_vae(given({"state_dict": held}, {"model": made.about["model"]}, unknown_index="extra"))
     if name.startswith("vqgan"):
         return read_vae(given({"state_dict": state, "epoch": 3}, made.about))
     if name == "rudalle-dwt":
@@ -76,7 +79,7 @@ def read(name: str, made: Original) -> Part:
 
 NAMES = (
     "discrete-vae-1.6.6", "discrete-vae-0.14.3", "openai-dvae", "vqgan", "vqgan-gumbel", "rudalle-dwt",
-    "min-dalle-detoker", "llamagen-vq", "kakaobrain-vqgan",
+    "min-dalle-detoker", "llamagen-vq", "kakaobrain-vqgan", "vqgan-remap", "vqgan-gumbel-remap",
 )  # fmt: skip
 
 
@@ -99,6 +102,40 @@ def test_pictures_and_codes_are_the_originals(name: str) -> None:
     assert torch.equal(net.encode(seen), made.codes)
     crowd = net.encode(torch.cat([painted, seen, painted, painted, painted, seen]))
     assert torch.equal(crowd[[1, 5]], made.codes.repeat(2, 1, 1))
+
+
+def test_a_code_without_a_number_becomes_what_is_said() -> None:
+    """taming draws a token by chance where nothing is said. Here it is the nearest code that has a number."""
+    made = original("vqgan-remap")
+    held = {"state_dict": {**made.state, "quantize.used": torch.tensor(made.about["used"])}}
+    assert made.codes is not None
+    known = made.codes != 37
+    for said, token in (("5", 5), ("random", None)):
+        part = read_vae(given(held, image_size="32", unknown_index=said))
+        assert (part.config.codes, part.config.grid) == (37, 8)
+        net = network(part.config).eval()
+        net.load_state_dict(dict(part.state))
+        found = net.encode(picture(32))
+        assert torch.equal(found[known], made.codes[known])
+        if token is not None:
+            assert found[~known].eq(token).all()
+    plain = {**made.state, "quantize.embedding.weight": made.state["quantize.embedding.weight"][made.about["used"]]}
+    part = read_vae(given({"state_dict": plain}, image_size="32"))
+    net.load_state_dict(dict(part.state))
+    assert torch.equal(net.encode(picture(32)), found)
+
+
+def test_ids_beyond_the_numbered_codes_are_painted_as_the_first() -> None:
+    made = original("vqgan-gumbel-remap")
+    held = {**made.state, "quantize.used": torch.tensor(made.about["used"])}
+    keys = Keys({f"vae.model.{key}": tensor for key, tensor in held.items()}, "dalle.pt")
+    part = vae_of(keys, None, grid=8, codes=40)
+    assert part is not None
+    assert (part.config.codes, part.config.known) == (40, 19)
+    net = network(part.config).eval()
+    net.load_state_dict(dict(part.state))
+    assert torch.equal(net.decode(torch.full((1, 64), 30)), net.decode(torch.zeros(1, 64, dtype=torch.int64)))
+    assert int(net.encode(picture(32)).max()) < 19
 
 
 def test_a_transformers_file_holds_its_image_tokenizer() -> None:

@@ -68,8 +68,6 @@ def test_what_a_vqgan_has_wrong() -> None:
     held = {f"vae.model.{key}": tensor for key, tensor in {**state, "encoder.extra": torch.zeros(3)}.items()}
     with pytest.raises(CheckpointError, match="'vae.model.encoder.extra' belongs to nothing"):
         vae_of(Keys(held, "dalle.pt"), None)
-    with pytest.raises(CheckpointError, match="quantize.used: a codebook of renumbered codes is not read"):
-        read_vae(given({"state_dict": {**state, "quantize.used": torch.arange(3)}}))
     with pytest.raises(CheckpointError, match=r"decoder.conv_in.weight must have 4 axes, got the shape \(3,\)"):
         read_vae(given({"state_dict": {**state, "decoder.conv_in.weight": torch.zeros(3)}}))
     thin = {**state, "decoder.up.0.block.0.conv1.weight": torch.zeros(20, 32, 3, 3)}
@@ -82,6 +80,38 @@ def test_what_a_vqgan_has_wrong() -> None:
     ru["model.decoder.idwt.g1_row"] = ru["model.decoder.idwt.g0_row"]
     with pytest.raises(CheckpointError, match="idwt.g1_row must be the filter of the Haar wavelet"):
         read_vae(given({"state_dict": ru}))
+
+
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [
+        (torch.arange(3.0), r"quantize.used must be a list of 1 to 60 integers, got a tensor \(3,\) of float32"),
+        (torch.arange(61), r"must be a list of 1 to 60 integers, got a tensor \(61,\)"),
+        (torch.arange(0), r"must be a list of 1 to 60 integers, got a tensor \(0,\)"),
+        (torch.zeros(2, 2, dtype=torch.int64), r"must be a list of 1 to 60 integers, got a tensor \(2, 2\)"),
+        (torch.tensor([0, 60]), "must be of rows from 0 to 59, got 0 to 60"),
+        (torch.tensor([-1, 3]), "must be of rows from 0 to 59, got -1 to 3"),
+    ],
+)
+def test_numbers_that_no_codebook_has(used: torch.Tensor, said: str) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        read_vae(given({"state_dict": {**VQGAN.state, "quantize.used": used}}))
+
+
+def test_what_becomes_of_a_code_without_a_number() -> None:
+    held = {"state_dict": {**VQGAN.state, "quantize.used": torch.arange(3)}}
+    for bad in ("3", "-1", "best", "1e2"):
+        with pytest.raises(CheckpointError, match="unknown_index must be random, extra or a number from 0 to 2, got"):
+            read_vae(given(held, unknown_index=bad))
+    yaml = changed(VQGAN.about, "model.params.remap", "used.npy")
+    assert read_vae(given(held, yaml)).config.codes == 3
+    both = changed(yaml, "model.params.unknown_index", 1)
+    assert read_vae(given(held, both)).config.unknown == 1
+    assert read_vae(given(held, both, unknown_index="extra")).config.unknown == 3
+    with pytest.raises(CheckpointError, match="the yaml says remap 'used.npy', and the file has no quantize.used"):
+        read_vae(given({"state_dict": VQGAN.state}, yaml))
+    with pytest.raises(CheckpointError, match="the yaml says remap null, and the file has quantize.used"):
+        read_vae(given(held, VQGAN.about))
 
 
 def changed(yaml: Any, path: str, value: Any) -> Any:
@@ -98,6 +128,7 @@ def changed(yaml: Any, path: str, value: Any) -> Any:
         ("model.params.ddconfig.attn_resolutions", [8], "the yaml says ddconfig.attn_resolutions"),
         ("model.params.ddconfig.resolution", 10**9, "ddconfig.resolution must be an integer from 8 to 1024"),
         ("model.target", "taming.models.vqgan.GumbelVQ", "and the file has no quantize.proj"),
+        ("model.params.ddconfig.tanh_out", True, "the yaml says ddconfig.tanh_out true, which is not read"),
         ("model.target", "os.system", "the yaml's model.target must be one of VQModel"),
         ("model.params", 3, "the yaml's params must be an object, got 3"),
         ("model.params.ddconfig", None, "the yaml's ddconfig must be an object, got null"),
