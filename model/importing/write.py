@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from model.checkpoints.blank import blank
 from model.checkpoints.native import check_parts_agree, write
 from model.checkpoints.networks import AnyVAE, network
 from model.config import CheckpointConfig, ImageConfig, SamplingDefaults
@@ -69,7 +68,7 @@ def built(part: Part, where: str) -> AnyVAE:
 def check_part(part: Part, where: str) -> None:
     """Raises CheckpointError where the tensors are not those of the config's network, by name and shape."""
     try:
-        with torch.device("meta"):
+        with blank():
             wanted = {key: tuple(tensor.shape) for key, tensor in network(part.config).state_dict().items()}
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where}: no model can be built: {one_line(error)}") from None

@@ -14,6 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from model.errors import CheckpointError, InvalidRequest
+from model.families.text.growth import check_growth
 from model.families.text.port import TextTokenizer
 from model.files import parse_json
 from model.limits import one_line, shown
@@ -40,6 +41,7 @@ class HuggingFaceTokenizer(TextTokenizer):
         if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
             raise CheckpointError(f"{where}: a tokenizer file must be an object whose model is an object")
         _check_padding(values.get("padding"), where)
+        check_growth(values, where)
         if dropout := values["model"].get("dropout"):
             told = f"must be null, as any other would split a text by chance, got {shown(dropout)}"
             raise CheckpointError(f"{where}: model.dropout {told}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
+from model.checkpoints.blank import blank
 from model.errors import CheckpointError
 from model.families.image.build import network
 from model.families.image.config import ImageConfig
@@ -18,7 +17,7 @@ def fill(config: ImageConfig, keys: Keys, name: Callable[[str], str]) -> Part:
 
     Raises CheckpointError for a tensor that is missing, of another shape, of no floating type or not finite.
     """
-    with torch.device("meta"):
+    with blank():
         wanted = network(config).state_dict()
     return Part(config, {ours: keys.take(name(ours), tuple(tensor.shape)) for ours, tensor in wanted.items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -96,3 +97,48 @@ def test_texts_are_refused_or_cut() -> None:
 def test_what_is_no_tokenizer_is_refused(found: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=f"^bpe.json: {message}"):
         parse(found)
+
+
+def replaces(content: str, **pattern: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def table(longest: int) -> str:
+    """sentencepiece's table of letters, whose longest text has so many bytes."""
+    return base64.b64encode((4).to_bytes(4, "little") + b"\0" * 4 + b"a\0" + b"b" * longest + b"\0").decode()
+
+
+@pytest.mark.parametrize(
+    ("part", "rules", "message"),
+    [
+        ("normalizer", [replaces("a" * 10_001, String="a")], "at most 10,000 times as long, got 10,001 times"),
+        ("normalizer", [replaces("aa", String="a")] * 14, "at most 10,000 times as long, got 16,384 times"),
+        ("normalizer", [replaces("-", Regex="x*")] * 14, "at most 10,000 times as long, got 16,384 times"),
+        ("normalizer", [{"type": "NFKC"}] * 100, "at most 100 rules, got more"),
+        (
+            "normalizer",
+            [{"type": "Prepend", "prepend": "a" * 101}],
+            "prepend must have at most 100 characters, got 101",
+        ),
+        (
+            "normalizer",
+            [{"type": "Precompiled", "precompiled_charsmap": table(10_001)}],
+            "at most 10,000 times as long, got 10,001 times",
+        ),
+        ("normalizer", [{"type": "Precompiled", "precompiled_charsmap": "AAAA"}], "a trie of 1 to -1 bytes, got 0"),
+        ("normalizer", [{"type": "Precompiled", "precompiled_charsmap": "é"}], "must be base64, got "),
+        ("pre_tokenizer", [{"type": "ByteLevel"}] * 14, "at most 10,000 times as long, got 16,384 times"),
+        ("decoder", [replaces("aa", String="a")] * 14, "at most 10,000 times as long, got 16,384 times"),
+        ("decoder", [{"type": "WordPiece", "prefix": "#" * 101}], "prefix must have at most 100 characters, got 101"),
+    ],
+)
+def test_rules_that_make_a_text_too_long_are_refused(part: str, rules: list[Any], message: str) -> None:
+    inside = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}[part]
+    with pytest.raises(CheckpointError, match=f"^bpe.json: {part}.*{message}"):
+        parse(values(**{part: {"type": "Sequence", inside: rules}}))
+
+
+def test_rules_that_people_use_are_read() -> None:
+    rules = [replaces('"', String="``"), replaces(" ", Regex=" {2,}"), {"type": "NFKD"}, {"type": "Lowercase"}]
+    tokenizer = parse(values(normalizer={"type": "Sequence", "normalizers": rules}))
+    assert tokenizer.encode("A  RED apple") == parse(values()).encode("a red apple")
