@@ -37,6 +37,7 @@ TYPES = {  # torch's names of storages -> the type
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
+    "UntypedStorage": "untyped",  # of types that are younger than these names, such as float8
 }
 SAFE_TYPES = {
     "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64", "I64": "int64",
@@ -44,7 +45,7 @@ SAFE_TYPES = {
 }  # fmt: skip
 BYTES = {
     "float32": 4, "float16": 2, "bfloat16": 2, "float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1,
-    "bool": 1,
+    "bool": 1, "untyped": 1,
 }  # fmt: skip
 
 
@@ -94,8 +95,8 @@ def rebuilder(mapped: Mapped, where: str, make: Make) -> Any:
     """The function that makes tensors of `Stored` for a `Machine`; it compares their sizes with the storage."""
 
     def rebuild(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Any:
-        if not isinstance(storage, Stored):
-            raise CheckpointError(f"{where}: a tensor has no storage")
+        if not isinstance(storage, Stored) or storage.dtype == "untyped":
+            raise CheckpointError(f"{where}: a tensor has no storage that has a type")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if math.prod(size) and (last >= storage.count or math.prod(size) > storage.count):
             told = f"a tensor of the shape {shown(size)} needs more than the {storage.count:,} elements of its storage"
@@ -135,7 +136,9 @@ def read_zip(mapped: Mapped, make: Make, compare: bool) -> Weights:
     where = str(mapped.path)
     found = entries(mapped.view, where)
     pickled = [name for name in found if name == "data.pkl" or name.endswith("/data.pkl")]
-    if len(pickled) != 1:
+    if len(pickled) > 1:
+        raise CheckpointError(f"{where}: a zip must have one data.pkl, got {len(pickled)}")
+    if not pickled:
         first = shown(next(iter(found), "nothing"))
         raise CheckpointError(f"{where}: a zip, but not one of torch.save: it has no data.pkl, and begins with {first}")
     folder = pickled[0].removesuffix("data.pkl")
@@ -291,6 +294,8 @@ def read_safetensors(mapped: Mapped, make: Make) -> Weights:
                 stored = Stored(dtype, 8 + length + begin, math.prod(shape))
                 content[key] = make(mapped, stored, 0, tuple(shape), stride)
                 places.append((begin, end, key))
+            case {"dtype": str(name)} if name not in SAFE_TYPES:
+                raise CheckpointError(f"{where}: {shown(key)} is of the type {shown(name)[1:-1]}, which is not read")
             case _:
                 raise CheckpointError(f"{where}: a damaged safetensors file: the entry {shown(key)} of its header")
     at = 0

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from model.errors import CheckpointError
+from model.limits import shown
 
 if TYPE_CHECKING:
     from model.importing.pickles import Machine
@@ -54,6 +55,13 @@ def _rebuild_tensor(machine: Machine, args: tuple[Any, ...]) -> Any:
     if not whole or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
         raise CheckpointError(f"{machine.where}: a tensor's sizes must be integers of 0 or more")
     return machine.rebuild(storage, offset, size, stride)
+
+
+def _rebuild_of_type(machine: Machine, args: tuple[Any, ...]) -> Any:
+    """torch's _rebuild_tensor_v3, of types that no checkpoint of the families has: float8, unsigned integers."""
+    key = next((value for value in reversed(machine.stack[-4:]) if isinstance(value, str)), "a tensor")
+    kind = args[6].name if isinstance(args[6], Global) else "that is none"
+    raise CheckpointError(f"{machine.where}: {shown(key)[1:-1]} is of the type {shown(kind)[1:-1]}, which is not read")
 
 
 def _typed(machine: Machine, args: tuple[Any, ...]) -> Any:
@@ -123,6 +131,7 @@ CALLS: dict[
 ] = {  # name -> arguments at least, and what it makes
     "torch._utils._rebuild_tensor_v2": (4, _rebuild_tensor),
     "torch._utils._rebuild_tensor": (4, _rebuild_tensor),
+    "torch._utils._rebuild_tensor_v3": (7, _rebuild_of_type),
     "torch._utils._rebuild_parameter": (1, _first),
     "torch._utils._rebuild_parameter_with_state": (1, _first),
     "torch._tensor._rebuild_from_type_v2": (4, _typed),

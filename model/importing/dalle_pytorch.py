@@ -298,7 +298,7 @@ def _tables(keys: Keys, config: DallePytorchConfig) -> dict[str, Tensor]:
         if angles.shape[-1] != config.turned or math.prod(angles.shape[:-2]) != 1:
             told = f"(1, {config.capacity + 1}, {config.turned}), got {tuple(angles.shape)}"
             raise CheckpointError(f"{keys.where}: transformer.pos_emb must have the shape {told}")
-        state["cos"], state["sin"] = rotation_of(angles.reshape(-1, config.turned)[: config.capacity])
+        state["cos"], state["sin"] = rotation_of(angles.reshape(angles.shape[-2], config.turned)[: config.capacity])
     else:
         row, column = (f"{_places(keys)}{axis}" for axis in (0, 1))
         state["text_places"] = keys.take("text_pos_emb.weight", (config.max_text, dim))

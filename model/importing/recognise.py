@@ -73,14 +73,14 @@ def _read(path: Path, make: Make, compare: bool) -> Weights | Text:
         head = file.read(HEAD)
     if not size:
         raise CheckpointError(f"{path}: the file is empty, 0 bytes")
+    if size > 10 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:  # before what its length may be
+        return read_safetensors(Mapped(path), make)
     _refuse(path, head, size)
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return read_zip(Mapped(path), make, compare)
     if head[:1] == b"\x80" and head[1:2] in (b"\1", b"\2", b"\3", b"\4", b"\5"):
         mapped = Mapped(path)
         return read_legacy(mapped, make) if is_legacy(mapped) else read_pickle(mapped)
-    if size > 10 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
-        return read_safetensors(Mapped(path), make)
     if _is_old_pickle(path, head):
         return read_pickle(Mapped(path))
     return read_text(path)

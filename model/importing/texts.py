@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ YAML_BYTES = 2**16  # of a yaml: a config has some 2,000
 
 
 class _Plain(yaml.SafeLoader):  # type: ignore[misc]
-    """Plain values only: no tag of another language, and no alias, which could stand for a billion values."""
+    """Plain values only: no tag of another language, no key twice, no alias, which could stand for a billion values."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key, times in Counter(keys).items() if times > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {shown(twice[0])} stands in one object twice", None
+            )
+        return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):

@@ -93,7 +93,7 @@ def _dalle_pytorch(transformer: DallePytorchTransformer) -> Parts | None:
         transformer.norm,
         head,
         "geglu",
-        places=None if rotation else _grid(transformer.row_places, transformer.column_places),
+        places=None if transformer.config.rotary else _grid(transformer.row_places, transformer.column_places),
         turn=rotation and (rotation.cos, rotation.sin),
         turns_values=True,
         quarter=shares(config.dim)[1] if config.shift else 0,

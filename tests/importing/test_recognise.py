@@ -92,6 +92,26 @@ def test_safetensors_come_back(tmp_path: Path) -> None:
     assert all(torch.equal(found.content[key], tensor) for key, tensor in state.items())
 
 
+@pytest.mark.parametrize("length", [ord("<"), 0x280, 0x2020])
+def test_a_length_that_looks_like_another_format_is_a_length(tmp_path: Path, length: int) -> None:
+    """A header of 60 bytes begins as XML does, one of 640 as a pickle."""
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(length)
+    found = read_bytes(tmp_path, struct.pack("<Q", length) + header + bytes(4))
+    assert isinstance(found, Weights)
+    assert (found.container, list(found.content)) == ("safetensors", ["a"])
+
+
+def test_a_type_that_is_not_read_is_named_with_its_key(tmp_path: Path) -> None:
+    small = torch.zeros(3).to(torch.float8_e4m3fn)
+    for content in ({"k.w": small}, {"k.w": torch.nn.Parameter(small, requires_grad=False)}):
+        told = "k.w is of the type torch.float8_e4m3fn, which is not read"
+        assert refused(tmp_path, saved(content)) == told
+        assert refused(tmp_path, saved(content, legacy=True)) == told
+    assert (
+        refused(tmp_path, safetensors.torch.save({"k.w": small})) == "'k.w' is of the type F8_E4M3, which is not read"
+    )
+
+
 def test_a_first_look_makes_no_tensors(tmp_path: Path) -> None:
     found = read_bytes(tmp_path, saved(STATE))
     assert isinstance(found, Weights)
@@ -148,6 +168,7 @@ def tar() -> bytes:
         (b"a: &a [1]\nb: [*a, *a]\n", "refers back"),
         (b"model: !!python/object/apply:os.system ['true']\n", "no yaml that is read here"),
         (b"a: " + b"[" * 3000, "no yaml that is read here"),
+        (b"a: 1\nb: 2\na: 3\n", "the key 'a' stands in one object twice"),
     ],
 )
 def test_what_is_no_checkpoint_is_named(tmp_path: Path, data: bytes, says: str) -> None:
@@ -183,6 +204,7 @@ def test_other_zips_are_refused(tmp_path: Path) -> None:
     pickled = pickle.dumps({"a": 1}, 2)
     assert "no data.pkl" in refused(tmp_path, zipped({"word/document.xml": b"x"}))
     assert "compressed" in refused(tmp_path, zipped({"a/data.pkl": pickled + bytes(2**20)}, zipfile.ZIP_DEFLATED))
+    assert "one data.pkl, got 2" in refused(tmp_path, zipped({"a/data.pkl": pickled, "b/data.pkl": pickled}))
     assert "TorchScript" in refused(tmp_path, zipped({"a/data.pkl": pickled, "a/code/__torch__.py": b"x = 1"}))
     assert "big-endian" in refused(tmp_path, zipped({"a/data.pkl": pickled, "a/byteorder": b"big"}))
     npz = io.BytesIO()

@@ -119,7 +119,7 @@ class DallePytorchTransformer(nn.Module):
 
     @property
     def _rotation(self) -> Rotation | None:
-        return Rotation(cast("Tensor", self.cos), cast("Tensor", self.sin)) if self.config.rotary else None
+        return Rotation(cast("Tensor", self.cos), cast("Tensor", self.sin)) if self.config.turned else None
 
     def _mask(self, kind: str) -> Tensor:
         def make() -> tuple[Tensor, ...]:
