@@ -14,7 +14,7 @@ from model.checkpoints.networks import network
 from model.families.cache import Cache
 from model.families.dalle_pytorch.config import KINDS, MLP, DallePytorchConfig
 from model.families.kakaobrain.config import KakaobrainConfig
-from model.families.llamagen.config import LlamaGenConfig
+from model.families.llamagen.config import LlamaGenConfig, LlamaGenTextConfig, T5Config
 from model.families.min_dalle.config import MinDalleConfig
 from model.families.rudalle.config import V2, V3, RuDalleConfig
 from model.kernels import OrdinaryStep, SlotTensors, step_of
@@ -42,6 +42,13 @@ SHAPES: dict[str, Any] = {
     "rudalle-v2": RuDalleConfig(**{**COMMON, "depth": 5}, text_vocab=40, heads=3, text_tokens=7, version=V2),
     "rudalle-v3": RuDalleConfig(**{**COMMON, "depth": 5}, text_vocab=40, heads=1, text_tokens=7, version=V3),
     "llamagen": LlamaGenConfig(**COMMON, classes=5, heads=3, hidden=56),
+    "llamagen-text": LlamaGenTextConfig(
+        **COMMON,
+        heads=3,
+        hidden=56,
+        encoder=T5Config(vocab=40, dim=24, depth=1, heads=2, head_dim=8, hidden=20),
+        text_tokens=8,
+    ),
     "kakaobrain": KakaobrainConfig(**COMMON, text_vocab=40, heads=3, pad=1, text_tokens=7),
 }
 
