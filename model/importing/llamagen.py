@@ -62,7 +62,8 @@ def read(given: Given) -> Imported:
     """The whole model, from its file and that of its VQ. Raises CheckpointError naming what is missing or wrong."""
     weights = given.weight(ROLE)
     if weights is None:
-        raise CheckpointError("the weights of LlamaGen must be given")
+        told = "an encoder of texts, which paints nothing alone: give the weights of LlamaGen too"
+        raise CheckpointError(f"{given.weights_of(t5.ROLE)[0].path}: {told}")
     trained = _trained_grid(weights)
     if trained is None and not given.says("image_size"):
         message = "the size of its pictures is not in the file: say it by --set image_size=256, 384 or 512"

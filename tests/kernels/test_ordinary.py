@@ -149,7 +149,7 @@ def test_bfloat16_is_near_float32(name: str) -> None:
     assert (ours.slots.hidden - wanted).square().mean() < (found - wanted).square().mean()
 
 
-@pytest.mark.parametrize("name", ["axial_row-sandwich-head_dim", "min-dalle", "rudalle-v2", "llamagen"])
+@pytest.mark.parametrize("name", ["axial_row-sandwich-head_dim", "min-dalle", "rudalle-v2", "llamagen-text"])
 def test_a_row_has_the_same_bits_alone_and_in_company(name: str) -> None:
     torch.manual_seed(0)
     crowd = scene(name)
@@ -183,7 +183,9 @@ def test_libraries_for_other_registers_give_the_same_bits(name: str, monkeypatch
     assert all(torch.equal(one, found[0]) for one in found)
 
 
-@pytest.mark.parametrize("name", ["full-rotary-shift-stable", "axial_row-sandwich-head_dim", "min-dalle", "rudalle-v2"])
+@pytest.mark.parametrize(
+    "name", ["full-rotary-shift-stable", "axial_row-sandwich-head_dim", "min-dalle", "rudalle-v2", "llamagen-text"]
+)
 def test_a_text_that_slots_share_is_read_in_one_of_them(name: str) -> None:
     torch.manual_seed(0)
     ours = scene(name)

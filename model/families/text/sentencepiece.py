@@ -11,10 +11,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from model.errors import CheckpointError
 from model.limits import shown
 
+_MADE = 256  # bytes that a character may become
 _NORMAL, _UNKNOWN, _CONTROL = 1, 2, 3  # kinds of pieces
 _UNIGRAM = 1  # a kind of model
 # Of the trainer and of the normaliser: field -> its name, what it is where it is left out, what it must be.
@@ -71,15 +73,46 @@ def read_model(data: bytes, where: str) -> Pieces:
     return Pieces(scores, charsmap, frozenset(special))
 
 
+def check_charsmap(charsmap: bytes, where: str) -> None:
+    """Raises CheckpointError for a table with which the `tokenizers` library would fail, or write without a bound.
+
+    It is a trie, its size in front, and texts that end in a zero. A unit of the trie says where its children stand and
+    whether the first one says where a text begins (github.com/s-yata/darts-clone).
+    """
+    if not charsmap:
+        return
+    size = int.from_bytes(charsmap[:4], "little")
+    units = memoryview(charsmap)[4 : 4 + min(size, len(charsmap) - 4) // 4 * 4].cast("I")
+    texts = charsmap[4 + size :].split(b"\0")
+    begins = {0, *accumulate(len(text) + 1 for text in texts)}
+    right = size == 4 * len(units) > 0 and all(len(text) <= _MADE and _is_utf8(text) for text in texts)
+
+    def fits(place: int, unit: int) -> bool:
+        if unit >> 31:
+            return unit & 0x7FFFFFFF in begins
+        children = place ^ (unit >> 10 << ((unit & 512) >> 6))
+        return children | 255 < len(units) and (not unit & 256 or units[children] >> 31 == 1)
+
+    if not (right and all(fits(place, unit) for place, unit in enumerate(units))):
+        raise CheckpointError(f"{where}: its table of characters is damaged, or makes more than {_MADE} bytes of one")
+
+
 def _piece(data: bytes, where: str) -> tuple[str, float, int]:
     values = dict(_fields(data, where))
     text, score, kind = values.get(1, b""), values.get(2, b"\0\0\0\0"), values.get(3, _NORMAL)
     if not (isinstance(text, bytes) and isinstance(score, bytes) and len(score) == 4 and isinstance(kind, int)):
         raise CheckpointError(f"{where}: damaged: a piece must have a text, a score and a kind")
+    if not _is_utf8(text):
+        raise CheckpointError(f"{where}: damaged: a piece must be a text in UTF-8, got {shown(str(text))}")
+    return text.decode(), struct.unpack("<f", score)[0], kind
+
+
+def _is_utf8(text: bytes) -> bool:
     try:
-        return text.decode(), struct.unpack("<f", score)[0], kind
+        text.decode()
     except UnicodeDecodeError:
-        raise CheckpointError(f"{where}: damaged: a piece must be a text in UTF-8, got {shown(str(text))}") from None
+        return False
+    return True
 
 
 def _fields(data: bytes, where: str) -> Iterator[tuple[int, int | bytes]]:

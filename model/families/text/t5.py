@@ -19,7 +19,7 @@ from model.errors import CheckpointError
 from model.families.text.bpe import MAX_IDS, TOKEN_CHARACTERS
 from model.families.text.captions import cleaned
 from model.families.text.huggingface import HuggingFaceTokenizer
-from model.families.text.sentencepiece import Pieces, read_model
+from model.families.text.sentencepiece import Pieces, check_charsmap, read_model
 from model.files import parse_json
 from model.limits import shown
 from model.texts import check_unicode
@@ -132,6 +132,7 @@ def _check(pieces: Pieces, where: str) -> None:
         if not 1 <= len(piece) <= TOKEN_CHARACTERS or not math.isfinite(score):
             told = f"1 to {TOKEN_CHARACTERS} characters and a finite score, got {shown(piece)} and {score}"
             raise CheckpointError(f"{where}: a piece must have {told}")
+    check_charsmap(pieces.charsmap, where)
 
 
 def _charsmap(values: dict[str, Any], where: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import zlib
 from pathlib import Path
@@ -107,7 +108,20 @@ def test_what_a_tokenizer_json_has_wrong() -> None:
     assert "a finite score, got 'odd' and nan" in said(model={**model, "vocab": [*pieces, ["odd", float("nan")]]})
     assert "normalizer must be of" in said(normalizer={"type": "Lowercase"})
     assert "in base64" in said(normalizer={"type": "Precompiled", "precompiled_charsmap": "?"})
-    assert "refuses it" in said(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
+    whole = tokenizer().pieces.charsmap
+    size = 4 + int.from_bytes(whole[:4], "little")
+    far = bytes([*whole[:4], 0, 252, 255, 127, *whole[8:]])  # children beyond the end
+    for table in (
+        b"\x09\0\0\0abc",
+        b"\0\0\0\0abc",
+        whole[: size // 2],
+        whole + b"a" * 257,
+        whole[:size],
+        far,
+        whole + b"\xff",
+    ):
+        packed = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}
+        assert "its table of characters is damaged, or makes more than 256 bytes of one" in said(normalizer=packed)
 
 
 def test_a_model_is_told_by_how_it_begins() -> None:
