@@ -15,6 +15,7 @@ from model.families.text.clip import ClipTokenizer
 from model.families.text.huggingface import HuggingFaceTokenizer
 from model.families.text.kakaobrain import KakaobrainTokenizer
 from model.families.text.min_dalle import MinDalleTokenizer
+from model.families.text.t5 import T5Tokenizer
 from model.families.text.youtokentome import YouTokenToMe
 from model.families.text.youtokentome_plain import PlainYouTokenToMe
 from model.limits import shown
@@ -72,6 +73,7 @@ KINDS: dict[str, _Parses] = {
     YouTokenToMe.kind: YouTokenToMe,
     PlainYouTokenToMe.kind: PlainYouTokenToMe,
     ClassNames.kind: ClassNames,
+    T5Tokenizer.kind: T5Tokenizer,
     KakaobrainTokenizer.kind: KakaobrainTokenizer,
 }
 

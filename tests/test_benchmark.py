@@ -26,6 +26,8 @@ from model.config import TransformerConfig
 from model.errors import InvalidRequest
 from model.families.dalle_pytorch.config import DallePytorchConfig
 from model.families.dalle_pytorch.transformer import DallePytorchTransformer
+from model.families.llamagen.config import LlamaGenTextConfig, T5Config
+from model.families.llamagen.text import LlamaGenTextTransformer
 from model.families.min_dalle.config import MinDalleConfig
 from model.families.min_dalle.transformer import MinDalleTransformer
 from model.families.rudalle.config import RuDalleConfig
@@ -69,6 +71,12 @@ def test_the_demand_of_other_families() -> None:
     layer = 8 * 24 + 24 + 8 * 8 + 8 + 8 * 32 + 32 + 32 * 8 + 8 + 4 * 16
     assert demand(RuDalleTransformer(russian), ids=3, step=1) == Demand(
         layer + 2 * 16 + 8 * 16 + 16, cached=2 * 8 * (6 + 2), uses=1
+    )
+    encoder = T5Config(vocab=20, dim=4, depth=1, heads=1, head_dim=4, hidden=4)
+    text = LlamaGenTextConfig(image_vocab=16, dim=8, depth=2, heads=2, hidden=12, grid=4, encoder=encoder)
+    layer = 4 * 64 + 3 * 8 * 12 + 2 * 8
+    assert demand(LlamaGenTextTransformer(text), ids=3, step=1) == Demand(
+        2 * layer + 8 + 8 * 16, cached=2 * 2 * 8 * (3 + 2), uses=1
     )
 
 

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.benchmark.machine import Machine
 from model.checkpoints.networks import AnyTransformer
+from model.families.causal import CausalTransformer
 from model.families.dalle_pytorch.config import COLUMN, CONV, CONV_CENTRED, FULL, MLP, ROW
 from model.families.dalle_pytorch.layers import GatedMLP
 from model.families.dalle_pytorch.transformer import DallePytorchTransformer
@@ -140,6 +141,14 @@ def _rudalle(transformer: RuDalleTransformer, ids: int, step: float) -> Demand:
     return Demand(weights, 2 * config.dim * seen, 1)
 
 
+@demand.register
+def _causal(transformer: CausalTransformer, ids: int, step: float) -> Demand:
+    """LlamaGen's and kakaobrain's, where every position sees all earlier ones."""
+    config = transformer.config
+    weights = _count(transformer.layers, transformer.norm, transformer.image_head)
+    return Demand(weights, 2 * config.depth * config.dim * (config.text_positions(ids) + step + 1), 1)
+
+
 def _count(*modules: nn.Module) -> int:
     """Parameters of the modules. What stands twice counts twice, because it is read twice."""
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
@@ -156,7 +165,7 @@ def prefill_seconds(transformer: AnyTransformer, machine: Machine, ids: int) -> 
     else:
         parts = (transformer.layers, *cast("Iterable[nn.Module]", getattr(transformer, "mixers", ())))
         parts = (*parts, *cast("Iterable[nn.Module]", getattr(transformer, "feeds", ())))
-        positions = transformer.config.max_text
+        positions = transformer.config.text_positions(ids)
     weights = _count(*parts)
     size = machine.number_bytes * weights
     return max(size / machine.reading(size), 2 * weights * positions / machine.multiply)

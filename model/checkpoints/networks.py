@@ -15,7 +15,8 @@ from model.families.image import build
 from model.families.image.tokenizer import ImageTokenizer
 from model.families.kakaobrain.config import KakaobrainConfig
 from model.families.kakaobrain.transformer import KakaobrainTransformer
-from model.families.llamagen.config import LlamaGenConfig
+from model.families.llamagen.config import LlamaGenConfig, LlamaGenTextConfig
+from model.families.llamagen.text import LlamaGenTextTransformer
 from model.families.llamagen.transformer import LlamaGenTransformer
 from model.families.min_dalle.config import MinDalleConfig
 from model.families.min_dalle.transformer import MinDalleTransformer
@@ -35,6 +36,7 @@ NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
     MinDalleConfig: MinDalleTransformer,
     RuDalleConfig: RuDalleTransformer,
     LlamaGenConfig: LlamaGenTransformer,
+    LlamaGenTextConfig: LlamaGenTextTransformer,
     KakaobrainConfig: KakaobrainTransformer,
 }
 

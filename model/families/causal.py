@@ -62,14 +62,20 @@ class CausalTransformer(nn.Module, ABC):
 
     @abstractmethod
     def embed_text(self, text_ids: Tensor) -> Tensor:
-        """Inputs of the text positions: text_ids (b, t), t at most max_ids -> (b, max_text, dim)."""
+        """Inputs of the text positions: text_ids (b, t), t at most max_ids -> (b, max_text, dim).
+
+        A family whose texts have positions of their own number gets one text at a time: (1, t) -> (1, positions, dim).
+        """
 
     @abstractmethod
     def embed_image(self, image_ids: Tensor, index: Tensor) -> Tensor:
         """Inputs of image positions: image_ids (b, k), index (b | 1, k) their raster places -> (b, k, dim)."""
 
     def turn(self, places: Tensor) -> Turn:  # noqa: ARG002
-        """What turns the queries and keys of the positions `places` (b | 1, n), each (b | 1, 1, n, head_dim / 2)."""
+        """What turns queries and keys at `places` (b | 1, n), each (b | 1, 1, n, head_dim / 2).
+
+        Image token i is at the place max_text + i, however long its text is.
+        """
         return None
 
     def mask(self, layer: int, n: int, device: torch.device) -> Tensor | None:  # noqa: ARG002
@@ -99,9 +105,11 @@ class CausalTransformer(nn.Module, ABC):
         b, k = image_ids.shape
         fed = image_ids[:, : config.image_tokens - 1]
         index = torch.arange(fed.shape[1], device=fed.device)[None]
-        x = torch.cat([self.embed_text(text_ids), self.embed_image(fed, index)], dim=1)
+        prompt = self.embed_text(text_ids)
+        x = torch.cat([prompt, self.embed_image(fed, index)], dim=1)
         n, first, text = x.shape[1], config.max_text - 1, config.text_columns
-        turn = self.turn(torch.arange(n, device=x.device)[None])
+        place = torch.arange(prompt.shape[1], device=x.device)[None]
+        turn = self.turn(torch.cat([place, config.max_text + index], dim=1))
         for i, layer in enumerate(self.all_layers()):
             mask = self.mask(i, n, x.device)
             x = layer.finish(x, attend(*layer.project(x, turn), mask))
@@ -109,7 +117,8 @@ class CausalTransformer(nn.Module, ABC):
         out = x.new_full((b, config.max_text + k, text + config.image_vocab), float("-inf"), dtype=torch.float32)
         if self.text_head is not None:
             out[:, :first, :text] = self.text_head(x[:, :first]).float()
-        out[:, first:n, text:] = self.image_head(x[:, first:]).float()
+        said = self.image_head(x[:, prompt.shape[1] - 1 :]).float()
+        out[:, first : first + said.shape[1], text:] = said
         return out
 
     # What follows serves.
@@ -130,9 +139,10 @@ class CausalTransformer(nn.Module, ABC):
     def prefill(self, cache: Cache, slots: Tensor, text_ids: Tensor) -> Tensor:
         """Read texts: slots (rows,), text_ids (rows, t), t from min_ids to max_ids. Returns hidden (rows, dim).
 
-        Afterwards these slots hold max_text positions and no image token.
+        Afterwards these slots hold the text's positions and no image token.
         """
-        x, n = self.embed_text(text_ids), self.config.max_text
+        x = self.embed_text(text_ids)
+        n = x.shape[1]
         turn = self.turn(torch.arange(n, device=x.device)[None])
         for i, layer in enumerate(self.all_layers()):
             q, keys, values = layer.project(x, turn)
@@ -155,7 +165,7 @@ class CausalTransformer(nn.Module, ABC):
         place, step = cache.length[slots], cache.step[slots]
         rows = torch.arange(cache.slots, device=place.device)[slots]
         hidden = torch.arange(span, device=place.device) > place.unsqueeze(1)  # (rows, span): not filled yet
-        x, turn = self.embed_image(tokens, step.unsqueeze(1)), self.turn(place.unsqueeze(1))
+        x, turn = self.embed_image(tokens, step.unsqueeze(1)), self.turn(self.config.max_text + step.unsqueeze(1))
         for i, layer in enumerate(self.all_layers()):
             q, key, value = layer.project(x, turn)
             cache.keys[i, rows, :, place] = key[:, :, 0].to(cache.keys.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 
 class OrdinaryDecoder(ABC):
@@ -18,6 +19,10 @@ class OrdinaryDecoder(ABC):
     def text_positions(self, ids: int) -> int:  # noqa: ARG002
         """Cached positions of a text of so many ids: always the same."""
         return self.max_text
+
+    def null_of(self, null: Sequence[int], ids: Sequence[int]) -> tuple[int, ...]:  # noqa: ARG002
+        """The null prompt beside a text of these ids, of guidance. null: the tokenizer's. It is the same for all."""
+        return tuple(null)
 
     @property
     def group(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from model.families.text.sentencepiece import read_model
 from model.importing.archives import Shape
 from model.importing.files import Text, Weights
 from model.importing.recognise import read_files
@@ -62,6 +63,12 @@ def _text_facts(file: Text) -> Facts:
     if file.kind == "yaml":
         model = values.get("model")
         return [("target", _plain(model.get("target") if isinstance(model, dict) else None))]
+    if file.kind == "sentencepiece":
+        return [("tokens", f"{len(read_model(values, str(file.path)).scores):,}")]
+    if file.kind == "t5 config":
+        return _settings("t5", values)
+    if file.kind == "shard list":
+        return [("tensors", f"{len(values):,}")]
     return [("lines", f"{len(file.content.splitlines()):,}")]
 
 

@@ -30,9 +30,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Text:
-    """One file without tensors. kind: "yaml", "tokenizer json", "vocab json", "merges" or "youtokentome".
+    """One file without tensors.
 
-    content: of yaml and json the values, else the lines.
+    kind: "yaml", "tokenizer json", "vocab json", "t5 config", "shard list", "merges", "youtokentome", "sentencepiece".
+    content: of yaml and json the values, of sentencepiece the bytes, else the lines.
     """
 
     path: Path
@@ -69,7 +70,8 @@ class Imported:
 class Given:
     """The files of one import: weights by role, and texts by kind; and the settings of --set, each used up when asked.
 
-    A role is what `recognise` calls a weights file, such as "dalle-pytorch" or "taming vqgan". No role is there twice.
+    A role is what `recognise` calls a weights file, such as "dalle-pytorch" or "taming vqgan". No role is there twice:
+    the second file of a role that may have several is "t5, file 2".
     """
 
     def __init__(
@@ -85,6 +87,12 @@ class Given:
         """The weights file of that role, marked as used; None where there is none."""
         self._used.add(role)
         return self.weights.get(role)
+
+    def weights_of(self, role: str) -> list[Weights]:
+        """The files of that role, of which there may be several, marked as used."""
+        names = [name for name in self.weights if name == role or name.startswith(f"{role}, file ")]
+        self._used.update(names)
+        return [self.weights[name] for name in names]
 
     def text(self, kind: str) -> Text | None:
         """The text file of that kind, marked as used; None where there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.importing import dalle_pytorch, image, kakaobrain, llamagen, min_dalle, rudalle
+from model.importing import dalle_pytorch, image, kakaobrain, llamagen, min_dalle, rudalle, t5
 
 LICENCES = {
     dalle_pytorch.ROLE: "MIT",
@@ -10,6 +10,7 @@ LICENCES = {
     min_dalle.DECODER: "MIT",
     rudalle.ROLE: "Apache-2.0",
     llamagen.ROLE: "MIT",
+    t5.ROLE: "Apache-2.0",
     kakaobrain.ROLE: "Apache-2.0",
     image.DISCRETE_VAE: "MIT",
     image.OPENAI_ENCODER: "modified MIT",

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from model.errors import CheckpointError
-from model.importing import dalle_pytorch, image, kakaobrain, llamagen, min_dalle, rudalle
+from model.importing import dalle_pytorch, image, kakaobrain, llamagen, min_dalle, rudalle, t5
 from model.importing.calls import Inert
 from model.importing.files import Given, Imported, Text, Weights
 from model.importing.recognise import read_files
@@ -20,6 +20,7 @@ from model.limits import shown
 
 # Each has roles(content) -> what a weights file is to it, or None; and read(given) -> Imported.
 TRANSFORMERS: tuple[ModuleType, ...] = (dalle_pytorch, min_dalle, rudalle, llamagen, kakaobrain)
+SEVERAL = (t5.ROLE,)  # roles that several files may have
 ALONE = "image tokenizer"  # the family of an import without a transformer
 
 
@@ -74,6 +75,8 @@ def _roles(weights: Sequence[Weights]) -> tuple[ModuleType | None, dict[str, Wei
             role = family.roles(file.content)
             if role is None:
                 continue
+            if role in found and role in SEVERAL:
+                role = f"{role}, file {1 + sum(name.startswith(role) for name in found)}"
             if role in found:
                 raise CheckpointError(f"{file.path}: a second {role}; {found[role].path} is one too")
             found[role] = file

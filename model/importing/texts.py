@@ -1,4 +1,4 @@
-"""The small files beside the weights: yaml, a tokenizer's json, vocab.json, merges.txt, youtokentome's bpe.model."""
+"""The small files beside the weights: yaml, config.json, and tokenizers of several kinds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from model.errors import CheckpointError
+from model.families.text.sentencepiece import begins_model
 from model.files import parse_json, read_file
 from model.importing.files import Text
 from model.limits import one_line, shown
@@ -37,6 +38,8 @@ class _Plain(yaml.SafeLoader):  # type: ignore[misc]
 def read_text(path: Path) -> Text:
     """The file by what it holds. Raises CheckpointError for a text that is none of these."""
     data = read_file(path, TEXT_BYTES)
+    if begins_model(data[:8]):
+        return Text(path, "sentencepiece", data)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -65,10 +68,10 @@ def _json(path: Path, text: str) -> Text:
             return Text(path, "tokenizer json", values)
         if len(values) > 1 and all(type(value) is int for value in values.values()):
             return Text(path, "vocab json", values)
-        if "weight_map" in values:
-            raise CheckpointError(
-                f"{path}: the list of a checkpoint in several files, which is not read; give one file"
-            )
+        if values.get("model_type") == "t5":
+            return Text(path, "t5 config", values)
+        if isinstance(values.get("weight_map"), dict):
+            return Text(path, "shard list", values["weight_map"])
         if len(values) < 4 and ("error" in values or "message" in values):
             raise CheckpointError(f"{path}: a server's answer and not the file: {shown(next(iter(values.values())))}")
     raise CheckpointError(f"{path}: a JSON file, but neither a tokenizer nor a vocabulary")

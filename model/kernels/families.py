@@ -16,8 +16,9 @@ from model.families.dalle_pytorch.neighbours import mask, shares
 from model.families.dalle_pytorch.transformer import DallePytorchTransformer
 from model.families.kakaobrain.transformer import KakaobrainTransformer
 from model.families.kakaobrain.transformer import Layer as KakaobrainLayer
+from model.families.llamagen.transformer import Decoder as LlamaGenDecoder
 from model.families.llamagen.transformer import Layer as LlamaGenLayer
-from model.families.llamagen.transformer import LlamaGenTransformer, turns
+from model.families.llamagen.transformer import turns
 from model.families.min_dalle.transformer import MinDalleTransformer
 from model.families.rudalle import masks
 from model.families.rudalle.layers import Layer as RuDalleLayer
@@ -153,7 +154,7 @@ def _rudalle(transformer: RuDalleTransformer) -> Parts:
 
 
 @parts_of.register
-def _llamagen(transformer: LlamaGenTransformer) -> Parts:
+def _llamagen(transformer: LlamaGenDecoder) -> Parts:
     layers = []
     for layer in cast("list[LlamaGenLayer]", list(transformer.layers)):
         w1, w2 = _to_lanes(layer.passed.weight, layer.gate.weight, layer.down.weight)

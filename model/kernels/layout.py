@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LAYOUT = 3  # as dalle_layout() says; change both with every change of a structure
+LAYOUT = 4  # as dalle_layout() says; change both with every change of a structure
 LANES = 16  # outputs of a panel; sizes must be multiples of it
 MOST_HEAD_DIM = 512
 

@@ -132,6 +132,9 @@ def test_tensors_are_views_of_the_file(tmp_path: Path) -> None:
         (b'{"<s>": 0, "a": 1}', "vocab json"),
         (b"#version: 0.2\na b\nab c\n", "merges"),
         (b"2 1\n97 5\n98 6\n5 6 7\n0 1 2 3\n", "youtokentome"),
+        (b"\n\x0e\n\x05<pad>\x15\0\0\0\0\x18\x03", "sentencepiece"),
+        (b'{"model_type": "t5"}', "t5 config"),
+        (b'{"weight_map": {"a": "b"}}', "shard list"),
     ],
 )
 def test_texts_are_told_apart(tmp_path: Path, data: bytes, kind: str) -> None:
@@ -164,7 +167,7 @@ def tar() -> bytes:
         (b"GGUF\x03", "GGUF"),
         (b"\x00\x01\x02binary", "no weights, tokenizer or config that is known here"),
         (tar(), "tar"),
-        (b'{"weight_map": {"a": "b"}}', "several files"),
+        (b'{"weight_map": 3}', "neither a tokenizer nor a vocabulary"),
         (b"a: &a [1]\nb: [*a, *a]\n", "refers back"),
         (b"model: !!python/object/apply:os.system ['true']\n", "no yaml that is read here"),
         (b"a: " + b"[" * 3000, "no yaml that is read here"),

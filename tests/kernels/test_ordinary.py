@@ -14,7 +14,7 @@ from model.checkpoints.networks import network
 from model.families.cache import Cache
 from model.families.dalle_pytorch.config import KINDS, MLP, DallePytorchConfig
 from model.families.kakaobrain.config import KakaobrainConfig
-from model.families.llamagen.config import LlamaGenConfig
+from model.families.llamagen.config import LlamaGenConfig, LlamaGenTextConfig, T5Config
 from model.families.min_dalle.config import MinDalleConfig
 from model.families.rudalle.config import V2, V3, RuDalleConfig
 from model.kernels import OrdinaryStep, SlotTensors, step_of
@@ -42,6 +42,13 @@ SHAPES: dict[str, Any] = {
     "rudalle-v2": RuDalleConfig(**{**COMMON, "depth": 5}, text_vocab=40, heads=3, text_tokens=7, version=V2),
     "rudalle-v3": RuDalleConfig(**{**COMMON, "depth": 5}, text_vocab=40, heads=1, text_tokens=7, version=V3),
     "llamagen": LlamaGenConfig(**COMMON, classes=5, heads=3, hidden=56),
+    "llamagen-text": LlamaGenTextConfig(
+        **COMMON,
+        heads=3,
+        hidden=56,
+        encoder=T5Config(vocab=40, dim=24, depth=1, heads=2, head_dim=8, hidden=20),
+        text_tokens=8,
+    ),
     "kakaobrain": KakaobrainConfig(**COMMON, text_vocab=40, heads=3, pad=1, text_tokens=7),
 }
 
@@ -142,7 +149,7 @@ def test_bfloat16_is_near_float32(name: str) -> None:
     assert (ours.slots.hidden - wanted).square().mean() < (found - wanted).square().mean()
 
 
-@pytest.mark.parametrize("name", ["axial_row-sandwich-head_dim", "min-dalle", "rudalle-v2", "llamagen"])
+@pytest.mark.parametrize("name", ["axial_row-sandwich-head_dim", "min-dalle", "rudalle-v2", "llamagen-text"])
 def test_a_row_has_the_same_bits_alone_and_in_company(name: str) -> None:
     torch.manual_seed(0)
     crowd = scene(name)
@@ -176,7 +183,9 @@ def test_libraries_for_other_registers_give_the_same_bits(name: str, monkeypatch
     assert all(torch.equal(one, found[0]) for one in found)
 
 
-@pytest.mark.parametrize("name", ["full-rotary-shift-stable", "axial_row-sandwich-head_dim", "min-dalle", "rudalle-v2"])
+@pytest.mark.parametrize(
+    "name", ["full-rotary-shift-stable", "axial_row-sandwich-head_dim", "min-dalle", "rudalle-v2", "llamagen-text"]
+)
 def test_a_text_that_slots_share_is_read_in_one_of_them(name: str) -> None:
     torch.manual_seed(0)
     ours = scene(name)

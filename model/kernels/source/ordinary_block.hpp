@@ -39,7 +39,7 @@ struct Model {
     const Sees* sees;
     const float *cos, *sin;  // (positions, turned): of each value, and the sign of the other of its pair in sin
     int32_t dim, depth, heads, head_dim, hidden, vocab, grid, group;
-    int32_t text;    // positions of a text
+    int32_t text;    // positions of a text at most; image token i turns as the position text + i
     int32_t turned;  // values of a head
     int32_t turns_values, quarter, reversible, stable, activation;
     int32_t narrow_cache;  // bfloat16 if not 0
@@ -218,6 +218,12 @@ void turn(const Model& m, int64_t place, bool turns, const float* x, float scale
     for (int i = turned; i < m.head_dim; ++i) set(y[i], x[i] * scale);
 }
 
+// Positions of the text that a slot has read.
+int text_of(const State& s, int slot) { return int(s.length[slot] - s.step[slot]); }
+
+// By which position a row turns.
+int64_t turning(const Model& m, const State& s, const Fed& row) { return m.text + s.step[row.slot] + row.ahead; }
+
 // Where one head of a slot begins in a buffer (depth, slots, heads, positions, head_dim).
 size_t begin(const Model& m, const State& s, int layer, int slot, int head, int positions) {
     return ((size_t(layer) * s.slots + slot) * m.heads + head) * positions * m.head_dim;
@@ -229,8 +235,9 @@ void keep(const Model& m, const State& s, int layer, const Fed& row, int head, c
     const int d = m.head_dim, inner = m.heads * d;
     const int64_t place = s.length[row.slot] + row.ahead;
     const size_t own = begin(m, s, layer, row.slot, head, s.capacity) + place * d;
-    turn(m, place, true, qkv + inner + head * d, 1.0f, static_cast<T*>(s.keys) + own);
-    turn(m, place, m.turns_values, qkv + 2 * inner + head * d, 1.0f, static_cast<T*>(s.values) + own);
+    const int64_t by = turning(m, s, row);
+    turn(m, by, true, qkv + inner + head * d, 1.0f, static_cast<T*>(s.keys) + own);
+    turn(m, by, m.turns_values, qkv + 2 * inner + head * d, 1.0f, static_cast<T*>(s.values) + own);
 }
 
 // Attention of one head of a row, to its cached positions.
@@ -242,12 +249,13 @@ void attend_row(const Model& m, const State& s, int layer, const Fed& row, int h
     const T *keys = static_cast<T*>(s.keys), *values = static_cast<T*>(s.values);
     const size_t own = begin(m, s, layer, row.slot, head, s.capacity);
     const size_t text = begin(m, s, layer, s.text_slots[row.slot], head, s.capacity);
-    const Kept<T> kept{keys + own, values + own, keys + text, values + text, m.text};
+    const int read = text_of(s, row.slot);
+    const Kept<T> kept{keys + own, values + own, keys + text, values + text, read};
     float q[MOST_HEAD_DIM], out[MOST_HEAD_DIM];
-    turn(m, place, true, qkv + head * d, 1.0f / std::sqrt(float(d)), q);
+    turn(m, turning(m, s, row), true, qkv + head * d, 1.0f / std::sqrt(float(d)), q);
     const Layer& of = m.layers[layer];
     if (of.sees < 0) {
-        const Run all[] = {{0, m.text}, {m.text, int32_t(place) + 1 - m.text}};
+        const Run all[] = {{0, read}, {read, int32_t(place) + 1 - read}};
         attend_runs(q, kept, all, 2, d, out);
     } else {
         const int32_t* first = m.sees[of.sees].first + s.step[row.slot] + row.ahead;

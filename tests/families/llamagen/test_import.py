@@ -134,4 +134,4 @@ def test_refusals_are_one_line_and_leave_nothing(command: Run, tmp_path: Path) -
     assert "'norm.weight' must be finite" in refused(bad, tokenizer)
     texts = {"model": {**state(**{"cls_embedding.embedding_table.weight": torch.zeros(0)}),
                        "cls_embedding.uncond_embedding": torch.zeros(120, 16)}}  # fmt: skip
-    assert "needs the encoder of FLAN-T5-XL for its texts" in refused(texts, tokenizer)
+    assert "whose texts FLAN-T5-XL reads first: give the files of FLAN-T5-XL too" in refused(texts, tokenizer)
