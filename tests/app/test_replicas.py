@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from app.http.keys import Hook
 from app.pool.job import Elsewhere
 from app.replicas.front import Front, Message
 from app.replicas.replica import Replica
@@ -39,8 +40,8 @@ class Puppets:
         self._lives = lives
         self.told = told
 
-    async def call(self, scope: dict[str, Any], body: bytes, model: str, key: str) -> AsyncIterator[Message]:
-        self.asked.append({**scope, "body": body, "model": model, "key": key})
+    async def call(self, scope: dict[str, Any], body: bytes, replica: str) -> AsyncIterator[Message]:
+        self.asked.append({**scope, "body": body, "replica": replica})
         for message in self._lives[min(len(self.asked), len(self._lives)) - 1]:
             yield message
         if len(self.asked) < len(self._lives) or len(self._lives) == 1:
@@ -48,6 +49,12 @@ class Puppets:
 
     async def reports(self) -> Sequence[Report]:
         return self.told
+
+    async def drain(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    async def let_in(self, hangups: int, keys: Mapping[str, Hook | None]) -> None:
+        raise NotImplementedError
 
     def lost(self, error: Exception) -> bool:
         return isinstance(error, Lost)
@@ -113,11 +120,17 @@ class Only:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
 
-    def call(self, scope: dict[str, Any], body: bytes, model: str, key: str) -> AsyncIterator[Message]:  # noqa: ARG002
+    def call(self, scope: dict[str, Any], body: bytes, replica: str) -> AsyncIterator[Message]:  # noqa: ARG002
         return self._replica.answer(scope, body)
 
     async def reports(self) -> Sequence[Report]:
         return [self._replica.report()]
+
+    async def drain(self, seconds: float) -> None:
+        await self._replica.drain(seconds)
+
+    async def let_in(self, hangups: int, keys: Mapping[str, Hook | None]) -> None:
+        await self._replica.let_in(hangups, keys)
 
     def lost(self, error: Exception) -> bool:  # noqa: ARG002
         return False
@@ -166,6 +179,39 @@ def test_metrics_are_those_of_all_replicas_and_never_go_back() -> None:
     assert read() == found
 
 
+def test_the_replica_that_will_be_done_first_paints() -> None:
+    told = [
+        Report("slow", "", None, pace=1.0),
+        Report("fast", "", None, frozenset({"", "large"}), pace=3.0),
+        Report("away", "", "the model is being loaded"),
+    ]
+
+    async def report() -> Sequence[Report]:
+        return told
+
+    async def scene() -> None:
+        whole = Whole(report)
+        assert whole.choose("", 1, "", {}) == ""  # nobody is known
+        await whole.reports()
+        assert whole.pace == 4.0
+        assert whole.choose("", 1, "", {}) == "fast"
+        assert whole.choose("", 1, "", {"fast": 5}) == "slow"
+        assert whole.choose("large", 1, "", {"fast": 5}) == "fast"  # the other one would have to load the model
+        assert whole.choose("large", 1, "", {"fast": 99}) == "slow"
+        keyed = {key: whole.choose("", 1, key, {}) for key in "abcdefgh"}
+        assert set(keyed.values()) == {"slow", "fast", "away"}
+        whole.lose("fast")
+        assert whole.choose("", 1, "", {"slow": 99}) == "slow"
+        for key, name in keyed.items():
+            assert whole.choose("", 1, key, {"slow": 99}) == name or name == "fast"
+        told.pop(0)
+        told.pop(0)
+        await whole.reports()
+        assert whole.choose("", 1, "", {}) == "away"  # better than none
+
+    asyncio.run(scene())
+
+
 def test_probes_tell_of_the_whole() -> None:
     refused = [start("application/json", 503), part('{"Error": "no"}', more=False)]
 
@@ -210,7 +256,7 @@ def test_a_replica_is_the_application(quick_checkpoint: Path, tmp_path: Path) ->
         settings = Settings(
             weights=(str(quick_checkpoint),), threads=1, slots=4, client_queue=20, store=tmp_path, device="cpu"
         )
-        replica = Replica(settings)
+        replica = Replica(settings, "a")
         await replica.start()
         try:
             front = Front(Only(replica), settings)
@@ -225,17 +271,23 @@ def test_a_replica_is_the_application(quick_checkpoint: Path, tmp_path: Path) ->
                 assert (await client.get("/readyz")).text == "ready"
             scope = {"type": "http", "method": "POST", "path": "/generate", "query_string": b""}
             scope |= {"headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1)}
-            for elsewhere, status in ((Elsewhere({"": settings.queue}, 0), 503), (Elsewhere({}, 20), 429)):
-                refused = replica.answer({**scope, "state": {"elsewhere": elsewhere}}, b'{"text": "a cat"}')
-                assert [one["status"] async for one in refused if "status" in one] == [status]
+            full, share = Elsewhere({"": settings.queue}, 0, pace=0.5), Elsewhere({}, 20, pace=2.0)
+            for elsewhere, status, seconds in ((full, 503, 2 * settings.queue / 0.5), (share, 429, 2 * 20 / 2.0)):
+                answer = replica.answer({**scope, "state": {"elsewhere": elsewhere}}, b'{"text": "a cat"}')
+                (refused,) = [one async for one in answer if "status" in one]
+                assert refused["status"] == status
+                assert float(dict(refused["headers"])[b"retry-after"]) == seconds
+            spent = replica.answer({**scope, "state": {"spent": settings.deadline}}, b'{"text": "a cat"}')
+            assert [one["status"] async for one in spent if "status" in one] == [504]
             scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "query_string": b""}
             scope |= {"headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1)}
             body = json.dumps({"prompt": "a cat", "n": 10, "stream": True}).encode()
             messages = replica.answer(scope, body)
             assert (await anext(messages))["status"] == 200
             await messages.aclose()  # type: ignore[attr-defined]
-            stats = replica.pool.stats()
-            assert (stats.in_flight, stats.cancelled) == (0, 1)
+            told = samples(replica.report().metrics)
+            assert told["dalle_requests_in_flight"] == 0
+            assert told['dalle_requests_ended_total{outcome="cancelled"}'] == 1
             replica.check_health()
         finally:
             await replica.stop()
