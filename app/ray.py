@@ -33,6 +33,12 @@ FLUSH_SECONDS = 5.0  # for a replica's last answers, after the drain
 REPORT_SECONDS = 5.0  # in which every replica says how it is
 LEAST = 1  # replicas that run while nobody asks
 CALM_SECONDS = 60.0  # until a replica that has too little to do ends
+ENVIRONMENT = {  # of Ray's processes
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers
+    "RAY_DEDUP_LOGS": "0",  # it would leave out lines of the log that are alike
+    "RAY_COLOR_PREFIX": "0",
+    "FORWARDED_ALLOW_IPS": "",  # its proxy would let clients choose their address; `app.http.proxies` reads them
+}
 QUIET = {"enable_access_log": False}  # the application logs its requests itself
 log = logging.getLogger("dalle.ray")
 
@@ -179,9 +185,8 @@ def serve_by_ray(settings: Settings, replicas: Replicas | None = None) -> None:
         raise SettingsError("port must be from 1 to 65535 with --ray, got 0")
     Models.read(settings)  # what cannot be served is told at once, and in one line
     bind(settings.host, settings.port).close()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # it would leave out lines that are alike
-    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray
     from ray import serve
 

@@ -23,12 +23,15 @@ from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from app.http.body import BODY_SECONDS
-from app.http.errors import Answer, BodyTooSlow, answer, render
+from app.http.errors import Answer, BadHeader, BodyTooSlow, answer, render
+from app.http.headers import timeout
 from app.http.keys import Hook
+from app.pool.job import late
 from app.replicas.tally import Asked, Tally
 from app.replicas.whole import Report, Whole
 from app.settings import Settings
@@ -37,6 +40,7 @@ from model.inference.requests import SEED_BITS
 
 TIMES = 5  # replicas that a request may lose
 LOOK = 1.0  # seconds between two looks at the replicas
+LATE_SECONDS = 10.0  # that a replica has to say that a request is late
 FLUSH_SECONDS = 5.0  # for the last answers, after the drain
 PASSED_ON = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
 STREAM = b"text/event-stream"
@@ -72,6 +76,7 @@ class Front:
     def __init__(self, replicas: Replicas, settings: Settings) -> None:
         self._replicas = replicas
         self._body_bytes = max(settings.max_body, settings.max_upload)
+        self._deadline = settings.deadline
         self._tally = Tally(settings)
         self._whole = Whole(replicas.reports)
         self._keys: set[str] = set()  # Idempotency-Keys of requests in flight
@@ -98,14 +103,19 @@ class Front:
         if wanted.pictures and self._whole.draining:
             await _refuse(Draining("the server is shutting down and takes no more requests"), scope, send)
             return
-        key = _key(scope, client)
+        key, limit = _key(scope, client), self._limit(scope) if wanted.pictures else None
         with (
             self._noted(wanted),
             self._joining(key) as joins,
             self._tally.hold(replace(wanted, pictures=0) if joins else wanted, client) as elsewhere,
         ):
             state = {"seed": secrets.randbits(SEED_BITS), "elsewhere": replace(elsewhere, pace=self._whole.pace)}
-            await self._pass_on(_passed_on(scope, state), body, wanted, key, came, _Answer(send, self._changed))
+            out = _Answer(send, self._changed)
+            try:
+                async with asyncio.timeout(None if limit is None else limit + LATE_SECONDS):
+                    await self._pass_on(_passed_on(scope, state), body, wanted, key, came, out)
+            except TimeoutError:
+                await out.fail(late(limit), scope)
 
     async def drain(self, seconds: float) -> None:
         """Paint nothing more than what was accepted, and wait for that. After so many seconds the rest fails."""
@@ -167,11 +177,14 @@ class Front:
                     raise
                 self._whole.lose(replica)
                 log.warning("a replica died; its request is given to another one")
-        if out.streams:
-            raise WorkerFailed("the replicas died one after another")  # the connection is cut: the stream has no end
-        await _refuse(
-            WorkerFailed("the replicas that painted this request died; it can be sent again"), asked, out.send
-        )
+        await out.fail(WorkerFailed("the replicas that painted this request died; it can be sent again"), asked)
+
+    def _limit(self, scope: Scope) -> float:
+        """The seconds that a request may take. If its header cannot be honoured, a replica refuses it."""
+        try:
+            return timeout(Request(scope), self._deadline) or self._deadline
+        except BadHeader:
+            return self._deadline
 
     async def _probe(self, path: str) -> Response | None:
         """The answer to a probe in the drain, or while no replica can answer it, because others are being started."""
@@ -283,6 +296,12 @@ class _Answer:
             await self.send({"type": "http.response.body", "body": event, "more_body": True})
         if name is not None:
             self._told.add(name)
+
+    async def fail(self, error: DalleError, scope: Scope) -> None:
+        """No replica answers. Raises the error if a stream has begun, so that it is cut and has no end."""
+        if self.streams:
+            raise error
+        await _refuse(error, scope, self.send)
 
     async def end(self, path: str) -> None:
         """The replica has answered all."""

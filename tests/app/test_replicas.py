@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from app.http.keys import Hook
 from app.pool.job import Elsewhere
@@ -112,6 +114,91 @@ def test_a_job_has_one_key_and_a_body_its_bound() -> None:
     assert len(keys) == 2
     assert keys[0] == keys[1]
     assert 1000 < len(asked[0]["body"]) <= 5000
+
+
+class Held(Puppets):
+    """A replica that answers when it is let go. drained, keys: what it was told."""
+
+    def __init__(self, told: Sequence[Report] = ()) -> None:
+        super().__init__([[start(), part("[]", more=False)]], told)
+        self.began, self.go = asyncio.Event(), asyncio.Event()
+        self.drained: list[float] = []
+        self.keys: list[tuple[int, Mapping[str, Hook | None]]] = []
+
+    async def call(self, scope: dict[str, Any], body: bytes, replica: str) -> AsyncIterator[Message]:  # noqa: ARG002
+        self.began.set()
+        await self.go.wait()
+        for message in self._lives[0]:
+            yield message
+
+    async def drain(self, seconds: float) -> None:
+        self.drained.append(seconds)
+        self.go.set()
+
+    async def let_in(self, hangups: int, keys: Mapping[str, Hook | None]) -> None:
+        self.keys.append((hangups, keys))
+        self.told = [replace(report, hangups=hangups) for report in self.told]
+        self.go.set()
+
+
+def test_the_drain_waits_for_what_was_accepted_and_takes_no_more() -> None:
+    async def scene(seconds: float) -> list[float]:
+        replicas = Held()
+        front = Front(replicas, Settings())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://test") as client:
+            accepted = asyncio.create_task(client.post("/generate", json={"text": "a"}))
+            await replicas.began.wait()
+            draining = asyncio.create_task(front.drain(seconds))
+            await asyncio.sleep(0)
+            refused = await client.post("/generate", json={"text": "a"})
+            assert (refused.status_code, "shutting down" in refused.text) == (503, True)
+            assert (await client.get("/readyz")).status_code == 503
+            if seconds:
+                assert not draining.done()
+                replicas.go.set()
+            await draining
+            assert accepted.done()
+            assert (await accepted).status_code == 200
+        return replicas.drained
+
+    assert asyncio.run(scene(3600)) == []
+    assert asyncio.run(scene(0)) == [0]  # what is left fails there
+
+
+def test_a_replica_that_says_nothing_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.replicas.front.LATE_SECONDS", 0.0)
+
+    async def scene() -> httpx.Response:
+        front = Front(Held(), Settings())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://test") as client:
+            return await client.post("/generate", json={"text": "a"}, headers={"X-Request-Timeout": "0.1"})
+
+    answer = asyncio.run(scene())
+    assert (answer.status_code, answer.json()) == (504, {"Error": "the request was not done within its 0.1 s"})
+
+
+def test_a_replica_that_was_starting_at_a_hangup_is_told_the_keys_too() -> None:
+    async def scene() -> None:
+        replicas, known = Held([Report("a", "", None)]), {"hash": None}
+        front = Front(replicas, Settings())
+        await front.let_in(known)
+        replicas.told = [*replicas.told, Report("b", "", None)]
+        replicas.go.clear()
+        coming: asyncio.Queue[Message] = asyncio.Queue()
+        coming.put_nowait({"type": "lifespan.startup"})
+        told: list[Message] = []
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            told.append(message)
+
+        living = asyncio.create_task(front({"type": "lifespan"}, coming.get, send))
+        await replicas.go.wait()
+        coming.put_nowait({"type": "lifespan.shutdown"})
+        await living
+        assert replicas.keys == [(1, known), (1, known)]
+        assert [message["type"] for message in told] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+    asyncio.run(scene())
 
 
 class Only:
@@ -289,6 +376,8 @@ def test_a_replica_is_the_application(quick_checkpoint: Path, tmp_path: Path) ->
             assert told["dalle_requests_in_flight"] == 0
             assert told['dalle_requests_ended_total{outcome="cancelled"}'] == 1
             replica.check_health()
+            await front.let_in({})
+            assert replica.report().hangups == 1
         finally:
             await replica.stop()
 
