@@ -107,6 +107,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.benchmark.peers": (),  # programs for environments without ours
     "app": (),
     "app.logs": (),
+    "app.signals": (),
     "app.wording": (),
     "app.environment": (),
     "app.lists": ("model.files",),
@@ -139,14 +140,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app.replicas": ("app.http", "app.pool", "app.settings", "model.inference", "model.errors"),
     "app.ray": (
         "app.replicas",
+        "app.http",
         "app.logs",
         "app.models",
+        "app.signals",
         "app.load_settings",
         "app.settings",
         "model.inference",
         "model.errors",
     ),
-    "app.server": ("app.http", "app.pictures", "app.pool", "app.load_settings", *APP, *CORE),
+    "app.server": ("app.http", "app.pictures", "app.pool", "app.load_settings", "app.signals", *APP, *CORE),
     "app.cli": ("app", "model"),
     "app.commands": ("app", "model"),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +17,7 @@ from app.load_settings import FlagError, load_settings, shown, variables
 from app.pool.early import start_early
 from app.settings import Settings
 from app.wording import allowed
+from model.errors import DalleError
 
 KINDS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "path": "PATH", "array": "TEXT"}
 
@@ -25,12 +28,22 @@ def serve(**flags: str | bool | list[str] | None) -> None:
         settings = load_settings(**flags)
     except FlagError as error:
         raise typer.BadParameter(str(error)) from None
+    try:
+        with ending_at_sigterm():
+            _serve(settings)
+    except DalleError as error:
+        if settings.log != "json":
+            raise
+        logging.getLogger("dalle.server").error("%s", error)
+        sys.exit(1)
+
+
+def _serve(settings: Settings) -> None:
     if settings.ray:
         from app.ray import serve_by_ray
 
         serve_by_ray(settings)
-        return
-    with ending_at_sigterm():
+    else:
         early = [start_early(f"worker-{device}") for device in settings.devices]
         try:
             from app import server  # takes a second, in which the workers import PyTorch

@@ -8,12 +8,14 @@ checked before the body is read.
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import hashlib
 import hmac
+import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,6 +30,7 @@ OPEN_FOLDERS = ("/demo/", "/pictures/")  # the pages' own files; a picture's rou
 HASH = re.compile(r"[0-9a-f]{64}")
 Hook = dict[str, str]  # url and secret of a webhook
 SHOWN = 8  # digits of a key's hash that the log shows
+log = logging.getLogger("dalle.keys")
 
 
 def make_key() -> str:
@@ -84,6 +87,30 @@ def _read_file(file: Path, private_webhooks: bool) -> dict[str, Hook | None]:
     return found
 
 
+def reloader(
+    settings: Settings, let_in: Callable[[Mapping[str, Hook | None]], Awaitable[None]]
+) -> Callable[[], Awaitable[None]] | None:
+    """A function for SIGHUP. It reads the file of keys again, and has them let in. None if the settings name no file.
+
+    let_in: lets these keys in, and no others.
+    """
+    if settings.api_keys_file is None:
+        return None
+    one = asyncio.Lock()  # so that the last reading wins
+
+    async def reload() -> None:
+        async with one:
+            try:
+                known = await asyncio.to_thread(read_keys, settings)
+            except SettingsError as error:
+                log.error("SIGHUP: the API keys stay as they were: %s", error)
+            else:
+                await let_in(known)
+                log.info("SIGHUP: the API keys were read again, %d of them", len(known))
+
+    return reload
+
+
 def is_open(path: str) -> bool:
     """Whether requests to this path need no key."""
     return path in OPEN or path.startswith(OPEN_FOLDERS)
@@ -99,6 +126,10 @@ class Keys:
         """Let these keys in from the next request on, and no others. keys: hashes, each with its webhook."""
         self._hashes = [known.encode() for known in keys]
         self._hooks = dict(keys)
+
+    async def let_in(self, keys: Mapping[str, Hook | None]) -> None:
+        """As `replace`, for `reloader`."""
+        self.replace(keys)
 
     def hook(self, digest: str) -> Hook | None:
         """The webhook that is told of the jobs of the key with this hash."""

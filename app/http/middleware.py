@@ -43,6 +43,8 @@ log = logging.getLogger("dalle.http")
 class Frontier:
     """ASGI middleware. Only `app.http.proxies` is around it.
 
+    A front may have put `spent` into the state: the seconds since the request came to it.
+
     It adds to the state: `request_id`; `began`, in monotonic seconds; `log`, fields for the log line; `key`, which is
     empty until `app.http.keys` fills it; `claim`, the answer's share of the budget, which is given back at the end;
     `head`, whether only the headers are wanted.
@@ -67,7 +69,7 @@ class Frontier:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.monotonic()
+        began = time.monotonic() - scope.get("state", {}).get("spent", 0.0)
         request_id = _request_id(scope)
         fields: dict[str, Any] = {}
         method = scope["method"]

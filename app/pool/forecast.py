@@ -50,11 +50,16 @@ def seconds_until_done(jobs: Iterable[Work], job: Work, workers: Iterable[Device
     return rows_until_done(jobs, job, ready[0][1].grid, slots) * pace
 
 
-def seconds_for(pictures: int, slots_per_picture: float, workers: Iterable[DeviceWorker]) -> float:
-    """Seconds until so many pictures are painted at the measured pace, or at 1 s a picture while none is known."""
-    pace = 0.0  # pictures a second
+def slots_a_second(workers: Iterable[DeviceWorker]) -> float:
+    """The measured pace: how many slots finish a picture in a second. 0.0 while no worker is ready."""
+    pace = 0.0
     for worker in workers:
         if ready := worker.ready:
             step = worker.stats.seconds_per_step if worker.stats else ready.seconds_per_step
-            pace += ready.slots / slots_per_picture / max(step * ready.steps, 1e-3)
-    return pictures / pace if pace else float(pictures)
+            pace += ready.slots / max(step * ready.steps, 1e-3)
+    return pace
+
+
+def seconds_for(pictures: int, slots_per_picture: float, pace: float) -> float:
+    """Seconds until so many pictures are painted. pace: `slots_a_second`; a picture takes 1 s while it is 0."""
+    return pictures * slots_per_picture / pace if pace else float(pictures)

@@ -51,10 +51,12 @@ class Elsewhere:
     """Places that requests before this one take in all pools, where a front passes requests on to several.
 
     models: pictures by the model's name as requests write it; "" for the default one. own: those of the same client.
+    pace: of all pools, as `forecast.slots_a_second`; 0.0 while it is not known.
     """
 
     models: Mapping[str, int]
     own: int
+    pace: float = 0.0
 
 
 @dataclass(frozen=True)

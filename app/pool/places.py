@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
-from app.pool.forecast import Work, seconds_for, seconds_until_done
+from app.pool.forecast import Work, seconds_for, seconds_until_done, slots_a_second
 from app.pool.job import Job, Order, late
 from app.pool.lane import Lane
 from app.settings import Settings
@@ -85,13 +85,13 @@ class Places:
             reason = f", {kept} places are kept for other models" if kept else ""
             limit = self._settings.queue
             message = f"the queue is full: {ahead} pictures are waiting or being painted{reason}, and it takes {limit}"
-            raise Overloaded(message, self._seconds(ahead))
+            raise Overloaded(message, self._seconds(ahead, order))
         share = self._settings.client_queue
         own = self.taken(order.client) if order.elsewhere is None else order.elsewhere.own
         if share and order.client and own + order.request.num_images > share:
             counts = f"{own} pictures are waiting or being painted, and it takes {share}"
             message = f"your share of the queue is full: {counts}"
-            raise Overloaded(message, self._seconds(own), per_client=True)
+            raise Overloaded(message, self._seconds(own, order), per_client=True)
         others: list[Work] = [job for job in self._foreground if job.order.model == lane.name]
         others += [reserved for reserved, its in self._reserved if its is lane]
         if order.deadline is not None and others:  # a request that is alone is always tried
@@ -101,9 +101,13 @@ class Places:
                 message = f"with those before it the request would take about {needed:.3g} s, and it has {given:.3g} s"
                 raise Overloaded(message, needed - given)
 
-    def _seconds(self, pictures: int) -> float:
-        """Seconds until so many pictures are painted, at the measured pace."""
-        workers = [worker for lane in self._lanes.values() for worker in lane.workers]
+    def _seconds(self, pictures: int, order: Order) -> float:
+        """Seconds until so many pictures are painted, at the measured pace: that of all pools, if a front knows it."""
         slots = sum(job.slots for job in self._foreground)
         unpainted = sum(job.unpainted for job in self._foreground)
-        return seconds_for(pictures, slots / unpainted if unpainted else 1.0, workers)
+        pace = order.elsewhere.pace if order.elsewhere is not None else 0.0
+        return seconds_for(pictures, slots / unpainted if unpainted else order.slots_per_image, pace or self.pace())
+
+    def pace(self) -> float:
+        """The measured pace of all workers, see `slots_a_second`."""
+        return slots_a_second(worker for lane in self._lanes.values() for worker in lane.workers)

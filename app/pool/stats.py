@@ -31,5 +31,6 @@ class PoolStats:
     models_loaded: Mapping[str, bool]  # by name
     slots: int  # of the workers that are ready
     slots_busy: int
+    pace: float  # slots that finish a picture in a second, as measured
     heartbeat_age: float | None  # seconds since the oldest last step of a worker; None while none is ready
     draining: bool

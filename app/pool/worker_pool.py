@@ -26,7 +26,7 @@ from app.models import Models
 from app.pool.deaths import Cause
 from app.pool.device_worker import DeviceWorker, Held
 from app.pool.early import EarlyWorker
-from app.pool.forecast import seconds_for, seconds_until_done
+from app.pool.forecast import seconds_for, seconds_until_done, slots_a_second
 from app.pool.job import Job, Order, Outcome, Reader, late
 from app.pool.lane import Lane, State
 from app.pool.places import Places
@@ -177,7 +177,8 @@ class WorkerPool:
     def seconds_for(self, pictures: int, model: str) -> float:
         """Seconds in which the model of this name paints so many pictures, with the checkpoint's guidance."""
         lane = self._lanes[model]
-        return seconds_for(pictures, 1 if lane.checkpoint.config.sampling.guidance == 1.0 else 2, lane.workers)
+        slots = 1 if lane.checkpoint.config.sampling.guidance == 1.0 else 2
+        return seconds_for(pictures, slots, slots_a_second(lane.workers))
 
     def stats(self) -> PoolStats:
         """The figures of the pool. It reads memory and waits for nothing."""
@@ -207,6 +208,7 @@ class WorkerPool:
             models_loaded={lane.name: lane.state is State.LOADED for lane in lanes},
             slots=sum(worker.ready.slots for worker in ready if worker.ready),
             slots_busy=sum(stats.slots_busy for stats in known),
+            pace=self._places.pace(),
             heartbeat_age=max((worker.process.age for worker in ready if worker.process), default=None),
             draining=self._draining,
         )

@@ -4,31 +4,44 @@ A request gets its seed here. So the next replica paints the same pictures, bit 
 answer is passed on when it is complete. A stream of events is passed on event by event, and what was told before a
 replica's death is not told again.
 
-The bounds of the queue, the metrics and the readiness are those of all replicas together.
+The front knows what each replica has to paint, and at which pace. A request goes to the one that will be done first. So
+the forecast of that replica is the forecast of the whole. The bounds of the queue, the metrics, the readiness, the
+drain and the API keys are those of all replicas together.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from app.http.errors import Answer, answer, render
+from app.http.body import BODY_SECONDS
+from app.http.errors import Answer, BadHeader, BodyTooSlow, answer, render
+from app.http.headers import timeout
+from app.http.keys import Hook
+from app.pool.job import late
 from app.replicas.tally import Asked, Tally
 from app.replicas.whole import Report, Whole
 from app.settings import Settings
-from model.errors import WorkerFailed
+from model.errors import DalleError, Draining, WorkerFailed
 from model.inference.requests import SEED_BITS
 
 TIMES = 5  # replicas that a request may lose
+LOOK = 1.0  # seconds between two looks at the replicas
+LATE_SECONDS = 10.0  # that a replica has to say that a request is late
+FLUSH_SECONDS = 5.0  # for the last answers, after the drain
 PASSED_ON = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
 STREAM = b"text/event-stream"
 IDEMPOTENCY = b"idempotency-key"
@@ -41,15 +54,17 @@ log = logging.getLogger("dalle.front")
 class Replicas(Protocol):
     """What the front knows of the replicas."""
 
-    def call(self, scope: dict[str, Any], body: bytes, model: str, key: str) -> AsyncIterator[Message]:
-        """Have a replica answer a request; see `app.replicas.replica.Replica.answer`.
-
-        model: which the request names, "" for none. key: requests with the same one go to the same replica, unless it
-        is "".
-        """
+    def call(self, scope: dict[str, Any], body: bytes, replica: str) -> AsyncIterator[Message]:
+        """Have this replica answer a request, or any if it is "" or has died; see `app.replicas.replica.Replica`."""
 
     async def reports(self) -> Sequence[Report]:
         """What every replica tells of itself. Raises TimeoutError."""
+
+    async def drain(self, seconds: float) -> None:
+        """Drain every replica."""
+
+    async def let_in(self, hangups: int, keys: Mapping[str, Hook | None]) -> None:
+        """Tell every replica the API keys."""
 
     def lost(self, error: Exception) -> bool:
         """Whether an error of `call` means that the replica is gone."""
@@ -61,28 +76,73 @@ class Front:
     def __init__(self, replicas: Replicas, settings: Settings) -> None:
         self._replicas = replicas
         self._body_bytes = max(settings.max_body, settings.max_upload)
+        self._deadline = settings.deadline
         self._tally = Tally(settings)
         self._whole = Whole(replicas.reports)
-        self._keys: set[str] = set()  # of requests in flight
+        self._keys: set[str] = set()  # Idempotency-Keys of requests in flight
+        self._painting: set[asyncio.Task[Any]] = set()  # those of them that wait for pictures
+        self._hangups = 0
+        self._let_in: Mapping[str, Hook | None] = {}  # the API keys of the last hangup
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await self._live(receive, send)
             return
-        body = await self._body(receive)
+        came = time.monotonic()
+        try:
+            body = await self._body(receive)
+        except TimeoutError:
+            await _refuse(BodyTooSlow(f"the body did not arrive within {BODY_SECONDS:g} s"), scope, send)
+            return
         if body is None:
             return
         if said := await self._probe(scope["path"].rstrip("/")):
             await said(scope, receive, send)
             return
         wanted, client = await self._tally.read(scope, body), await self._tally.client(scope)
-        key = _key(scope, client)
+        if wanted.pictures and self._whole.draining:
+            await _refuse(Draining("the server is shutting down and takes no more requests"), scope, send)
+            return
+        key, limit = _key(scope, client), self._limit(scope) if wanted.pictures else None
         with (
+            self._noted(wanted),
             self._joining(key) as joins,
-            self._tally.hold(replace(wanted, pictures=0) if joins else wanted, client) as (elsewhere),
+            self._tally.hold(replace(wanted, pictures=0) if joins else wanted, client) as elsewhere,
         ):
-            state = {"seed": secrets.randbits(SEED_BITS), "elsewhere": elsewhere}
-            await self._pass_on(_passed_on(scope, state), body, wanted, key, _Answer(send, self._changed))
+            state = {"seed": secrets.randbits(SEED_BITS), "elsewhere": replace(elsewhere, pace=self._whole.pace)}
+            out = _Answer(send, self._changed)
+            try:
+                async with asyncio.timeout(None if limit is None else limit + LATE_SECONDS):
+                    await self._pass_on(_passed_on(scope, state), body, wanted, key, came, out)
+            except TimeoutError:
+                await out.fail(late(limit), scope)
+
+    async def drain(self, seconds: float) -> None:
+        """Paint nothing more than what was accepted, and wait for that. After so many seconds the rest fails."""
+        self._whole.draining = True
+        if self._painting:
+            await asyncio.wait(self._painting, timeout=seconds)
+        if self._painting:
+            await self._replicas.drain(0)
+            await asyncio.wait(self._painting, timeout=FLUSH_SECONDS)
+
+    async def let_in(self, keys: Mapping[str, Hook | None]) -> None:
+        """Let these API keys in from now on, and no others."""
+        self._hangups, self._let_in = self._hangups + 1, keys
+        await self._replicas.let_in(self._hangups, keys)
+
+    @contextmanager
+    def _noted(self, wanted: Asked) -> Iterator[None]:
+        """The drain waits for what this task does in the context, if that is to paint."""
+        task = asyncio.current_task()
+        if task is None or not wanted.pictures:
+            yield
+            return
+        self._painting.add(task)
+        try:
+            yield
+        finally:
+            self._painting.discard(task)
 
     @contextmanager
     def _joining(self, key: str) -> Iterator[bool]:
@@ -97,27 +157,39 @@ class Front:
         finally:
             self._keys.remove(key)
 
-    async def _pass_on(self, asked: dict[str, Any], body: bytes, wanted: Asked, key: str, out: _Answer) -> None:
+    async def _pass_on(
+        self, asked: dict[str, Any], body: bytes, wanted: Asked, key: str, came: float, out: _Answer
+    ) -> None:
         for _ in range(TIMES):
             out.begin_again()
+            asked["state"]["spent"] = time.monotonic() - came
+            replica = self._whole.choose(wanted.model, wanted.pictures, key, self._tally.replicas)
             try:
-                answering = self._replicas.call(asked, body, wanted.model, key)
-                async with aclosing(answering) as messages:  # type: ignore[type-var]
-                    async for message in messages:
-                        await out.take(message)
+                with self._tally.given(replica, wanted.pictures):
+                    answering = self._replicas.call(asked, body, replica)
+                    async with aclosing(answering) as messages:  # type: ignore[type-var]
+                        async for message in messages:
+                            await out.take(message)
                 await out.end(asked["path"].rstrip("/"))
                 return
             except Exception as error:
                 if not self._replicas.lost(error):
                     raise
+                self._whole.lose(replica)
                 log.warning("a replica died; its request is given to another one")
-        if out.streams:
-            raise WorkerFailed("the replicas died one after another")  # the connection is cut: the stream has no end
-        said = answer(WorkerFailed("the replicas that painted this request died; it can be sent again"))
-        await render(said, asked["path"])(asked, _no_more, out.send)
+        await out.fail(WorkerFailed("the replicas that painted this request died; it can be sent again"), asked)
+
+    def _limit(self, scope: Scope) -> float:
+        """The seconds that a request may take. If its header cannot be honoured, a replica refuses it."""
+        try:
+            return timeout(Request(scope), self._deadline) or self._deadline
+        except BadHeader:
+            return self._deadline
 
     async def _probe(self, path: str) -> Response | None:
-        """The answer to a probe while there is no replica that could answer it: others are being started."""
+        """The answer to a probe in the drain, or while no replica can answer it, because others are being started."""
+        if path.endswith("/readyz") and self._whole.draining:
+            return render(Answer(503, "not_ready", "the server is shutting down"))
         if not path.endswith(PROBES) or await self._whole.reports():
             return None
         if path.endswith("/livez"):
@@ -136,17 +208,35 @@ class Front:
         headers = [one for one in start["headers"] if one[0] != b"content-length"]
         return {**start, "headers": [*headers, (b"content-length", str(len(body)).encode())]}, body
 
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """The lifespan protocol. Meanwhile it looks at the replicas."""
+        watching = asyncio.create_task(self._watch())
+        while True:
+            kind = (await receive())["type"]
+            if kind == "lifespan.shutdown":
+                watching.cancel()
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):  # replicas come and go
+                if any(report.hangups < self._hangups for report in await self._whole.reports()):
+                    await self._replicas.let_in(self._hangups, self._let_in)  # one was starting at the hangup
+            await asyncio.sleep(LOOK)
+
     async def _body(self, receive: Receive) -> bytes | None:
-        """The body of the request. None if the client has left."""
-        parts: list[bytes] = []
-        more = True
-        while more and sum(map(len, parts)) <= self._body_bytes:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            parts.append(message.get("body", b""))
-            more = message.get("more_body", False)
-        return b"".join(parts)
+        """The body of the request, up to the bound. None if the client has left. Raises TimeoutError."""
+        data, more = bytearray(), True
+        async with asyncio.timeout(BODY_SECONDS):
+            while more and len(data) <= self._body_bytes:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                data += message.get("body", b"")
+                more = message.get("more_body", False)
+        return bytes(data)
 
 
 def _passed_on(scope: Scope, state: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +297,12 @@ class _Answer:
         if name is not None:
             self._told.add(name)
 
+    async def fail(self, error: DalleError, scope: Scope) -> None:
+        """No replica answers. Raises the error if a stream has begun, so that it is cut and has no end."""
+        if self.streams:
+            raise error
+        await _refuse(error, scope, self.send)
+
     async def end(self, path: str) -> None:
         """The replica has answered all."""
         body = b"".join(self._parts)
@@ -231,10 +327,5 @@ async def _no_more() -> Message:
     return {"type": "http.disconnect"}
 
 
-async def _live(receive: Receive, send: Send) -> None:
-    """The lifespan protocol: nothing is to be done."""
-    while True:
-        kind = (await receive())["type"]
-        await send({"type": f"{kind}.complete"})
-        if kind == "lifespan.shutdown":
-            return
+async def _refuse(error: DalleError, scope: Scope, send: Send) -> None:
+    await render(answer(error), scope["path"])(scope, _no_more, send)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+from app.http.keys import Hook, Keys
 from app.http.main import create_app
 from app.http.service import Service
-from app.pool.worker_pool import WorkerPool
 from app.replicas.whole import Report
 from app.settings import Settings
 from model.errors import WorkerFailed
@@ -21,18 +20,14 @@ Message = MutableMapping[str, Any]
 
 
 class Replica:
-    """The application. Between `start` and `stop` it answers."""
+    """The application. Between `start` and `stop` it answers. name: of the replica among all."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, name: str) -> None:
         self._app = create_app(settings)
         self._service: Service = self._app.state.service
         self._running = AsyncExitStack()
-        self._name = uuid.uuid4().hex
-
-    @property
-    def pool(self) -> WorkerPool:
-        """Its workers."""
-        return self._service.pool
+        self._name = name
+        self._hangups = 0
 
     async def start(self) -> None:
         """Load the model, and wait until it is loaded. Raises WorkerFailed if no worker can be started."""
@@ -43,8 +38,18 @@ class Replica:
 
     async def stop(self) -> None:
         """Finish what was accepted, within the drain limit, and end the workers."""
-        await self._service.pool.drain(self._service.settings.drain)
+        await self.drain(self._service.settings.drain)
         await self._running.aclose()
+
+    async def drain(self, seconds: float) -> None:
+        """Accept no more, and finish what was accepted. After so many seconds the rest fails."""
+        await self._service.pool.drain(seconds)
+
+    async def let_in(self, hangups: int, keys: Mapping[str, Hook | None]) -> None:
+        """Let these API keys in from now on, and no others. hangups: which reading of the keys it is."""
+        known: Keys = self._app.state.keys
+        known.replace(keys)
+        self._hangups = hangups
 
     def check_health(self) -> None:
         """Raises WorkerFailed if this replica can paint no more."""
@@ -53,7 +58,17 @@ class Replica:
 
     def report(self) -> Report:
         """What it tells of itself."""
-        return Report(self._name, self._service.metrics.text().decode(), self.pool.not_ready())
+        pool = self._service.pool
+        stats = pool.stats()
+        names = ("", *pool.models.served, *pool.models.aliases)
+        return Report(
+            self._name,
+            self._service.metrics.text().decode(),
+            pool.not_ready(),
+            frozenset(name for name in names if stats.models_loaded[pool.models.named(name or None)]),
+            stats.pace,
+            self._hangups,
+        )
 
     async def answer(self, scope: dict[str, Any], body: bytes) -> AsyncIterator[Message]:
         """The ASGI messages that answer a request. If nobody reads them any more, the request is cancelled."""

@@ -37,6 +37,7 @@ class Tally:
         self._settings = settings
         self._guarded = bool(settings.api_keys or settings.api_keys_file)
         self._proxies = Proxies(self._note, settings.proxies)
+        self.replicas: Counter[str] = Counter()  # pictures by the replica that paints them
         self._models: Counter[str] = Counter()
         self._clients: Counter[str] = Counter()
 
@@ -76,14 +77,26 @@ class Tally:
         try:
             yield before
         finally:
-            self._models[asked.model] -= counted
-            self._clients[client] -= counted
-            for counter, name in ((self._models, asked.model), (self._clients, client)):
-                if not counter[name]:
-                    del counter[name]
+            _take(self._models, asked.model, counted)
+            _take(self._clients, client, counted)
+
+    @contextlib.contextmanager
+    def given(self, replica: str, pictures: int) -> Iterator[None]:
+        """Count the pictures as the replica's while the context lasts."""
+        self.replicas[replica] += pictures
+        try:
+            yield
+        finally:
+            _take(self.replicas, replica, pictures)
 
     async def _note(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Nothing: `client` reads what the proxies' middleware has put into the scope."""
+
+
+def _take(counter: Counter[str], name: str, pictures: int) -> None:
+    counter[name] -= pictures
+    if not counter[name]:
+        del counter[name]
 
 
 async def _fields(kind: bytes, body: bytes, settings: Settings) -> dict[str, Any]:

@@ -9,14 +9,18 @@ from typing import Any
 
 
 class Collector:
-    """Listens at `url`. A context manager. spans: as protobuf's Span. metrics: as its Metric. raw: all bodies."""
+    """Listens at `url`. A context manager.
+
+    spans: as protobuf's Span. metrics: as its Metric, what each process told last, by its id and the metric's name.
+    raw: all bodies.
+    """
 
     def __init__(self) -> None:
         from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
         self.spans: list[Any] = []
-        self.metrics: list[Any] = []
+        self.metrics: dict[tuple[str, str], Any] = {}
         self.resources: list[dict[str, str]] = []
         self.raw: list[bytes] = []
         collector = self
@@ -28,12 +32,13 @@ class Collector:
                 collector.raw.append(body)
                 if self.path == "/v1/traces":
                     for group in ExportTraceServiceRequest.FromString(body).resource_spans:
-                        about = group.resource.attributes
-                        collector.resources.append({one.key: one.value.string_value for one in about})
+                        collector.resources.append(attributes(group))
                         collector.spans += [span for scope in group.scope_spans for span in scope.spans]
                 if self.path == "/v1/metrics":
                     for group in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                        collector.metrics += [one for scope in group.scope_metrics for one in scope.metrics]
+                        process = attributes(group)["service.instance.id"]
+                        found = [one for scope in group.scope_metrics for one in scope.metrics]
+                        collector.metrics |= {(process, one.name): one for one in found}
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -53,3 +58,8 @@ class Collector:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def attributes(group: Any) -> dict[str, str]:
+    """What spans or metrics of one process say of it."""
+    return {one.key: one.value.string_value for one in group.resource.attributes}

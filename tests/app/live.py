@@ -27,8 +27,9 @@ BY_RAY = f"import app.ray as r; r.LEAST = {REPLICAS}; "
 class Live:
     """`dalle-server serve` with the settings of `variables` (DALLE_ and the name in capitals). A context manager.
 
-    flags: of the command line. command: the program, a COMMAND that breaks something first. cwd, environ: those of the
-    process. weights: "" for the default.
+    flags: of the command line. command: the program, a COMMAND that breaks something first; over Ray the test is then
+    skipped. first: code that runs before it in the process that gets the signals, also over Ray. cwd, environ: those of
+    the process. weights: "" for the default.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Live:
         log: Path,
         flags: Sequence[str] = (),
         command: str = COMMAND,
+        first: str = "",
         cwd: Path | None = None,
         environ: Mapping[str, str] = os.environ,
         **variables: object,
@@ -50,10 +52,9 @@ class Live:
         environ |= {f"DALLE_{name.upper()}": str(value) for name, value in given.items()}
         environ["OMP_NUM_THREADS"] = "1"
         self._log = log
+        program = [sys.executable, "-c", first + command, "serve", *flags]
         with log.open("wb") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", command, "serve", *flags], cwd=cwd, env=environ, stdout=stream, stderr=stream
-            )
+            self.process = subprocess.Popen(program, cwd=cwd, env=environ, stdout=stream, stderr=stream)
 
     def __enter__(self) -> Live:
         return self
@@ -182,6 +183,11 @@ class Live:
         if not REPLICAS or parent_pid:
             return [pid for pid in found if parents[pid] == above]
         return [pid for pid in found if above in lineage(parents, pid) and is_replica(parents[pid])]
+
+
+def one_process(why: str) -> pytest.MarkDecorator:
+    """The mark of a test that holds for a server of one process only. why: what differs over Ray."""
+    return pytest.mark.skipif(REPLICAS > 0, reason=f"over Ray {why}")
 
 
 def free_port() -> int:

@@ -22,12 +22,13 @@ from app.http.answers import PIECE, RAW, PicturesAnswer, around_pictures
 from app.http.budget import Budget, Claim
 from app.http.painting import Picture, Told
 from model.inference.events import Painted
-from tests.app.live import Live, ledger
+from tests.app.live import Live, ledger, one_process
 
 PAINT = "/v1/images/generations"
 BIG = {"prompt": "a red apple", "n": 10, "size": "1024x1024", "guidance": 1, "seed": 2}  # an answer of 19 MB
 HELD, LIMIT = "dalle_answer_bytes", "dalle_answer_bytes_limit"
 TOO_SLOW = 'dalle_errors_total{code="reader_too_slow"}'
+UNBOUNDED = one_process("the proxy holds what a client does not read, and nobody cuts it")
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,7 @@ UNREAD: dict[str, Callable[[dict[str, str]], bytes]] = {
 }
 
 
+@UNBOUNDED
 @pytest.mark.parametrize("kind", [*UNREAD])
 def test_a_client_that_reads_nothing_is_cut_and_holds_no_memory(hasty: Live, key: dict[str, str], kind: str) -> None:
     if kind == "replay":
@@ -125,6 +127,7 @@ def test_a_client_that_reads_nothing_is_cut_and_holds_no_memory(hasty: Live, key
     assert "without completing response" not in hasty.log
 
 
+@UNBOUNDED
 def test_a_client_that_reads_too_slowly_is_cut_too(hasty: Live) -> None:
     before = hasty.metrics()[TOO_SLOW]
     with connect(hasty, post(BIG, {})) as client:
@@ -152,6 +155,7 @@ def test_a_slow_but_steady_reader_gets_its_whole_answer(live: Live, key: dict[st
     at_rest(live)
 
 
+@UNBOUNDED
 def test_readers_of_replays_share_the_files_and_disturb_nobody(narrow: Live, key: dict[str, str]) -> None:
     first = narrow.client.post(PAINT, json=BIG, headers=key)
     assert first.status_code == 200
@@ -171,6 +175,7 @@ def test_readers_of_replays_share_the_files_and_disturb_nobody(narrow: Live, key
     assert again.json()["data"] == first.json()["data"]
 
 
+@UNBOUNDED
 def test_a_client_beyond_its_share_is_refused_and_others_are_not(narrow: Live, key: dict[str, str]) -> None:
     assert narrow.client.post(PAINT, json=BIG, headers=key).status_code == 200
     with connect(narrow, post(BIG, key)):  # from the address of narrow.client
@@ -186,6 +191,7 @@ def test_a_client_beyond_its_share_is_refused_and_others_are_not(narrow: Live, k
     at_rest(narrow)
 
 
+@UNBOUNDED
 def test_without_room_the_next_answer_is_refused_and_can_be_repeated(narrow: Live, key: dict[str, str]) -> None:
     one = {**BIG, "n": 1, "seed": 5}
     with connect(narrow, post(BIG, {}), "127.0.0.2"):  # its ten files are more than the budget, which it gets alone

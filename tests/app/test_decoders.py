@@ -30,7 +30,7 @@ from app.pictures.decoders import COMMAND, ROOT, Decoders
 from app.pictures.turns import Turns
 from model.config import VAEConfig, from_preset
 from model.errors import Draining, InvalidRequest
-from tests.app.live import Live
+from tests.app.live import Live, one_process
 from tests.app.test_lifecycle import exit_status, gone
 from tests.test_picture_files import many_scans
 
@@ -268,6 +268,7 @@ def test_a_picture_whose_client_has_left_is_given_up(start: Start) -> None:
     server.wait(lambda: "client_gone" in server.log, "no line that the client left")
 
 
+@one_process("the drain finishes requests whose picture is still decoded, too")
 def test_a_shutdown_waits_for_no_decoder(start: Start) -> None:
     server = start(drain=3600).ready()
     pid = stop(server)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.app.live import Live, ledger
+from tests.app.live import Live, ledger, one_process
 from tests.app.quick import SIZE
 
 JSON = {"Content-Type": "application/json"}
@@ -68,6 +68,7 @@ def test_forms_of_both_kinds_paint_what_json_paints(live: Live) -> None:
     assert live.post(files={name: (None, value) for name, value in fields.items()}).json() == expected
 
 
+@one_process("the proxy takes any id")
 def test_a_client_may_choose_the_request_id_and_nothing_odd(live: Live) -> None:
     def told(given: str) -> str:
         answer = live.post(json={}, headers={"X-Request-Id": given})

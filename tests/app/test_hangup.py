@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from app.http.keys import key_hash, make_key
-from tests.app.live import COMMAND, Live
+from tests.app.live import Live
 from tests.app.test_lifecycle import LONG, at_once
 
 Start = Callable[..., Live]
@@ -67,13 +67,13 @@ def test_keys_are_read_again_and_bad_ones_change_nothing(start: Start, tmp_path:
 
 
 def test_without_a_file_of_keys_it_drains_and_a_second_hangup_cuts_nothing(start: Start) -> None:
-    at_any_time = "from app import server; server.SAME_SIGNAL = -1.0  # every signal is a new one\n"
-    server = start(command=at_any_time + COMMAND, drain=300).ready()
-    (worker,) = server.workers()
-    assert ignores(worker, signal.SIGHUP)
+    at_any_time = "from app import signals; signals.SAME_SIGNAL = -1.0  # every signal is a new one\n"
+    server = start(first=at_any_time, drain=300).ready()
+    workers = server.workers()
+    assert all(ignores(worker, signal.SIGHUP) for worker in workers)
     with server.stopped():
         futures = at_once(server, [LONG, LONG])
-        for pid in (worker, server.process.pid):  # all of a terminal's processes get it
+        for pid in (*workers, server.process.pid):  # all of a terminal's processes get it
             os.kill(pid, signal.SIGHUP)
         server.wait(lambda: server.client.get("/readyz").status_code == 503, "still ready")
         server.process.send_signal(signal.SIGHUP)
@@ -86,7 +86,7 @@ def test_without_a_file_of_keys_it_drains_and_a_second_hangup_cuts_nothing(start
 
 def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(start: Start) -> None:
     """As under nohup."""
-    server = start(command=f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{COMMAND}").ready()
+    server = start(first="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n").ready()
     assert ignores(server.process.pid, signal.SIGHUP)
     server.process.send_signal(signal.SIGHUP)
     assert len(server.pictures(text="a red apple")) == 1

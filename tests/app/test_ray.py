@@ -1,41 +1,55 @@
-"""Two replicas over a real Ray Serve on this machine: the same pictures, also if a replica is killed under them."""
+"""Replicas over a real Ray Serve on this machine. They are killed, more are started, and others end.
+
+`REPLICAS=2 pytest tests/app` runs the other tests over Ray.
+"""
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import json
 import os
+import random
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.app.live import Live, free_port
+from tests.app.test_jobs import painted, pictures
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"),
 ]
-TWO = (
-    "from app.ray import Replicas, serve_by_ray; from app.load_settings import load_settings; "
-    "serve_by_ray(load_settings(), Replicas(least=2))"
-)
+KILLS = 4
+COUNT = 120  # pictures of a job
+SETTING = "import app.ray as r; from app.load_settings import load_settings; r.CALM_SECONDS = 5.0; "
+TWO = SETTING + "r.serve_by_ray(load_settings(), r.Replicas(least=2, most=2))"
+ONE_OR_TWO = SETTING + "r.serve_by_ray(load_settings(), r.Replicas(least=1, most=2))"
 
 
-@pytest.fixture(scope="module")
-def server(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A server of two replicas."""
-    port = free_port()
-    home = tmp_path_factory.mktemp("ray")
-    with Live(quick_checkpoint, home / "log", [], TWO, device="cpu", port=port, store=home / "store") as live:
+@contextmanager
+def serving(weights: Path, home: Path, command: str, **settings: object) -> Iterator[Live]:
+    """A server over Ray; it must end with status 0."""
+    given: dict[str, Any] = {"device": "cpu", "port": free_port(), "store": home / "store", **settings}
+    with Live(weights, home / "log", [], command, **given) as live:
         try:
             yield live.ready()
         finally:
             live.process.send_signal(signal.SIGTERM)
             assert live.process.wait(120) == 0, live.log
+
+
+@pytest.fixture(scope="module")
+def server(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A server of two replicas."""
+    with serving(quick_checkpoint, tmp_path_factory.mktemp("ray"), TWO) as live:
+        yield live
 
 
 def processes() -> Iterator[tuple[int, int, bytes]]:
@@ -80,6 +94,73 @@ def test_a_replica_that_is_killed_loses_no_request(server: Live) -> None:
             os.kill(pid, signal.SIGCONT)
         assert [one.result() for one in asked] == wanted
     server.wait(lambda: len(replicas(server)) == 2, "the replica is not replaced")
+
+
+def generated(server: Live, seed: int) -> list[str]:
+    return server.pictures(text="a cat", num_images=6, seed=seed)
+
+
+def streamed(server: Live, seed: int) -> list[str]:
+    """The same pictures as `generated`, each told once."""
+    body = {"prompt": "a cat", "n": 6, "seed": seed, "stream": True, "partial_images": 2}
+    with server.client.stream("POST", "/v1/images/generations", json=body) as answer:
+        told = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
+    assert told.pop() == "[DONE]"
+    done = [event for event in map(json.loads, told) if event["type"] == "image_generation.completed"]
+    return [event["b64_json"] for event in sorted(done, key=lambda event: int(event["index"]))]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_replicas_that_are_killed_at_random_moments_lose_no_picture_and_paint_none_twice(
+    quick_checkpoint: Path, tmp_path: Path, database: str, request: pytest.FixtureRequest
+) -> None:
+    chance, seeds = random.Random(database), range(4)
+    shared = {} if database == "sqlite" else {"store_database": request.getfixturevalue("postgres_database")}
+    with serving(quick_checkpoint, tmp_path, TWO, **shared) as server, ThreadPoolExecutor(2 * len(seeds)) as threads:
+        wanted = [generated(server, seed) for seed in seeds]
+        where = (
+            server.client.post("/v1/jobs", json={"text": "a cat", "count": COUNT, "seed": 7})
+            .headers["location"]
+            .split("/v1/")[1]
+        )
+        for _ in range(KILLS):
+            server.wait(lambda: len(replicas(server)) == 2, "not two replicas")
+            asked = [threads.submit(ask, server, seed) for seed in seeds for ask in (generated, streamed)]
+            before = server.client.get(f"/v1/{where}").json()["pictures_done"]
+            painted(server, where, min(COUNT, before + chance.randint(0, COUNT // KILLS)))
+            os.kill(chance.choice([*replicas(server)]), signal.SIGKILL)
+            assert [one.result() for one in asked] == [same for same in wanted for _ in range(2)]
+        painted(server, where, COUNT)
+        files = pictures(server, server.client.get(f"/v1/{where}").json())
+        assert len(list((tmp_path / "store" / "pictures").rglob("*.png"))) == COUNT
+        for first in range(0, COUNT, 10):
+            same = server.pictures(text="a cat", num_images=10, seed=7, index=first, embed_prompt=True)
+            assert [base64.b64decode(one) for one in same] == files[first : first + 10]
+        with server.client.stream("GET", f"/v1/{where}/events") as answer:
+            ids = [line for line in answer.iter_lines() if line.startswith("id: ")]
+        assert ids == [f"id: {number + 1}" for number in range(COUNT)]
+
+
+def test_replicas_come_with_requests_and_go_without(quick_checkpoint: Path, tmp_path: Path) -> None:
+    with serving(quick_checkpoint, tmp_path, ONE_OR_TWO) as server, ThreadPoolExecutor(8) as threads:
+        assert len(replicas(server)) == 1
+        wanted, busy = generated(server, 1), True
+
+        def client() -> None:
+            while busy:
+                assert generated(server, 1) == wanted
+
+        asking = [threads.submit(client) for _ in range(8)]
+        server.wait(lambda: len(replicas(server)) == 2, "no second replica", 240)
+        server.wait(lambda: server.metrics()["dalle_workers_ready"] == 2, "the second replica paints nothing")
+        busy = False
+        for one in asking:
+            one.result()
+        painted = server.metrics()["dalle_pictures_total"]
+        server.wait(lambda: len(replicas(server)) == 1, "the second replica stays", 240)
+        server.wait(lambda: server.metrics()["dalle_workers_ready"] == 1, "its figures stay")
+        assert server.metrics()["dalle_pictures_total"] == painted
+        assert generated(server, 1) == wanted
 
 
 def test_streams_and_jobs_go_through_the_proxy(server: Live) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from app.http.keys import Hook
 from app.pool.job import Elsewhere
 from app.replicas.front import Front, Message
 from app.replicas.replica import Replica
@@ -39,8 +42,8 @@ class Puppets:
         self._lives = lives
         self.told = told
 
-    async def call(self, scope: dict[str, Any], body: bytes, model: str, key: str) -> AsyncIterator[Message]:
-        self.asked.append({**scope, "body": body, "model": model, "key": key})
+    async def call(self, scope: dict[str, Any], body: bytes, replica: str) -> AsyncIterator[Message]:
+        self.asked.append({**scope, "body": body, "replica": replica})
         for message in self._lives[min(len(self.asked), len(self._lives)) - 1]:
             yield message
         if len(self.asked) < len(self._lives) or len(self._lives) == 1:
@@ -48,6 +51,12 @@ class Puppets:
 
     async def reports(self) -> Sequence[Report]:
         return self.told
+
+    async def drain(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    async def let_in(self, hangups: int, keys: Mapping[str, Hook | None]) -> None:
+        raise NotImplementedError
 
     def lost(self, error: Exception) -> bool:
         return isinstance(error, Lost)
@@ -107,17 +116,108 @@ def test_a_job_has_one_key_and_a_body_its_bound() -> None:
     assert 1000 < len(asked[0]["body"]) <= 5000
 
 
+class Held(Puppets):
+    """A replica that answers when it is let go. drained, keys: what it was told."""
+
+    def __init__(self, told: Sequence[Report] = ()) -> None:
+        super().__init__([[start(), part("[]", more=False)]], told)
+        self.began, self.go = asyncio.Event(), asyncio.Event()
+        self.drained: list[float] = []
+        self.keys: list[tuple[int, Mapping[str, Hook | None]]] = []
+
+    async def call(self, scope: dict[str, Any], body: bytes, replica: str) -> AsyncIterator[Message]:  # noqa: ARG002
+        self.began.set()
+        await self.go.wait()
+        for message in self._lives[0]:
+            yield message
+
+    async def drain(self, seconds: float) -> None:
+        self.drained.append(seconds)
+        self.go.set()
+
+    async def let_in(self, hangups: int, keys: Mapping[str, Hook | None]) -> None:
+        self.keys.append((hangups, keys))
+        self.told = [replace(report, hangups=hangups) for report in self.told]
+        self.go.set()
+
+
+def test_the_drain_waits_for_what_was_accepted_and_takes_no_more() -> None:
+    async def scene(seconds: float) -> list[float]:
+        replicas = Held()
+        front = Front(replicas, Settings())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://test") as client:
+            accepted = asyncio.create_task(client.post("/generate", json={"text": "a"}))
+            await replicas.began.wait()
+            draining = asyncio.create_task(front.drain(seconds))
+            await asyncio.sleep(0)
+            refused = await client.post("/generate", json={"text": "a"})
+            assert (refused.status_code, "shutting down" in refused.text) == (503, True)
+            assert (await client.get("/readyz")).status_code == 503
+            if seconds:
+                assert not draining.done()
+                replicas.go.set()
+            await draining
+            assert accepted.done()
+            assert (await accepted).status_code == 200
+        return replicas.drained
+
+    assert asyncio.run(scene(3600)) == []
+    assert asyncio.run(scene(0)) == [0]  # what is left fails there
+
+
+def test_a_replica_that_says_nothing_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.replicas.front.LATE_SECONDS", 0.0)
+
+    async def scene() -> httpx.Response:
+        front = Front(Held(), Settings())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://test") as client:
+            return await client.post("/generate", json={"text": "a"}, headers={"X-Request-Timeout": "0.1"})
+
+    answer = asyncio.run(scene())
+    assert (answer.status_code, answer.json()) == (504, {"Error": "the request was not done within its 0.1 s"})
+
+
+def test_a_replica_that_was_starting_at_a_hangup_is_told_the_keys_too() -> None:
+    async def scene() -> None:
+        replicas, known = Held([Report("a", "", None)]), {"hash": None}
+        front = Front(replicas, Settings())
+        await front.let_in(known)
+        replicas.told = [*replicas.told, Report("b", "", None)]
+        replicas.go.clear()
+        coming: asyncio.Queue[Message] = asyncio.Queue()
+        coming.put_nowait({"type": "lifespan.startup"})
+        told: list[Message] = []
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            told.append(message)
+
+        living = asyncio.create_task(front({"type": "lifespan"}, coming.get, send))
+        await replicas.go.wait()
+        coming.put_nowait({"type": "lifespan.shutdown"})
+        await living
+        assert replicas.keys == [(1, known), (1, known)]
+        assert [message["type"] for message in told] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+    asyncio.run(scene())
+
+
 class Only:
     """One real replica."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
 
-    def call(self, scope: dict[str, Any], body: bytes, model: str, key: str) -> AsyncIterator[Message]:  # noqa: ARG002
+    def call(self, scope: dict[str, Any], body: bytes, replica: str) -> AsyncIterator[Message]:  # noqa: ARG002
         return self._replica.answer(scope, body)
 
     async def reports(self) -> Sequence[Report]:
         return [self._replica.report()]
+
+    async def drain(self, seconds: float) -> None:
+        await self._replica.drain(seconds)
+
+    async def let_in(self, hangups: int, keys: Mapping[str, Hook | None]) -> None:
+        await self._replica.let_in(hangups, keys)
 
     def lost(self, error: Exception) -> bool:  # noqa: ARG002
         return False
@@ -166,6 +266,39 @@ def test_metrics_are_those_of_all_replicas_and_never_go_back() -> None:
     assert read() == found
 
 
+def test_the_replica_that_will_be_done_first_paints() -> None:
+    told = [
+        Report("slow", "", None, pace=1.0),
+        Report("fast", "", None, frozenset({"", "large"}), pace=3.0),
+        Report("away", "", "the model is being loaded"),
+    ]
+
+    async def report() -> Sequence[Report]:
+        return told
+
+    async def scene() -> None:
+        whole = Whole(report)
+        assert whole.choose("", 1, "", {}) == ""  # nobody is known
+        await whole.reports()
+        assert whole.pace == 4.0
+        assert whole.choose("", 1, "", {}) == "fast"
+        assert whole.choose("", 1, "", {"fast": 5}) == "slow"
+        assert whole.choose("large", 1, "", {"fast": 5}) == "fast"  # the other one would have to load the model
+        assert whole.choose("large", 1, "", {"fast": 99}) == "slow"
+        keyed = {key: whole.choose("", 1, key, {}) for key in "abcdefgh"}
+        assert set(keyed.values()) == {"slow", "fast", "away"}
+        whole.lose("fast")
+        assert whole.choose("", 1, "", {"slow": 99}) == "slow"
+        for key, name in keyed.items():
+            assert whole.choose("", 1, key, {"slow": 99}) == name or name == "fast"
+        told.pop(0)
+        told.pop(0)
+        await whole.reports()
+        assert whole.choose("", 1, "", {}) == "away"  # better than none
+
+    asyncio.run(scene())
+
+
 def test_probes_tell_of_the_whole() -> None:
     refused = [start("application/json", 503), part('{"Error": "no"}', more=False)]
 
@@ -210,7 +343,7 @@ def test_a_replica_is_the_application(quick_checkpoint: Path, tmp_path: Path) ->
         settings = Settings(
             weights=(str(quick_checkpoint),), threads=1, slots=4, client_queue=20, store=tmp_path, device="cpu"
         )
-        replica = Replica(settings)
+        replica = Replica(settings, "a")
         await replica.start()
         try:
             front = Front(Only(replica), settings)
@@ -225,18 +358,26 @@ def test_a_replica_is_the_application(quick_checkpoint: Path, tmp_path: Path) ->
                 assert (await client.get("/readyz")).text == "ready"
             scope = {"type": "http", "method": "POST", "path": "/generate", "query_string": b""}
             scope |= {"headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1)}
-            for elsewhere, status in ((Elsewhere({"": settings.queue}, 0), 503), (Elsewhere({}, 20), 429)):
-                refused = replica.answer({**scope, "state": {"elsewhere": elsewhere}}, b'{"text": "a cat"}')
-                assert [one["status"] async for one in refused if "status" in one] == [status]
+            full, share = Elsewhere({"": settings.queue}, 0, pace=0.5), Elsewhere({}, 20, pace=2.0)
+            for elsewhere, status, seconds in ((full, 503, 2 * settings.queue / 0.5), (share, 429, 2 * 20 / 2.0)):
+                answer = replica.answer({**scope, "state": {"elsewhere": elsewhere}}, b'{"text": "a cat"}')
+                (refused,) = [one async for one in answer if "status" in one]
+                assert refused["status"] == status
+                assert float(dict(refused["headers"])[b"retry-after"]) == seconds
+            spent = replica.answer({**scope, "state": {"spent": settings.deadline}}, b'{"text": "a cat"}')
+            assert [one["status"] async for one in spent if "status" in one] == [504]
             scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "query_string": b""}
             scope |= {"headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1)}
             body = json.dumps({"prompt": "a cat", "n": 10, "stream": True}).encode()
             messages = replica.answer(scope, body)
             assert (await anext(messages))["status"] == 200
             await messages.aclose()  # type: ignore[attr-defined]
-            stats = replica.pool.stats()
-            assert (stats.in_flight, stats.cancelled) == (0, 1)
+            told = samples(replica.report().metrics)
+            assert told["dalle_requests_in_flight"] == 0
+            assert told['dalle_requests_ended_total{outcome="cancelled"}'] == 1
             replica.check_health()
+            await front.let_in({})
+            assert replica.report().hangups == 1
         finally:
             await replica.stop()
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.app.live import Live, ledger
+from tests.app.live import Live, ledger, one_process
 from tests.app.quick import SIZE
 
 GRID = 8
@@ -113,6 +113,7 @@ def test_unfinished_pictures_have_the_format_and_size_that_was_asked_for(live: L
         assert (event["output_format"], event["size"]) == (kind, "128x128")
 
 
+@one_process("another replica may begin it at once")
 def test_a_waiting_request_is_told_its_place_and_comments_break_the_silence(strict: Live) -> None:
     with strict.stopped(), streaming(strict, n=7) as first:
         assert next(first).value["queue_position"] == 0
@@ -171,6 +172,7 @@ def sockets(server: Live) -> int:
     return sum(link.startswith("socket:") for link in links)
 
 
+@one_process("the proxy holds what a client does not read, and nobody cuts it")
 def test_a_reader_that_stops_is_cut_off_and_nothing_is_kept_for_it(strict: Live) -> None:
     name = 'dalle_errors_total{code="reader_too_slow"}'
     before, open_before = strict.metrics()[name], sockets(strict)
