@@ -152,10 +152,10 @@ def test_one_client_has_half_of_the_queue(quick_checkpoint: Path, tmp_path: Path
         assert (over.status_code, over.json()["error"]["code"]) == (429, "client_over_share")
         assert int(over.headers["retry-after"]) > 0
         assert "400 pictures wait to be painted, and it takes 500" in over.json()["error"]["message"]
-        other = {"headers": {"X-Forwarded-For": "192.0.2.7"}}
-        full = server.client.post("/v1/jobs", json={"text": "a cat", "count": 601}, **other)
+        other = {"X-Forwarded-For": "192.0.2.7"}
+        full = server.client.post("/v1/jobs", json={"text": "a cat", "count": 601}, headers=other)
         assert (full.status_code, full.json()["error"]["code"]) == (507, "store_full")
-        assert server.client.post("/v1/jobs", json={"text": "a cat", "count": 600}, **other).status_code == 202
+        assert server.client.post("/v1/jobs", json={"text": "a cat", "count": 600}, headers=other).status_code == 202
 
 
 def test_a_repeated_request_makes_no_second_job(server: Live) -> None:
