@@ -110,12 +110,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app.signals": (),
     "app.wording": (),
     "app.environment": (),
+    "app.addresses": (),
     "app.lists": ("model.files",),
     "app.settings": ("app.environment", "app.lists", *CORE),
     "app.load_settings": ("app.environment", "app.settings", "app.wording"),
     "app.models": ("app.checkpoint", "app.settings", "app.wording", *CORE),
     "app.checkpoint": ("model.gallery", "model.things", "model.tokenizers", "model.tokenizer", *CORE),
-    "app.jobs": ("app.pool", "model.inference", "model.errors", "model.limits"),
+    "app.jobs": ("app.addresses", "app.pool", "model.inference", "model.errors", "model.limits"),
     "app.pictures": ("model.inference", *PICTURES, *CORE),
     "app.pool": ("app.checkpoint", "app.models", "app.logs", "app.settings", "model.inference", *CORE),
     "app.http": (
@@ -129,6 +130,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *CORE,
     ),
     "app.batch": (
+        "app.addresses",
         "app.http",
         "app.pictures",
         "app.environment",

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpcore
 from pydantic import ValidationError
 
+from app.addresses import read_address
 from app.batch.folder import Folder, Found, Wanted
 from app.environment import CLIENT_KEY
 from app.http.job_schemas import JobAnswer, JobPicture
@@ -58,13 +59,8 @@ class RemoteServer:
 
     def __init__(self, url: str, key: str = "") -> None:
         self.url = url.rstrip("/")
-        try:
-            parts = urlsplit(url)
-            (parts.hostname or "").encode("idna")  # a part of a name has 1 to 63 characters
-            right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            right = False
-        if not right or not url.isascii() or not url.isprintable() or "?" in url or "#" in url:
+        parts = read_address(url, ("http", "https"))
+        if parts is None or "?" in url or "#" in url:
             raise InvalidRequest("server", f"--server must be an address such as http://localhost:8000, got {url}")
         self._headers = {"Host": parts.netloc.rpartition("@")[2], "User-Agent": "dalle-server"}
         if key:

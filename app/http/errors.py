@@ -11,11 +11,11 @@
     ├── ForeignHost             403: the request was sent to a name that is not this server's
     ├── IdempotencyConflict     409: another request had this Idempotency-Key
     ├── NoSuchJob               404: the client has no job of this id
-    ├── NoStore                 503: the server keeps no jobs and no pictures
     ├── ClientGone              no answer, because nobody would read it (499 in the log)
     └── ReaderTooSlow           the client reads its answer too slowly and is cut (499 in the log)
 
-One table maps these errors, those of `model.errors`, and `app.models.NoSuchModel` (404: no model has this name).
+One table maps these errors, those of `model.errors` and of `app.jobs.faults`, and `app.models.NoSuchModel` (404: no
+model has this name).
 
 There are two dialects. Under /v1/ an answer is OpenAI's {"error": {"message", "type", "param", "code"}}, and a wrong
 field is a 400. Elsewhere it is {"Error": "one line for a person"}, and a wrong field is a 422.
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.jobs.folder import StoreAway, StoreFull
+from app.jobs.faults import StoreFault, StoreFull
 from app.models import NoSuchModel
 from model import errors
 from model.errors import DalleError, InvalidRequest
@@ -81,10 +81,6 @@ class NoSuchJob(DalleError):
     """The client has no job of this id."""
 
 
-class NoStore(DalleError):
-    """The server keeps no jobs and no pictures."""
-
-
 class ClientGone(DalleError):
     """The client closed its connection before the answer."""
 
@@ -109,9 +105,8 @@ TABLE: tuple[tuple[type[DalleError], int, str], ...] = (
     (errors.UnknownPrompt, 422, "unknown_prompt"),
     (errors.InvalidRequest, 422, "invalid_request"),
     (NoSuchJob, 404, "not_found"),
-    (NoStore, 503, "no_store"),
-    (StoreAway, 503, "no_store"),
     (StoreFull, 507, "store_full"),
+    (StoreFault, 503, "no_store"),
     (ClientGone, 499, "client_gone"),
     (errors.RequestCancelled, 499, "client_gone"),
     (ReaderTooSlow, 499, "reader_too_slow"),

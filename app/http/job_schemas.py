@@ -57,7 +57,7 @@ class JobRequest(Sampling):
         None, description="With the file `image`: how many of its top rows of cells are kept. The rest is painted."
     )
     time_limit: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = Field(
-        None, description="Seconds after which the job begins no further pictures, and has expired. Left out: none."
+        None, description="Seconds after which the job is painted no further, and has expired. Left out: none."
     )
     webhook: Hook | None = Field(
         None,
@@ -102,7 +102,9 @@ class JobAnswer(BaseModel):
     pictures_done: int
     rows_total: int = Field(description="Rows of cells of all pictures.")
     rows_done: int
-    queue_position: int = Field(description="Pictures of older jobs that are still to be painted.")
+    queue_position: int = Field(
+        description="Pictures that are painted before its first one. Clients take turns, a picture each."
+    )
     seconds_left: float | None = Field(
         description="Seconds until it is done, at the measured pace. None if its model is not served."
     )

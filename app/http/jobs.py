@@ -8,24 +8,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-import logging
 import re
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
 
-from app.http.errors import NoStore, NoSuchJob, NotAuthorised
+from app.http.errors import NoSuchJob, NotAuthorised
 from app.http.job_schemas import JobAnswer, JobError, JobPicture, JobRequest
 from app.http.orders import painting_on, plain_order, top_rows
 from app.http.painting import Painting, Wanted, finish, tell
 from app.http.schemas import Sampling
 from app.http.service import Service
+from app.jobs.faults import NoStore
 from app.jobs.folder import Folder
 from app.jobs.links import signed, valid
-from app.jobs.rows import Retention, StoredJob, StoredPicture
+from app.jobs.rows import Place, Retention, StoredJob, StoredPicture
 from app.jobs.runner import PART, Part, Runner
 from app.jobs.store import Store
 from app.jobs.webhooks import Sender
@@ -40,7 +39,6 @@ DAY = 86_400.0
 ID = re.compile(r"job_[A-Za-z0-9_-]{1,36}")
 GRID = 32  # of a job that an older server has written down
 DATABASE = "jobs.sqlite3"  # in the folder of the store
-log = logging.getLogger("dalle.jobs")
 
 
 def open_store(settings: Settings) -> Store:
@@ -79,7 +77,6 @@ class Desk:
             "count": count,
             "fields": {**{name: value for name, value in fields.items() if value is not None}, "seed": seed},
             "keep_rows": request.keep_rows,
-            "until": None if request.time_limit is None else time.time() + request.time_limit,
             "base": base,
             "trace": self._service.telemetry.here(),
         }
@@ -102,7 +99,7 @@ class Desk:
         order = dataclasses.replace(
             order,
             request=dataclasses.replace(order.request, background=True),
-            client=job.owner,
+            client=job.client,
             request_id=job.id,
             trace=asked.get("trace", ""),
         )
@@ -143,15 +140,17 @@ class Desk:
 
     async def answer(self, job: StoredJob, base: str, pictures: list[StoredPicture] | None) -> JobAnswer:
         """What is told of a job. base: as in `url`. pictures: those that are told, None for none."""
-        ahead = await self.runner.call(self.store.ahead, [job.id]) if job.open else {}
-        return self._answer(job, base, pictures, ahead.get(job.id, 0))
+        places = await self.runner.call(self.store.places, [job.id]) if job.open else {}
+        return self._answer(job, base, pictures, places.get(job.id))
 
     async def answers(self, jobs: list[StoredJob], base: str) -> list[JobAnswer]:
         """What a list tells of jobs: all but their pictures."""
-        ahead = await self.runner.call(self.store.ahead, [job.id for job in jobs if job.open])
-        return [self._answer(job, base, None, ahead.get(job.id, 0)) for job in jobs]
+        places = await self.runner.call(self.store.places, [job.id for job in jobs if job.open])
+        return [self._answer(job, base, None, places.get(job.id)) for job in jobs]
 
-    def _answer(self, job: StoredJob, base: str, pictures: list[StoredPicture] | None, ahead: int) -> JobAnswer:
+    def _answer(
+        self, job: StoredJob, base: str, pictures: list[StoredPicture] | None, place: Place | None
+    ) -> JobAnswer:
         asked, grid = job.asked, job.asked.get("grid", GRID)
         return JobAnswer(
             id=job.id,
@@ -165,22 +164,21 @@ class Desk:
             pictures_done=job.done,
             rows_total=job.total * grid,
             rows_done=job.done * grid + (self.runner.rows(job.id) if job.open else 0),
-            queue_position=ahead,
-            seconds_left=self._seconds_left(job, ahead) if job.open else None,
+            queue_position=0 if place is None else place.before,
+            seconds_left=None if place is None else self._seconds_left(job, place.all),
             error=None if job.error is None else JobError.model_validate(job.error),
             pictures=None if pictures is None else [self.picture(job, one, base) for one in pictures],
         )
 
-    def _seconds_left(self, job: StoredJob, ahead: int) -> float | None:
-        """Seconds until an open job is done: at its own pace, or before its first picture at that of this server.
+    def _seconds_left(self, job: StoredJob, pictures: int) -> float | None:
+        """Seconds until so many pictures are painted, at the pace of the last ones, before them at that of the worker.
 
-        None if this server does not have its model.
+        None if this server does not have the job's model.
         """
-        left = job.total - job.done + ahead
-        if job.started and job.done:
-            return round((time.time() - job.started) / job.done * left, 1)
-        pool = self._service.pool
-        return round(pool.seconds_for(left, job.model), 1) if job.model in pool.models.served else None
+        pool, pace = self._service.pool, self.runner.pace()
+        if pace is not None:
+            return round(pictures * pace, 1)
+        return round(pool.seconds_for(pictures, job.model), 1) if job.model in pool.models.served else None
 
     def picture(self, job: StoredJob, one: StoredPicture, base: str) -> JobPicture:
         """What is told of a picture."""
@@ -245,7 +243,7 @@ class Desks:
             except NoStore as error:
                 if named:
                     raise
-                log.warning("%s", error)
+                error.tell()
 
     async def open(self, service: Service) -> Desk:
         """The desk. Raises NoStore if the store cannot be used."""
@@ -254,7 +252,8 @@ class Desks:
                 try:
                     self._desk = await asyncio.to_thread(self._opened, service)
                 except DalleError as error:
-                    raise NoStore(f"this server keeps no jobs and no pictures: {error}") from None
+                    what = "this server keeps no jobs and no pictures"
+                    raise NoStore(f"{what} now", f"{what}: {error}") from None
                 self._desk.runner.start()
             return self._desk
 

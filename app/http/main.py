@@ -22,7 +22,7 @@ from starlette.routing import Match
 import model
 from app.http.browsers import Browsers, cross_origin
 from app.http.budget import Budget
-from app.http.errors import NoStore, answer, render
+from app.http.errors import answer, render
 from app.http.idempotency import Idempotency
 from app.http.jobs import Desks
 from app.http.keys import Guard, Keys, read_keys
@@ -34,6 +34,7 @@ from app.http.proxies import Proxies
 from app.http.routes import generate, images, jobs, ops, pictures, things
 from app.http.service import Service
 from app.http.telemetry import telemetry
+from app.jobs.faults import NoStore, StoreFault
 from app.pictures.decoders import Decoders
 from app.pictures.encode import Threads
 from app.pool.worker_pool import WorkerPool
@@ -72,7 +73,7 @@ def create_app(settings: Settings, pool: WorkerPool | None = None) -> FastAPI:
             try:
                 await service.desks.start(service)
             except NoStore as error:
-                service.pool.fatal = str(error)  # the server ends, and says this in one line
+                service.pool.fatal = error.why  # the server ends, and says this in one line
             yield
         finally:
             await service.desks.close()
@@ -143,6 +144,8 @@ def _refusing(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Resp
             unknown = f"{route} is not a route; " + (f"did you mean {near}?" if near else "/docs lists the routes")
             what = f"the method must be {allow.replace(', ', ' or ')}, got {route}" if allow else unknown
             error = HTTPException(error.status_code, what, {"Allow": allow} if allow else None)
+        if isinstance(error, StoreFault):
+            error.tell()
         said = answer(error)
         metrics.error(said.code)
         request.state.log["error"] = said.code

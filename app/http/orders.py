@@ -52,13 +52,18 @@ def make_order(
         began=request.state.began,
         request_id=request.state.request_id,
         trace=service.telemetry.here(),
-        client=request.state.key or (request.client.host if request.client else ""),
+        client=client_of(request),
         elsewhere=getattr(request.state, "elsewhere", None),  # of a front, too
     )
     _log_order(request, order)
     if service.pool.models.several:
         request.state.log["model"] = order.model
     return order
+
+
+def client_of(request: Request) -> str:
+    """Whose share a request uses: an API key's hash, or without keys the address."""
+    return str(request.state.key or (request.client.host if request.client else ""))
 
 
 def plain_order(

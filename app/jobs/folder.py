@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import secrets
 import shutil
@@ -16,24 +15,12 @@ from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
 
+from app.jobs.faults import CLEAR, StoreFull, away, full
 from model.errors import DalleError
 from model.limits import one_line
 
 PLACE = "the place of the pictures"
-log = logging.getLogger("dalle.jobs")
 SPARE = 64 << 20  # bytes that a disk keeps free: a job is refused before nothing can be written at all
-
-
-class StoreFull(DalleError):
-    """There is no room left for pictures or jobs. The message names the place."""
-
-
-class StoreAway(DalleError):
-    """The place of the pictures or the database cannot be reached now. Only the log tells its address."""
-
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"{what} cannot be reached now")
-        log.error("%s: %s", what, why, extra={"seldom": True})
 
 
 class Folder:
@@ -52,10 +39,8 @@ class Folder:
     def check_room(self, wanted: int) -> None:
         """Raises StoreFull unless `wanted` bytes fit on the disk. A bucket has no end."""
         if self._local and (free := shutil.disk_usage(self._root).free) < wanted + SPARE:
-            raise StoreFull(
-                f"the store is full: {self.address} has {free >> 20} MiB left, and about "
-                f"{(wanted + SPARE) >> 20} MiB are needed"
-            )
+            found = f"{free >> 20} MiB left, and about {(wanted + SPARE) >> 20} MiB are needed"
+            raise StoreFull(f"{PLACE} has {found}; {CLEAR}", f"{self.address} has {found}")
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, over one of this name. Raises StoreFull and StoreAway."""
@@ -76,8 +61,8 @@ class Folder:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StoreFull(f"the store is full: {path} could not be written: {error.strerror}") from None
-            raise StoreAway(PLACE, f"{path}: {error.strerror or error}") from None
+                raise full(PLACE, f"{path} could not be written: {error.strerror}") from None
+            raise away(PLACE, f"{path} could not be written: {error.strerror or error}") from None
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None if there is none. Raises StoreAway."""
@@ -98,7 +83,7 @@ class Folder:
         try:
             yield
         except Exception as error:  # each kind of bucket has errors of its own
-            raise StoreAway(PLACE, f"{self.address}: {one_line(str(error) or type(error).__name__)}") from None
+            raise away(PLACE, f"{self.address}: {one_line(str(error) or type(error).__name__)}") from None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name[:2]}/{name}"  # a folder of a million files would be slow to list

@@ -45,6 +45,8 @@ class StoredJob:
     hook: Mapping[str, Any] | None
     server: str | None
     lease: float | None
+    client: str
+    until: float | None
 
     @property
     def open(self) -> bool:
@@ -76,6 +78,15 @@ class StoredPicture:
     def of(cls, row: sa.Row[Any]) -> StoredPicture:
         """The picture of a row."""
         return cls(**row._asdict())
+
+
+@dataclass(frozen=True)
+class Place:
+    """An open job's place in the queue, in pictures that have their turn. before: its first one. all: its last one is
+    painted, with it."""
+
+    before: int
+    all: int
 
 
 @dataclass(frozen=True)

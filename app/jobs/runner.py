@@ -4,6 +4,9 @@ A job is painted in parts: some pictures of one prompt, which share one reading 
 it is kept in the store. So whatever happens to this server, the pictures are kept, and the next server paints the
 others with the same seeds.
 
+The jobs of one client follow each other, and the clients take turns. So the server goes on with one job of each
+client that waits, and gives each about the same number of pictures (`app.jobs.room`).
+
 A server holds a lease for each of its jobs, and renews it. If the server dies, the leases end, and another server
 goes on with the jobs.
 """
@@ -14,14 +17,16 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from app.jobs.folder import StoreAway, StoreFull
-from app.jobs.rows import Retention, State, StoredJob, StoredPicture
+from app.jobs.faults import StoreAway, StoreFault, StoreFull
+from app.jobs.room import Room
+from app.jobs.rows import Message, Retention, State, StoredJob, StoredPicture
 from app.jobs.store import Store
 from app.jobs.webhooks import Sender, Tried, pause
 from app.pool.job import Job, Order
@@ -36,7 +41,11 @@ LOOKED = 1.0  # seconds between looks for jobs that another server has accepted
 SWEPT = 300.0  # seconds between two sweeps
 AGAIN = 5.0  # seconds between attempts while the disk is full, or the store cannot be reached
 PART = 8  # pictures of a part
-LEAST_AHEAD = 32  # pictures in the pool: more than the largest part has
+LEAST_AHEAD = 32  # pictures in the pool
+CLIENTS = 100  # whose jobs are held at a time, so that many clients do not fill the memory
+SENDING = 16  # messages to webhooks that are on the way at a time, each of another client
+TIMED = 128  # pictures over which the pace is measured, and
+LEAST_TIMED = 8  # before which it is not known
 T = TypeVar("T")
 log = logging.getLogger("dalle.jobs")
 
@@ -54,8 +63,13 @@ class Part:
 
 @dataclass
 class Live:
-    """What this server knows of a job that it paints. changed: set at every change. rows: of unfinished pictures."""
+    """What this server knows of a job that it paints.
 
+    given: set once its last part is in the pool. changed: set at every change. rows: of unfinished pictures.
+    """
+
+    client: str
+    given: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     rows: dict[int, int] = field(default_factory=dict)
 
@@ -106,7 +120,8 @@ class Runner:
         self._sender = sender
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="store")
         self._wake = asyncio.Event()
-        self._room = asyncio.Semaphore(max(ahead, LEAST_AHEAD))
+        self._room = Room(max(ahead, LEAST_AHEAD))
+        self._painted: deque[float] = deque(maxlen=TIMED)  # monotonic times, the first that of the beginning
         self._painting: dict[str, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -152,6 +167,12 @@ class Runner:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(live.changed.wait() if live else asyncio.sleep(seconds), seconds)
 
+    def pace(self) -> float | None:
+        """Seconds a picture, as measured lately over all jobs. None if no job is painted, or only since now."""
+        if len(self._painted) <= LEAST_TIMED:
+            return None
+        return (time.monotonic() - self._painted[0]) / (len(self._painted) - 1)
+
     def _tell(self, job_id: str) -> None:
         if live := self.live.get(job_id):
             live.changed.set()
@@ -160,28 +181,39 @@ class Runner:
     # --- the loops
 
     async def _look(self) -> None:
-        """Take the next job as soon as the last one has all its parts in the pool."""
+        """Give the pool a part whenever it has room. Before that, take a job of a client that has none waiting."""
         while True:
             self._wake.clear()
-            job = None
-            if not self._room.locked():
-                job = await self._tried(self.store.claim, time.time() + LEASE, [*self._pool.models.served])
-            if job is None:
+            begun = not self._room.full and await self._begin()
+            if not self._room.let_in() and not begun:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), LOOKED)
-                continue
-            self.live[job.id] = Live()
-            given = asyncio.Event()
-            task = self._painting[job.id] = asyncio.create_task(self._paint(job, given))
-            task.add_done_callback(partial(self._forget, job.id))
-            waiting = asyncio.create_task(given.wait())
-            await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
+
+    async def _begin(self) -> bool:
+        """Take the next job, and wait until its first part waits for room. Returns whether there was one."""
+        waiting = {live.client for live in self.live.values() if not live.given}
+        if len(waiting) >= CLIENTS:
+            return False
+        models = [*self._pool.models.served]
+        job = await self._tried(self.store.claim, LEASE, models, [*self.live], waiting)
+        if job is None:
+            return False
+        if not self.live:
+            self._painted.append(time.monotonic())
+        self.live[job.id] = Live(job.client)
+        asks = asyncio.Event()
+        task = self._painting[job.id] = asyncio.create_task(self._paint(job, asks))
+        task.add_done_callback(partial(self._forget, job.id))
+        task.add_done_callback(lambda _: asks.set())
+        await asks.wait()
+        return True
 
     def _forget(self, job_id: str, _: asyncio.Task[None]) -> None:
         self._tell(job_id)
         self._painting.pop(job_id, None)
         self.live.pop(job_id, None)
+        if not self.live:
+            self._painted.clear()
         self._wake.set()
 
     async def _renew(self) -> None:
@@ -194,7 +226,7 @@ class Runner:
                 continue
             if time.monotonic() - renewed >= RENEWED:
                 renewed = time.monotonic()
-                held = await self._tried(self.store.renew, [*painting], time.time() + LEASE)
+                held = await self._tried(self.store.renew, [*painting], LEASE)
             else:
                 held = await self._tried(self.store.open, [*painting])
             for job_id, task in painting.items():
@@ -211,11 +243,12 @@ class Runner:
         """As `call`; a fault of the store is logged, and None is returned."""
         try:
             return await self.call(method, *arguments)
+        except StoreFault as error:
+            error.tell()
         except Exception as error:
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            log.error("the store: %s", why, extra={"seldom": True})
-            await asyncio.sleep(LOOKED)
-            return None
+            log.error("a fault of ours", exc_info=error, extra={"seldom": True})
+        await asyncio.sleep(LOOKED)
+        return None
 
     async def _surely(self, method: Callable[..., T], *arguments: Any) -> T:
         """As `call`; while the disk is full or the store cannot be reached, it waits and tries again."""
@@ -223,58 +256,75 @@ class Runner:
             try:
                 return await self.call(method, *arguments)
             except (StoreFull, StoreAway) as error:
-                log.error("%s; the job waits", error, extra={"seldom": True})
+                error.tell("; the job waits")
                 await asyncio.sleep(AGAIN)
 
     async def _notify(self) -> None:
-        """Send the messages that are due, one after another."""
-        while True:
-            due = await self._tried(self.store.due, time.time() + LEASE)
-            if due is None:
-                await asyncio.sleep(LOOKED)
-                continue
-            hook = due.job.hook or {}
-            try:
-                found = await self._sender.send(hook["url"], hook["secret"], due.id, await self._message(due.job))
-            except Exception as error:  # one message must not keep back all others
-                log.exception("a fault of ours", exc_info=error)
-                found = Tried(False, "internal error")
-            wait = pause(due.tries + 1)
-            if found.done or wait is None:
-                log.info("webhook of %s: %s", due.job.id, found.why)
-                await self._tried(self.store.settle, due.id)
-            else:
-                log.warning("webhook of %s: %s; the next attempt is in %g s", due.job.id, found.why, wait)
-                await self._tried(self.store.postpone, due.id, time.time() + wait)
+        """Send the messages that are due. A client whose receiver is slow holds up nobody else."""
+        sending: set[str] = set()
+        sent = asyncio.Event()
+
+        async def send(message: Message) -> None:
+            await self._send(message)
+            sending.remove(message.job.client)
+            sent.set()
+
+        async with asyncio.TaskGroup() as group:
+            while True:
+                sent.clear()
+                due = await self._tried(self.store.due, LEASE, sending) if len(sending) < SENDING else None
+                if due is not None:
+                    sending.add(due.job.client)
+                    group.create_task(send(due))
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(sent.wait(), LOOKED)
+
+    async def _send(self, due: Message) -> None:
+        hook = due.job.hook or {}
+        try:
+            found = await self._sender.send(hook["url"], hook["secret"], due.id, await self._message(due.job))
+        except StoreFault as error:
+            found = Tried(False, str(error))
+        except Exception as error:  # one message must not keep back all others
+            log.exception("a fault of ours", exc_info=error)
+            found = Tried(False, "internal error")
+        wait = pause(due.tries + 1)
+        if found.done or wait is None:
+            log.info("webhook of %s: %s", due.job.id, found.why)
+            await self._tried(self.store.settle, due.id)
+        else:
+            log.warning("webhook of %s: %s; the next attempt is in %g s", due.job.id, found.why, wait)
+            await self._tried(self.store.postpone, due.id, wait)
 
     # --- one job
 
-    async def _paint(self, job: StoredJob, given: asyncio.Event) -> None:
-        """Paint what is left of a job. given: set once all its parts are in the pool."""
+    async def _paint(self, job: StoredJob, asks: asyncio.Event) -> None:
+        """Paint what is left of a job. asks: set once a part waits for room."""
         try:
             image = None if job.image is None else await self._surely(self.store.folder.read, job.image)
             done = frozenset(picture.number for picture in await self._surely(self.store.pictures, job.id))
-            whole = job.asked["fields"].get("best_of") is not None
+            best_of = job.asked["fields"].get("best_of")
             async with asyncio.TaskGroup() as group:
-                for part in parts(job.total, job.asked["count"], done, whole):
-                    for _ in range(part.count):
-                        await self._room.acquire()
+                for part in parts(job.total, job.asked["count"], done, best_of is not None):
+                    asks.set()
+                    self._wake.set()
+                    await self._room.enter(job.client, pictures := best_of or part.count)
                     task = group.create_task(self._part(job, part, image))
-                    task.add_done_callback(partial(self._leave, part.count))  # also if it never began
-                given.set()
+                    task.add_done_callback(partial(self._leave, pictures))  # also if it never began
+                self.live[job.id].given = True
+                self._wake.set()
         except* (Draining, RequestCancelled):
             pass  # another server goes on, or the job has ended
-        except* StoreAway as errors:  # the lease ends, and then this server or another goes on
-            log.error("%s; the job waits", errors.exceptions[0])
         except* DalleError as errors:
             await self._fail(job, errors.exceptions[0])
         except* Exception as errors:
             log.exception("a fault of ours", exc_info=errors.exceptions[0])
             await self._fail(job, DalleError("internal error; the server's log has the details"))
 
-    def _leave(self, count: int, _: asyncio.Task[None]) -> None:
-        for _picture in range(count):
-            self._room.release()
+    def _leave(self, pictures: int, _: asyncio.Task[None]) -> None:
+        self._room.leave(pictures)
+        self._wake.set()
 
     async def _fail(self, job: StoredJob, error: BaseException) -> None:
         while isinstance(error, BaseExceptionGroup):
@@ -286,10 +336,6 @@ class Runner:
 
     async def _part(self, job: StoredJob, part: Part, image: bytes | None) -> None:
         try:
-            until = job.asked.get("until")
-            if until is not None and time.time() >= until:
-                await self._surely(self.store.end, job.id, State.EXPIRED, {"message": "its time has passed"})
-                raise RequestCancelled("its time has passed")
             await self._pictures(job, part, image)
         except UnknownPrompt as error:
             raise error.named(f"prompts[{part.prompt}]") if job.asked["several"] else error from None
@@ -322,6 +368,7 @@ class Runner:
         data, told = await self._finish(painting, event)
         picture, after = await self._surely(self.store.keep, job.id, number, job.owner, told, data)
         self.live[job.id].rows.pop(number, None)
+        self._painted.append(time.monotonic())
         self._tell(job.id)
         if after is not None and not after.open and after.state is not State.COMPLETED:
             raise RequestCancelled("the job has ended")

@@ -2,7 +2,7 @@
 
     store = Store("sqlite:////var/lib/dalle/jobs.sqlite3", Folder("/var/lib/dalle/pictures"))
     job = store.accept(Asked(...), owner="")
-    store.claim(time.time() + 30, models=[""])         # the oldest job that no living server paints
+    store.claim(30, models=[""])                       # the oldest job that no living server paints
     store.keep(job.id, 0, told, png)                   # a picture, once
     store.end(job.id, State.FAILED, {"message": ...})
 
@@ -16,83 +16,37 @@ import hmac
 import secrets
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 
-from app.jobs.alive import Alive
-from app.jobs.folder import Folder, StoreAway, StoreFull
-from app.jobs.rows import OPEN, TOLD, Message, Retention, State, StoredJob, StoredPicture
-from app.jobs.tables import JOBS, MESSAGES, PICTURES, SECRETS
-from model.errors import DalleError
-from model.limits import one_line
+from app.jobs.database import Database
+from app.jobs.folder import Folder
+from app.jobs.rows import OPEN, TOLD, Message, Place, Retention, State, StoredJob, StoredPicture
+from app.jobs.tables import JOBS, MESSAGES, PICTURES
 
 LISTED = 1 << 20  # characters of the texts of listed jobs, beyond which a list ends
-LOCK = 7203117  # of PostgreSQL: servers that start together migrate one after another
+FAR = 30 * 86_400.0  # seconds; a message that is due later was written by a clock that went wrong
+LATE = {"message": "its time has passed"}
 
 
 class Store:
     """See the module. Safe to use from several threads. server: the name of this server among those that share it."""
 
     def __init__(self, url: str, folder: Folder) -> None:
-        """Open the database, and bring its tables up to date. Raises DalleError if it cannot be used."""
+        """Open the database. Raises DalleError if it cannot be used."""
         self.folder = folder
-        self.server = secrets.token_urlsafe(12)
-        self._alive: Alive | None = None
-        try:
-            self._engine = sa.create_engine(url, pool_pre_ping=True)
-            if self._engine.dialect.name == "sqlite":
-                _prepare_sqlite(self._engine)
-            self._migrate()
-            if self._engine.dialect.name == "sqlite" and self._engine.url.database:
-                self._alive = Alive(Path(self._engine.url.database), self.server)
-            self._names = self.secret("names")
-        except (ArgumentError, NoSuchModuleError, ImportError, DatabaseError, StoreAway) as error:
-            shown = sa.make_url(url).render_as_string() if not isinstance(error, ArgumentError) else "its address"
-            raise DalleError(f"store: {shown} cannot be used: {str(error).splitlines()[0]}") from None
+        self._database = Database(url)
+        self._transaction = self._database.transaction
+        self.secret = self._database.secret
+        self.server = self._database.server
+        self._names = self.secret("names")
 
     def close(self) -> None:
         """Close the connections."""
-        if self._alive is not None:
-            self._alive.close()
-        self._engine.dispose()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except OperationalError as error:
-            if "full" in str(error.orig).lower() or "no space" in str(error.orig).lower():
-                raise StoreFull(f"the store is full: {error.orig}") from None
-            raise StoreAway("the database", one_line(error.orig)) from None
-
-    def _migrate(self) -> None:
-        from alembic import command
-        from alembic.config import Config
-
-        config = Config()
-        config.set_main_option("script_location", "app.jobs:migrations")
-        with self._engine.begin() as connection:
-            if self._engine.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-
-    def secret(self, name: str) -> bytes:
-        """A random secret of 32 bytes that all servers of this store share, made at the first call."""
-        with self._transaction() as connection:
-            if self._engine.dialect.name == "postgresql":  # servers that start together must not make two
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK + 2)))
-            found = connection.scalar(sa.select(SECRETS.c.value).where(SECRETS.c.name == name))
-            if found is None:
-                found = secrets.token_bytes(32)
-                connection.execute(SECRETS.insert().values(name=name, value=found))
-            return bytes(found)
+        self._database.close()
 
     # --- jobs
 
@@ -105,10 +59,13 @@ class Store:
         image: bytes | None = None,
         hook: Mapping[str, Any] | None = None,
         key: str | None = None,
+        client: str | None = None,
+        until: float | None = None,
     ) -> StoredJob:
-        """Write down a new job, queued. image: the picture that it paints on. Raises StoreFull.
+        """Write down a new job, queued. Raises StoreFull.
 
-        key: if a job has it already, that job is returned, and no new one is made.
+        image: the picture that it paints on. key: if a job has it already, that job is returned, and no new one is
+        made. client: its owner if None.
         """
         job_id, now = f"job_{secrets.token_urlsafe(16)}", time.time()
         if image is not None:
@@ -120,12 +77,11 @@ class Store:
             "asked": dict(asked),
             "model": model,
         }
-        row |= {"total": total, "done": 0, "created": now}
-        row |= {"image": None if image is None else job_id, "hook": None if hook is None else dict(hook), "key": key}
+        row |= {"total": total, "done": 0, "created": now, "client": owner if client is None else client}
+        row |= {"image": image and job_id, "hook": hook and dict(hook), "key": key, "until": until}
         with self._transaction() as connection:
             if key is not None:
-                if self._engine.dialect.name == "postgresql":  # SQLite has one writer
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK + 1)))
+                self._database.lock(connection, 1)
                 same = connection.execute(sa.select(JOBS).where(JOBS.c.key == key)).one_or_none()
                 if same is not None:
                     if image is not None:
@@ -163,19 +119,39 @@ class Store:
                 characters += sum(map(len, found[-1].asked.get("prompts", ())))
             return found, False
 
-    def waiting(self) -> int:
-        """How many pictures of all open jobs are still to be painted."""
-        left = sa.select(sa.func.coalesce(sa.func.sum(JOBS.c.total - JOBS.c.done), 0)).where(JOBS.c.state.in_(OPEN))
+    def waiting(self, client: str = "") -> tuple[int, int]:
+        """How many pictures of open jobs are still to be painted: of all clients, and of this one."""
+        left = JOBS.c.total - JOBS.c.done
+        both = (sa.func.coalesce(sa.func.sum(one), 0) for one in (left, sa.case((JOBS.c.client == client, left))))
         with self._transaction() as connection:
-            return int(connection.scalar(left) or 0)
+            everyone, own = connection.execute(sa.select(*both).where(JOBS.c.state.in_(OPEN))).one()
+            return int(everyone), int(own)
 
-    def ahead(self, job_ids: Collection[str]) -> dict[str, int]:
-        """For each open job among these, how many pictures of older jobs are still to be painted."""
-        before = sa.func.sum(JOBS.c.total - JOBS.c.done).over(order_by=(JOBS.c.created, JOBS.c.id), rows=(None, -1))
-        waiting = sa.select(JOBS.c.id, before.label("before")).where(JOBS.c.state.in_(OPEN)).subquery()
+    def places(self, job_ids: Collection[str]) -> dict[str, Place]:
+        """The places in the queue of the open ones among these jobs.
+
+        Clients take turns, and the jobs of one client follow each other. So before the last of `n` pictures of a client
+        is painted, each other client has up to `n` pictures painted. Jobs that another server paints hold nobody up.
+        """
+        left, who = JOBS.c.total - JOBS.c.done, (JOBS.c.client, JOBS.c.server)
+        older = sa.func.sum(left).over(partition_by=who, order_by=(JOBS.c.created, JOBS.c.id), rows=(None, -1))
+        still = sa.select(JOBS.c.id, *who, left.label("left"), older.label("older")).where(JOBS.c.state.in_(OPEN))
+        within = still.subquery()
+        found: dict[str, Place] = {}
         with self._transaction() as connection:
-            rows = connection.execute(sa.select(waiting).where(waiting.c.id.in_(job_ids)))
-            return {job_id: int(count or 0) for job_id, count in rows}
+            sums = connection.execute(sa.select(*who, sa.func.sum(left)).where(JOBS.c.state.in_(OPEN)).group_by(*who))
+            waiting = [(client, server, int(count)) for client, server, count in sums]
+            for row in connection.execute(sa.select(within).where(within.c.id.in_(job_ids))):
+                of_others: dict[str, int] = defaultdict(int)
+                before = int(row.older or 0)
+                for client, server, count in waiting:
+                    if client != row.client and (row.server is None or server in (None, row.server)):
+                        of_others[client] += count
+                    elif client == row.client and row.server is None and server is not None:
+                        before += count
+                ends = (before, before + row.left)
+                found[row.id] = Place(*(end + sum(min(count, end) for count in of_others.values()) for end in ends))
+        return found
 
     def open(self, job_ids: Collection[str]) -> set[str]:
         """Which of these jobs this server still has to paint: others were cancelled, or taken by another server."""
@@ -183,30 +159,46 @@ class Store:
         with self._transaction() as connection:
             return set(connection.scalars(sa.select(JOBS.c.id).where(mine)))
 
-    def claim(self, until: float, models: Collection[str]) -> StoredJob | None:
-        """Give this server the oldest job of these models that no living server paints, until then."""
-        free = sa.or_(JOBS.c.server.is_(None), JOBS.c.lease < time.time())
-        mine = JOBS.c.model.in_(models)
-        oldest = sa.select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), mine, free).order_by(JOBS.c.created).limit(1)
+    def claim(
+        self, seconds: float, models: Collection[str], painted: Collection[str] = (), besides: Collection[str] = ()
+    ) -> StoredJob | None:
+        """Give this server the oldest job of these models that no living server paints, for so long.
+
+        painted: jobs that this server paints already. besides: clients whose jobs are not wanted.
+        """
+        now, alive = self._database.now(), self._database.alive
+        free = [JOBS.c.server.is_(None), JOBS.c.server == self.server]
+        if alive is None:  # nothing else tells whether a server has died
+            free.append(JOBS.c.lease < now)
+        wanted = (JOBS.c.model.in_(models), JOBS.c.id.not_in(painted), JOBS.c.client.not_in(besides))
+        oldest = sa.select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), sa.or_(*free), *wanted).order_by(JOBS.c.created)
         with self._transaction() as connection:
-            if self._alive is not None:
+            self._expire(connection)
+            if alive is not None:
                 held = sa.select(JOBS.c.server).where(JOBS.c.state.in_(OPEN), JOBS.c.server.is_not(None)).distinct()
                 for name in connection.scalars(held).all():
-                    if name != self.server and self._alive.dead(name):
+                    if name != self.server and alive.dead(name):
                         connection.execute(JOBS.update().where(JOBS.c.server == name).values(server=None))
-            job_id = connection.scalar(oldest.with_for_update(skip_locked=True))
+            job_id = connection.scalar(oldest.limit(1).with_for_update(skip_locked=True))
             if job_id is None:
                 return None
             started = sa.func.coalesce(JOBS.c.started, time.time())
-            change = JOBS.update().where(JOBS.c.id == job_id)
-            connection.execute(change.values(state=State.RUNNING, server=self.server, lease=until, started=started))
+            values = {"state": State.RUNNING, "server": self.server, "lease": now + seconds, "started": started}
+            connection.execute(JOBS.update().where(JOBS.c.id == job_id).values(**values))
             return self._find(connection, job_id)
 
-    def renew(self, job_ids: Collection[str], until: float) -> set[str]:
-        """Let this server go on with these jobs until then. Returns those that it has: others are ended, or taken."""
+    def _expire(self, connection: sa.Connection) -> None:
+        """End the jobs whose time has passed."""
+        late = sa.select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), JOBS.c.until <= time.time())
+        for job_id in connection.scalars(late).all():
+            self._end(connection, job_id, State.EXPIRED, LATE)
+
+    def renew(self, job_ids: Collection[str], seconds: float) -> set[str]:
+        """Let this server go on with these jobs for so long. Returns those that it has: others are ended, or taken."""
         mine = sa.and_(JOBS.c.id.in_(job_ids), JOBS.c.server == self.server, JOBS.c.state.in_(OPEN))
         with self._transaction() as connection:
-            connection.execute(JOBS.update().where(mine).values(lease=until))
+            self._expire(connection)
+            connection.execute(JOBS.update().where(mine).values(lease=self._database.now() + seconds))
             return set(connection.scalars(sa.select(JOBS.c.id).where(mine)))
 
     def release(self) -> None:
@@ -232,7 +224,7 @@ class Store:
         job = self._find(connection, job_id)
         if job.hook is not None and state in TOLD:
             message = {"id": f"msg_{secrets.token_urlsafe(16)}", "job": job_id, "tries": 0}
-            connection.execute(MESSAGES.insert().values(**message, created=job.ended, next=job.ended))
+            connection.execute(MESSAGES.insert().values(**message, created=job.ended, next=self._database.now()))
         return job
 
     def _find(self, connection: sa.Connection, job_id: str) -> StoredJob:
@@ -315,21 +307,28 @@ class Store:
 
     # --- messages
 
-    def due(self, until: float) -> Message | None:
-        """The message that is due longest. It is not due again before `until`, so that two servers do not send it."""
-        first = sa.select(MESSAGES).where(MESSAGES.c.next <= time.time()).order_by(MESSAGES.c.next).limit(1)
+    def due(self, seconds: float, besides: Collection[str] = ()) -> Message | None:
+        """The message that is due longest. For so many seconds it is not due again, so that two servers do not send it.
+
+        besides: clients whose messages are not wanted.
+        """
+        now = self._database.now()
+        ripe = ~MESSAGES.c.next.between(now, now + FAR)
+        first = sa.select(MESSAGES).join(JOBS).where(ripe, JOBS.c.client.not_in(besides))
+        first = first.order_by(MESSAGES.c.next).limit(1).with_for_update(skip_locked=True, of=MESSAGES)
         with self._transaction() as connection:
-            row = connection.execute(first.with_for_update(skip_locked=True)).one_or_none()
+            row = connection.execute(first).one_or_none()
             if row is None:
                 return None
             change = MESSAGES.update().where(MESSAGES.c.id == row.id)
-            connection.execute(change.values(next=until, tries=MESSAGES.c.tries + 1))
+            connection.execute(change.values(next=now + seconds, tries=MESSAGES.c.tries + 1))
             return Message(row.id, self._find(connection, row.job), row.created, row.tries)
 
-    def postpone(self, message_id: str, until: float) -> None:
-        """Try the message again then."""
+    def postpone(self, message_id: str, seconds: float) -> None:
+        """Try the message again after so many seconds."""
         with self._transaction() as connection:
-            connection.execute(MESSAGES.update().where(MESSAGES.c.id == message_id).values(next=until))
+            change = MESSAGES.update().where(MESSAGES.c.id == message_id)
+            connection.execute(change.values(next=self._database.now() + seconds))
 
     def settle(self, message_id: str) -> None:
         """Forget a message: it was delivered, or is given up."""
@@ -375,17 +374,3 @@ class Store:
 
     def _size(self, connection: sa.Connection, names: Sequence[str]) -> int:
         return int(connection.scalar(sa.select(sa.func.sum(PICTURES.c.bytes)).where(PICTURES.c.name.in_(names))) or 0)
-
-
-def _prepare_sqlite(engine: sa.Engine) -> None:
-    """Transactions that begin when they are told to, and hold the only writer's place (as SQLAlchemy's docs advise)."""
-
-    @sa.event.listens_for(engine, "connect")
-    def connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -13,6 +13,7 @@ METADATA = MetaData()
 # total: its pictures. done: those that are painted. image: the name of the file of the picture that it paints on.
 # server, lease: which server paints the job, and until when it alone may. An ended job has neither.
 # key: names the request that made the job, so that a repeated one makes no second job.
+# client: whoever asked, an API key or an address; clients take turns. until: the time at which it expires.
 # hook: the address that is told of the end, and its secret.
 JOBS = Table(
     "jobs",
@@ -33,6 +34,8 @@ JOBS = Table(
     Column("hook", JSON),
     Column("server", String(40)),
     Column("lease", Float),
+    Column("client", String(80), nullable=False),
+    Column("until", Float),
     Index("jobs_by_owner", "owner", "created"),
     Index("jobs_by_state", "state", "created"),
 )

@@ -21,11 +21,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpcore
 from standardwebhooks import Webhook
 
+from app.addresses import read_address
 from model.errors import InvalidRequest
 from model.limits import shown
 
@@ -141,24 +141,12 @@ def is_public(address: str) -> bool:
 def check_url(url: str, private: bool) -> None:
     """Raises InvalidRequest unless a webhook may have this address. Names are resolved when a message is sent."""
     schemes = ("https", "http") if private else ("https",)
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-        (host or "").encode("idna")  # a part of a name has 1 to 63 characters
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if (
-        parts.scheme not in schemes
-        or not host
-        or parts.username
-        or port == 0
-        or not url.isascii()
-        or not url.isprintable()
-    ):
+    parts = read_address(url, schemes)
+    if parts is None or parts.username:
         allowed = " or ".join(schemes)
         raise InvalidRequest("webhook.url", f"webhook.url must be an address with {allowed}, got {shown(url)}")
     try:
-        literal = ipaddress.ip_address(host)
+        literal = ipaddress.ip_address(parts.hostname or "")
     except ValueError:
         return
     if not private and not is_public(str(literal)):

@@ -339,6 +339,23 @@ def test_wrong_bodies_and_routes_speak_that_dialect(
     check_refusal(live.client.request(method, path, **options), status, None, says)
 
 
+def test_variations_keep_the_first_rows(live: Live) -> None:
+    file = base64.b64decode(live.generate(text="a cat", seed=1).json()[0])
+
+    def vary(**fields: str) -> list[Any]:
+        answer = live.client.post(
+            "/v1/images/variations", data={"seed": "2", **fields}, files={"image": ("a.png", file, "image/png")}
+        )
+        assert answer.status_code == 200, answer.text
+        return [one["b64_json"] for one in answer.json()["data"]]
+
+    assert len(set(vary(n="3"))) == 3
+    assert vary() != vary(strength="1")
+    wrong = live.client.post("/v1/images/variations", data={"strength": "0"}, files={"image": ("a.png", file)})
+    assert wrong.json()["error"]["param"] == "strength"
+    assert live.client.post("/v1/images/variations", files={"x": ("a.png", file)}).status_code == 400
+
+
 def test_models_are_told_and_no_others(live: Live) -> None:
     assert live.client.get("/v1/models").json()["data"] == [live.client.get("/v1/models/quick").json()]
     check_refusal(

@@ -12,15 +12,28 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from app.jobs.folder import Folder, StoreFull
-from app.jobs.rows import Retention, State
+from app.jobs.faults import StoreFull
+from app.jobs.folder import Folder
+from app.jobs.rows import Place, Retention, State
 from app.jobs.store import LISTED, Store
 from app.jobs.tables import METADATA
 from model.errors import DalleError
 
 
-def soon() -> float:
-    return time.time() + 60
+def test_jobs_of_an_older_server_keep_their_client_and_their_time(address: str, tmp_path: Path) -> None:
+    store = Store(address, Folder(str(tmp_path / "pictures")))
+    jobs = [store.accept(asked, 1, "key").id for asked in ({"until": 9e9}, {"until": None}, {})]
+    store.close()
+    engine = sa.create_engine(address)
+    with engine.begin() as connection:  # as before the second migration
+        for column in ("client", "until"):
+            connection.execute(sa.text(f"ALTER TABLE jobs DROP COLUMN {column}"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    engine.dispose()
+    store = Store(address, Folder(str(tmp_path / "pictures")))
+    found = [store.job(job) for job in jobs]
+    store.close()
+    assert [(job.client, job.until) for job in found if job] == [("key", 9e9), ("key", None), ("key", None)]
 
 
 def files(tmp_path: Path) -> list[bytes]:
@@ -39,17 +52,18 @@ def test_a_job_is_painted_to_its_end_by_two_servers_one_of_which_dies(make_store
     first, second = make_store(), make_store()
     job = first.accept({"prompts": ["a cat"]}, total=3, owner="me")
     assert (job.state, job.done) == (State.QUEUED, 0)
-    claimed = first.claim(time.time() - 1, [""])  # its lease ends at once: it has died
+    claimed = first.claim(-1, [""])  # its lease ends at once
+    first.close()  # it has died
     assert claimed is not None
     assert claimed.state is State.RUNNING
     first.keep(job.id, 1, "me", {"seed": 5}, b"one")
-    again = second.claim(soon(), [""])
+    again = second.claim(60, [""])
     assert again is not None
     assert (again.id, again.done) == (job.id, 1)
-    assert first.claim(soon(), [""]) is None
-    assert first.renew([job.id], soon()) == set() == first.open([job.id])
-    assert second.renew([job.id, "job_of_others"], soon()) == {job.id} == second.open([job.id, "job_of_others"])
-    assert second.renew([], soon()) == set()
+    assert first.claim(60, [""]) is None
+    assert first.renew([job.id], 60) == set() == first.open([job.id])
+    assert second.renew([job.id, "job_of_others"], 60) == {job.id} == second.open([job.id, "job_of_others"])
+    assert second.renew([], 60) == set()
     second.keep(job.id, 0, "me", {"seed": 5}, b"zero")
     picture, ended = second.keep(job.id, 2, "me", {"seed": 5}, b"two")
     assert ended is not None
@@ -70,14 +84,14 @@ def test_a_picture_is_kept_once(store: Store, tmp_path: Path) -> None:
 
 def test_a_cancelled_job_takes_no_more_pictures(store: Store, tmp_path: Path) -> None:
     job = store.accept({}, total=2, owner="")
-    store.claim(soon(), [""])
+    store.claim(60, [""])
     assert store.end(job.id, State.CANCELLED) is not None
     assert store.end(job.id, State.FAILED, {"message": "too late"}) is None
     _, after = store.keep(job.id, 0, "", {}, b"late")
     assert after is not None
     assert after.state is State.CANCELLED
     assert files(tmp_path) == []
-    assert store.claim(soon(), [""]) is None
+    assert store.claim(60, [""]) is None
 
 
 def test_jobs_are_listed_by_owner_page_by_page(store: Store) -> None:
@@ -90,26 +104,93 @@ def test_jobs_are_listed_by_owner_page_by_page(store: Store) -> None:
     assert store.jobs("other", 3, before=mine[0]) == ([], False)
     long = [store.accept({"prompts": ["a" * LISTED]}, 7, "long").id for _ in range(2)]
     assert [job.id for job in store.jobs("long", 3)[0]] == long[1:]  # a page of long texts ends early
-    assert store.waiting() == 5 + 1 + 14
+    assert store.waiting("long") == (5 + 1 + 14, 14)
+    assert store.waiting("nobody") == (5 + 1 + 14, 0)
 
 
-def test_the_place_in_the_queue_counts_older_pictures(store: Store) -> None:
-    first, second = store.accept({}, 5, "a"), store.accept({}, 7, "b")
-    store.keep(first.id, 0, "a", {}, b"x")
-    third = store.accept({}, 1, "a")
-    ids = [first.id, second.id, third.id, "job_unknown"]
-    assert store.ahead(ids) == {first.id: 0, second.id: 4, third.id: 11}
-    store.end(second.id, State.CANCELLED)
-    assert store.ahead(ids) == {first.id: 0, third.id: 4}
-    assert store.ahead([]) == {}
+def test_the_place_in_the_queue_goes_by_turns_of_the_clients(store: Store) -> None:
+    long, after, other = store.accept({}, 50, "a"), store.accept({}, 7, "a"), store.accept({}, 5, "b")
+    ids = [long.id, after.id, other.id, "job_unknown"]
+    assert store.places(ids) == {long.id: Place(0, 55), after.id: Place(55, 62), other.id: Place(0, 10)}
+    store.keep(long.id, 0, "a", {}, b"x")
+    store.end(other.id, State.CANCELLED)
+    assert store.places(ids) == {long.id: Place(0, 49), after.id: Place(49, 56)}
+    assert store.places([]) == {}
+
+
+def test_a_job_that_another_server_paints_holds_nobody_up(make_store: Callable[[], Store]) -> None:
+    first, second = make_store(), make_store()
+    here, there = first.accept({}, 5, "a"), first.accept({}, 7, "b")
+    assert first.places([here.id, there.id]) == {here.id: Place(0, 10), there.id: Place(0, 12)}
+    first.claim(60, [""])
+    second.claim(60, [""])
+    assert first.places([here.id, there.id]) == {here.id: Place(0, 5), there.id: Place(0, 7)}
+    last = first.accept({}, 1, "a")
+    assert first.places([last.id]) == {last.id: Place(10, 12)}
+
+
+def test_clients_that_have_a_job_waiting_are_passed_over(store: Store) -> None:
+    first, _, other = store.accept({}, 1, "a"), store.accept({}, 1, "a"), store.accept({}, 1, "key", client="b")
+    painted = [first.id]
+    assert store.claim(60, [""]) == store.job(first.id)
+    assert store.claim(60, [""], painted, ["a"]) == store.job(other.id)
+    assert store.claim(60, [""], [*painted, other.id], ["a"]) is None
+    again = store.claim(60, [""], [], ["b"])  # the server has lost it, and so goes on with it
+    assert again is not None
+    assert again.id == first.id
+
+
+def test_a_clock_that_jumps_takes_no_job_from_a_living_server(
+    make_store: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_store(), make_store()
+    hook = {"url": "https://example.org", "secret": "whsec_x"}
+    for _ in range(2):
+        first.accept({}, 1, "", hook=hook)
+    job, told = first.claim(60, [""]), first.accept({}, 1, "", hook=hook)
+    assert job is not None
+    first.end(told.id, State.FAILED)
+    now = time.time()
+    monkeypatch.setattr("app.jobs.database.time.time", lambda: now + 3600)
+    other = second.claim(60, [""])
+    assert other is not None
+    assert second.claim(60, [""], [other.id]) is None
+    assert first.renew([job.id], 60) == {job.id}
+    assert second.due(60) is not None
+
+
+@pytest.mark.parametrize("address", ["sqlite"], indirect=True)
+def test_a_message_is_sent_though_the_clock_was_set_back_by_years(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = store.accept({}, 1, "", hook={"url": "https://example.org", "secret": "whsec_x"})
+    store.end(job.id, State.FAILED)
+    now = time.time()
+    monkeypatch.setattr("app.jobs.database.time.time", lambda: now - 1e8)
+    assert store.due(60) is not None
+    assert store.due(60) is None
+
+
+def test_a_job_expires_even_if_nobody_paints_it(store: Store) -> None:
+    hook = {"url": "https://example.org", "secret": "whsec_x"}
+    late, fine = (store.accept({}, 1, "", hook=hook, until=time.time() + seconds) for seconds in (-1, 60))
+    claimed = store.claim(60, [""])
+    assert claimed is not None
+    assert claimed.id == fine.id
+    ended = store.job(late.id)
+    assert ended is not None
+    assert (ended.state, ended.error) == (State.EXPIRED, {"message": "its time has passed"})
+    message = store.due(60)
+    assert message is not None
+    assert message.job.id == late.id
 
 
 def test_a_server_that_ends_well_gives_its_jobs_back(make_store: Callable[[], Store]) -> None:
     store = make_store()
     job = store.accept({}, 1, "")
-    store.claim(soon(), [""])
+    store.claim(60, [""])
     store.release()
-    found = make_store().claim(soon(), [""])
+    found = make_store().claim(60, [""])
     assert found is not None
     assert found.id == job.id
 
@@ -144,16 +225,19 @@ def test_secrets_are_shared(make_store: Callable[[], Store]) -> None:
 
 def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder(str(tmp_path / "pictures"))
-    with pytest.raises(StoreFull, match="the store is full: .*pictures has"):
+    with pytest.raises(StoreFull, match="^the place of the pictures has .* left, .* ask for fewer pictures") as caught:
         folder.check_room(1 << 60)
+    assert str(tmp_path) not in str(caught.value)
+    assert caught.value.why.startswith(f"{tmp_path}/pictures has ")
     folder.write("name", b"whole")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoreFull, match="could not be written: No space left on device"):
+    with pytest.raises(StoreFull, match="^the place of the pictures is full; ask for fewer") as caught:
         folder.write("name", b"part")
+    assert caught.value.why.endswith("na/name could not be written: No space left on device")
     monkeypatch.undo()
     assert files(tmp_path) == [b"whole"]
 
@@ -181,28 +265,28 @@ def test_the_end_of_a_job_is_told_until_it_is_settled(make_store: Callable[[], S
         store.keep(one.id, 0, "", {}, b"x")
     cancelled = store.accept({}, 1, "", hook=hook)
     store.end(cancelled.id, State.CANCELLED)
-    message = store.due(soon())
+    message = store.due(60)
     assert message is not None
     assert (message.job.id, message.job.state, message.tries) == (job.id, State.COMPLETED, 0)
-    assert store.due(soon()) is None  # another server does not send it meanwhile
-    store.postpone(message.id, time.time() - 1)
-    again = make_store().due(soon())
+    assert store.due(60) is None  # another server does not send it meanwhile
+    store.postpone(message.id, -1)
+    again = make_store().due(60)
     assert again is not None
     assert (again.id, again.tries) == (message.id, 1)
     store.sweep(Retention(seconds=-1e6))
     assert store.job(job.id) is not None  # it is still to be told
     store.settle(message.id)
-    assert store.due(soon()) is None
+    assert store.due(60) is None
 
 
 def test_over_sqlite_the_jobs_of_a_dead_server_go_on_at_once(tmp_path: Path) -> None:
     address, pictures = f"sqlite:///{tmp_path}/jobs.sqlite3", Folder(str(tmp_path / "pictures"))
     dying, living = Store(address, pictures), Store(address, pictures)
     job = dying.accept({}, 1, "")
-    assert dying.claim(soon(), [""]) is not None
-    assert living.claim(soon(), [""]) is None
+    assert dying.claim(60, [""]) is not None
+    assert living.claim(60, [""]) is None
     dying.close()  # lets its lock go, as a death does
-    found = living.claim(soon(), [""])
+    found = living.claim(60, [""])
     assert found is not None
     assert found.id == job.id
     living.close()
@@ -211,8 +295,8 @@ def test_over_sqlite_the_jobs_of_a_dead_server_go_on_at_once(tmp_path: Path) -> 
 
 def test_a_job_of_another_model_is_left_alone(store: Store) -> None:
     job = store.accept({}, 1, "", model="large")
-    assert store.claim(soon(), ["small"]) is None
-    found = store.claim(soon(), ["small", "large"])
+    assert store.claim(60, ["small"]) is None
+    found = store.claim(60, ["small", "large"])
     assert found is not None
     assert found.id == job.id
 

@@ -22,16 +22,16 @@ from app.http.job_schemas import MAX_PICTURES, JobAnswer, JobList, JobRequest
 from app.http.jobs import ID, Desk, base_of, key_of, owner
 from app.http.leaving import done_first
 from app.http.openai_schemas import OpenAIError
-from app.http.orders import decode, top_rows
+from app.http.orders import client_of, decode, top_rows
 from app.http.schemas import form_schema
 from app.http.service import Service, Shared
 from app.http.streaming import HEADERS as STREAM
-from app.jobs.folder import StoreFull
+from app.jobs.faults import StoreFull
 from app.jobs.rows import StoredJob
 from app.jobs.webhooks import check_secret, check_url
 from app.logs import prompt_fields
 from app.wording import shorten
-from model.errors import InvalidRequest, PromptTooLong
+from model.errors import InvalidRequest, Overloaded, PromptTooLong
 
 router = APIRouter(prefix="/v1/jobs")
 
@@ -44,6 +44,7 @@ ERRORS = {
     404: "The client has no job of this id.",
     409: "Another request had this Idempotency-Key.",
     503: "The server keeps no jobs, or is ending.",
+    429: "So many pictures of the client's jobs wait that it may have no more.",
     507: "There is no room for the job's pictures.",
 }
 SCHEMA = JobRequest.model_json_schema()
@@ -65,7 +66,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 @router.post(
     "", summary="Accept a job", status_code=202, response_model=JobAnswer, openapi_extra=DOCUMENTED,
-    responses={202: {"description": "The job is written down."}, **_errors(400, 409, 503, 507)},
+    responses={202: {"description": "The job is written down."}, **_errors(400, 409, 429, 503, 507)},
 )  # fmt: skip
 async def accept(request: Request, service: Shared) -> Response:
     """Accept a job of up to 1000 pictures. They are painted when no other request waits.
@@ -94,14 +95,13 @@ async def accept(request: Request, service: Shared) -> Response:
     asked["print"] = await asyncio.to_thread(_print, fields, sent.files) if key else None
     total = len(texts) * count
     await desk.runner.call(desk.store.folder.check_room, total * PICTURE_BYTES)
-    waiting, most = await desk.runner.call(desk.store.waiting), max(service.settings.keep_pictures, MAX_PICTURES)
-    if waiting + total > most:
-        what = f"{waiting} pictures of jobs wait to be painted, and at most {most} may (DALLE_KEEP_PICTURES)"
-        raise StoreFull(f"there is no room for {total} more: {what}")
+    client = client_of(request)
+    await _check_queue(desk, service, client, total, order.model)
     own = request.app.state.keys.hook(owner(request))
     hook = own if fields.webhook is None else fields.webhook.model_dump()
+    until = None if fields.time_limit is None else time.time() + fields.time_limit
     job = await desk.runner.call(
-        desk.store.accept, asked, total, owner(request), order.model, image, hook, key_of(request, key)
+        desk.store.accept, asked, total, owner(request), order.model, image, hook, key_of(request, key), client, until
     )
     if job.asked["print"] != asked["print"]:
         raise IdempotencyConflict(f"{IDEMPOTENCY} must be of one request only, got one of another request")
@@ -109,6 +109,21 @@ async def accept(request: Request, service: Shared) -> Response:
     request.state.log.update(prompt_fields(texts[0]), job=job.id, images=total, seed=asked["fields"]["seed"])
     headers = {"Location": f"{base_of(request)}v1/jobs/{job.id}"}
     return await _told(request, service, await _answer(request, desk, job), 202, headers)
+
+
+async def _check_queue(desk: Desk, service: Service, client: str, total: int, model: str) -> None:
+    """Raises StoreFull if the queue of jobs has no room for so many pictures, and Overloaded if one client's half has
+    none. A client that has none waiting may have any job.
+    """
+    most = max(service.settings.keep_pictures, MAX_PICTURES)
+    waiting, own = await desk.runner.call(desk.store.waiting, client)
+    if own and own + total > most // 2:
+        counts = f"{own} pictures wait to be painted, and it takes {most // 2}"
+        message = f"your half of the queue of jobs has no room for {total} more: {counts}"
+        raise Overloaded(message, service.pool.seconds_for(own + total - most // 2, model), per_client=True)
+    if waiting + total > most:
+        counts = f"{waiting} pictures wait to be painted, and it takes {most}"
+        raise StoreFull(f"the queue of jobs has no room for {total} more: {counts}; try again when some are painted")
 
 
 async def _answer(request: Request, desk: Desk, job: StoredJob) -> JobAnswer:

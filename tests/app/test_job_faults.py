@@ -1,0 +1,130 @@
+"""Jobs outlive what happens to the server, to its disk and to its database."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.asking_jobs import ask, ended, painted, pictures
+from tests.app.live import COMMAND, Live
+
+KILLS = int(os.environ.get("KILLS", "3"))  # 20 take a minute and more
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the server's store."""
+    return tmp_path_factory.mktemp("jobs") / "store"
+
+
+@pytest.fixture(scope="module")
+def server(quick_checkpoint: Path, store: Path) -> Iterator[Live]:
+    """A ready server with a store of its own."""
+    with Live(quick_checkpoint, store.with_name("log"), store=store) as live:
+        yield live.ready()
+
+
+def test_a_store_that_cannot_be_used_ends_the_start_in_one_line(quick_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "jobs.sqlite3").write_text("no database " * 100)
+    (tmp_path / "taken").touch()
+    for store, why in (("store", "file is not a database"), ("taken", "Not a directory")):
+        with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / store) as server:
+            assert server.process.wait(120) == 1
+            *_, last = server.log.splitlines()
+            assert last.startswith("dalle-server: this server keeps no jobs and no pictures: store: ")
+            assert why in last
+            assert "Traceback" not in server.log
+
+
+def test_a_database_that_is_away_for_a_while_costs_no_job(quick_checkpoint: Path, tmp_path: Path) -> None:
+    def rename(old: str, new: str) -> None:
+        with sqlite3.connect(tmp_path / "store" / "jobs.sqlite3", timeout=60) as database:
+            database.execute(f"ALTER TABLE {old} RENAME TO {new}")
+        database.close()
+
+    with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / "store") as server:
+        asked = ask(server.ready(), text="a cat", count=200)
+        painted(server, f"jobs/{asked.json()['id']}", 1)
+        rename("pictures", "away")
+        server.wait(lambda: "the job waits" in server.log, "nothing waits")
+        told = server.client.get(asked.headers["location"])
+        assert (told.status_code, told.json()["error"]["code"]) == (503, "no_store")
+        rename("away", "pictures")
+        assert len(pictures(server, ended(server, asked))) == 200
+
+
+def test_a_job_waits_while_its_store_cannot_be_reached(server: Live, store: Path) -> None:
+    (old,) = ended(server, ask(server, text="a cat"))["pictures"]
+    (store / "pictures").rename(store / "away")
+    (store / "pictures").touch()  # no folder
+    answer = ask(server, text="a cat", count=3)
+    server.wait(lambda: "the job waits" in server.log, "nothing is said")
+    away = server.client.get(old["url"])
+    assert (away.status_code, away.headers["retry-after"]) == (503, "5")
+    assert server.generate(text="a cat", response_format="url").status_code == 503
+    (store / "pictures").unlink()
+    (store / "away").rename(store / "pictures")
+    job = ended(server, answer)
+    assert (job["state"], len(pictures(server, job))) == ("completed", 3)
+
+
+def test_killed_at_random_moments_a_job_is_painted_once_and_bit_equal(quick_checkpoint: Path, tmp_path: Path) -> None:
+    chance, where, store = random.Random(4), "", tmp_path / "store"
+    for turn in range(KILLS):
+        with Live(quick_checkpoint, tmp_path / f"log{turn}", store=store) as server:
+            server.ready()
+            if not where:
+                where = ask(server, prompts=["a cat", "a dog"], count=60, seed=9).headers["location"].split("/v1/")[1]
+            before = server.client.get(f"/v1/{where}").json()["pictures_done"]
+            wanted = min(120, before + chance.randint(1, 120 // KILLS))
+            painted(server, where, wanted)
+            server.process.kill()
+    with Live(quick_checkpoint, tmp_path / "log", store=store) as server:
+        server.ready()
+        job = server.wait(
+            lambda: (found := server.client.get(f"/v1/{where}").json())["state"] == "completed" and found,
+            "the job has not ended",
+        )
+        files = pictures(server, job)
+        assert len(list((store / "pictures").rglob("*.png"))) == 120  # none was kept twice
+        for prompt, text in enumerate(("a cat", "a dog")):
+            for first in range(0, 60, 10):
+                same = server.generate(text=text, num_images=10, seed=9, index=first, embed_prompt=True).json()
+                begin = 60 * prompt + first
+                assert [base64.b64decode(one) for one in same] == files[begin : begin + 10]
+    with sqlite3.connect(store / "jobs.sqlite3") as database:
+        assert database.execute("select count(*) from pictures").fetchone() == (120,)
+
+
+def test_two_servers_share_a_postgresql_and_one_goes_on_for_the_other(
+    quick_checkpoint: Path, tmp_path: Path, postgres_database: str
+) -> None:
+    quickly = "import app.jobs.runner as runner; runner.LEASE, runner.RENEWED = 2.0, 0.5; "
+    shared: dict[str, Any] = {
+        "store": tmp_path / "store",
+        "store_database": postgres_database,
+        "command": quickly + COMMAND,
+    }
+    with (
+        Live(quick_checkpoint, tmp_path / "log1", **shared) as first,
+        Live(quick_checkpoint, tmp_path / "log2", **shared) as second,
+    ):
+        first.ready()
+        second.ready()
+        where = ask(first, text="a cat", count=400, seed=9).headers["location"].split("/v1/")[1]
+        painted(second, where, 20)
+        first.process.kill()
+        painted(second, where, 400)
+        job = second.client.get(f"/v1/{where}").json()
+        assert job["state"] == "completed"
+        files = pictures(second, job)
+        same = second.generate(text="a cat", num_images=10, seed=9, index=390, embed_prompt=True).json()
+        assert [base64.b64decode(one) for one in same] == files[390:]
