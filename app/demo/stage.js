@@ -1,6 +1,6 @@
 // Where the pictures of the last order are painted: their tiles, how far it is, how long it takes, what went wrong.
 
-import { Tile } from "./tiles.js";
+import { Tile, make, on } from "./tiles.js";
 import { many, name, refusal, time } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -96,16 +96,19 @@ function tell() {
   announce([what, more].filter(Boolean).join(", "));
 }
 
-// Says in words what the pictures leave out of the prompt.
+// Says in words what the pictures leave out of the prompt, and offers the thing that is nearest to an unknown one.
 function judge() {
-  const near = closest ? ` Closest: ${closest}.` : "";
   const prompt = asked.length > 80 ? `${asked.slice(0, 79)}…` : asked;
   const words = {
     near: missing ? `I know “${revised || prompt}”, but not in ${missing}. So it is painted ${first}.` : revised && `That is the nearest that I can paint: ${revised}.`,
-    unknown: `I don’t know “${prompt}”${revised ? `, so I paint ${revised}` : ""}.${near}`,
+    unknown: `I don’t know “${prompt}”${revised ? `, so I paint ${revised}` : ""}.`,
   };
-  $("fit").textContent = words[fit] || "";
-  $("fit").hidden = !words[fit];
+  const said = [words[fit] || "", closest && " Closest: ", closest].join("");
+  if ($("fit").textContent === said) return;
+  const offered = make("button", "", { type: "button", textContent: closest });
+  offered.addEventListener("click", () => on.choose(offered.textContent));
+  $("fit").replaceChildren(...(closest ? [`${words[fit]} Closest: `, offered] : [said]));
+  $("fit").hidden = !said;
 }
 
 function say(what, more = "") {
