@@ -34,11 +34,11 @@ _FOREIGN = frozenset(
 _GERMAN = re.compile(r"die (?!and |with |on |to |showing )\w")  # an English die has an article before it
 _PLAIN_BACKGROUND = re.compile(r"(?i)\b(on|with|against|in front of) an? (plain |clean )*white background\b")
 _UNWANTED = re.compile(
-    r"(?i)\b(?:without|no|not|never|except|instead of|rather than|zero(?= \w)|(?:anything|everything|all) but|"
+    r"(?i)\b(?:without|no|not|never|neither|except|instead of|rather than|zero(?= \w)|(?:anything|everything|all) but|"
     r"\w+n['’]t(?! you))\b"
     r"(?:(?!\bbut\b)[^,.;:!?])*"
 )
-_CODE = re.compile(r"[{}\\]|</?[a-zA-Z]|://|\bwww\.|\w@\w|\w\(|\bSELECT\b")
+_CODE = re.compile(r"[{}\\]|</?[a-zA-Z]|://|\bwww\.|\w@\w|\w\(|\b(?:SELECT|DROP TABLE|DELETE FROM|UPDATE \w+ SET)\b")
 
 
 def content(text: str) -> list[str]:

@@ -127,9 +127,19 @@ def _asked_for(prompt: str, caption: str, things: Things) -> str:
         asking = [half for half in halves if _asks(asked, half, things)]
         if len(asking) == 1 and _formed(asking[0], things):
             return asking[0]
+        if twice := _asked_once(asked, halves, things):
+            return twice
         if halves[0] == halves[1] and not any(asked.count(word) > 1 for word in content(halves[0])):
             return halves[0]
     return caption
+
+
+def _asked_once(asked: Sequence[str], halves: tuple[str, str], things: Things) -> str:
+    """The shorter half, if both are asked for by the same words, and by none of them twice; else ""."""
+    words = [{word for word in content(half) if word in asked and not attribute(word)} for half in halves]
+    once = words[0] == words[1] and words[0] and all(asked.count(word) == 1 for word in words[0])
+    shorter = min(halves, key=len)
+    return shorter if once and _formed(shorter, things) else ""
 
 
 def _asks(asked: Sequence[str], half: str, things: Things) -> bool:

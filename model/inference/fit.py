@@ -16,8 +16,8 @@ from model.config import FitConfig
 from model.inference.asking import attribute, code, content, foreign, german, slip, wanted, whole
 from model.inference.captions import FLAG, formed, mended, said_by, things_in
 from model.inference.events import Fit
-from model.inference.nearest import closest, named
-from model.things import Things, stems
+from model.inference.nearest import closest, named, names
+from model.things import Thing, Things, stems
 
 _SHAPES = frozenset(("oval", "pentagon", "3d", "render"))  # captions have them, and no thing's name
 _SHOWN = 80  # characters of a prompt that a refusal repeats
@@ -59,8 +59,8 @@ def settle(prompt: str, reading: Reading, things: Things, config: FitConfig) -> 
     """
     caption = mended(wanted(prompt, things), reading.caption, things)
     fit = judge(prompt, replace(reading, caption=caption), things, config)
-    thing = None if fit is not Fit.UNKNOWN and _shares(prompt, caption, things) else named(prompt, things)
-    if thing and thing.name != config.unknown:
+    thing = named(prompt, things)
+    if thing and thing.name != config.unknown and (fit is Fit.UNKNOWN or _nearer(thing, prompt, caption, things)):
         return Verdict(Fit.NEAR, thing.name, thing.name)
     if fit is not Fit.UNKNOWN:
         return Verdict(fit, caption, caption)
@@ -88,7 +88,8 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
     strange = [word for word in asked if not attribute(word) and not things.knows(word)]
     if things and (code(prompt) or any(_invented(word, asked, things) for word in said)):
         return Fit.UNKNOWN
-    if not formed(reading.caption, things):
+    unwanted = set(content(whole(prompt))).difference(asked)
+    if not formed(reading.caption, things) or not unwanted.isdisjoint(said):
         return Fit.UNKNOWN
     naming = [word for word in shared if not attribute(word) or things.find(word)]  # an orange is a thing too
     if reading.caption.startswith(FLAG) and len(asked) > 1:
@@ -109,12 +110,21 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
     return Fit.NEAR if fits else Fit.UNKNOWN
 
 
-def _shares(prompt: str, caption: str, things: Things) -> bool:
-    """Whether prompt and caption share a word that names something, or the prompt says all that it was taught for."""
-    asked = content(wanted(prompt, things))
-    if any(not attribute(word) for word in _shared(asked, content(caption))):
-        return True
-    return said_by(asked, things_in(set(content(caption)), things)) >= {word for word in asked if not attribute(word)}
+def _nearer(thing: Thing, prompt: str, caption: str, things: Things) -> bool:
+    """Whether a thing that the prompt names is nearer than the caption, whose things it does not name as nouns.
+
+    It is not, where the caption is about words before it: "a corgi on a beach" is a dog.
+    """
+    text = wanted(prompt, things)
+    asked = content(text)
+    said = things_in(set(content(caption)), things)
+    nouns = {one: noun for one, noun, _ in names(text, things)}
+    for one in said:
+        bare = [word for word in content(one.name) if not attribute(word)]
+        if len(_shared(bare, asked)) == len(bare) and nouns.get(one, True):
+            return False
+    taught = said_by(asked, said)
+    return all(asked.index(word) > asked.index(content(thing.name)[0]) for word in taught)
 
 
 def _shared(asked: Sequence[str], said: Sequence[str]) -> list[str]:

@@ -24,7 +24,9 @@ _BEHIND = """
     your his her its our their me him them all too also only just up down off out away back next inside outside
     yesterday today tomorrow tonight every each
 """
+_LIKE = ("colored", "coloured", "shaped", "flavored", "flavoured", "themed", "sized")  # "a rainbow coloured unicorn"
 _FOLLOWS = frozenset(_BEHIND.split())
+_FEW = 3  # words of a prompt, among which one may be a slip
 _BEFORE_VERBS = "to i you we they he she can will would could should must let's please who"
 _VERB = frozenset(_BEFORE_VERBS.split())  # what stands behind it may be no noun: "to fish"
 
@@ -36,9 +38,11 @@ def named(prompt: str, things: Things) -> Thing | None:
     yesterday". None for none, in another language, or in a piece of code.
     """
     text = wanted(prompt, things)
-    if code(prompt) or foreign(prompt, content(text)):
+    asked = content(text)
+    accented = any(not word.isascii() and not things.knows(word) for word in asked)  # "éléphant rose" is no rose
+    if code(prompt) or foreign(prompt, asked) or accented:
         return None
-    return next((thing for thing, alone in _names(text, things) if alone), None)
+    return next((thing for thing, _, alone in names(text, things) if alone), None)
 
 
 def closest(prompt: str, things: Things, unknown: str) -> str:
@@ -51,14 +55,16 @@ def closest(prompt: str, things: Things, unknown: str) -> str:
     asked = content(text)
     if not asked or code(prompt) or foreign(prompt, asked):
         return ""
-    told = [thing.name for thing, _ in _names(text, things)] + nearest_people(asked)
+    told = [thing.name for thing, _, _ in names(text, things)] + nearest_people(asked)
     if text == whole(prompt):
-        told += [_taught(asked, things, unknown), _spelled_like(asked, things)]
+        told.append(_taught(asked, things, unknown))
+        if len(asked) <= _FEW:
+            told.append(_spelled_like(asked, things))
     return next((name for name in told if name != unknown and things.find(name)), "")
 
 
-def _names(text: str, things: Things) -> Iterator[tuple[Thing, bool]]:
-    """The things that a text names in whole, in its order, each with whether it stands as a noun of its own."""
+def names(text: str, things: Things) -> Iterator[tuple[Thing, bool, bool]]:
+    """The things that a text names in whole, in its order: (thing, whether it is a noun, and one that stands alone)."""
     words = list(WORD.finditer(text))
     start = 0
     while start < len(words):
@@ -67,7 +73,9 @@ def _names(text: str, things: Things) -> Iterator[tuple[Thing, bool]]:
             thing = things.find(name)
             if thing and _is_name(name, thing):
                 before = words[start - 1] if start and _apart(text, words[start - 1 : start + 1]) else None
-                yield thing, _begins(words[start], before) and _ends(text, words[end - 1 : end + 1])
+                like = any(word[0].lower().endswith(_LIKE) for word in words[end : end + 1])
+                noun = _begins(words[start], before) and not like
+                yield thing, noun, noun and _ends(text, words[end - 1 : end + 1])
                 start = end - 1
                 break
         start += 1
@@ -112,7 +120,7 @@ def _taught(asked: Sequence[str], things: Things, unknown: str) -> str:
             words = set(content(" ".join(text)))
             if (
                 len(words) > most
-                and 2 * len(words) >= len(asked)
+                and 2 * len(words) > len(asked)
                 and words.issubset(asked)
                 and not all(map(attribute, words))
             ):
@@ -122,11 +130,11 @@ def _taught(asked: Sequence[str], things: Things, unknown: str) -> str:
 
 def _spelled_like(asked: Sequence[str], things: Things) -> str:
     """The name of the thing of one word from which a word of the prompt differs by a slip; "" for none."""
-    names = {words[0]: thing.name for thing in reversed(things.things) if len(words := content(thing.name)) == 1}
+    single = {words[0]: thing.name for thing in reversed(things.things) if len(words := content(thing.name)) == 1}
     for word in asked:
         if things.knows(word):
             continue
-        for name, full in names.items():
+        for name, full in single.items():
             heard, meant = word.replace("ph", "f"), name.replace("ph", "f")
             if min(len(word), len(name)) > 4 and (heard == meant or slip(heard, meant)):
                 return full

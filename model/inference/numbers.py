@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+from model.plurals import plural
 from model.things import Things, stem
 
 _MANY = (
     r"(?:[6-9]|[1-9]\d+|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|"
     r"nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|"
-    r"(?:a |one )?(?:dozen|hundred|thousand|million)|(?:dozens|hundreds|thousands|millions) of)"
+    r"(?:(?:a|one|two|three|four|five|six|seven|eight|nine|ten|\d+) )?(?:dozen|hundred|thousand|million)|"
+    r"(?:dozens|hundreds|thousands|millions) of)"
 )
 _COUNTED = re.compile(rf"(?i)(?<![\w.,:-]){_MANY}(?= ((?:\w+ )?)(\w+)\b)")
 
@@ -27,4 +29,6 @@ def at_most_five(text: str, things: Things) -> str:
 
 
 def _plural(word: str, things: Things) -> bool:
-    return stem(word) != word.lower() and things.knows(stem(word))
+    thing = things.find(word)
+    alike = thing is not None and plural(thing.bare) == thing.bare  # "sheep"
+    return alike or (stem(word) != word.lower() and things.knows(stem(word)))

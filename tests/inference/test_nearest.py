@@ -38,6 +38,7 @@ def things() -> Things:
         ("a no entry sign", ["no", "entry", "sign"]),  # a thing's own words
         ("not sure", ["not", "sure"]),
         ("a knot", ["knot"]),
+        ("neither a cat nor a dog", []),
         ("zero", ["zero"]),
         ("zero cats", []),
     ],
@@ -49,7 +50,7 @@ def test_what_is_not_wanted_is_not_asked_for(things: Things, prompt: str, words:
 def test_code_is_told_from_sentences() -> None:
     for text in (
         'print("a cat")', "https://example.com/cat.png", "<b>dog</b>", '{"text": "a cat"}', "SELECT name FROM cats",
-        "cat@example.com",
+        "cat@example.com", "UPDATE cats SET age = 3", "DROP TABLE cats;",
     ):  # fmt: skip
         assert code(text), text
     for text in (
@@ -81,6 +82,8 @@ def test_code_is_told_from_sentences() -> None:
         ("an orange", "an orange"),
         ("un chat noir", ""),
         ("zwei robots", ""),
+        ("éléphant rose", ""),
+        ("a rainbow coloured unicorn", "a unicorn"),
         ("no dogs", ""),
         ("def cat(): return 1", ""),
         ("", ""),
@@ -98,6 +101,12 @@ def test_a_thing_that_is_named_is_painted_where_the_reviser_fails(things: Things
     assert said("the robots are coming") == Verdict(Fit.NEAR, "a robot", "a robot")
     assert said("a car without wheels", Reading("a ferris wheel", -0.5, -9)) == Verdict(Fit.NEAR, "a car", "a car")
     assert said("a violin in the subway", Reading("a woman", -0.1, -9)).caption == "a violin"
+    assert said("I would love to see a camel", Reading("a love letter", -0.2, -9)).caption == "a camel"
+    assert said("a pig that can fly", Reading("a fly", -0.2, -9)).caption == "a pig"
+    assert said("a corgi on a beach", Reading("a dog", -0.01, -9)).caption == "a dog"
+    assert said("a truck full of bananas", Reading("a truck", -0.01, -9)).caption == "a truck"
+    assert said("apple, banana", Reading("a red apple", -0.01, -9)).caption == "a red apple"
+    assert said("a heart that is not red", Reading("a red heart", -0.01, -9)).fit is Fit.UNKNOWN
     assert said("a bird of prey", Reading("an eagle", -0.01, -9)).caption == "an eagle"  # taught for all of it
     assert said("a robot", Reading("a robot", -0.01, -9)) == Verdict(Fit.KNOWN, "a robot", "a robot")
     assert said("not a dog", Reading("a dog", -0.01, -9)) == Verdict(Fit.UNKNOWN, FACE, "")
@@ -124,6 +133,8 @@ def test_a_thing_that_is_named_is_painted_where_the_reviser_fails(things: Things
         ("a fire hydrant", "a fire"),
         ("colorless green ideas sleep furiously", ""),  # a word of five is not what it is about
         ("we need to talk about the budget", ""),
+        ("a black hole", ""),  # no cheese
+        ("streaks of light on a highway at night", ""),  # no steak
         ("not a dog", ""),
         ("https://example.com/cat.png", ""),
     ],
@@ -146,6 +157,8 @@ def test_people_are_told_only_where_the_model_paints_some() -> None:
         ("a washing machine and a banana", "a notes and a banana", "a banana"),
         ("a lion and a flurb", "a lion and a flushed", "a lion"),
         ("a cake and candles", "a cake and a cake", "a cake"),
+        ("a cat avec un chapeau", "a cat above a crying cat", "a cat"),
+        ("a red apple and a green apple", "a red apple and a green apple", "a red apple and a green apple"),
         ("a cat and another cat", "a cat and a cat", "a cat and a cat"),
         ("a zorb and a cat", "a zorb and a cat", "a zorb and a cat"),  # a fine-tuned checkpoint's own
     ],
@@ -170,6 +183,7 @@ def test_more_than_five_are_five(things: Things) -> None:
     for text, read in (
         ("7 cats", "five cats"),
         ("a thousand stars", "five stars"),
+        ("two hundred sheep", "five sheep"),
         ("a dozen red roses", "five red roses"),
         ("hundreds of bees", "five bees"),
         ("three cats", "three cats"),
