@@ -95,6 +95,15 @@ class Styles:
         words = frozenset(_WORD.findall(prompt.lower()))
         return next((style.name for style in self.styles if style.word and style.word.lower() in words), AUTO)
 
+    def wanted(self, prompt: str, style: str) -> str:
+        """The style that a request asks for, or "auto". style: of its field; a word of the prompt counts more."""
+        named = self.asked_in(prompt)
+        return style if named == AUTO else named
+
+    def missing(self, caption: str, style: str) -> str:
+        """The style, where it cannot paint a caption that a reviser said; else ""."""
+        return "" if style in ("", AUTO, self.choose(caption, style).style) else style
+
     def unstyled(self, prompt: str) -> str:
         """The prompt without the words of styles, unless nothing is left: "a 3d render of a cat" -> "a cat"."""
         text = prompt

@@ -28,6 +28,7 @@ _ODD = {  # plurals that no rule finds
     "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot", "teeth": "tooth",
     "geese": "goose", "mice": "mouse", "oxen": "ox", "leaves": "leaf", "wolves": "wolf", "knives": "knife",
     "loaves": "loaf", "calves": "calf", "scarves": "scarf", "elves": "elf", "dwarves": "dwarf", "cacti": "cactus",
+    "shoes": "shoe", "horseshoes": "horseshoe", "snowshoes": "snowshoe", "canoes": "canoe", "toes": "toe",
 }  # fmt: skip
 
 

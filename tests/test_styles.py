@@ -70,6 +70,16 @@ def test_a_prompt_that_says_a_styles_word_asks_for_it() -> None:
     assert NO_STYLES.asked_in("a 3d cat") == "auto"
 
 
+def test_a_style_is_missing_where_it_was_asked_for_and_does_not_know_the_thing() -> None:
+    assert THREE.wanted("a cat in 3d", "auto") == THREE.wanted("a cat in 3d", "old") == "3d"
+    assert THREE.wanted("a cat", "old") == "old"
+    asked = {"a cat": "3d", "an oak": "3d", "two cats": "3d", "the sun": "old", "a dog": "flat", "an owl": "auto"}
+    assert {text: THREE.missing(text, style) for text, style in asked.items()} == {
+        "a cat": "", "an oak": "3d", "two cats": "3d", "the sun": "old", "a dog": "", "an owl": "",
+    }  # fmt: skip
+    assert NO_STYLES.missing("a cat", "auto") == ""
+
+
 def test_a_text_of_ones_own_is_left_alone_unless_a_style_is_asked_for() -> None:
     assert THREE.choose("a cat", index=1, reworded=False) == Choice("flat", "a cat")
     assert THREE.choose("a cat", "3d", reworded=False) == Choice("3d", "a 3d cat")

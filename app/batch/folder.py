@@ -46,13 +46,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What the manifest tells of a picture: the text that was painted, and how."""
+    """What the manifest tells of a picture: the text that was painted, how well that says the line's, and how."""
 
     text: str
     seed: int
     index: int
     style: str | None = None
     score: float | None = None
+    fit: str | None = None
 
 
 class Folder:
@@ -102,7 +103,7 @@ class Folder:
         line = wanted.line
         entry = {"file": name, "line": line.number, "text": line.text, "painted": found.text, "seed": found.seed}
         entry |= {"index": found.index, "style": found.style, "score": found.score, "model": self._model}
-        entry |= {"id": wanted.id, "number": number}
+        entry |= {"fit": found.fit, "id": wanted.id, "number": number}
         self._entries[wanted.id, number], self._names[name] = entry, (wanted.id, number)
         with told(self.path / MANIFEST):
             self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")

@@ -102,4 +102,6 @@ def _keep(painter: Painter, folder: Folder, wanted: Wanted, params: SamplingPara
     style = info.get("style")
     how = Provenance(painter.checkpoint.config.name, info["index"], params, prompt_hash(text), text, style=style)
     file = encode_png(image.tobytes(), *image.size, how.texts())
-    folder.keep(wanted, number, file, Found(text, params.seed, info["index"], style, info.get("score")))
+    folder.keep(
+        wanted, number, file, Found(text, params.seed, info["index"], style, info.get("score"), info.get("fit"))
+    )

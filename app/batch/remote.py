@@ -167,7 +167,8 @@ def paint_there(
             while True:
                 for picture in job.pictures or []:
                     if picture.number in missing:
-                        found = Found(picture.text, picture.seed, picture.index, picture.style, picture.score)
+                        how = picture.style, picture.score, picture.prompt_fit
+                        found = Found(picture.text, picture.seed, picture.index, *how)
                         folder.keep(one, picture.number, server.picture(picture), found)
                         missing.remove(picture.number)
                         fetched += 1

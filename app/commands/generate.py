@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -96,6 +96,10 @@ def generate(
             show_default="auto: the pictures go round them",
         ),
     ] = None,
+    on_unknown: Annotated[
+        Literal["paint", "refuse"] | None,
+        Option(help="A text that the reviser does not know: paint and say so, or refuse it.", show_default="paint"),
+    ] = None,
     truncate: Annotated[
         bool, Option("--truncate", help="Cut a text that has too many tokens instead of refusing it.")
     ] = False,
@@ -110,6 +114,7 @@ def generate(
         if server is not None:
             _refuse("--server", {"--weights": weights != find(DEFAULT_WEIGHTS), "--device": device != "auto"})
         fields = {**steering, "best_of": best_of, "style": style, "revise": revise, "count": n}
+        fields |= {"on_unknown": on_unknown}
         fields |= {"complete": complete or None, "truncate": truncate or None}
         paint_file(prompts, out or Path(prompts.stem), fields, server, weights, device, console)
         return
@@ -129,6 +134,7 @@ def generate(
             "--style": style is not None,
             "--revise": revise is True,
             "--no-revise": revise is False,
+            "--on-unknown": on_unknown is not None,
         }
         if name := next((name for name, is_asked in asked.items() if is_asked), None):
             raise typer.BadParameter("it must be left out with --like, which paints one picture again", param_hint=name)
@@ -146,14 +152,14 @@ def generate(
         revise = bool(revise)
     how = Provenance(painter.checkpoint.config.name, 0, params, prompt_hash(text), text)
     started = time.monotonic()
-    images = _paint(painter, how, text, n, truncate, console, best_of, revise, style or AUTO)
+    images = _paint(painter, how, text, n, truncate, console, best_of, revise, style or AUTO, on_unknown or "paint")
     seconds = time.monotonic() - started
-    if images[0].info.get("fit") == "unknown":
-        said = printable(_unknown(text, images[0].info.get("closest", "")))
-        console.print(said, highlight=False, markup=False, soft_wrap=True)
     texts = list(dict.fromkeys(image.info.get("revised", text) for image in images))
+    if said := _misfit(text, images[0]):
+        console.print(printable(said), highlight=False, markup=False, soft_wrap=True)
     if texts != [text]:
-        console.print(printable(f"painted as: {'; '.join(texts)}"), highlight=False, markup=False)
+        nearest = ", the nearest that I can paint" if images[0].info.get("fit") == "near" and not said else ""
+        console.print(printable(f"painted as: {'; '.join(texts)}{nearest}"), highlight=False, markup=False)
     if n == 1 or separate:
         paths = numbered(path, n)
         for image, file in zip(images, paths, strict=True):
@@ -185,9 +191,14 @@ def _painted(how: Provenance, image: Image.Image, text: str) -> Provenance:
     )
 
 
-def _unknown(text: str, closest: str) -> str:
-    """What the command says of a prompt that the model does not know. closest: what it knows, "" for nothing near."""
-    return f"I don't know '{text}'." + (f" Closest: {closest}" if closest else "")
+def _misfit(text: str, image: Image.Image) -> str:
+    """What the command says of a text that the model does not know, or not in the style asked for; "" for neither."""
+    told = image.info
+    if told.get("fit") == "unknown":
+        return f"I don't know '{text}'." + (f" Closest: {told['closest']}" if "closest" in told else "")
+    if missing := told.get("missing_style"):
+        return f"I know '{told.get('revised', text)}', but not in {missing}. So it is painted {told['style']}."
+    return ""
 
 
 def _paint_like(file: Path, text: str | None, out: Path, weights: Path, device: str, console: Console) -> None:
@@ -256,6 +267,7 @@ def _paint(
     best_of: int | None = None,
     revise: bool | None = None,
     style: str = AUTO,
+    on_unknown: str = "paint",
 ) -> list[Image.Image]:
     with Progress(
         TextColumn("painting"),
@@ -276,6 +288,7 @@ def _paint(
             best_of=best_of,
             revise=revise,
             style=style,
+            on_unknown=on_unknown,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
             **dataclasses.asdict(how.params),
         )

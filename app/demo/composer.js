@@ -15,6 +15,7 @@ const SEED = /^(\d{1,16})(?::(\d{1,9}))?$/;
 
 let base = null; // {png: Blob, rows}
 let offered = []; // models of the server
+let first = ""; // style of the chosen model, "" for none
 let known = 32; // rows of the server's pictures, as far as we know
 
 // The order in the form. Null if a field is wrong: the form then says what is wrong, and the field has the focus.
@@ -36,6 +37,7 @@ export function order() {
   else refuse("seed", `Seed must be a whole number up to ${Number.MAX_SAFE_INTEGER}, or one with an index, such as 7:2.`);
   if ($("model").value) found.model = $("model").value;
   if ($("style").value) found.style = $("style").value;
+  found.first = first;
   if (base) Object.assign(found, { base: base.png, rows: base.rows, keep: $("keep").valueAsNumber });
   if (!wrong) return found;
   show(wrong);
@@ -92,6 +94,7 @@ export function useModel({ model }) {
 // Lets people choose among the styles of the model, where it has several. names: as the server tells them.
 function offerStyles(names) {
   $("styles").hidden = names.length < 2;
+  [first = ""] = names;
   const chosen = $("style").value;
   if (names.length < 2) {
     $("style").replaceChildren();

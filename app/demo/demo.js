@@ -203,10 +203,11 @@ $("examples").replaceChildren(...EXAMPLES.map((text) => {
   return item;
 }));
 
-Object.assign(on, { open: viewer.open, paintOn });
+const above = (text) => { suggest(text); scrollTo({ top: 0, behavior: pace() }); };
+Object.assign(on, { open: viewer.open, paintOn, choose: above });
 composer.start();
 offer();
-shelf.start(() => key, () => $("model").value, (text) => { suggest(text); scrollTo({ top: 0, behavior: pace() }); });
+shelf.start(() => key, () => $("model").value, above);
 viewer.start({ paintOn, again, remove });
 stage.empty($("n").valueAsNumber);
 gallery.start().then(() => gallery.records.length && composer.learn(gallery.records[0].rows));

@@ -65,7 +65,7 @@ async function pictures() {
   $("samples").replaceChildren(...[...kinds].map(([kind, items]) => {
     const list = document.createElement("ul");
     list.append(...items);
-    const group = document.createElement("section");
+    const group = Object.assign(document.createElement("section"), { className: items.length > 4 ? "wide" : "" });
     group.append(Object.assign(document.createElement("h3"), { textContent: kind }), list);
     return group;
   }));

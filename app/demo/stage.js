@@ -1,6 +1,6 @@
 // Where the pictures of the last order are painted: their tiles, how far it is, how long it takes, what went wrong.
 
-import { Tile } from "./tiles.js";
+import { Tile, make, on } from "./tiles.js";
 import { many, name, refusal, time } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -16,6 +16,8 @@ let queue = 0;
 let done = 0; // 0 to 1
 let fit = ""; // "known", "near", "unknown", or "" while that is not known
 let closest = "";
+let missing = ""; // the style that was asked for, if it does not know the thing
+let first = ""; // the style that is painted then
 let asked = "";
 let revised = ""; // the text that is painted, if it is another than was asked for
 let clock = 0;
@@ -54,7 +56,8 @@ export function begin(order) {
   $("tiles").ariaHidden = null;
   $("cancel").hidden = false;
   $("seed-shown").textContent = name(order);
-  [began, due, queue, done, revised, fit, closest, asked] = [Date.now(), null, 0, 0, "", "", "", order.prompt];
+  [began, due, queue, done, revised, fit, closest, missing] = [Date.now(), null, 0, 0, "", "", "", ""];
+  [asked, first] = [order.prompt, order.first];
   judge();
   clock = setInterval(tell, 500);
   tell();
@@ -66,7 +69,7 @@ export function take(event, record) {
   const tile = tiles[event.position];
   if (!event.style) revised = event.revised || revised; // a picture in a style has a text of its own
   if (event.fit) {
-    [fit, closest] = [event.fit, event.closest || ""];
+    [fit, closest, missing] = [event.fit, event.closest || "", event.missing || ""];
     judge();
   }
   if (event.kind === "partial") tile.partial(event.url, event.rows, event.total);
@@ -93,15 +96,19 @@ function tell() {
   announce([what, more].filter(Boolean).join(", "));
 }
 
-// Says in words what the pictures leave out of the prompt.
+// Says in words what the pictures leave out of the prompt, and offers the thing that is nearest to an unknown one.
 function judge() {
-  const near = closest ? ` Closest: ${closest}.` : "";
+  const prompt = asked.length > 80 ? `${asked.slice(0, 79)}…` : asked;
   const words = {
-    near: revised && `That is the nearest that I can paint: ${revised}.`,
-    unknown: `I don’t know “${asked.length > 80 ? `${asked.slice(0, 79)}…` : asked}”${revised ? `, so I paint ${revised}` : ""}.${near}`,
+    near: missing ? `I know “${revised || prompt}”, but not in ${missing}. So it is painted ${first}.` : revised && `That is the nearest that I can paint: ${revised}.`,
+    unknown: `I don’t know “${prompt}”${revised ? `, so I paint ${revised}` : ""}.`,
   };
-  $("fit").textContent = words[fit] || "";
-  $("fit").hidden = !words[fit];
+  const said = [words[fit] || "", closest && " Closest: ", closest].join("");
+  if ($("fit").textContent === said) return;
+  const offered = make("button", "", { type: "button", textContent: closest });
+  offered.addEventListener("click", () => on.choose(offered.textContent));
+  $("fit").replaceChildren(...(closest ? [`${words[fit]} Closest: `, offered] : [said]));
+  $("fit").hidden = !said;
 }
 
 function say(what, more = "") {

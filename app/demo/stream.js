@@ -8,6 +8,7 @@
 //                                                          a finished one, as a Blob
 //
 // fit?, closest?: how well that text says the prompt, and for an unknown one what the model knows that is nearest.
+// missing?: the style that was asked for, if it does not know the thing.
 // revised: the text that is painted, where the model says the prompt in words of its own. Of a finished picture it is
 // said in the picture's style, where the model has several.
 // order: {prompt, n, seed, index, temperature?, top_k?, top_p?, guidance?, style?, base?: Blob, keep?: rows to keep,
@@ -108,18 +109,22 @@ async function* blocks(body, signal) {
 
 function read(block, first) {
   if (block.startsWith(": progress ")) {
-    const { queue_position, rows_done, rows, seconds_left, revised_prompt, prompt_fit, prompt_closest } = JSON.parse(block.slice(11));
-    return { kind: "progress", queue: queue_position, rows: rows_done, total: rows, left: seconds_left, revised: revised_prompt, fit: prompt_fit, closest: prompt_closest };
+    const { queue_position, rows_done, rows, seconds_left, ...said } = JSON.parse(block.slice(11));
+    return { kind: "progress", queue: queue_position, rows: rows_done, total: rows, left: seconds_left, ...told(said) };
   }
   if (!block.startsWith("data: ")) return null; // a comment that keeps the connection alive
   const event = JSON.parse(block.slice(6));
   if (event.error) throw new Refused(event.error.message, { status: 200, ...event.error });
   const about = { position: event.index - first, total: event.rows };
   if (event.type.endsWith(".completed")) {
-    const told = { revised: event.revised_prompt, style: event.style, fit: event.prompt_fit, closest: event.prompt_closest };
-    return { kind: "finished", ...about, png: blob(event.b64_json), ...told };
+    return { kind: "finished", ...about, png: blob(event.b64_json), style: event.style, ...told(event) };
   }
   return { kind: "partial", ...about, rows: event.rows_done, url: `data:image/png;base64,${event.b64_json}` };
+}
+
+// What the server tells of the text.
+function told({ revised_prompt, prompt_fit, prompt_closest, missing_style }) {
+  return { revised: revised_prompt, fit: prompt_fit, closest: prompt_closest, missing: missing_style };
 }
 
 function blob(base64) {

@@ -4,7 +4,7 @@
 
 import { fileName } from "./words.js";
 
-export const on = { open: null, paintOn: null };
+export const on = { open: null, paintOn: null, choose: null };
 const urls = new WeakMap();
 
 // The blob: address of a record's picture; one for each record, until `forget`.

@@ -77,6 +77,15 @@ class JobPicture(BaseModel):
     index: int
     style: str | None = None
     score: float | None = None
+    prompt_fit: Literal["known", "near", "unknown"] | None = Field(
+        None, description="How well the painted text says the prompt, if a reviser read it."
+    )
+    prompt_closest: str | None = Field(
+        None, description="For an unknown prompt: the nearest thing that the model knows."
+    )
+    missing_style: str | None = Field(
+        None, description="The style that was asked for, if it does not know what is painted. Another one is taken."
+    )
 
 
 class JobError(BaseModel):

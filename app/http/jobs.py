@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from app.http.errors import NoSuchJob, NotAuthorised
 from app.http.job_schemas import JobAnswer, JobError, JobPicture, JobRequest
-from app.http.orders import painting_on, plain_order, top_rows
+from app.http.orders import fit_keys, painting_on, plain_order, top_rows
 from app.http.painting import Painting, Wanted, finish, tell
 from app.http.schemas import Sampling
 from app.http.service import Service
@@ -113,7 +113,8 @@ class Desk:
         file = await finish(self._service, job, painted, Wanted(embed_prompt=True))
         params = job.request.params
         values = {"text": told.text, "seed": params.seed, "index": painted.index, "style": told.style}
-        return file.data, {**values, "score": painted.score if job.request.score else None}
+        values |= {"score": painted.score if job.request.score else None}
+        return file.data, {**values, **fit_keys(job.judged)}
 
     async def _message(self, job: StoredJob) -> Mapping[str, Any]:
         """What a webhook is told: the job with its pictures, as GET tells it."""

@@ -174,6 +174,9 @@ class ImagesResponse(BaseModel):
     prompt_closest: str | None = Field(
         None, description="For an unknown prompt: the nearest thing that the model knows."
     )
+    missing_style: str | None = Field(
+        None, description="The style that was asked for, if it does not know what is painted. Another one is taken."
+    )
 
 
 class ErrorObject(BaseModel):

@@ -25,7 +25,7 @@ from app.logs import prompt_fields
 from app.pictures.decode import Upload
 from app.pool.job import Job, Order, Reader, late
 from model.errors import InvalidRequest
-from model.inference.events import Fit, Judged
+from model.inference.events import Judged
 
 SAFE = " ,'()"  # of a text in a header, beside letters, digits and _.-~
 
@@ -177,11 +177,15 @@ def revised_headers(painting: Painting) -> dict[str, str]:
 
 
 def fit_headers(judged: Judged | None) -> dict[str, str]:
-    """The answer's headers X-Prompt-Fit, and for an unknown prompt X-Prompt-Closest, if the reviser read the text."""
-    if judged is None:
-        return {}
-    near = {"X-Prompt-Closest": _percent(judged.closest)} if judged.fit is Fit.UNKNOWN and judged.closest else {}
-    return {"X-Prompt-Fit": judged.fit.value} | near
+    """The answer's headers X-Prompt-Fit, X-Prompt-Closest and X-Missing-Style, as far as there is something to tell."""
+    names = {"fit": "X-Prompt-Fit", "closest": "X-Prompt-Closest", "missing_style": "X-Missing-Style"}
+    return {names[name]: _percent(text) for name, text in (judged.told() if judged else {}).items()}
+
+
+def fit_keys(judged: Judged | None) -> dict[str, Any]:
+    """The keys prompt_fit, prompt_closest and missing_style of an answer, as far as there is something to tell."""
+    names = {"fit": "prompt_fit", "closest": "prompt_closest", "missing_style": "missing_style"}
+    return {names[name]: text for name, text in (judged.told() if judged else {}).items()}
 
 
 def _percent(text: str) -> str:

@@ -30,12 +30,12 @@ from app.http.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_er
 from app.http.idempotency import joined_headers
 from app.http.leaving import done_first
 from app.http.openai_schemas import Usage
-from app.http.orders import model_headers, text_headers
+from app.http.orders import fit_keys, model_headers, text_headers
 from app.http.painting import Wanted, file_bound, finish, observe, tell, text_tokens, written_tokens
 from app.http.service import Service
 from app.pool.job import Reader
 from model.errors import DalleError, UnknownPrompt
-from model.inference.events import Event, Fit, Judged, Painted, Partial
+from model.inference.events import Event, Painted, Partial
 
 TICK = 0.5  # seconds between two looks at the queue; comments about progress are at least as far apart
 log = logging.getLogger("dalle.http")
@@ -246,14 +246,6 @@ class PictureStream(Response):
     async def _send(self, send: Send, text: str, more: bool = True) -> None:
         await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
         self._sent = time.monotonic()
-
-
-def fit_keys(judged: Judged | None) -> dict[str, Any]:
-    """The keys prompt_fit, and for an unknown prompt prompt_closest, of an answer; none if no reviser read the text."""
-    if judged is None:
-        return {}
-    near = {"prompt_closest": judged.closest} if judged.fit is Fit.UNKNOWN and judged.closest else {}
-    return {"prompt_fit": judged.fit.value, **near}
 
 
 def _data(event: dict[str, Any]) -> str:

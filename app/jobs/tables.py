@@ -41,7 +41,8 @@ JOBS = Table(
 )
 
 # number: the picture's place in its job, 0 for the first. order: its place in the order of painting, 1 for the first.
-# name: of its file and in its address. told: its text, style, seed, index, score. job: None for a picture of no job.
+# name: of its file and in its address. told: its text, style, seed, index, score and fit. job: None for a picture of no
+# job.
 PICTURES = Table(
     "pictures",
     METADATA,

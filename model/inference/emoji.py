@@ -44,7 +44,13 @@ def spoken(text: str, things: Things) -> str:
 
 
 def _row(before: str, names: Counter[tuple[str, str]], things: Things) -> str:
-    """The words for a row of emoji behind the words `before`. names: of each with its article, and without."""
+    """The words for a row of emoji behind the words `before`. names: of each with its article, and without.
+
+    What these words have just named is not said again: "a cat 🐱".
+    """
+    names = Counter({name: n for name, n in names.items() if not before.lower().endswith((name[1], plural(name[1])))})
+    if not names:
+        return ""
     texts = [f"{_MANY.get(n, n)} {plural(bare)}" if n > 1 else full for (full, bare), n in names.items()]
     apart = " "
     if not _JOINT.search(before):

@@ -59,10 +59,18 @@ class Judged(Event):
     """How well the painted text says the prompt, of a request that is revised. Comes before Started.
 
     closest: what the model knows that is nearest to the prompt: "a cat". "" if nothing is.
+    missing_style: the style that was asked for, if it does not know what is painted; "" for none. Another one is taken.
     """
 
     fit: Fit
     closest: str
+    missing_style: str = ""
+
+    def told(self) -> dict[str, str]:
+        """What answers tell of it: "fit", and where there is something to tell "closest" and "missing_style"."""
+        closest = self.closest if self.fit is Fit.UNKNOWN else ""
+        found = {"fit": self.fit.value, "closest": closest, "missing_style": self.missing_style}
+        return {name: value for name, value in found.items() if value}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from model.inference.requests import GenerationRequest, Said
 from model.inference.sampling import STYLE, uniforms
-from model.styles import AUTO, Styles
+from model.styles import Styles
 from model.tokenizers import AnyTokenizer
 
 
@@ -28,9 +28,8 @@ class Texts:
         self._plain = tokenizer.decode(request.text_ids) if styles.styles else ""
         self._reworded = asked.revise
         self._style = asked.style
-        named = styles.asked_in(tokenizer.decode(asked.text_ids)) if asked.revise else AUTO
-        if named != AUTO:  # the reviser is not told the word that names the style
-            self._style = named
+        if asked.revise:  # the reviser is not told the word that names the style
+            self._style = styles.wanted(tokenizer.decode(asked.text_ids), asked.style)
         self._place = place(request.params.seed)
         self._said: dict[str, Said] = {}  # by style
 

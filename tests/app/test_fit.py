@@ -10,10 +10,12 @@ from urllib.parse import unquote
 
 import pytest
 
+from app import cli
 from model.checkpoints import load, sums
 from model.things import THINGS
 from tests.app.live import OUTCOMES, Live, ledger
 from tests.revising import keep, learnt
+from tests.running import runner
 
 GENERATIONS = "/v1/images/generations"
 FACE = "a thinking face"
@@ -27,14 +29,20 @@ LISTED = [
 
 
 @pytest.fixture(scope="module")
-def server(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A ready server over a checkpoint with a reviser and a list of things."""
+def weights(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with a reviser and a list of things."""
     checkpoint = load(quick_checkpoint)
     path = tmp_path_factory.mktemp("fit") / "quick"
     keep(checkpoint, learnt(checkpoint.own().tokenizer, PAIRS), path)
     (path / THINGS).write_text(json.dumps(LISTED))
     sums.write(path)
-    with Live(path, tmp_path_factory.mktemp("fit-log") / "log") as live:
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A ready server over it."""
+    with Live(weights, tmp_path_factory.mktemp("fit-log") / "log") as live:
         yield live.ready()
 
 
@@ -91,3 +99,25 @@ def test_the_list_of_things_can_be_searched(server: Live) -> None:
     assert len(found(limit=2)["things"]) == 2
     assert server.client.get("/gallery").json() == {"columns": 1, "pictures": []}
     assert server.client.get("/gallery.webp").status_code == 404
+
+
+def test_the_command_line_says_and_refuses_as_the_server(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = runner("dalle-server", cli.main, capsys, monkeypatch, tmp_path)
+    here = ("--weights", weights, "--device", "cpu", "--seed", 1)
+    unknown = command("generate", "an appel", *here)
+    assert unknown.status == 0, unknown.err
+    assert "I don't know 'an appel'. Closest: an apple" in unknown.err
+    assert "painted as: a cat, the nearest that I can paint" in command("generate", "two kittens", *here).err
+    refused = command("generate", "an appel", "--on-unknown", "refuse", *here)
+    assert refused.status == 1
+    assert refused.err.strip().endswith(
+        "text must be something that the model knows, got 'an appel'. Closest: an apple"
+    )
+    (tmp_path / "lines.txt").write_text("an appel\na blue circle\n")
+    lines = command("generate", "--prompts", "lines.txt", "--on-unknown", "refuse", *here)
+    assert lines.status == 1
+    assert "an appel" in lines.err
+    (told,) = [json.loads(line) for line in (tmp_path / "lines" / "manifest.jsonl").read_text().splitlines()]
+    assert (told["text"], told["fit"]) == ("a blue circle", "known")

@@ -81,6 +81,10 @@ def test_a_style_can_be_asked_for(server: Live) -> None:
     assert server.generate(text=APPLE, num_images=2, seed=1, style=None).headers["x-styles"] in ("flat,3d", "3d,flat")
     circle = server.generate(text=CIRCLE, num_images=2, seed=1, style="3d")  # which 3d does not know
     assert circle.headers["x-styles"] == "flat,flat"
+    assert (circle.headers["x-prompt-fit"], circle.headers["x-missing-style"]) == ("near", "3d")
+    for known in (deep, flat, server.generate(text=CIRCLE, seed=1)):
+        assert known.headers["x-prompt-fit"] == "known"
+        assert "x-missing-style" not in known.headers
     assert circle.json() == server.generate(text=CIRCLE, num_images=2, seed=1).json()
     form = server.client.post("/generate", data={"text": APPLE, "seed": "1", "style": "3d"})
     assert form.json() == deep.json()[:1]
@@ -125,6 +129,8 @@ def test_the_openai_package_asks_for_styles_and_is_told_of_each_picture(server: 
     assert ask(style="flat") == [(CAT, "flat")] * 4
     sent = client.images.generate(prompt=KITTEN, n=2, extra_body={"seed": 2, "style": "3d"})
     assert [picture.revised_prompt for picture in sent.data or []] == [DEEP] * 2
+    missing = client.images.generate(prompt=CIRCLE, extra_body={"seed": 2, "style": "3d"})
+    assert missing.model_extra == {"prompt_fit": "near", "missing_style": "3d"}
     plain = client.images.generate(prompt=APPLE, n=2, extra_body={"seed": 2})
     assert {picture.revised_prompt for picture in plain.data or []} == {None, "a 3d red apple"}
     best = client.images.generate(prompt=KITTEN, n=1, extra_body={"seed": 2, "best_of": 4})
@@ -146,6 +152,19 @@ def test_a_stream_tells_it_with_every_picture(server: Live) -> None:
         assert event["b64_json"] == picture["b64_json"]
         assert (event["revised_prompt"], event["style"]) == (picture["revised_prompt"], picture["style"])
     assert {event["style"] for event in done.values()} == {"flat", "3d"}
+
+
+def test_a_job_tells_it_of_every_picture(server: Live) -> None:
+    body = {"prompts": [CIRCLE, KITTEN], "seed": 2, "style": "3d"}
+    job = server.client.post("/v1/jobs", json=body).json()["id"]
+
+    def ended() -> Any:
+        told = server.client.get(f"/v1/jobs/{job}").json()
+        return told if told["state"] == "completed" else None
+
+    circle, cat = sorted(server.wait(ended, "the job has not ended")["pictures"], key=lambda one: one["number"])
+    assert (circle["style"], circle["prompt_fit"], circle["missing_style"]) == ("flat", "near", "3d")
+    assert (cat["style"], cat["prompt_fit"], cat["missing_style"]) == ("3d", "near", None)
 
 
 def test_a_request_that_comes_twice_is_told_the_same(server: Live) -> None:
@@ -192,6 +211,8 @@ def test_the_command_line_paints_styles_and_paints_them_again(
             assert "identical to " in again.err
     deep = command("generate", APPLE, "--style", "3d", "--seed", 2, *here)
     assert "painted as: a 3d red apple" in deep.err
+    missing = command("generate", CIRCLE, "--style", "3d", "--seed", 2, *here)
+    assert f"I know '{CIRCLE}', but not in 3d. So it is painted flat." in missing.err
     refused = command("generate", APPLE, "--style", "glossy", *here)
     assert refused.status == 1
     assert refused.err.strip().endswith("style must be one of auto, flat, 3d, got 'glossy'")

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 from tests.app.live import Live
 from tests.browser.conftest import Open
 from tests.browser.test_demo import AXE, CALM, PHONE, paint, widths
-from tests.revising import KITTEN
+from tests.revising import CIRCLE, KITTEN
 from tests.styling import CAT
 
 
@@ -37,6 +37,22 @@ def test_styles_are_chosen_and_told(open_page: Open, styled: Live) -> None:
     page.locator("#tiles .frame").first.click()
     page.get_by_role("button", name="Use its prompt and seed").click()
     expect(choice).to_have_value("3d")
+
+
+def test_what_the_pictures_leave_out_is_said_in_words(open_page: Open, styled: Live) -> None:
+    page = open_page(styled, **CALM)
+    said = page.locator("#fit")
+    paint(page, CAT)
+    expect(said).to_be_hidden()
+    paint(page, KITTEN)
+    expect(said).to_have_text(f"That is the nearest that I can paint: {CAT}.")
+    page.get_by_label("Style").select_option("3d")
+    paint(page, CIRCLE)
+    expect(said).to_have_text(f"I know “{CIRCLE}”, but not in 3d. So it is painted flat.")
+    paint(page, "an elefant")
+    expect(said).to_have_text("I don’t know “an elefant”, so I paint a thinking face. Closest: an elephant")
+    said.get_by_role("button", name="an elephant").click()
+    expect(page.get_by_label("Prompt")).to_have_value("an elephant")
 
 
 def test_what_it_draws_is_shown_by_kind_and_style(open_page: Open, styled: Live) -> None:

@@ -44,6 +44,7 @@ HEADERS = {
     "X-Styles": "The style of every picture, separated by commas, if the model has several.",
     "X-Prompt-Fit": "How well the painted text says what was sent, if a reviser read it: known, near or unknown.",
     "X-Prompt-Closest": "For an unknown text: the nearest thing that the model knows. UTF-8, percent-encoded.",
+    "X-Missing-Style": "The style that was asked for, if it does not know what is painted. See X-Styles.",
     "X-Text-Truncated": "`N of M tokens`, if only the first N of the text's M tokens were read.",
     "Idempotent-Replayed": "`true` if the request joined an earlier one by its Idempotency-Key.",
     "Server-Timing": "Milliseconds in the queue, in painting, and in encoding after the last picture was painted.",

@@ -30,6 +30,7 @@ from app.http.openai_schemas import (
 from app.http.orders import (
     decode,
     fit_headers,
+    fit_keys,
     log_painting,
     make_order,
     model_headers,
@@ -41,7 +42,7 @@ from app.http.orders import (
 from app.http.painting import Wanted, paint
 from app.http.schemas import form_schema
 from app.http.service import Service, Shared
-from app.http.streaming import PictureStream, fit_keys
+from app.http.streaming import PictureStream
 from app.pictures.encode import Finish
 from app.pool.job import Order
 from model.errors import InvalidRequest, PromptTooLong, UnknownPrompt

@@ -1,0 +1,99 @@
+"""What a prompt asks for: the words that count in it, what it does not want, and whether it is English at all.
+
+    content("draw me TWO cats, please")  # ["2", "cat"]
+    wanted("a dog, not a cat", things)  # "a dog, "
+
+Words are compared as `model.things.stem` has them. Plain Python: it knows no captions and no probabilities.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from model.things import Things, stem, stems
+
+NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
+COLOURS = frozenset(
+    ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "black", "gray", "white")
+)
+SHADES = frozenset(("light", "dark", "bright"))
+_ASKS_NOTHING = """
+    a an the of in on at to with and or is are it its that this these those my your our his her some
+    please draw paint make create generate show give me i we you want would like can could to see here
+    picture image drawing illustration emoji icon sticker clipart flat design one single colored
+    next beside left right above below under over top side by near against front from for background plain thing
+"""
+# What is left out of a caption without being left out of the picture.
+FUNCTION = frozenset(map(stem, _ASKS_NOTHING.split()))
+_ARTICLES = "un une le la les des der das den dem ein eine einen el il lo gli una uno een het uma"
+_NUMERALS = "zwei drei vier deux trois quatre cinq tres cuatro und mit avec dans"
+_FOREIGN = frozenset(
+    (*_ARTICLES.split(), *_NUMERALS.split())
+)  # what stands behind one only looks like an English word: "il cane" is no cane
+_GERMAN = re.compile(r"die (?!and |with |on |to |showing )\w")  # an English die has an article before it
+_PLAIN_BACKGROUND = re.compile(r"(?i)\b(on|with|against|in front of) an? (plain |clean )*white background\b")
+_UNWANTED = re.compile(
+    r"(?i)\b(?:without|no|not|never|neither|except|instead of|rather than|zero(?= \w)|(?:anything|everything|all) but|"
+    r"\w+n['’]t(?! you))\b"
+    r"(?:(?!\bbut\b)[^,.;:!?])*"
+)
+_CODE = re.compile(r"[{}\\]|</?[a-zA-Z]|://|\bwww\.|\w@\w|\w\(|\b(?:SELECT|DROP TABLE|DELETE FROM|UPDATE \w+ SET)\b")
+
+
+def content(text: str) -> list[str]:
+    """The words of a text that ask for something, as `stem` has them; numbers as digits."""
+    return [NUMBERS.get(word, word) for word in stems(text) if word not in FUNCTION]
+
+
+def whole(prompt: str) -> str:
+    """The prompt without a plain white background, which every picture has."""
+    return _PLAIN_BACKGROUND.sub("", prompt)
+
+
+def wanted(prompt: str, things: Things) -> str:
+    """The `whole` prompt without what it does not want, up to a comma or "but": "a car without wheels" -> "a car ".
+
+    A prompt that says one of the things' texts keeps it: "a no entry sign".
+    """
+    text = whole(prompt)
+    return _UNWANTED.sub("", text) if _UNWANTED.search(text) and not _says(text, things) else text
+
+
+def _says(text: str, things: Things) -> bool:
+    """Whether a text says one that a thing is known by, and that sounds as if it did not want something: "not sure"."""
+    said = " ".join(stems(text))
+    known = (known for thing in things.things for known in (thing.name, *thing.words) if _UNWANTED.search(known))
+    bare = (" ".join(stems(re.sub("^an? ", "", text))) for text in known)
+    return any(said == text or (" " in text and f" {text} " in f" {said} ") for text in bare)
+
+
+def foreign(prompt: str, asked: Collection[str]) -> bool:
+    """Whether the prompt, with these content words, has an article of another language."""
+    return not _FOREIGN.isdisjoint(asked) or german(prompt)
+
+
+def german(prompt: str) -> bool:
+    """Whether a prompt begins with "die" as German does: "die Sonne" is no die."""
+    return bool(_GERMAN.match(prompt.lower()))
+
+
+def code(prompt: str) -> bool:
+    """Whether the prompt is a piece of a program, an address or the like, whose words name nothing to be drawn."""
+    return bool(_CODE.search(prompt))
+
+
+def attribute(word: str) -> bool:
+    """Whether a word says how a thing is, and names none."""
+    return word in COLOURS or word in SHADES or word.isdigit()
+
+
+def slip(word: str, other: str) -> bool:
+    """Whether two words of five letters or more differ by one letter: missing, added, wrong, or two swapped."""
+    if min(len(word), len(other)) < 4 or max(len(word), len(other)) < 5 or abs(len(word) - len(other)) > 1:
+        return False
+    start = next((i for i, (a, b) in enumerate(zip(word, other, strict=False)) if a != b), min(len(word), len(other)))
+    if start == 0:
+        return False
+    a, b = word[start:], other[start:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])

@@ -1,0 +1,150 @@
+"""Mends what a reviser says, so that a caption claims nothing that was not asked for and nothing that is not painted.
+
+    mended("a cat under a table", "a ping pong paddle and ball above a cat", things)  # "a cat"
+    mended("two yellow cars", "two yellow cars", things)  # "two cars"
+
+It reads captions of the forms of `model.drawings.captions`: a thing, perhaps counted, coloured or on a background, or
+two of them. Without a list of things a caption stays as it is. Plain Python.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from model.inference.asking import COLOURS, FUNCTION, NUMBERS, SHADES, attribute, content, slip
+from model.plurals import plural
+from model.things import Thing, Things, stem
+
+FLAG = "the flag of "
+_JOINTS = re.compile(r"( and | above | below | next to | beside | to the left of | to the right of )")
+_PART = re.compile(rf"(?:(an?|the|{'|'.join(NUMBERS)}) )?(.+?)( on an? .+ background)?")
+_ATTRIBUTES = COLOURS | SHADES | {"small", "big", "3d"}
+_SHAPES = "circle square triangle star heart diamond rectangle oval pentagon hexagon cross ring"  # in every colour
+
+
+def mended(prompt: str, caption: str, things: Things) -> str:
+    """The caption that is painted for a prompt, in what `wanted` leaves of it."""
+    if not things:
+        return caption
+    return truthful(_singular(prompt, _asked_for(prompt, caption, things), things), things)
+
+
+def truthful(caption: str, things: Things) -> str:
+    """The caption without colours that the painter cannot paint: "a yellow car and a tree" -> "a car and a tree".
+
+    A painter learns a thing in other colours alone and on a background, never beside another thing or counted. There a
+    colour stays only if it belongs to a thing's name: "a red apple". Without a list of things the caption stays.
+    """
+    parts = _JOINTS.split(caption)
+    if not things or (len(parts) == 1 and _read(caption)[0] not in NUMBERS):
+        return caption
+    return "".join(part if i % 2 else _uncoloured(part, things) for i, part in enumerate(parts))
+
+
+def formed(caption: str, things: Things) -> bool:
+    """Whether every half of the caption is a thing, a shape, or one that the list does not have.
+
+    A fine-tuned model paints things that are not in its list. Of the list's words a reviser may make things that are
+    none: "a face with a mouth".
+    """
+    if not things or things.find(caption):
+        return True
+    return all(_formed(half, things) for half in _JOINTS.split(caption)[::2])
+
+
+def said_by(prompt: Sequence[str], said: Sequence[Thing]) -> set[str]:
+    """The words of a prompt, as `content` has them, that things were taught for: of texts whose words all are there."""
+    texts = [set(content(text)) for thing in said for text in thing.words]
+    return {word for words in texts if words.issubset(prompt) for word in words}
+
+
+def things_in(said: set[str], things: Things) -> list[Thing]:
+    """The things whose whole name is among these words."""
+    return [
+        thing for thing, named, _ in things.stems if all(NUMBERS.get(word, word) in said for word in named - FUNCTION)
+    ]
+
+
+def _read(half: str) -> tuple[str, str, str]:
+    """A half of a caption: its article or number, the thing, and the background with a blank before it."""
+    found = _PART.fullmatch(half)
+    return (found[1] or "", found[2], found[3] or "") if found else ("", half, "")
+
+
+def _formed(half: str, things: Things) -> bool:
+    words = _read(half)[1].split()
+    while len(words) > 1 and stem(words[0]) in _ATTRIBUTES and not things.find(" ".join(words)):
+        words.pop(0)
+    known = things.find(" ".join(words)) or stem(words[-1]) in _SHAPES.split()
+    return bool(known) or not all(attribute(word) or things.knows(word) for word in content(half))
+
+
+def _uncoloured(part: str, things: Things) -> str:
+    """One thing of a caption, perhaps counted, without a colour that is not in its name."""
+    number, name, background = _read(part)
+    if things.find(name):
+        return part
+    first, _, rest = name.partition(" ")
+    if first in SHADES:
+        first, _, rest = rest.partition(" ")
+    known = things.find(rest) if stem(first) in COLOURS and rest else None
+    if known is None:
+        return part
+    return f"{number} {rest}{background}" if number in NUMBERS else f"{known.name}{background}"
+
+
+def _singular(prompt: str, caption: str, things: Things) -> str:
+    """The caption with the number that its nouns have: "a blue cats" -> "a blue cat", "two kite" -> "a kite"."""
+    parts = _JOINTS.split(caption)
+    for i in range(0, len(parts), 2):
+        number, name, background = _read(parts[i])
+        words = name.split()
+        while len(words) > 1 and stem(words[0]) in COLOURS and not things.find(" ".join(words)):
+            words.pop(0)
+        thing = things.find(" ".join(words))
+        if thing is None or plural(thing.bare) == thing.bare:
+            continue
+        if number in ("a", "an") and " ".join(words) == plural(thing.bare):
+            parts[i] = f"{number} {name.removesuffix(' '.join(words))}{thing.bare}{background}"
+        elif number in NUMBERS and name == thing.bare and f"{number} {name}" not in prompt.lower():
+            parts[i] = f"{thing.name}{background}"
+    return "".join(parts)
+
+
+def _asked_for(prompt: str, caption: str, things: Things) -> str:
+    """The caption without a half that the prompt does not ask for, and a country as its flag, which can be painted.
+
+    "a face and a cat" -> "a cat" for "a cat under a table". "a france" -> "the flag of france".
+    """
+    if flag := things.find(f"flag of {re.sub('^(an?|the) ', '', caption)}"):
+        return flag.name
+    if things.find(caption):
+        return caption
+    asked = content(prompt)
+    for joint in _JOINTS.finditer(caption):
+        halves = caption[: joint.start()], caption[joint.end() :]
+        asking = [half for half in halves if _asks(asked, half, things)]
+        if len(asking) == 1 and _formed(asking[0], things):
+            return asking[0]
+        if twice := _asked_once(asked, halves, things):
+            return twice
+        if halves[0] == halves[1] and not any(asked.count(word) > 1 for word in content(halves[0])):
+            return halves[0]
+    return caption
+
+
+def _asked_once(asked: Sequence[str], halves: tuple[str, str], things: Things) -> str:
+    """The shorter half, if both are asked for by the same words, and by none of them twice; else ""."""
+    words = [{word for word in content(half) if word in asked and not attribute(word)} for half in halves]
+    once = words[0] == words[1] and words[0] and all(asked.count(word) == 1 for word in words[0])
+    shorter = min(halves, key=len)
+    return shorter if once and _formed(shorter, things) else ""
+
+
+def _asks(asked: Sequence[str], half: str, things: Things) -> bool:
+    """Whether a prompt asks for one thing of a caption: by a word of its name, or by one that it was taught for."""
+    said = [word for word in content(half) if not attribute(word)]
+    if any(word == other or slip(word, other) for word in asked for other in said):
+        return True
+    return bool(said_by(asked, things_in(set(content(half)), things)))

@@ -1,0 +1,141 @@
+"""What a model knows that is nearest to a prompt that its reviser does not understand.
+
+    named("the dragon who guards an old castle", things)  # a dragon, which can be painted
+    closest("portrait of Albert Einstein", things, "a thinking face")  # "a man", which is only told
+
+Where nothing is near, nothing is told: a wrong hint is worse than none. Plain Python.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from model.inference.asking import FUNCTION, attribute, code, content, foreign, slip, wanted, whole
+from model.inference.people import nearest_people
+from model.things import WORD, Thing, Things, stem, stems
+
+# What may stand behind the noun that a prompt is about; another noun makes it a part of a name: "a fire hydrant".
+_BEHIND = """
+    a an the and or of in on at to with by for from near under over above below behind beside between before after
+    during into onto through across around against along among without within like as than but if because so while
+    when where who whom whose which that is are was were be been being has have had can could will would should must
+    may do does did says said looks look looking please now then here there again very not no it he she they we you i my
+    your his her its our their me him them all too also only just up down off out away back next inside outside
+    yesterday today tomorrow tonight every each
+"""
+_LIKE = ("colored", "coloured", "shaped", "flavored", "flavoured", "themed", "sized")  # "a rainbow coloured unicorn"
+_FOLLOWS = frozenset(_BEHIND.split())
+_FEW = 3  # words of a prompt, among which one may be a slip
+_BEFORE_VERBS = "to i you we they he she can will would could should must let's please who"
+_VERB = frozenset(_BEFORE_VERBS.split())  # what stands behind it may be no noun: "to fish"
+
+
+def named(prompt: str, things: Things) -> Thing | None:
+    """The first thing that a prompt is about by its own words, for a reviser that has not understood the prompt.
+
+    Its whole name must stand there, as a noun and not within a longer one: "a tractor" in "my uncle bought a tractor
+    yesterday". None for none, in another language, or in a piece of code.
+    """
+    text = wanted(prompt, things)
+    asked = content(text)
+    accented = any(not word.isascii() and not things.knows(word) for word in asked)  # "éléphant rose" is no rose
+    if code(prompt) or foreign(prompt, asked) or accented:
+        return None
+    return next((thing for thing, _, alone in names(text, things) if alone), None)
+
+
+def closest(prompt: str, things: Things, unknown: str) -> str:
+    """The name of the thing that is worth telling for a prompt that the model does not know; "" for none.
+
+    It is a thing that the prompt names somewhere, a person where it names one, a thing that was taught for half of its
+    words or more, or one that is spelled like a word of it. unknown: the caption of unknown words, which is never near.
+    """
+    text = wanted(prompt, things)
+    asked = content(text)
+    if not asked or code(prompt) or foreign(prompt, asked):
+        return ""
+    told = [thing.name for thing, _, _ in names(text, things)] + nearest_people(asked)
+    if text == whole(prompt):
+        told.append(_taught(asked, things, unknown))
+        if len(asked) <= _FEW:
+            told.append(_spelled_like(asked, things))
+    return next((name for name in told if name != unknown and things.find(name)), "")
+
+
+def names(text: str, things: Things) -> Iterator[tuple[Thing, bool, bool]]:
+    """The things that a text names in whole, in its order: (thing, whether it is a noun, and one that stands alone)."""
+    words = list(WORD.finditer(text))
+    start = 0
+    while start < len(words):
+        for end in range(min(len(words), start + 6), start, -1):
+            name = text[words[start].start() : words[end - 1].end()]
+            thing = things.find(name)
+            if thing and _is_name(name, thing):
+                before = words[start - 1] if start and _apart(text, words[start - 1 : start + 1]) else None
+                like = any(word[0].lower().endswith(_LIKE) for word in words[end : end + 1])
+                noun = _begins(words[start], before) and not like
+                yield thing, noun, noun and _ends(text, words[end - 1 : end + 1])
+                start = end - 1
+                break
+        start += 1
+
+
+def _is_name(name: str, thing: Thing) -> bool:
+    """Whether these words name the thing: a glass is no "glasses", and a colour no thing."""
+    plural_only = stem(thing.bare) != thing.bare
+    return not all(map(attribute, stems(name))) and (not plural_only or name.lower() == thing.bare)
+
+
+def _begins(word: re.Match[str], before: re.Match[str] | None) -> bool:
+    """Whether a noun begins with this word. before: the word before it, if nothing but blanks stands between them."""
+    if before is None:
+        return True
+    name = word[0][0].isupper() and before[0][0].isupper() and before[0].lower() not in FUNCTION  # "Tiger Woods"
+    return before[0].lower() not in _VERB and not (name and not word[0].isupper())
+
+
+def _apart(text: str, pair: Sequence[re.Match[str]]) -> bool:
+    """Whether nothing but blanks stands between two words of a text."""
+    return text[pair[0].end() : pair[1].start()].isspace()
+
+
+def _ends(text: str, pair: Sequence[re.Match[str]]) -> bool:
+    """Whether a noun ends with the first of two words that follow each other in a text, or with its only one."""
+    if len(pair) < 2:
+        return not text[pair[0].end() :].strip(" .,;:!?'\")-…")
+    between, behind = text[pair[0].end() : pair[1].start()], pair[1][0].lower()
+    if not between.isspace():
+        return between.lstrip().startswith((",", ".", ";", ":", "!", "?", ")", "-", "–", "—", '"')) and " " in between
+    return behind in _FOLLOWS or behind.endswith(("ing", "ed"))
+
+
+def _taught(asked: Sequence[str], things: Things, unknown: str) -> str:
+    """The name of the thing that was taught for most of the words, if these are half of them or more."""
+    most, name = 0, ""
+    for thing, called, texts in things.stems:
+        if thing.name == unknown:
+            continue
+        for text in (called, *texts):
+            words = set(content(" ".join(text)))
+            if (
+                len(words) > most
+                and 2 * len(words) > len(asked)
+                and words.issubset(asked)
+                and not all(map(attribute, words))
+            ):
+                most, name = len(words), thing.name
+    return name
+
+
+def _spelled_like(asked: Sequence[str], things: Things) -> str:
+    """The name of the thing of one word from which a word of the prompt differs by a slip; "" for none."""
+    single = {words[0]: thing.name for thing in reversed(things.things) if len(words := content(thing.name)) == 1}
+    for word in asked:
+        if things.knows(word):
+            continue
+        for name, full in single.items():
+            heard, meant = word.replace("ph", "f"), name.replace("ph", "f")
+            if min(len(word), len(name)) > 4 and (heard == meant or slip(heard, meant)):
+                return full
+    return ""

@@ -1,0 +1,34 @@
+"""More than five of a thing are five, which is the most that captions say: "7 cats" is read as "five cats"."""
+
+from __future__ import annotations
+
+import re
+
+from model.plurals import plural
+from model.things import Things, stem
+
+_MANY = (
+    r"(?:[6-9]|[1-9]\d+|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|"
+    r"nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|"
+    r"(?:(?:a|one|two|three|four|five|six|seven|eight|nine|ten|\d+) )?(?:dozen|hundred|thousand|million)|"
+    r"(?:dozens|hundreds|thousands|millions) of)"
+)
+_COUNTED = re.compile(rf"(?i)(?<![\w.,:-]){_MANY}(?= ((?:\w+ )?)(\w+)\b)")
+
+
+def at_most_five(text: str, things: Things) -> str:
+    """The text with "five" for every greater number of a thing: "10 red cars" -> "five red cars"."""
+
+    def five(found: re.Match[str]) -> str:
+        between, noun = found[1], found[2]
+        first = between.strip()
+        many = first if first and _plural(first, things) else noun
+        return "five" if _plural(many, things) else found[0]
+
+    return _COUNTED.sub(five, text)
+
+
+def _plural(word: str, things: Things) -> bool:
+    thing = things.find(word)
+    alike = thing is not None and plural(thing.bare) == thing.bare  # "sheep"
+    return alike or (stem(word) != word.lower() and things.knows(stem(word)))
