@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.app.asking_jobs import painted, pictures
 from tests.app.live import Live, free_port
-from tests.app.test_jobs import painted, pictures
 
 pytestmark = [
     pytest.mark.slow,
