@@ -141,9 +141,8 @@ class WorkerProcess:
             limit = self._heartbeat_timeout if self.ready else self._start_timeout
             if self.alive_at != step:
                 step, waits = self.alive_at, CpuWait(self.pid)
-            if (
-                self.age > limit and self.age - waits.since() > limit and late < 1.0 and not self.ended.done()
-            ):  # late: this process was stopped
+            stuck = min(self.age, waits.stuck(self.age))
+            if stuck > limit and late < 1.0 and not self.ended.done():  # late: this process was stopped
                 if self.ready:
                     self._end(Death(Cause.HANG, f"made no step for {self.age:.0f} s and was ended"))
                 else:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,9 +90,9 @@ class Busy:
 
     def __init__(self, _pid: int | None) -> None: ...
 
-    def since(self) -> float:
+    def stuck(self, age: float) -> float:
         Busy.looks += 1
-        return 1000.0 if Busy.looks <= 20 else 0.0
+        return 0.0 if Busy.looks <= 20 else age
 
 
 def test_a_worker_that_waits_for_a_processor_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +109,36 @@ def test_the_wait_for_a_processor_is_counted() -> None:
     with subprocess.Popen(busy) as one, subprocess.Popen(busy) as other:
         try:
             waits = CpuWait(one.pid)
-            while waits.since() <= 0.05:  # the two share one processor
+            while waits.stuck(1000.0) > 999.95:  # the two share one processor
                 time.sleep(0.01)
         finally:
             one.kill()
             other.kill()
-    assert waits.since() == CpuWait(None).since() == 0.0  # it has ended; there is none
+    assert waits.stuck(1000.0) <= 999.95  # it has ended; what it waited stays
+    assert CpuWait(None).stuck(1000.0) == 1000.0  # there is none
+
+
+def test_threads_that_wait_in_turn_make_one_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A step needs both of its threads. Each look is a second later, and another one of them has waited since."""
+    now = [0.0]
+    monkeypatch.setattr("app.pool.cpu_wait.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("app.pool.cpu_wait.Path", lambda _: tmp_path)
+
+    def write(thread: int, ran: float, waited: float) -> None:
+        (tmp_path / str(thread)).mkdir(exist_ok=True)
+        (tmp_path / str(thread) / "schedstat").write_text(f"{int(ran * 1e9)} {int(waited * 1e9)} 3\n")
+
+    for thread in (1, 2):
+        write(thread, 5, 7)
+    waits = CpuWait(1)
+    for second in range(1, 11):
+        now[0] += 1.0
+        write(1 + second % 2, 5, 7 + (second + 1) // 2)
+        found = waits.stuck(now[0])
+    assert found == pytest.approx(0.0)
+    for thread in (1, 2):  # both wait at once: a second is a second
+        write(thread, 5, 90)
+    now[0] += 1.0
+    assert waits.stuck(now[0]) == pytest.approx(0.0)
+    write(1, 14, 90)  # and who runs without end hangs, whatever the other does
+    assert waits.stuck(now[0]) == pytest.approx(9.0)
