@@ -48,8 +48,8 @@ def named(prompt: str, things: Things) -> Thing | None:
 def closest(prompt: str, things: Things, unknown: str) -> str:
     """The name of the thing that is worth telling for a prompt that the model does not know; "" for none.
 
-    It is a thing that the prompt names somewhere, a person where it names one, a thing that was taught for half of its
-    words or more, or one that is spelled like a word of it. unknown: the caption of unknown words, which is never near.
+    It is a thing that the prompt names somewhere, a person where it names one, a thing that was taught for most of its
+    words, or one that is spelled like one of its few words. unknown: the caption of unknown words, which is never near.
     """
     text = wanted(prompt, things)
     asked = content(text)
@@ -111,7 +111,7 @@ def _ends(text: str, pair: Sequence[re.Match[str]]) -> bool:
 
 
 def _taught(asked: Sequence[str], things: Things, unknown: str) -> str:
-    """The name of the thing that was taught for most of the words, if these are half of them or more."""
+    """The name of the thing that was taught for most of the words, if these are more than half of them."""
     most, name = 0, ""
     for thing, called, texts in things.stems:
         if thing.name == unknown:
