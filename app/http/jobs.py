@@ -44,7 +44,11 @@ DATABASE = "jobs.sqlite3"  # in the folder of the store
 def open_store(settings: Settings) -> Store:
     """The store that the settings name. It is made if it is not there. Raises DalleError if it cannot be used."""
     home = settings.store_folder
-    pictures = Folder(settings.store_pictures or str(home / "pictures"))  # makes the folder
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DalleError(f"store: {home} cannot be used: {error.strerror}") from None
+    pictures = Folder(settings.store_pictures or str(home / "pictures"))
     return Store(settings.store_database or f"sqlite:///{home / DATABASE}", pictures)
 
 
@@ -130,11 +134,11 @@ class Desk:
     async def addresses(self, request: Request, painting: Painting, kind: str) -> list[str]:
         """Keep the pictures of a request, and tell their addresses. kind: of their files. Raises StoreFull."""
         found = []
-        await self.runner.call(self.store.folder.check_room, sum(picture.size for picture in painting.pictures))
+        await self.runner.file(self.store.folder.check_room, sum(picture.size for picture in painting.pictures))
         for picture in painting.pictures:
             data = (await picture.file()).data
             told = {"text": picture.told.text, "index": picture.index}
-            kept, _ = await self.runner.call(self.store.keep, None, picture.index, owner(request), told, data, kind)
+            kept, _ = await self.runner.file(self.store.keep, None, picture.index, owner(request), told, data, kind)
             picture.let_go()
             found.append(self.url(base_of(request), kept.name))
         return found

@@ -17,6 +17,8 @@ class Alive:
         self._database = database
         self._own = self._path(name).open("w")
         fcntl.flock(self._own, fcntl.LOCK_EX)
+        for path in database.parent.glob(f"{database.name}.*.alive"):  # of servers that died without a job
+            self.dead(path.name.removeprefix(f"{database.name}.").removesuffix(".alive"))
 
     def dead(self, name: str) -> bool:
         """Whether the server of this name has died. Its lock's file is then removed."""

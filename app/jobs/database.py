@@ -22,6 +22,7 @@ from model.errors import DalleError
 from model.limits import one_line
 
 DATABASE = "the database of jobs"
+WAITS = {"connect_timeout": 5, "tcp_user_timeout": 20_000}  # s, ms: of PostgreSQL, whose machine may vanish
 LOCK = 7203117  # of PostgreSQL: servers that start together migrate one after another
 
 
@@ -33,8 +34,10 @@ class Database:
         self.server = secrets.token_urlsafe(12)
         self.alive: Alive | None = None
         try:
-            self._engine = sa.create_engine(url, pool_pre_ping=True)
-            self._postgresql = self._engine.dialect.name == "postgresql"
+            parts = sa.make_url(url)
+            self._postgresql = parts.get_backend_name() == "postgresql"
+            waits = {name: value for name, value in WAITS.items() if self._postgresql and name not in parts.query}
+            self._engine = sa.create_engine(url, pool_pre_ping=True, connect_args=waits)
             if self._engine.dialect.name == "sqlite":
                 _prepare_sqlite(self._engine)
             self._migrate()

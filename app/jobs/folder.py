@@ -5,6 +5,7 @@ A file is there whole or not at all. fsspec writes local files in place, so this
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -12,14 +13,17 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
+import fsspec.asyn  # type: ignore[import-untyped]
 
 from app.jobs.faults import CLEAR, StoreFull, away, full
 from model.errors import DalleError
 from model.limits import one_line
 
 PLACE = "the place of the pictures"
+SECONDS = 15.0  # that a call of a bucket may take; by itself one waits for a bucket that hangs for ever
 SPARE = 64 << 20  # bytes that a disk keeps free: a job is refused before nothing can be written at all
 
 
@@ -32,9 +36,9 @@ class Folder:
         try:
             self._files, self._root = fsspec.core.url_to_fs(address)
             self._local = "file" in self._files.protocol
-            self._files.makedirs(self._root, exist_ok=True)
-        except (OSError, ValueError, ImportError) as error:
-            raise DalleError(f"store: {address} cannot be used: {error}") from None
+            self._call("makedirs", self._root, exist_ok=True)
+        except Exception as error:  # each kind of bucket has errors of its own
+            raise DalleError(f"store: {address} cannot be used: {one_line(error)}") from None
 
     def check_room(self, wanted: int) -> None:
         """Raises StoreFull unless `wanted` bytes fit on the disk. A bucket has no end."""
@@ -46,7 +50,7 @@ class Folder:
         """Write a file, over one of this name. Raises StoreFull and StoreAway."""
         if not self._local:
             with self._reached():
-                self._files.pipe_file(self._path(name), data)
+                self._call("pipe_file", self._path(name), data)
             return
         path = Path(self._path(name))
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two servers may write the same
@@ -68,7 +72,7 @@ class Folder:
         """The bytes of a file; None if there is none. Raises StoreAway."""
         with self._reached():
             try:
-                data: bytes = self._files.cat_file(self._path(name))
+                data: bytes = self._call("cat_file", self._path(name))
             except FileNotFoundError:
                 return None
             return data
@@ -76,7 +80,16 @@ class Folder:
     def remove(self, name: str) -> None:
         """Remove a file, if it is there. Raises StoreAway."""
         with self._reached(), contextlib.suppress(FileNotFoundError):
-            self._files.rm_file(self._path(name))
+            self._call("rm_file", self._path(name))
+
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        if not self._files.async_impl:
+            return getattr(self._files, method)(*arguments, **options)
+
+        async def bounded() -> Any:
+            return await asyncio.wait_for(getattr(self._files, f"_{method}")(*arguments, **options), SECONDS)
+
+        return fsspec.asyn.sync(self._files.loop, bounded)
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:

@@ -39,6 +39,7 @@ RENEWED = 4.0  # seconds between renewals
 WATCHED = 0.25  # seconds between looks whether another server has cancelled a job that this one paints
 LOOKED = 1.0  # seconds between looks for jobs that another server has accepted
 SWEPT = 300.0  # seconds between two sweeps
+PATIENCE = 20.0  # seconds that a call of the store may take
 AGAIN = 5.0  # seconds between attempts while the disk is full, or the store cannot be reached
 PART = 8  # pictures of a part
 LEAST_AHEAD = 32  # pictures in the pool
@@ -118,7 +119,8 @@ class Runner:
         self._finish = finish
         self._message = message
         self._sender = sender
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="store")
+        self._database = ThreadPoolExecutor(4, thread_name_prefix="database")
+        self._files = ThreadPoolExecutor(8, thread_name_prefix="files")  # one that hangs holds no lease up
         self._wake = asyncio.Event()
         self._room = Room(max(ahead, LEAST_AHEAD))
         self._painted: deque[float] = deque(maxlen=TIMED)  # monotonic times, the first that of the beginning
@@ -138,7 +140,8 @@ class Runner:
         with contextlib.suppress(Exception):  # a database that is gone ends the leases all the same
             await self.call(self.store.release)
         await self._sender.close()
-        self._threads.shutdown(wait=False)
+        self._database.shutdown(wait=False)
+        self._files.shutdown(wait=False)
         self.store.close()
 
     def wake(self) -> None:
@@ -146,8 +149,22 @@ class Runner:
         self._wake.set()
 
     async def call(self, method: Callable[..., T], *arguments: Any) -> T:
-        """Call a method of the store on a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: method(*arguments))
+        """Call a method of the store that uses no files, on a thread. Raises StoreAway if it takes too long."""
+        return await self._on(self._database, PATIENCE, method, *arguments)
+
+    async def file(self, method: Callable[..., T], *arguments: Any) -> T:
+        """As `call`, for a method that reads or writes files."""
+        return await self._on(self._files, PATIENCE, method, *arguments)
+
+    async def _on(
+        self, threads: ThreadPoolExecutor, seconds: float | None, method: Callable[..., T], *arguments: Any
+    ) -> T:
+        working = asyncio.get_running_loop().run_in_executor(threads, lambda: method(*arguments))
+        try:
+            return await asyncio.wait_for(working, seconds)
+        except TimeoutError:
+            why = f"no end of {method.__name__} within {seconds:g} s"
+            raise StoreAway("the store does not answer now", why) from None
 
     async def cancel(self, job: StoredJob) -> StoredJob | None:
         """End the job as cancelled. Its slots are free one step later. None if it had ended before."""
@@ -235,14 +252,17 @@ class Runner:
 
     async def _sweep(self) -> None:
         while True:
-            if gone := await self._tried(self.store.sweep, self._keep):
+            if gone := await self._logged(self._on(self._files, None, self.store.sweep, self._keep)):
                 log.info("%d pictures were removed from the store", gone)
             await asyncio.sleep(SWEPT)
 
     async def _tried(self, method: Callable[..., T], *arguments: Any) -> T | None:
         """As `call`; a fault of the store is logged, and None is returned."""
+        return await self._logged(self.call(method, *arguments))
+
+    async def _logged(self, calling: Awaitable[T]) -> T | None:
         try:
-            return await self.call(method, *arguments)
+            return await calling
         except StoreFault as error:
             error.tell()
         except Exception as error:
@@ -250,11 +270,11 @@ class Runner:
         await asyncio.sleep(LOOKED)
         return None
 
-    async def _surely(self, method: Callable[..., T], *arguments: Any) -> T:
-        """As `call`; while the disk is full or the store cannot be reached, it waits and tries again."""
+    async def _surely(self, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Call it; while the disk is full or the store cannot be reached, wait and call it again."""
         while True:
             try:
-                return await self.call(method, *arguments)
+                return await call(*arguments)
             except (StoreFull, StoreAway) as error:
                 error.tell("; the job waits")
                 await asyncio.sleep(AGAIN)
@@ -302,8 +322,8 @@ class Runner:
     async def _paint(self, job: StoredJob, asks: asyncio.Event) -> None:
         """Paint what is left of a job. asks: set once a part waits for room."""
         try:
-            image = None if job.image is None else await self._surely(self.store.folder.read, job.image)
-            done = frozenset(picture.number for picture in await self._surely(self.store.pictures, job.id))
+            image = None if job.image is None else await self._surely(self.file, self.store.folder.read, job.image)
+            done = frozenset(picture.number for picture in await self._surely(self.call, self.store.pictures, job.id))
             best_of = job.asked["fields"].get("best_of")
             async with asyncio.TaskGroup() as group:
                 for part in parts(job.total, job.asked["count"], done, best_of is not None):
@@ -332,7 +352,7 @@ class Runner:
         said = {"message": str(error), "type": type(error).__name__}
         if isinstance(error, InvalidRequest):
             said["field"] = error.field
-        await self._surely(self.store.end, job.id, State.FAILED, said)
+        await self._surely(self.call, self.store.end, job.id, State.FAILED, said)
 
     async def _part(self, job: StoredJob, part: Part, image: bytes | None) -> None:
         try:
@@ -366,7 +386,7 @@ class Runner:
     async def _kept(self, job: StoredJob, number: int, painting: Job, event: Painted) -> StoredPicture:
         """Keep a painted picture."""
         data, told = await self._finish(painting, event)
-        picture, after = await self._surely(self.store.keep, job.id, number, job.owner, told, data)
+        picture, after = await self._surely(self.file, self.store.keep, job.id, number, job.owner, told, data)
         self.live[job.id].rows.pop(number, None)
         self._painted.append(time.monotonic())
         self._tell(job.id)

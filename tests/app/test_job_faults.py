@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import random
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +12,6 @@ import pytest
 
 from tests.app.asking_jobs import ask, ended, painted, pictures
 from tests.app.live import COMMAND, Live
-
-KILLS = int(os.environ.get("KILLS", "3"))  # 20 take a minute and more
 
 
 @pytest.fixture(scope="module")
@@ -74,34 +70,6 @@ def test_a_job_waits_while_its_store_cannot_be_reached(server: Live, store: Path
     (store / "away").rename(store / "pictures")
     job = ended(server, answer)
     assert (job["state"], len(pictures(server, job))) == ("completed", 3)
-
-
-def test_killed_at_random_moments_a_job_is_painted_once_and_bit_equal(quick_checkpoint: Path, tmp_path: Path) -> None:
-    chance, where, store = random.Random(4), "", tmp_path / "store"
-    for turn in range(KILLS):
-        with Live(quick_checkpoint, tmp_path / f"log{turn}", store=store) as server:
-            server.ready()
-            if not where:
-                where = ask(server, prompts=["a cat", "a dog"], count=60, seed=9).headers["location"].split("/v1/")[1]
-            before = server.client.get(f"/v1/{where}").json()["pictures_done"]
-            wanted = min(120, before + chance.randint(1, 120 // KILLS))
-            painted(server, where, wanted)
-            server.process.kill()
-    with Live(quick_checkpoint, tmp_path / "log", store=store) as server:
-        server.ready()
-        job = server.wait(
-            lambda: (found := server.client.get(f"/v1/{where}").json())["state"] == "completed" and found,
-            "the job has not ended",
-        )
-        files = pictures(server, job)
-        assert len(list((store / "pictures").rglob("*.png"))) == 120  # none was kept twice
-        for prompt, text in enumerate(("a cat", "a dog")):
-            for first in range(0, 60, 10):
-                same = server.generate(text=text, num_images=10, seed=9, index=first, embed_prompt=True).json()
-                begin = 60 * prompt + first
-                assert [base64.b64decode(one) for one in same] == files[begin : begin + 10]
-    with sqlite3.connect(store / "jobs.sqlite3") as database:
-        assert database.execute("select count(*) from pictures").fetchone() == (120,)
 
 
 def test_two_servers_share_a_postgresql_and_one_goes_on_for_the_other(

@@ -26,7 +26,7 @@ from app.http.orders import client_of, decode, top_rows
 from app.http.schemas import form_schema
 from app.http.service import Service, Shared
 from app.http.streaming import HEADERS as STREAM
-from app.jobs.faults import StoreFull
+from app.jobs.faults import StoreFault, StoreFull
 from app.jobs.rows import StoredJob
 from app.jobs.webhooks import check_secret, check_url
 from app.logs import prompt_fields
@@ -94,13 +94,13 @@ async def accept(request: Request, service: Shared) -> Response:
     key = idempotency_key(request)
     asked["print"] = await asyncio.to_thread(_print, fields, sent.files) if key else None
     total = len(texts) * count
-    await desk.runner.call(desk.store.folder.check_room, total * PICTURE_BYTES)
+    await desk.runner.file(desk.store.folder.check_room, total * PICTURE_BYTES)
     client = client_of(request)
     await _check_queue(desk, service, client, total, order.model)
     own = request.app.state.keys.hook(owner(request))
     hook = own if fields.webhook is None else fields.webhook.model_dump()
     until = None if fields.time_limit is None else time.time() + fields.time_limit
-    job = await desk.runner.call(
+    job = await (desk.runner.call if image is None else desk.runner.file)(
         desk.store.accept, asked, total, owner(request), order.model, image, hook, key_of(request, key), client, until
     )
     if job.asked["print"] != asked["print"]:
@@ -239,8 +239,14 @@ class JobEvents(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         desk, job, shown, told_at = self._desk, self._job, "", 0.0
         while True:
-            found = await desk.runner.call(desk.store.job, job.id)
-            for picture in await desk.runner.call(desk.store.pictures, job.id, self._after):
+            try:
+                found = await desk.runner.call(desk.store.job, job.id)
+                pictures = await desk.runner.call(desk.store.pictures, job.id, self._after)
+            except StoreFault as error:  # the job waits too
+                await tell(f": {error}\n\n")
+                await asyncio.sleep(LOOK)
+                continue
+            for picture in pictures:
                 self._after = picture.order
                 values = {"type": "job.picture", **desk.picture(job, picture, self._base).model_dump()}
                 await tell(f"id: {picture.order}\ndata: {json.dumps(values)}\n\n")
