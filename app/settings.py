@@ -111,11 +111,11 @@ class Settings(BaseSettings):
         "auto, cpu, cuda, cuda:0 or a list such as cuda:0,cuda:1",
         pattern=r"^(auto|cpu|cuda(:\d+)?(,cuda:\d+)*)$",
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = _setting(
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = _setting(
         "Model",
         "auto",
         "Number format of the model. auto is bfloat16 on CUDA. On the CPU it is float32, with products in bfloat16 "
-        "where the processor has them and no weight is rounded.",
+        "where the processor has them and no weight is rounded. int8 rounds the weights of a step on the CPU.",
     )
     slots: int = _setting(
         "Model",

@@ -130,10 +130,10 @@ class CausalTransformer(nn.Module, ABC):
         """
         pack_each(self, self.text_head)
 
-    def new_cache(self, slots: int) -> Cache:
-        """A cache of `slots` sequences on the model's device, in its type."""
+    def new_cache(self, slots: int, dtype: torch.dtype | None = None) -> Cache:
+        """A cache of `slots` sequences on the model's device, in its type or in `dtype`."""
         weight = self.image_head.weight
-        return Cache(self.config, slots, weight.device, weight.dtype)
+        return Cache(self.config, slots, weight.device, dtype or weight.dtype)
 
     @torch.inference_mode()
     def prefill(self, cache: Cache, slots: Tensor, text_ids: Tensor) -> Tensor:

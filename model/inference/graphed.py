@@ -58,12 +58,12 @@ class GraphedDecoder(SlotDecoder):
         strict: bool = True,
         likelihood: bool = True,
         native: bool = True,
-        narrow: bool = True,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        """As SlotDecoder. native: with the fused kernels, where they can be had. narrow: of the CPU's kernels alone."""
+        """As SlotDecoder. native: with the fused kernels, where they can be had. dtype: of the CPU's kernels alone."""
         fusable = transformer if native and can_fuse(transformer) else None
         self._may_fuse = fusable is not None
-        super().__init__(transformer, null, slots, device, strict, likelihood, native=False, narrow=narrow)
+        super().__init__(transformer, null, slots, device, strict, likelihood, native=False, dtype=dtype)
         slots = self.state.position.shape[0]
         self._table = torch.zeros(len(Column), slots, dtype=torch.float64, device=device)
         self._in_table: Table | None = None  # what stands there

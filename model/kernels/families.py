@@ -31,27 +31,28 @@ from model.transformer import Transformer
 from model.transformer.linear import PACKED_AT_MOST
 
 
-def step_of(transformer: nn.Module, narrow: bool = True) -> NativeStep | None:
+def step_of(transformer: nn.Module, dtype: torch.dtype | None = None) -> NativeStep | None:
     """The native step of a transformer; None where PyTorch has to compute it.
 
     That is: on other devices, in other types, without the library, in sizes that are no multiples of LANES, and what
-    `parts_of` leaves out. Weights of more than PACKED_AT_MOST bytes are not kept twice. narrow: our own transformer's
-    step may multiply in bfloat16, see `own_step`.
+    `parts_of` leaves out. Weights of more than PACKED_AT_MOST bytes are not kept twice. dtype: int8 rounds matrices, and
+    the caches of other families to bfloat16. What else it may be counts for our own transformer, see `own_step`.
     """
     if isinstance(transformer, Transformer):
-        return own_step(transformer, narrow)
+        return own_step(transformer, dtype)
     parameter = next(transformer.parameters())
     if parameter.device.type != "cpu" or parameter.dtype not in (torch.float32, torch.bfloat16):
         return None
     with torch.no_grad():
         library = load()
         parts = parts_of(transformer) if library else None
-        if library is None or parts is None or parts.nbytes > PACKED_AT_MOST:
+        rounds = dtype == torch.int8
+        if library is None or parts is None or parts.nbytes(rounds) > PACKED_AT_MOST:
             return None
         config = cast("Any", transformer).config
         if any(size % LANES for size in (*parts.sizes(), config.head_dim)) or config.head_dim > MOST_HEAD_DIM:
             return None
-        return OrdinaryStep(library, cast("Any", transformer), parts)
+        return OrdinaryStep(library, cast("Any", transformer), parts, rounds)
 
 
 @singledispatch

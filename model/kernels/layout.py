@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LAYOUT = 4  # as dalle_layout() says; change both with every change of a structure
+LAYOUT = 5  # as dalle_layout() says; change both with every change of a structure
 LANES = 16  # outputs of a panel; sizes must be multiples of it
 MOST_HEAD_DIM = 512
 
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
 _I, _P = ctypes.c_int32, ctypes.c_void_p
 
@@ -20,7 +20,7 @@ _I, _P = ctypes.c_int32, ctypes.c_void_p
 class Matrix(ctypes.Structure):
     """A weight in panels."""
 
-    _fields_ = (("panels", _P), ("narrow", _I), ("out", _I), ("inputs", _I))
+    _fields_ = (("panels", _P), ("scales", _P), ("type", _I), ("out", _I), ("inputs", _I))
 
 
 class Block(ctypes.Structure):
@@ -97,11 +97,11 @@ class Rows(ctypes.Structure):
 class Keeper:
     """Hands out addresses, and keeps what lies there alive."""
 
-    def __init__(self, narrow: bool) -> None:
-        """narrow: whether the library multiplies in bfloat16."""
-        self._narrow = narrow
+    def __init__(self, narrow: bool, rounds: bool = False) -> None:
+        """narrow: whether the library multiplies in bfloat16. rounds: whether matrices become int8."""
+        self._narrow, self._rounds = narrow, rounds
         self._kept: list[object] = []
-        self.weight_bytes = 2  # of the widest matrix so far
+        self.weight_bytes = 1  # of the widest matrix so far
 
     def address(self, tensor: Tensor) -> int:
         """Of the first value. The tensor must be contiguous, on the CPU; it is not copied."""
@@ -127,13 +127,29 @@ class Keeper:
 
     def panels(self, weight: Tensor) -> Matrix:
         """weight (out, in) in a type of _TYPES -> its panels. bfloat16, if the library multiplies in it."""
+        scales = None
+        if self._rounds:
+            weight, scales = rounded(weight)
         out, inputs = weight.shape
         pair = 2 if self._narrow else 1
         panels = (
             weight.view(-1, LANES, inputs // pair, pair).transpose(1, 2).contiguous()
         )  # (panels, in / pair, 16, pair)
         self.weight_bytes = max(self.weight_bytes, panels.element_size())
-        return Matrix(self.address(panels), _TYPES.index(weight.dtype), out, inputs)
+        found = Matrix(self.address(panels), type=_TYPES.index(weight.dtype), out=out, inputs=inputs)
+        if scales is not None:
+            found.scales = self.address(scales)
+        return found
+
+
+def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight (out, in) -> int8 (out, in) and scales (out,) float32. The largest of an output's weights becomes 127.
+
+    Each weight is rounded to the nearest multiple of its scale: "absmax" by rows, as in LLM.int8() (2208.07339).
+    """
+    weight = weight.float()
+    scales = weight.abs().amax(1).clamp_min(1e-30) / 127
+    return (weight / scales[:, None]).round().to(torch.int8), scales
 
 
 def is_narrow(weight: Tensor) -> bool:

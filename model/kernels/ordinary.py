@@ -148,12 +148,11 @@ class Parts:
         layer = self.layers[0]
         return layer.w2.weight.shape[1] if layer.within_feed is None else layer.within_feed.weight.numel()
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the matrices in panels, about."""
+    def nbytes(self, rounds: bool) -> int:
+        """Bytes of the matrices in panels, about. rounds: to int8."""
         products = {id(p): p for layer in self.layers for p in (layer.qkv, layer.out, layer.text_q, layer.text_out)}
         products |= {id(p): p for layer in self.layers for p in (layer.w1, layer.w2)}
-        size = narrowed(self.layers[0].w1.weight).element_size()
+        size = 1 if rounds else narrowed(self.layers[0].w1.weight).element_size()
         return size * sum(p.weight.numel() for p in (self.head, *products.values()) if p is not None)
 
     def sizes(self) -> list[int]:
@@ -173,17 +172,18 @@ def narrowed(weight: Tensor) -> Tensor:
 class OrdinaryStep(NativeStep):
     """As `NativeStep`, for an ordinary decoder."""
 
-    def __init__(self, library: ctypes.CDLL, transformer: Any, parts: Parts) -> None:
-        """transformer: the decoder, whose `parts` are given."""
+    def __init__(self, library: ctypes.CDLL, transformer: Any, parts: Parts, rounds: bool) -> None:
+        """transformer: the decoder, whose `parts` are given. rounds: matrices to int8, and the cache to bfloat16."""
         config = transformer.config
         verbs = library.dalle_ordinary_sample, library.dalle_ordinary_decode
-        super().__init__(library, *verbs, config.image_vocab, parts.table.dtype)
+        dtype = torch.bfloat16 if rounds else parts.table.dtype
+        super().__init__(library, *verbs, config.image_vocab, dtype, rounds=rounds)
         self._transformer = transformer
         self._model = self._model_of(config, parts)
         self._state = _State()
 
     def new_cache(self, slots: int) -> Cache:
-        found: Cache = self._transformer.new_cache(slots)
+        found: Cache = self._transformer.new_cache(slots, self.dtype)
         return found
 
     def bind(self, cache: Cache, slots: SlotTensors) -> None:

@@ -5,7 +5,7 @@ decoders share with it is `NativeStep`.
 
 Arithmetic is float32, or `narrow`: where the processor multiplies bfloat16 numbers, the inputs of linear layers are
 rounded to them, and so are queries, keys, values and the shares of attention. Sums, norms, the softmax, the residual
-stream and logits stay float32.
+stream and logits stay float32. With int8 arithmetic is float32, and the weights of linear layers are rounded.
 """
 
 from __future__ import annotations
@@ -76,12 +76,14 @@ class NativeStep(ABC):
         vocab: int,
         dtype: torch.dtype = torch.float32,
         narrow: bool = False,
+        rounds: bool = False,
     ) -> None:
         """sample, decode: of the library. vocab: number of image tokens. dtype: of the KV cache. narrow: whether the
-        library multiplies in bfloat16."""
+        library multiplies in bfloat16. rounds: whether matrices are int8."""
         self._library, self._sample, self._decode, self._vocab = library, sample, decode, vocab
         self.dtype = dtype
-        self._keeper = Keeper(narrow)
+        self.products = torch.int8 if rounds else dtype  # as the log names them
+        self._keeper = Keeper(narrow, rounds)
         self._rows = Rows()
         self._held: tuple[object, ...] = ()
 
@@ -98,7 +100,7 @@ class NativeStep(ABC):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of a weight, as a step reads it: 2, or 4 if some are no bfloat16 numbers."""
+        """Bytes of a weight, as a step reads it: 1 of int8; 2, or 4 if some are no bfloat16 numbers."""
         return self._keeper.weight_bytes
 
     def arrange(self, slots: Sequence[int], sources: Sequence[int], pictures: Sequence[Picture]) -> None:
@@ -141,9 +143,11 @@ class NativeStep(ABC):
 class OwnStep(NativeStep):
     """Of our transformer."""
 
-    def __init__(self, library: ctypes.CDLL, transformer: Transformer, narrow: bool) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, transformer: Transformer, narrow: bool = False, rounds: bool = False
+    ) -> None:
         verbs, vocab = (library.dalle_sample, library.dalle_decode), transformer.config.image_vocab
-        super().__init__(library, *verbs, vocab, torch.bfloat16 if narrow else torch.float32, narrow)
+        super().__init__(library, *verbs, vocab, torch.bfloat16 if narrow else torch.float32, narrow, rounds)
         self._transformer = transformer
         self._model = _model(transformer, self._keeper)
         self._state = layout.State()
@@ -164,10 +168,11 @@ class OwnStep(NativeStep):
         self._state.slots, self._state.capacity = cache.slots, cache.capacity
 
 
-def own_step(transformer: Transformer, narrow: bool) -> OwnStep | None:
+def own_step(transformer: Transformer, dtype: torch.dtype | None) -> OwnStep | None:
     """The native step of our transformer; None where PyTorch has to compute it.
 
-    narrow: in bfloat16, if the processor has it and all weights of matrices are such numbers; else in float32.
+    It multiplies in bfloat16, if the processor does and all weights of matrices are such numbers; else in float32.
+    dtype: float32 multiplies in it in any case; int8 does so, too, and rounds the matrices.
     """
     config, parameter = transformer.config, next(transformer.parameters())
     if parameter.device.type != "cpu":
@@ -176,10 +181,11 @@ def own_step(transformer: Transformer, narrow: bool) -> OwnStep | None:
     if any(size % layout.LANES for size in (*sizes, config.head_dim)) or config.head_dim > layout.MOST_HEAD_DIM:
         return None
     matrices = (parameter for parameter in transformer.parameters() if parameter.dim() == 2)
-    if narrow and multiplies_in_bfloat16() and all(map(is_narrow, matrices)) and (library := load(narrow=True)):
+    narrow = dtype not in (torch.float32, torch.int8) and multiplies_in_bfloat16() and all(map(is_narrow, matrices))
+    if narrow and (library := load(narrow=True)):
         return OwnStep(library, transformer, narrow=True)
     library = load() if parameter.dtype == torch.float32 else None
-    return OwnStep(library, transformer, narrow=False) if library else None
+    return OwnStep(library, transformer, rounds=dtype == torch.int8) if library else None
 
 
 def _model(transformer: Transformer, keeper: Keeper) -> layout.Model:

@@ -23,8 +23,10 @@ import pytest
 import torch
 
 from model.checkpoints import Checkpoint, save
+from model.errors import InvalidRequest
 from model.inference import worker
 from model.inference.cores import usable_cores
+from model.inference.devices import pick_dtype
 from model.inference.engine import Engine
 from model.inference.events import (
     Cancelled,
@@ -35,6 +37,7 @@ from model.inference.events import (
 )
 from model.inference.messages import Cancel, Heartbeat, Ready, StartFailed, WorkerOptions
 from model.inference.requests import GenerationRequest, SamplingParams
+from model.kernels.library import built
 
 LIMIT = 300.0  # seconds for anything that must come
 
@@ -189,7 +192,7 @@ def test_damaged_weights_are_told_in_one_line(folder: Path, options: WorkerOptio
         ({"device": "cuda:77"}, "device must be one of this machine, which has"),
         ({"device": "abacus"}, "device must be auto, cpu, cuda, cuda:0 ..., got 'abacus'"),
         ({"device": "mps"}, "device must be auto, cpu, cuda, cuda:0 ..., got 'mps'"),
-        ({"dtype": "int3"}, "dtype must be auto, float32, bfloat16, got 'int3'"),
+        ({"dtype": "int3"}, "dtype must be auto, float32, bfloat16, int8 on cpu, got 'int3'"),
         ({"slots": 1}, "slots must be 2 or more"),
     ],
 )
@@ -215,14 +218,32 @@ def start_in_process(options: WorkerOptions) -> StartFailed:
     return failed
 
 
-def test_bfloat16_paints(small: Checkpoint, options: WorkerOptions) -> None:
-    engine, ready = worker.start(dataclasses.replace(options, dtype="bfloat16", threads=1))
-    assert ready.dtype == "bfloat16"
+@pytest.mark.parametrize(("name", "dtype"), [("bfloat16", "bfloat16"), ("int8", "float32")])
+def test_other_types_paint(small: Checkpoint, options: WorkerOptions, name: str, dtype: str) -> None:
+    if name == "int8" and not built():
+        pytest.skip("the native kernels are not built here, or not for this processor")
+    engine, ready = worker.start(dataclasses.replace(options, dtype=name, threads=1))
+    assert ready.dtype == dtype
+    assert name != "int8" or ready.products == "int8"
     engine.add(request(small, "a", guidance=3.0))
     events: list[Event] = []
     while engine.has_work:
         events += engine.step()
     assert isinstance(events[-1], Finished)
+
+
+def test_int8_needs_the_native_kernels(options: WorkerOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.kernels.step.load", lambda **_: None)
+    failed = start_in_process(dataclasses.replace(options, dtype="int8"))
+    assert failed.permanent
+    assert failed.message.startswith(
+        "dtype must be auto, float32 or bfloat16, got int8: the native kernels, which alone"
+    )
+
+
+def test_int8_is_for_the_cpu() -> None:
+    with pytest.raises(InvalidRequest, match="dtype must be auto, float32, bfloat16 on cuda, got 'int8'"):
+        pick_dtype("int8", torch.device("cuda"))
 
 
 def test_the_worker_is_gone_soon_after_its_parent_was_killed(folder: Path) -> None:

@@ -28,3 +28,12 @@ def picture(slot: int, *rows: int, **changes: float) -> Picture:
     """A picture that is drawn as the model says, but for the changes."""
     given = {"guidance": 1.0, "temperature": 1.0, "opening": 0.0, "top_k": 0, "top_p": 1.0, "scored": False, **changes}
     return Picture(slot, rows, **given)  # type: ignore[arg-type]
+
+
+def drawn_within(logits: Tensor, drawn: Tensor, noise: Tensor, near: float) -> bool:
+    """Whether each row's noise lies between the probabilities that logits (rows, vocab) give the tokens before drawn
+    (rows, 1) and those up to it, but for `near`."""
+    shares = logits.double().softmax(-1)
+    reached = shares.cumsum(-1).gather(1, drawn)[:, 0]
+    share = shares.gather(1, drawn)[:, 0]
+    return bool((noise < reached + near).all() and (noise > reached - share - near).all())

@@ -20,7 +20,8 @@ from model.families.rudalle.config import V2, V3, RuDalleConfig
 from model.kernels import OrdinaryStep, SlotTensors, step_of
 from model.kernels import library as library_module
 from tests.conftest import randomise
-from tests.kernels.slots import new_slots, picture
+from tests.kernels.rounding import round_linears
+from tests.kernels.slots import drawn_within, new_slots, picture
 
 SLOTS, STEPS = 14, 23
 COMMON: dict[str, Any] = {"grid": 6, "dim": 48, "depth": 3, "image_vocab": 96}
@@ -64,17 +65,18 @@ class Scene:
 
 
 def scene(name: str, dtype: torch.dtype = torch.float32) -> Scene:
-    """Always the same for the same arguments."""
+    """Always the same for the same arguments. dtype: of the transformer; int8: of its native step's matrices."""
     config = SHAPES[name]
     transformer: Any = network(config).eval()
     randomise(transformer, seed=1)
-    transformer.to(dtype)
-    native = step_of(transformer)
+    if dtype != torch.int8:
+        transformer.to(dtype)
+    native = step_of(transformer, dtype)
     if native is None:
         pytest.skip("the native kernels are not built here, or not for this processor")
     assert isinstance(native, OrdinaryStep)
     source = torch.Generator().manual_seed(2)
-    cache, hidden = transformer.new_cache(SLOTS), torch.zeros(SLOTS, config.dim)
+    cache, hidden = native.new_cache(SLOTS), torch.zeros(SLOTS, config.dim)
     for slot in range(SLOTS):
         text = torch.randint(2, config.text_vocab, (1, config.max_ids - (slot % 3) * (config.max_ids > 3)))
         text %= config.text_vocab
@@ -129,6 +131,31 @@ def test_the_likeliest_token_of_the_logits_is_drawn(name: str) -> None:
     assert torch.equal(ours.slots.position[0::2], at[0::2] + 1)
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_steps_with_int8_agree_with_torch_s_of_rounded_weights(name: str) -> None:
+    """A value that lies between two of the cache's bfloat16 numbers may be rounded up here and down there."""
+    torch.manual_seed(0)
+    ours = scene(name, torch.int8)
+    torch.manual_seed(0)
+    theirs = scene(name, torch.int8)
+    round_linears(theirs.transformer)
+    assert ours.native.weight_bytes == 1
+    rows = torch.randperm(SLOTS, generator=torch.Generator().manual_seed(5))[:11]
+    for _ in range(3):
+        ours.native.arrange(rows.tolist(), rows.flip(0).tolist(), [])
+        ours.native.decode()
+        expected = theirs.transformer.decode(theirs.cache, rows, ours.slots.drawn[rows.flip(0)])
+        torch.testing.assert_close(ours.slots.hidden[rows], expected, rtol=1e-3, atol=5e-4)
+        for found, wanted in zip(buffers(ours.cache), buffers(theirs.cache), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=2**-7, atol=5e-4)
+        ours.slots.drawn.random_(0, 96, generator=torch.Generator().manual_seed(7))
+    noise = ours.slots.noise[torch.arange(SLOTS), ours.slots.position]
+    ours.native.arrange(range(SLOTS), range(SLOTS), [picture(slot, slot) for slot in range(SLOTS)])
+    ours.native.sample()
+    logits = theirs.transformer.image_logits(ours.slots.hidden, torch.empty(SLOTS, 0, dtype=torch.int64))
+    assert drawn_within(logits, ours.slots.drawn, noise, 1e-5)
+
+
 @pytest.mark.parametrize("name", ["full-rotary-shift-stable", "conv_like-rotary-tied-shared_attention-shared_feed"])
 def test_bfloat16_is_near_float32(name: str) -> None:
     """Only its cache and weights are rounded: it is nearer to float32 of the same weights than PyTorch's bfloat16."""
@@ -149,12 +176,13 @@ def test_bfloat16_is_near_float32(name: str) -> None:
     assert (ours.slots.hidden - wanted).square().mean() < (found - wanted).square().mean()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
 @pytest.mark.parametrize("name", ["axial_row-sandwich-head_dim", "min-dalle", "rudalle-v2", "llamagen-text"])
-def test_a_row_has_the_same_bits_alone_and_in_company(name: str) -> None:
+def test_a_row_has_the_same_bits_alone_and_in_company(name: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    crowd = scene(name)
+    crowd = scene(name, dtype)
     torch.manual_seed(0)
-    alone = scene(name)
+    alone = scene(name, dtype)
     everyone = list(range(SLOTS))
     crowd.native.arrange(everyone, everyone, [picture(slot, slot, top_k=20) for slot in everyone])
     crowd.native.sample()
@@ -168,14 +196,17 @@ def test_a_row_has_the_same_bits_alone_and_in_company(name: str) -> None:
         assert torch.equal(alone.cache.keys[:, slot], crowd.cache.keys[:, slot])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
 @pytest.mark.parametrize("name", ["axial_col-reversible-shift-dim-heads", "min-dalle", "llamagen", "rudalle-v3"])
-def test_libraries_for_other_registers_give_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_for_other_registers_give_the_same_bits(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = []
     for path in library_module.built():
         library = library_module.declared(ctypes.CDLL(str(path)))
         monkeypatch.setattr("model.kernels.families.load", lambda library=library: library)
         torch.manual_seed(0)
-        one = scene(name)
+        one = scene(name, dtype)
         one.native.arrange(range(9), range(9), [picture(slot, slot, top_k=20) for slot in range(9)])
         one.native.sample()
         one.native.decode()
@@ -202,13 +233,13 @@ def test_a_text_that_slots_share_is_read_in_one_of_them(name: str) -> None:
     assert ours.slots.hidden[4].isfinite().all()
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_guessed_tokens_are_those_of_single_steps(name: str) -> None:
+@pytest.mark.parametrize(("name", "dtype"), [*((name, torch.float32) for name in SHAPES), ("min-dalle", torch.int8)])
+def test_guessed_tokens_are_those_of_single_steps(name: str, dtype: torch.dtype) -> None:
     """From a slot's place to the picture's end, whatever is guessed: the same tokens, cache and score, bit for bit."""
     torch.manual_seed(0)
-    plain = scene(name)
+    plain = scene(name, dtype)
     torch.manual_seed(0)
-    guessed = scene(name)
+    guessed = scene(name, dtype)
     last, slot, null = plain.transformer.config.image_tokens, 1, 6  # of the same place
     for one in (plain, guessed):
         one.slots.forced[slot, 20:24] = 5

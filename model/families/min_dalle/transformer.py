@@ -113,10 +113,10 @@ class MinDalleTransformer(nn.Module):
         """
         pack_each(self.decoder)
 
-    def new_cache(self, slots: int) -> Cache:
-        """A cache of `slots` sequences on the model's device, in its type."""
+    def new_cache(self, slots: int, dtype: torch.dtype | None = None) -> Cache:
+        """A cache of `slots` sequences on the model's device, in its type or in `dtype`."""
         weight = self.decoder.norm.weight
-        return Cache(self.config, slots, weight.device, weight.dtype)
+        return Cache(self.config, slots, weight.device, dtype or weight.dtype)
 
     @torch.inference_mode()
     def prefill(self, cache: Cache, slots: Tensor, text_ids: Tensor) -> Tensor:
@@ -157,8 +157,9 @@ class MinDalleTransformer(nn.Module):
             cache.keys[i, rows, :, place] = key[:, :, 0].to(cache.keys.dtype)
             cache.values[i, rows, :, place] = value[:, :, 0].to(cache.values.dtype)
             keys, values = cache.keys[i, slots, :, :span], cache.values[i, slots, :, :span]
-            x = x + layer.after(layer.attention(y, keys, values, bias))
-            x = layer.read_text(x, cache.text_keys[i, slots], cache.text_values[i, slots], text_bias)
+            x = x + layer.after(layer.attention(y, keys.to(y.dtype), values.to(y.dtype), bias))
+            words = (cache.text_keys[i, slots].to(y.dtype), cache.text_values[i, slots].to(y.dtype))
+            x = layer.read_text(x, *words, text_bias)
         cache.length[slots] = place + 1
         cache.step[slots] = step
         out: Tensor = self.decoder.norm(x[:, 0])

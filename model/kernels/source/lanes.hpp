@@ -40,6 +40,10 @@ inline V load(const bf16* p) {
 inline V load(const f16* p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
+inline V load(const int8_t* p) {
+    __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return {_mm512_cvtepi32_ps(wide)};
+}
 inline void store(float* p, V a) { _mm512_storeu_ps(p, a.v); }
 inline V fma(V a, V b, V c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline V operator+(V a, V b) { return {_mm512_add_ps(a.v, b.v)}; }
@@ -102,6 +106,10 @@ inline V load(const f16* p) {
     auto eight = reinterpret_cast<const __m128i*>(p);
     return {_mm256_cvtph_ps(_mm_loadu_si128(eight)), _mm256_cvtph_ps(_mm_loadu_si128(eight + 1))};
 }
+inline __m256 widen(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline V load(const int8_t* p) { return {widen(p), widen(p + 8)}; }
 inline void store(float* p, V x) {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);

@@ -1,7 +1,8 @@
 // Linear layers: a few rows of activations times a matrix that is read once.
 //
-// In float32 a matrix lies in panels of 16 outputs: (outputs / 16, inputs, 16), float32, bfloat16 or float16. Every
-// output of every row is one chain of fused multiply-adds over the inputs, first to last, from 0.
+// In float32 a matrix lies in panels of 16 outputs: (outputs / 16, inputs, 16), float32, bfloat16, float16 or int8. Every
+// output of every row is one chain of fused multiply-adds over the inputs, first to last, from 0. Where weights are int8,
+// each output has a scale, by which its sum is multiplied at the end.
 //
 // In bfloat16 (`Narrow`) the panels are (outputs / 16, inputs / 2, 16, 2), and inputs are rounded when they are put into
 // tiles. Every output is one chain over the pairs of inputs, first to last, from 0: the processor adds the two products
@@ -21,10 +22,14 @@ namespace dalle {
 
 struct Matrix {  // as model/kernels/layout.py has it
     const void* panels;
-    int32_t narrow;  // 1 bfloat16, 2 float16, else float32; always bfloat16, if inputs are
-    int32_t out;     // a multiple of 16
+    const float* scales;  // (out), of int8 alone
+    int32_t type;         // always BFLOAT16, if inputs are
+    int32_t out;          // a multiple of 16
     int32_t in;
 };
+
+enum { FLOAT32, BFLOAT16, FLOAT16, INT8 };
+constexpr size_t BYTES[] = {4, 2, 2, 1};
 
 #if defined(__AVX512BF16__)
 
@@ -137,9 +142,12 @@ inline Product product_for(const Matrix& m, int rows, int panels) {
     (void)m;
     return product_of<bf16>(rows, panels);
 #else
-    return m.narrow == 2 ? product_of<f16>(rows, panels)
-           : m.narrow    ? product_of<bf16>(rows, panels)
-                         : product_of<float>(rows, panels);
+    switch (m.type) {
+        case INT8: return product_of<int8_t>(rows, panels);
+        case FLOAT16: return product_of<f16>(rows, panels);
+        case BFLOAT16: return product_of<bf16>(rows, panels);
+        default: return product_of<float>(rows, panels);
+    }
 #endif
 }
 
@@ -148,7 +156,7 @@ inline Product product_for(const Matrix& m, int rows, int panels) {
 template <class Put>
 void linear(Pool& pool, const Matrix& m, const Tiles& x, const Put& put, int skipped = 0) {
     const int inputs = m.in - skipped;
-    const size_t size = m.narrow ? sizeof(bf16) : sizeof(float), panel = size_t(m.in) * LANES;
+    const size_t panel = size_t(m.in) * LANES;
     const int panels = m.out / LANES, rows_of_tile = x.most_rows();
     const int most = rows_of_tile <= FEW_ROWS ? 4 : rows_of_tile <= TWO_ROWS ? 2 : 1;
     pool.run((panels + 1) / 2, [&](int first, int end) {
@@ -156,13 +164,16 @@ void linear(Pool& pool, const Matrix& m, const Tiles& x, const Put& put, int ski
         end = std::min(2 * end, panels);
         for (int p = 2 * first, width; p < end; p += width) {
             width = std::min(most, end - p >= 4 ? 4 : end - p >= 2 ? 2 : 1);
-            const char* weights = static_cast<const char*>(m.panels) + (p * panel + size_t(skipped) * LANES) * size;
+            const char* weights = static_cast<const char*>(m.panels) + (p * panel + size_t(skipped) * LANES) * BYTES[m.type];
             for (int t = 0; t < x.count(); ++t) {
                 int rows = x.rows(t);
                 product_for(m, rows, width)(weights, panel, inputs, x.tile(t), sums);
                 for (int r = 0; r < rows; ++r)
-                    for (int c = 0; c < width; ++c)
-                        put(x.first(t) + r, (p + c) * LANES, load(sums + (r * width + c) * LANES));
+                    for (int c = 0; c < width; ++c) {
+                        const int column = (p + c) * LANES;
+                        const V found = load(sums + (r * width + c) * LANES);
+                        put(x.first(t) + r, column, m.scales ? found * load(m.scales + column) : found);
+                    }
             }
         }
     });
