@@ -90,6 +90,10 @@ class Replicas(BaseModel):
 
 def app(args: dict[str, Any]) -> Any:
     """The Ray Serve application, with the settings of this environment. args: fields of `Replicas`."""
+    import ray
+
+    if not ray.is_initialized():  # `serve run` would connect later
+        ray.init()
     return application(load_settings(), Replicas.model_validate(args))
 
 
@@ -160,16 +164,24 @@ class Handle:
         await self._tell("let_in", hangups, keys)
 
     async def _tell(self, method: str, *arguments: Any) -> list[Any]:
-        """What all replicas answer, or why one does not. Raises TimeoutError."""
+        """What all replicas answer, or why one does not; nothing if none runs. Raises TimeoutError."""
+        from ray.serve.exceptions import DeploymentUnavailableError
+
         answers = self._replicas.broadcast(method, *arguments)
-        found: list[Any] = await answers.results_async(timeout_s=REPORT_SECONDS, return_exceptions=True)
+        try:
+            found: list[Any] = await answers.results_async(timeout_s=REPORT_SECONDS, return_exceptions=True)
+        except DeploymentUnavailableError:
+            return []
         return found
 
     def lost(self, error: Exception) -> bool:
-        """Whether a replica that raised this is gone."""
+        """Whether a replica that raised this is gone, or none is there."""
         from ray.exceptions import ActorUnavailableError, RayActorError, WorkerCrashedError
+        from ray.serve.exceptions import DeploymentUnavailableError
 
-        return isinstance(error, RayActorError | ActorUnavailableError | WorkerCrashedError)
+        return isinstance(
+            error, RayActorError | ActorUnavailableError | WorkerCrashedError | DeploymentUnavailableError
+        )
 
 
 def serve_by_ray(settings: Settings, replicas: Replicas | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -83,6 +84,15 @@ class Live:
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+    def json_lines(self) -> list[dict[str, Any]]:
+        """The whole lines of a log in JSON. Over Ray those of a replica have a prefix, and others are left out."""
+        lines = [line for line in self.log.splitlines(keepends=True) if line.endswith("\n")]
+        if REPLICAS:
+            lines = [
+                found[1] for found in map(re.compile(r"(?:\(ServeReplica.*? pid=\d+\) )?(\{.*)").match, lines) if found
+            ]
+        return [json.loads(line) for line in lines]
 
     def wait(self, found: Any, otherwise: str, seconds: float = 120.0) -> Any:
         """Poll until found() is true and return it. Fails the test with `otherwise`, and the log, if it never is."""

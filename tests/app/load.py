@@ -339,7 +339,7 @@ def check(server: Live, slots: int, crowd: Crowd) -> dict[str, Any]:
     lines: list[dict[str, Any]] = []
 
     def all_logged() -> bool:  # the line of a request is written after the last byte of its answer
-        lines[:] = [json.loads(line) for line in server.log.splitlines(keepends=True) if line.endswith("\n")]
+        lines[:] = server.json_lines()
         return {entry.id for entry in journal.entries if entry.saw != "left"} <= {line.get("id") for line in lines}
 
     server.wait(all_logged, "requests are not in the log", 10)

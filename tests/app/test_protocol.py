@@ -9,8 +9,10 @@ import pytest
 
 from app.http.framing import MAX_HEAD, StrictConnection
 from app.http.middleware import HEADERS
-from tests.app.live import Live
+from tests.app.live import Live, one_process
 from tests.app.raw import Answered, talk
+
+pytestmark = one_process("the proxy reads HTTP, in its own way")
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

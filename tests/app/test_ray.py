@@ -11,6 +11,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -94,6 +96,24 @@ def test_a_replica_that_is_killed_loses_no_request(server: Live) -> None:
             os.kill(pid, signal.SIGCONT)
         assert [one.result() for one in asked] == wanted
     server.wait(lambda: len(replicas(server)) == 2, "the replica is not replaced")
+
+
+def test_while_all_replicas_are_away_probes_say_so_and_requests_wait(server: Live) -> None:
+    wanted = generated(server, 5)
+    for victim in server.wait(lambda: len(replicas(server)) == 2 and [*replicas(server)], "not two"):
+        os.kill(victim, signal.SIGKILL)
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(generated, server, 5)
+        server.wait(lambda: server.client.get("/readyz").status_code == 503, "ready without a replica")
+        assert server.client.get("/livez").text == "live"
+        assert asked.result() == wanted
+    server.ready().wait(lambda: len(replicas(server)) == 2, "not two")
+
+
+def test_serve_run_builds_the_application_before_it_starts_ray(quick_checkpoint: Path) -> None:
+    build = "import app.ray, ray; print(app.ray.app({'least': 1, 'most': 2})); ray.shutdown()"
+    environ = {**os.environ, "DALLE_WEIGHTS": str(quick_checkpoint)}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", build], env=environ, check=True, timeout=120)
 
 
 def generated(server: Live, seed: int) -> list[str]:
