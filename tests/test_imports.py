@@ -95,7 +95,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.checkpoints": PARTS,
     "model.importing": ("model.checkpoints", *PARTS),
     "model.exporting": ("model.importing", "model.checkpoints", *PARTS),
-    "model.kernels": ("model.families", "model.transformer", *CORE),
+    "model.kernels": ("model.families", "model.transformer", "model.vae", *CORE),
     "model.inference": ("model.checkpoints", "model.kernels", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
     "model.plurals": (),

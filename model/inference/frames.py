@@ -190,9 +190,9 @@ def _of(pictures: Iterable[Picture], request_id: str, index: int | None) -> list
     return [picture for picture in pictures if picture[0] == request_id and index in (None, picture[1])]
 
 
-def serve(connection: Connection, vae: AnyVAE, device: torch.device) -> None:
-    """Paint frames for a `ProcessFrames` until the connection ends. vae: on `device`."""
-    own = OwnFrames(ImageCodec(vae, device))
+def serve(connection: Connection, vae: AnyVAE, device: torch.device, narrow: bool = True) -> None:
+    """Paint frames for a `ProcessFrames` until the connection ends. vae: on `device`. narrow: as in `ImageCodec`."""
+    own = OwnFrames(ImageCodec(vae, device, narrow=narrow))
     own.measure()
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -221,11 +221,11 @@ def beside(vae: AnyVAE, device: torch.device) -> ProcessFrames:
     return ProcessFrames(ours)
 
 
-def fork(vae: AnyVAE) -> ProcessFrames | None:
+def fork(vae: AnyVAE, narrow: bool) -> ProcessFrames | None:
     """Start the process that paints, as a fork of this one, so that it shares torch and the weights in memory.
 
-    vae: on the CPU. Call it before torch has computed anything here, as OpenMP's threads do not live on in a fork.
-    Returns None where this system is not Linux, whose idle scheduling class is needed.
+    vae: on the CPU. narrow: as in `ImageCodec`. Call it before torch has computed anything here, as OpenMP's threads do
+    not live on in a fork. Returns None where this system is not Linux, whose idle scheduling class is needed.
     """
     if sys.platform != "linux":
         return None
@@ -243,6 +243,6 @@ def fork(vae: AnyVAE) -> ProcessFrames | None:
         except OSError:  # a sandbox without it
             os.nice(19)
         torch.set_num_threads(1)
-        serve(theirs, vae, torch.device("cpu"))
+        serve(theirs, vae, torch.device("cpu"), narrow)
     finally:
         os._exit(0)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LAYOUT = 5  # as dalle_layout() says; change both with every change of a structure
+LAYOUT = 6  # as dalle_layout() says; change both with every change of a structure
 LANES = 16  # outputs of a panel; sizes must be multiples of it
 MOST_HEAD_DIM = 512
 
@@ -92,6 +92,36 @@ class Rows(ctypes.Structure):
     """The rows of a step."""
 
     _fields_ = (("slots", _P), ("sources", _P), ("images", _P), ("count", _I), ("image_count", _I))
+
+
+class Convolution(ctypes.Structure):
+    """A convolution; see `source/convolution.hpp`."""
+
+    _fields_ = (("weight", Matrix), ("bias", _P))
+
+
+class Norm(ctypes.Structure):
+    """A normalisation of each pixel."""
+
+    _fields_ = (("weight", _P), ("bias", _P))
+
+
+class ResidualBlock(ctypes.Structure):
+    """A block of the VAE's decoder."""
+
+    _fields_ = (("norm", Norm), ("first", Convolution), ("second", Convolution))
+
+
+class PictureDecoder(ctypes.Structure):
+    """The VAE's decoder; see `source/pictures.cpp`."""
+
+    _fields_ = (
+        *((name, Convolution) for name in ("stem", "up", "up_pixels")),
+        *((name, _P) for name in ("blocks", "mid_blocks")),
+        ("norm", Norm),
+        *((name, _P) for name in ("out", "out_bias")),
+        *((name, _I) for name in ("code_dim", "channels", "mid_channels", "pixel_channels", "depth", "mid_depth")),
+    )
 
 
 class Keeper:

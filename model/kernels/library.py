@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from model.kernels.layout import LAYOUT, Model, Rows, State
+from model.kernels.layout import LAYOUT, Model, PictureDecoder, Rows, State
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,14 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
             verb.restype = None
         library.dalle_ordinary_leap.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Rows), ctypes.c_void_p]
         library.dalle_ordinary_leap.restype = None
+    library.dalle_paint.argtypes = [
+        ctypes.POINTER(PictureDecoder),
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_void_p,
+    ]
+    library.dalle_paint.restype = None
     library.dalle_threads.argtypes = [ctypes.c_int]
     library.dalle_threads.restype = None
     return library

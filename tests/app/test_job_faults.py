@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.app.asking_jobs import ask, ended, painted, pictures
-from tests.app.live import COMMAND, Live
+from tests.app.live import COMMAND, REPLICAS, Live
 
 
 @pytest.fixture(scope="module")

@@ -295,7 +295,7 @@ void decode(const Model& m, const State& s, const Rows& rows) {
 extern "C" {
 
 // Changes with every change of the structures above.
-int dalle_layout() { return 5; }
+int dalle_layout() { return 6; }
 
 // Threads that a step of any engine of this process uses from now on.
 void dalle_threads(int count) {
