@@ -28,7 +28,7 @@ class Live:
     """`dalle-server serve` with the settings of `variables` (DALLE_ and the name in capitals). A context manager.
 
     flags: of the command line. command: the program, a COMMAND that breaks something first. cwd, environ: those of the
-    process. weights: "" for the default.
+    process. weights: "" for the default. prefix: a program that becomes the server, and its arguments.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Live:
         command: str = COMMAND,
         cwd: Path | None = None,
         environ: Mapping[str, str] = os.environ,
+        prefix: Sequence[str] = (),
         **variables: object,
     ) -> None:
         if REPLICAS:
@@ -52,8 +53,9 @@ class Live:
         self._log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", command, "serve", *flags], cwd=cwd, env=environ, stdout=stream, stderr=stream
-            )
+                [*prefix, sys.executable, "-c", command, "serve", *flags],
+                cwd=cwd, env=environ, stdout=stream, stderr=stream,
+            )  # fmt: skip
 
     def __enter__(self) -> Live:
         return self
