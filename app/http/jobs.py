@@ -21,11 +21,14 @@ from app.http.orders import fit_keys, painting_on, plain_order, top_rows
 from app.http.painting import Painting, Wanted, finish, tell
 from app.http.schemas import Sampling
 from app.http.service import Service
+from app.jobs.calls import Calls
 from app.jobs.faults import NoStore
 from app.jobs.folder import Folder
 from app.jobs.links import signed, valid
+from app.jobs.notifier import Notifier
+from app.jobs.parts import PART, Part
 from app.jobs.rows import Place, Retention, StoredJob, StoredPicture
-from app.jobs.runner import PART, Part, Runner
+from app.jobs.runner import Runner
 from app.jobs.store import Store
 from app.jobs.webhooks import Sender
 from app.pool.job import Job, Order
@@ -58,18 +61,37 @@ def retention(settings: Settings) -> Retention:
 
 
 class Desk:
-    """The jobs of a running server. runner: paints them. secret: signs links. guarded: whether API keys are needed."""
+    """The jobs of a running server. calls: call the store. runner: paints jobs. secret: signs links.
+
+    guarded: whether API keys are needed.
+    """
 
     def __init__(self, service: Service, store: Store, guarded: bool) -> None:
         self.store = store
         self.keep = retention(service.settings)
         settings = service.settings
-        sender = Sender(settings.private_webhooks)
+        self.calls = Calls()
         ahead = 2 * settings.slots * len(settings.devices)
-        self.runner = Runner(store, service.pool, self.keep, self._order, self._finish, self._message, sender, ahead)
+        self.runner = Runner(store, self.calls, service.pool, self.keep, self._order, self._finish, ahead)
+        self._sender = Sender(settings.private_webhooks)
+        self._notifier = Notifier(store, self.calls, self._sender, self._message)
         self.guarded = guarded
         self.secret = store.secret("links")
         self._service = service
+
+    def start(self) -> None:
+        """Begin to paint, and to tell webhooks."""
+        self.runner.start()
+        self._notifying = asyncio.create_task(self._notifier.run())
+
+    async def stop(self) -> None:
+        """Paint no more jobs, and close the store."""
+        self._notifying.cancel()
+        await asyncio.wait([self._notifying])
+        await self.runner.stop()
+        await self._sender.close()
+        self.calls.close()
+        self.store.close()
 
     def asked(self, request: JobRequest, texts: list[str], count: int, base: str) -> dict[str, Any]:
         """The normal form of a request, from which every part is painted. It has a seed."""
@@ -123,7 +145,7 @@ class Desk:
     async def _message(self, job: StoredJob) -> Mapping[str, Any]:
         """What a webhook is told: the job with its pictures, as GET tells it."""
         base = job.asked["base"]
-        told = await self.answer(job, base, await self.runner.call(self.store.pictures, job.id))
+        told = await self.answer(job, base, await self.calls.database(self.store.pictures, job.id))
         ended = datetime.fromtimestamp(job.ended or job.created, UTC)
         return {"type": f"job.{job.state}", "timestamp": ended.isoformat(), "data": told.model_dump(mode="json")}
 
@@ -134,23 +156,23 @@ class Desk:
     async def addresses(self, request: Request, painting: Painting, kind: str) -> list[str]:
         """Keep the pictures of a request, and tell their addresses. kind: of their files. Raises StoreFull."""
         found = []
-        await self.runner.file(self.store.folder.check_room, sum(picture.size for picture in painting.pictures))
+        await self.calls.files(self.store.folder.check_room, sum(picture.size for picture in painting.pictures))
         for picture in painting.pictures:
             data = (await picture.file()).data
             told = {"text": picture.told.text, "index": picture.index}
-            kept, _ = await self.runner.file(self.store.keep, None, picture.index, owner(request), told, data, kind)
+            kept, _ = await self.calls.files(self.store.keep, None, picture.index, owner(request), told, data, kind)
             picture.let_go()
             found.append(self.url(base_of(request), kept.name))
         return found
 
     async def answer(self, job: StoredJob, base: str, pictures: list[StoredPicture] | None) -> JobAnswer:
         """What is told of a job. base: as in `url`. pictures: those that are told, None for none."""
-        places = await self.runner.call(self.store.places, [job.id]) if job.open else {}
+        places = await self.calls.database(self.store.places, [job.id]) if job.open else {}
         return self._answer(job, base, pictures, places.get(job.id))
 
     async def answers(self, jobs: list[StoredJob], base: str) -> list[JobAnswer]:
         """What a list tells of jobs: all but their pictures."""
-        places = await self.runner.call(self.store.places, [job.id for job in jobs if job.open])
+        places = await self.calls.database(self.store.places, [job.id for job in jobs if job.open])
         return [self._answer(job, base, None, places.get(job.id)) for job in jobs]
 
     def _answer(
@@ -192,7 +214,7 @@ class Desk:
 
     async def find(self, request: Request, job_id: str) -> StoredJob:
         """The client's own job of this id. Raises NoSuchJob."""
-        job = await self.runner.call(self.store.job, job_id) if ID.fullmatch(job_id) else None
+        job = await self.calls.database(self.store.job, job_id) if ID.fullmatch(job_id) else None
         if job is None or job.owner != owner(request):
             raise NoSuchJob(f"there is no job {shorten(job_id)} of yours")
         return job
@@ -259,7 +281,7 @@ class Desks:
                 except DalleError as error:
                     what = "this server keeps no jobs and no pictures"
                     raise NoStore(f"{what} now", f"{what}: {error}") from None
-                self._desk.runner.start()
+                self._desk.start()
             return self._desk
 
     def _opened(self, service: Service) -> Desk:
@@ -268,4 +290,4 @@ class Desks:
     async def close(self) -> None:
         """Paint no more jobs, and close the store."""
         if self._desk is not None:
-            await self._desk.runner.stop()
+            await self._desk.stop()

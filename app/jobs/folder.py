@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from model.limits import one_line
 
 PLACE = "the place of the pictures"
 SECONDS = 15.0  # that a call of a bucket may take; by itself one waits for a bucket that hangs for ever
+ABANDONED = 86_400.0  # seconds after which nobody goes on with writing a file
 SPARE = 64 << 20  # bytes that a disk keeps free: a job is refused before nothing can be written at all
 
 
@@ -82,12 +84,23 @@ class Folder:
         with self._reached(), contextlib.suppress(FileNotFoundError):
             self._call("rm_file", self._path(name))
 
+    def tidy(self) -> None:
+        """Remove what servers that died were writing. A bucket has nothing of the kind."""
+        if self._local:
+            for path in Path(self._root).glob("*/*.partial"):
+                with contextlib.suppress(OSError):
+                    if path.stat().st_mtime < time.time() - ABANDONED:
+                        path.unlink()
+
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         if not self._files.async_impl:
             return getattr(self._files, method)(*arguments, **options)
 
         async def bounded() -> Any:
-            return await asyncio.wait_for(getattr(self._files, f"_{method}")(*arguments, **options), SECONDS)
+            try:
+                return await asyncio.wait_for(getattr(self._files, f"_{method}")(*arguments, **options), SECONDS)
+            except TimeoutError:
+                raise OSError(f"no answer within {SECONDS:g} s") from None
 
         return fsspec.asyn.sync(self._files.loop, bounded)
 

@@ -18,17 +18,16 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from app.jobs.faults import StoreAway, StoreFault, StoreFull
+from app.jobs.calls import Calls
+from app.jobs.parts import Part, parts
 from app.jobs.room import Room
-from app.jobs.rows import Message, Retention, State, StoredJob, StoredPicture
+from app.jobs.rows import Retention, State, StoredJob
 from app.jobs.store import Store
-from app.jobs.webhooks import Sender, Tried, pause
 from app.pool.job import Job, Order
 from app.pool.worker_pool import WorkerPool
 from model.errors import DalleError, Draining, InvalidRequest, RequestCancelled, UnknownPrompt
@@ -39,27 +38,11 @@ RENEWED = 4.0  # seconds between renewals
 WATCHED = 0.25  # seconds between looks whether another server has cancelled a job that this one paints
 LOOKED = 1.0  # seconds between looks for jobs that another server has accepted
 SWEPT = 300.0  # seconds between two sweeps
-PATIENCE = 20.0  # seconds that a call of the store may take
-AGAIN = 5.0  # seconds between attempts while the disk is full, or the store cannot be reached
-PART = 8  # pictures of a part
 LEAST_AHEAD = 32  # pictures in the pool
 CLIENTS = 100  # whose jobs are held at a time, so that many clients do not fill the memory
-SENDING = 16  # messages to webhooks that are on the way at a time, each of another client
 TIMED = 128  # pictures over which the pace is measured, and
 LEAST_TIMED = 8  # before which it is not known
-T = TypeVar("T")
 log = logging.getLogger("dalle.jobs")
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some pictures of one prompt of a job. prompt: its place among the prompts. first: the place of the first picture
-    among those of its prompt. count: how many. number: the first picture's place in the job."""
-
-    prompt: int
-    first: int
-    count: int
-    number: int
 
 
 @dataclass
@@ -75,52 +58,30 @@ class Live:
     rows: dict[int, int] = field(default_factory=dict)
 
 
-def parts(total: int, count: int, done: frozenset[int], whole: bool) -> Iterator[Part]:
-    """The parts of a job that are not painted yet, in order.
-
-    count: pictures of each prompt. done: numbers of those that are kept.
-    whole: all pictures of a prompt are one part, since they are chosen from together.
-    """
-    for prompt in range(total // count):
-        begin = prompt * count
-        missing = [number for number in range(begin, begin + count) if number not in done]
-        while missing:
-            most = count if whole else PART
-            run = [number for i, number in enumerate(missing[:most]) if whole or number == missing[0] + i]
-            first = 0 if whole else run[0] - begin
-            yield Part(prompt, first, count if whole else len(run), begin + first)
-            missing = [] if whole else missing[len(run) :]
-
-
 class Runner:
-    """Paints the jobs of a store, and tells webhooks of their ends.
+    """Paints the jobs of a store. Use it on the event loop only.
 
-    order: makes the order of a part. finish: makes a picture's file, and what is told. message: makes what a webhook is
-    told. sender: sends it. ahead: pictures that the pool is given before they can begin, so that no slot waits.
-    Everything is called on the event loop.
+    order: makes the order of a part. finish: makes a picture's file, and what is told. ahead: pictures that the pool is
+    given before they can begin, so that no slot waits.
     """
 
     def __init__(
         self,
         store: Store,
+        calls: Calls,
         pool: WorkerPool,
         keep: Retention,
         order: Callable[[StoredJob, Part, bytes | None], Order],
         finish: Callable[[Job, Painted], Awaitable[tuple[bytes, Mapping[str, Any]]]],
-        message: Callable[[StoredJob], Awaitable[Mapping[str, Any]]],
-        sender: Sender,
         ahead: int,
     ) -> None:
         self.store = store
         self.live: dict[str, Live] = {}
+        self._calls = calls
         self._pool = pool
         self._keep = keep
         self._order = order
         self._finish = finish
-        self._message = message
-        self._sender = sender
-        self._database = ThreadPoolExecutor(4, thread_name_prefix="database")
-        self._files = ThreadPoolExecutor(8, thread_name_prefix="files")  # one that hangs holds no lease up
         self._wake = asyncio.Event()
         self._room = Room(max(ahead, LEAST_AHEAD))
         self._painted: deque[float] = deque(maxlen=TIMED)  # monotonic times, the first that of the beginning
@@ -129,7 +90,7 @@ class Runner:
 
     def start(self) -> None:
         """Begin to paint."""
-        self._tasks = [asyncio.create_task(run()) for run in (self._look, self._renew, self._sweep, self._notify)]
+        self._tasks = [asyncio.create_task(run()) for run in (self._look, self._renew, self._sweep)]
 
     async def stop(self) -> None:
         """Paint no more, and give the jobs back, so that another server goes on at once."""
@@ -138,37 +99,15 @@ class Runner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Exception):  # a database that is gone ends the leases all the same
-            await self.call(self.store.release)
-        await self._sender.close()
-        self._database.shutdown(wait=False)
-        self._files.shutdown(wait=False)
-        self.store.close()
+            await self._calls.database(self.store.release)
 
     def wake(self) -> None:
         """Look for jobs now: one was accepted."""
         self._wake.set()
 
-    async def call(self, method: Callable[..., T], *arguments: Any) -> T:
-        """Call a method of the store that uses no files, on a thread. Raises StoreAway if it takes too long."""
-        return await self._on(self._database, PATIENCE, method, *arguments)
-
-    async def file(self, method: Callable[..., T], *arguments: Any) -> T:
-        """As `call`, for a method that reads or writes files."""
-        return await self._on(self._files, PATIENCE, method, *arguments)
-
-    async def _on(
-        self, threads: ThreadPoolExecutor, seconds: float | None, method: Callable[..., T], *arguments: Any
-    ) -> T:
-        working = asyncio.get_running_loop().run_in_executor(threads, lambda: method(*arguments))
-        try:
-            return await asyncio.wait_for(working, seconds)
-        except TimeoutError:
-            why = f"no end of {method.__name__} within {seconds:g} s"
-            raise StoreAway("the store does not answer now", why) from None
-
     async def cancel(self, job: StoredJob) -> StoredJob | None:
         """End the job as cancelled. Its slots are free one step later. None if it had ended before."""
-        ended = await self.call(self.store.end, job.id, State.CANCELLED)
+        ended = await self._calls.database(self.store.end, job.id, State.CANCELLED)
         if task := self._painting.get(job.id):
             task.cancel()
         self._tell(job.id)
@@ -212,7 +151,7 @@ class Runner:
         if len(waiting) >= CLIENTS:
             return False
         models = [*self._pool.models.served]
-        job = await self._tried(self.store.claim, LEASE, models, [*self.live], waiting)
+        job = await self._calls.tried(self.store.claim, LEASE, models, [*self.live], waiting)
         if job is None:
             return False
         if not self.live:
@@ -243,87 +182,27 @@ class Runner:
                 continue
             if time.monotonic() - renewed >= RENEWED:
                 renewed = time.monotonic()
-                held = await self._tried(self.store.renew, [*painting], LEASE)
+                held = await self._calls.tried(self.store.renew, [*painting], LEASE)
             else:
-                held = await self._tried(self.store.open, [*painting])
+                held = await self._calls.tried(self.store.open, [*painting])
             for job_id, task in painting.items():
                 if held is not None and job_id not in held:
                     task.cancel()
 
     async def _sweep(self) -> None:
+        await self._calls.long(self.store.folder.tidy)
         while True:
-            if gone := await self._logged(self._on(self._files, None, self.store.sweep, self._keep)):
+            if gone := await self._calls.long(self.store.sweep, self._keep):
                 log.info("%d pictures were removed from the store", gone)
             await asyncio.sleep(SWEPT)
-
-    async def _tried(self, method: Callable[..., T], *arguments: Any) -> T | None:
-        """As `call`; a fault of the store is logged, and None is returned."""
-        return await self._logged(self.call(method, *arguments))
-
-    async def _logged(self, calling: Awaitable[T]) -> T | None:
-        try:
-            return await calling
-        except StoreFault as error:
-            error.tell()
-        except Exception as error:
-            log.error("a fault of ours", exc_info=error, extra={"seldom": True})
-        await asyncio.sleep(LOOKED)
-        return None
-
-    async def _surely(self, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Call it; while the disk is full or the store cannot be reached, wait and call it again."""
-        while True:
-            try:
-                return await call(*arguments)
-            except (StoreFull, StoreAway) as error:
-                error.tell("; the job waits")
-                await asyncio.sleep(AGAIN)
-
-    async def _notify(self) -> None:
-        """Send the messages that are due. A client whose receiver is slow holds up nobody else."""
-        sending: set[str] = set()
-        sent = asyncio.Event()
-
-        async def send(message: Message) -> None:
-            await self._send(message)
-            sending.remove(message.job.client)
-            sent.set()
-
-        async with asyncio.TaskGroup() as group:
-            while True:
-                sent.clear()
-                due = await self._tried(self.store.due, LEASE, sending) if len(sending) < SENDING else None
-                if due is not None:
-                    sending.add(due.job.client)
-                    group.create_task(send(due))
-                    continue
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(sent.wait(), LOOKED)
-
-    async def _send(self, due: Message) -> None:
-        hook = due.job.hook or {}
-        try:
-            found = await self._sender.send(hook["url"], hook["secret"], due.id, await self._message(due.job))
-        except StoreFault as error:
-            found = Tried(False, str(error))
-        except Exception as error:  # one message must not keep back all others
-            log.exception("a fault of ours", exc_info=error)
-            found = Tried(False, "internal error")
-        wait = pause(due.tries + 1)
-        if found.done or wait is None:
-            log.info("webhook of %s: %s", due.job.id, found.why)
-            await self._tried(self.store.settle, due.id)
-        else:
-            log.warning("webhook of %s: %s; the next attempt is in %g s", due.job.id, found.why, wait)
-            await self._tried(self.store.postpone, due.id, wait)
 
     # --- one job
 
     async def _paint(self, job: StoredJob, asks: asyncio.Event) -> None:
         """Paint what is left of a job. asks: set once a part waits for room."""
         try:
-            image = None if job.image is None else await self._surely(self.file, self.store.folder.read, job.image)
-            done = frozenset(picture.number for picture in await self._surely(self.call, self.store.pictures, job.id))
+            image = None if job.image is None else await self._calls.surely(self.store.folder.read, job.image)
+            done = frozenset(picture.number for picture in await self._calls.surely(self.store.pictures, job.id))
             best_of = job.asked["fields"].get("best_of")
             async with asyncio.TaskGroup() as group:
                 for part in parts(job.total, job.asked["count"], done, best_of is not None):
@@ -352,7 +231,7 @@ class Runner:
         said = {"message": str(error), "type": type(error).__name__}
         if isinstance(error, InvalidRequest):
             said["field"] = error.field
-        await self._surely(self.call, self.store.end, job.id, State.FAILED, said)
+        await self._calls.surely(self.store.end, job.id, State.FAILED, said)
 
     async def _part(self, job: StoredJob, part: Part, image: bytes | None) -> None:
         try:
@@ -383,13 +262,12 @@ class Runner:
             for number in [n for n in live.rows if part.number <= n < part.number + order.request.num_images]:
                 del live.rows[number]
 
-    async def _kept(self, job: StoredJob, number: int, painting: Job, event: Painted) -> StoredPicture:
-        """Keep a painted picture."""
+    async def _kept(self, job: StoredJob, number: int, painting: Job, event: Painted) -> None:
+        """Keep a painted picture. Raises RequestCancelled if the job has ended without it."""
         data, told = await self._finish(painting, event)
-        picture, after = await self._surely(self.file, self.store.keep, job.id, number, job.owner, told, data)
+        _, after = await self._calls.surely(self.store.keep, job.id, number, job.owner, told, data)
         self.live[job.id].rows.pop(number, None)
         self._painted.append(time.monotonic())
         self._tell(job.id)
         if after is not None and not after.open and after.state is not State.COMPLETED:
             raise RequestCancelled("the job has ended")
-        return picture

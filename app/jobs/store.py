@@ -28,6 +28,7 @@ from app.jobs.rows import OPEN, TOLD, Message, Place, Retention, State, StoredJo
 from app.jobs.tables import JOBS, MESSAGES, PICTURES
 
 LISTED = 1 << 20  # characters of the texts of listed jobs, beyond which a list ends
+BATCH = 500  # pictures that are removed at a time
 FAR = 30 * 86_400.0  # seconds; a message that is due later was written by a clock that went wrong
 LATE = {"message": "its time has passed"}
 
@@ -79,16 +80,21 @@ class Store:
         }
         row |= {"total": total, "done": 0, "created": now, "client": owner if client is None else client}
         row |= {"image": image and job_id, "hook": hook and dict(hook), "key": key, "until": until}
-        with self._transaction() as connection:
-            if key is not None:
-                self._database.lock(connection, 1)
-                same = connection.execute(sa.select(JOBS).where(JOBS.c.key == key)).one_or_none()
-                if same is not None:
-                    if image is not None:
-                        self.folder.remove(job_id)
-                    return StoredJob.of(same)
-            connection.execute(JOBS.insert().values(**row))
-            return self._find(connection, job_id)
+        kept = False
+        try:
+            with self._transaction() as connection:
+                same = None
+                if key is not None:
+                    self._database.lock(connection, 1)
+                    same = connection.scalar(sa.select(JOBS.c.id).where(JOBS.c.key == key))
+                if same is None:
+                    connection.execute(JOBS.insert().values(**row))
+                job = self._find(connection, same or job_id)
+            kept = same is None
+        finally:
+            if image is not None and not kept:
+                self.folder.remove(job_id)
+        return job
 
     def job(self, job_id: str) -> StoredJob | None:
         """The job with this id."""
@@ -338,39 +344,47 @@ class Store:
     # --- what is kept
 
     def sweep(self, rule: Retention) -> int:
-        """Remove what the rule does not keep: pictures, then ended jobs without any. Returns how many pictures went."""
+        """Remove what the rule does not keep: pictures, then ended jobs without any. Returns how many pictures went.
+
+        A file goes before its row. So if the place of the files cannot be reached, nothing of it is forgotten.
+        """
+        swept = 0
+        while gone := self._superfluous(rule):
+            for name in gone:
+                self.folder.remove(name)
+            with self._transaction() as connection:
+                connection.execute(PICTURES.delete().where(PICTURES.c.name.in_(gone)))
+            swept += len(gone)
+        empty = sa.select(JOBS.c.id, JOBS.c.image).where(
+            JOBS.c.state.not_in(OPEN),
+            JOBS.c.ended < time.time() - rule.seconds,
+            ~sa.exists().where(PICTURES.c.job == JOBS.c.id),
+            ~sa.exists().where(MESSAGES.c.job == JOBS.c.id),
+        )
+        with self._transaction() as connection:
+            jobs = connection.execute(empty.limit(BATCH)).all()
+        for _, image in jobs:
+            if image:
+                self.folder.remove(image)
+        with self._transaction() as connection:
+            connection.execute(JOBS.delete().where(JOBS.c.id.in_([job_id for job_id, _ in jobs])))
+        return swept
+
+    def _superfluous(self, rule: Retention) -> list[str]:
+        """The names of some pictures that the rule does not keep, in the order in which they go."""
         old = time.time() - rule.seconds
         late = sa.case((PICTURES.c.fetched.is_(None), old - rule.seconds), else_=old)
         ended = sa.or_(PICTURES.c.job.is_(None), JOBS.c.state.not_in(OPEN))
         joined = sa.outerjoin(PICTURES, JOBS, PICTURES.c.job == JOBS.c.id)
-        may_go = sa.select(PICTURES.c.name, PICTURES.c.bytes).select_from(joined).where(ended)
+        too_old = (PICTURES.c.created < late).label("too_old")
+        in_turn = sa.select(PICTURES.c.name, PICTURES.c.bytes, too_old).select_from(joined).where(ended)
+        in_turn = in_turn.order_by(too_old.desc(), PICTURES.c.fetched.is_(None), PICTURES.c.created).limit(BATCH)
+        gone = []
         with self._transaction() as connection:
-            gone = list(connection.scalars(may_go.where(PICTURES.c.created < late)))
-            held = connection.execute(sa.select(sa.func.count(), sa.func.sum(PICTURES.c.bytes))).one()
-            count, size = held[0] - len(gone), (held[1] or 0) - self._size(connection, gone)
-            if count > rule.pictures or size > rule.bytes:
-                in_turn = may_go.where(PICTURES.c.name.not_in(gone)).order_by(
-                    PICTURES.c.fetched.is_(None), PICTURES.c.created
-                )
-                for name, length in connection.execute(in_turn):
-                    if count <= rule.pictures and size <= rule.bytes:
-                        break
-                    gone.append(name)
-                    count, size = count - 1, size - length
-            for name in gone:
-                connection.execute(PICTURES.delete().where(PICTURES.c.name == name))
-            empty = sa.select(JOBS.c.id, JOBS.c.image).where(
-                JOBS.c.state.not_in(OPEN),
-                JOBS.c.ended < old,
-                ~sa.exists().where(PICTURES.c.job == JOBS.c.id),
-                ~sa.exists().where(MESSAGES.c.job == JOBS.c.id),
-            )
-            jobs = list(connection.execute(empty))
-            for job_id, _ in jobs:
-                connection.execute(JOBS.delete().where(JOBS.c.id == job_id))
-        for name in [*gone, *(image for _, image in jobs if image)]:  # a file without a row is harmless
-            self.folder.remove(name)
-        return len(gone)
-
-    def _size(self, connection: sa.Connection, names: Sequence[str]) -> int:
-        return int(connection.scalar(sa.select(sa.func.sum(PICTURES.c.bytes)).where(PICTURES.c.name.in_(names))) or 0)
+            count, size = connection.execute(sa.select(sa.func.count(), sa.func.sum(PICTURES.c.bytes))).one()
+            for row in connection.execute(in_turn):
+                if not row.too_old and count <= rule.pictures and size <= rule.bytes:
+                    break
+                gone.append(row.name)
+                count, size = count - 1, size - row.bytes
+        return gone

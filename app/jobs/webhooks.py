@@ -12,14 +12,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import ipaddress
 import json
 import logging
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpcore
@@ -45,6 +48,8 @@ class _Network(httpcore.AsyncNetworkBackend):
     def __init__(self, private: bool) -> None:
         self._private = private
         self._real = httpcore.AnyIOBackend()
+        # Their own, since a lookup that hangs holds its thread for longer than an attempt takes.
+        self._lookups = ThreadPoolExecutor(16, thread_name_prefix="lookup")
 
     async def connect_tcp(
         self,
@@ -54,16 +59,23 @@ class _Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        loop = asyncio.get_running_loop()
+        lookup = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(self._lookups, lookup)
         except OSError as error:
             raise httpcore.ConnectError(f"{host} has no address: {error}") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for address in addresses:
             if not self._private and not is_public(address):
                 raise NotPublic(f"{host} leads to {address}, which is not a public address")
-        return await self._real.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
+        for address in addresses[:-1]:
+            with contextlib.suppress(httpcore.ConnectError):
+                return await self._real.connect_tcp(address, port, timeout, local_address, socket_options)
+        return await self._real.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+
+    def close(self) -> None:
+        """Look up no more names."""
+        self._lookups.shutdown(wait=False, cancel_futures=True)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -81,16 +93,18 @@ class Sender:
     """Sends messages. private: also to addresses that are not public, and by http. For tests and closed networks."""
 
     def __init__(self, private: bool = False) -> None:
+        self._network = _Network(private)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl.create_default_context(),
             max_connections=16,
             max_keepalive_connections=0,
-            network_backend=_Network(private),
+            network_backend=self._network,
         )
 
     async def close(self) -> None:
         """Close the connections."""
         await self._pool.aclose()
+        self._network.close()
 
     async def send(self, url: str, secret: str, message_id: str, message: Mapping[str, Any]) -> Tried:
         """One attempt. A receiver that answers 410 wants no more of it, as the specification says."""
@@ -111,8 +125,6 @@ class Sender:
                 return Tried(200 <= answer.status < 300 or answer.status == 410, f"status {answer.status}")
         except TimeoutError:
             return Tried(False, f"no answer within {SECONDS:g} s")
-        except NotPublic as error:
-            return Tried(True, str(error))
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
             return Tried(False, str(error) or type(error).__name__)
         except UnicodeError:  # a part of the name has more than 63 characters, which no name can have

@@ -30,7 +30,7 @@ class Live:
 
     flags: of the command line. command: the program, a COMMAND that breaks something first; over Ray the test is then
     skipped. first: code that runs before it in the process that gets the signals, also over Ray. cwd, environ: those of
-    the process. weights: "" for the default.
+    the process. weights: "" for the default. prefix: a program that becomes the server, and its arguments.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Live:
         first: str = "",
         cwd: Path | None = None,
         environ: Mapping[str, str] = os.environ,
+        prefix: Sequence[str] = (),
         **variables: object,
     ) -> None:
         if REPLICAS:
@@ -53,7 +54,7 @@ class Live:
         environ |= {f"DALLE_{name.upper()}": str(value) for name, value in given.items()}
         environ["OMP_NUM_THREADS"] = "1"
         self._log = log
-        program = [sys.executable, "-c", first + command, "serve", *flags]
+        program = [*prefix, sys.executable, "-c", first + command, "serve", *flags]
         with log.open("wb") as stream:
             self.process = subprocess.Popen(program, cwd=cwd, env=environ, stdout=stream, stderr=stream)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def test_a_store_that_cannot_be_used_ends_the_start_in_one_line(quick_checkpoint
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "jobs.sqlite3").write_text("no database " * 100)
     (tmp_path / "taken").touch()
-    for store, why in (("store", "file is not a database"), ("taken", "Not a directory")):
+    for store, why in (("store", "file is not a database"), ("taken", "File exists")):
         with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / store) as server:
             assert server.process.wait(120) == 1
             *_, last = server.log.splitlines()
@@ -54,6 +56,33 @@ def test_a_database_that_is_away_for_a_while_costs_no_job(quick_checkpoint: Path
         told = server.client.get(asked.headers["location"])
         assert (told.status_code, told.json()["error"]["code"]) == (503, "no_store")
         rename("away", "pictures")
+        assert len(pictures(server, ended(server, asked))) == 200
+
+
+def test_a_full_disk_loses_nothing_and_is_told_without_its_path(quick_checkpoint: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=16m none "$0" && exec "$@"', str(disk)]
+    if subprocess.run([*mounted, "true"], check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    given: dict[str, Any] = {"store": disk / "store", "store_pictures": tmp_path / "pictures", "prefix": mounted}
+    with Live(quick_checkpoint, tmp_path / "log", **given) as server:
+        asked = ask(server.ready(), text="a cat", count=200)
+        painted(server, f"jobs/{asked.json()['id']}", 2)
+        fill = Path(f"/proc/{server.process.pid}/root{disk}/fill")
+        with fill.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            for size in (1 << 16, 1):
+                while file.write(bytes(size)) == size:
+                    pass
+        server.wait(lambda: "is full; the job waits" in server.log, "nothing waits")
+        job = server.client.get(asked.headers["location"]).json()
+        assert job["state"] == "running"
+        assert server.client.get(job["pictures"][0]["url"]).status_code == 200
+        for refused in (ask(server, text="a cat"), server.generate(text="a cat", response_format="url")):
+            assert refused.status_code == 507
+            assert "the database of jobs is full; ask for fewer pictures, or try again when" in refused.text
+            assert str(tmp_path) not in refused.text
+        fill.unlink()
         assert len(pictures(server, ended(server, asked))) == 200
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from app.jobs.faults import StoreFull
+from app.jobs.faults import StoreAway
 from app.jobs.folder import Folder
 from app.jobs.rows import Place, Retention, State
 from app.jobs.store import LISTED, Store
@@ -217,38 +217,32 @@ def test_pictures_of_an_open_job_are_never_swept(store: Store) -> None:
     assert len(store.pictures(job.id)) == 1
 
 
+def test_a_place_that_is_away_during_a_sweep_makes_it_forget_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.store.BATCH", 2)
+    for number in range(5):
+        store.keep(None, number, "", {}, b"%d" % number)
+    (tmp_path / "pictures").rename(tmp_path / "away")
+    (tmp_path / "pictures").touch()
+    with pytest.raises(StoreAway):
+        store.sweep(Retention(pictures=1))
+    (tmp_path / "pictures").unlink()
+    (tmp_path / "away").rename(tmp_path / "pictures")
+    assert store.sweep(Retention(pictures=1)) == 4
+    assert files(tmp_path) == [b"4"]
+
+
+def test_a_job_that_cannot_be_written_down_leaves_no_image(store: Store, tmp_path: Path) -> None:
+    with pytest.raises((TypeError, sa.exc.StatementError)):
+        store.accept({"no": object()}, 1, "", image=b"x")
+    assert files(tmp_path) == []
+
+
 def test_secrets_are_shared(make_store: Callable[[], Store]) -> None:
     found = make_store().secret("links")
     assert len(found) == 32
     assert make_store().secret("links") == found != make_store().secret("hooks")
-
-
-def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Folder(str(tmp_path / "pictures"))
-    with pytest.raises(StoreFull, match="^the place of the pictures has .* left, .* ask for fewer pictures") as caught:
-        folder.check_room(1 << 60)
-    assert str(tmp_path) not in str(caught.value)
-    assert caught.value.why.startswith(f"{tmp_path}/pictures has ")
-    folder.write("name", b"whole")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoreFull, match="^the place of the pictures is full; ask for fewer") as caught:
-        folder.write("name", b"part")
-    assert caught.value.why.endswith("na/name could not be written: No space left on device")
-    monkeypatch.undo()
-    assert files(tmp_path) == [b"whole"]
-
-
-def test_another_place_for_files() -> None:
-    folder = Folder("memory://pictures")
-    folder.write("name", b"bytes")
-    assert folder.read("name") == b"bytes"
-    folder.remove("name")
-    folder.remove("name")
-    assert folder.read("name") is None
 
 
 @pytest.mark.parametrize("address", ["nonsense", "sqlite:////proc/none/jobs.sqlite3", "oracle+none://x/y"])

@@ -94,13 +94,13 @@ async def accept(request: Request, service: Shared) -> Response:
     key = idempotency_key(request)
     asked["print"] = await asyncio.to_thread(_print, fields, sent.files) if key else None
     total = len(texts) * count
-    await desk.runner.file(desk.store.folder.check_room, total * PICTURE_BYTES)
+    await desk.calls.files(desk.store.folder.check_room, total * PICTURE_BYTES)
     client = client_of(request)
     await _check_queue(desk, service, client, total, order.model)
     own = request.app.state.keys.hook(owner(request))
     hook = own if fields.webhook is None else fields.webhook.model_dump()
     until = None if fields.time_limit is None else time.time() + fields.time_limit
-    job = await (desk.runner.call if image is None else desk.runner.file)(
+    job = await (desk.calls.database if image is None else desk.calls.files)(
         desk.store.accept, asked, total, owner(request), order.model, image, hook, key_of(request, key), client, until
     )
     if job.asked["print"] != asked["print"]:
@@ -116,7 +116,7 @@ async def _check_queue(desk: Desk, service: Service, client: str, total: int, mo
     none. A client that has none waiting may have any job.
     """
     most = max(service.settings.keep_pictures, MAX_PICTURES)
-    waiting, own = await desk.runner.call(desk.store.waiting, client)
+    waiting, own = await desk.calls.database(desk.store.waiting, client)
     if own and own + total > most // 2:
         counts = f"{own} pictures wait to be painted, and it takes {most // 2}"
         message = f"your half of the queue of jobs has no room for {total} more: {counts}"
@@ -128,7 +128,7 @@ async def _check_queue(desk: Desk, service: Service, client: str, total: int, mo
 
 async def _answer(request: Request, desk: Desk, job: StoredJob) -> JobAnswer:
     """The job with its pictures."""
-    return await desk.answer(job, base_of(request), await desk.runner.call(desk.store.pictures, job.id))
+    return await desk.answer(job, base_of(request), await desk.calls.database(desk.store.pictures, job.id))
 
 
 async def _told(
@@ -181,7 +181,7 @@ async def jobs(
     desk = await service.desks.open(service)
     if cursor and not ID.fullmatch(cursor):
         raise InvalidRequest("cursor", f"cursor must be the next_cursor of another answer, got {shorten(cursor)}")
-    found, more = await desk.runner.call(desk.store.jobs, owner(request), limit, cursor or None)
+    found, more = await desk.calls.database(desk.store.jobs, owner(request), limit, cursor or None)
     told = await desk.answers(found, base_of(request))
     return await _told(request, service, JobList(data=told, next_cursor=found[-1].id if more else None))
 
@@ -198,7 +198,7 @@ async def cancel(job_id: str, request: Request, service: Shared) -> Any:
     """End a job. Its pictures so far stay. Nothing changes if it has ended already."""
     desk = await service.desks.open(service)
     found = await desk.find(request, job_id)
-    ended = await desk.runner.cancel(found) or await desk.runner.call(desk.store.job, job_id) or found
+    ended = await desk.runner.cancel(found) or await desk.calls.database(desk.store.job, job_id) or found
     return await _told(request, service, await _answer(request, desk, ended))
 
 
@@ -240,8 +240,8 @@ class JobEvents(Response):
         desk, job, shown, told_at = self._desk, self._job, "", 0.0
         while True:
             try:
-                found = await desk.runner.call(desk.store.job, job.id)
-                pictures = await desk.runner.call(desk.store.pictures, job.id, self._after)
+                found = await desk.calls.database(desk.store.job, job.id)
+                pictures = await desk.calls.database(desk.store.pictures, job.id, self._after)
             except StoreFault as error:  # the job waits too
                 await tell(f": {error}\n\n")
                 await asyncio.sleep(LOOK)

@@ -31,7 +31,7 @@ async def picture(name: str, request: Request, service: Shared) -> Response:
     if not NAME.fullmatch(name):
         return render(none)
     desk = await service.desks.open(service)
-    found = await desk.runner.call(desk.store.picture, name)
+    found = await desk.calls.database(desk.store.picture, name)
     if found is None or not desk.may_fetch(request, found):
         return render(none)
     kind = name.rpartition(".")[2]
@@ -48,12 +48,12 @@ async def picture(name: str, request: Request, service: Shared) -> Response:
     if request.state.head:
         return Response(headers={**headers, "Content-Length": str(found.bytes)}, media_type=f"image/{kind}")
     await request.state.claim.take(found.bytes, request.state.began + service.settings.deadline)
-    data = await desk.runner.file(desk.store.folder.read, name)
+    data = await desk.calls.files(desk.store.folder.read, name)
     if data is None:
         return render(none)
     if found.fetched is None:
         with contextlib.suppress(StoreFault):  # a database that is full keeps no picture back
-            await desk.runner.call(desk.store.fetched, [name])
+            await desk.calls.database(desk.store.fetched, [name])
     if (asked := RANGE.fullmatch(request.headers.get("range", ""))) and any(asked.groups()):
         begin, end = asked.groups()
         first = int(begin) if begin else max(0, len(data) - int(end))
