@@ -34,8 +34,8 @@ def step_of(transformer: nn.Module, dtype: torch.dtype | None = None) -> NativeS
     """The native step of a transformer; None where PyTorch has to compute it.
 
     That is: on other devices, in other types, without the library, in sizes that are no multiples of LANES, and what
-    `parts_of` leaves out. Weights of more than PACKED_AT_MOST bytes are not kept twice. dtype: int8 rounds matrices, and
-    the caches of other families to bfloat16. What else it may be counts for our own transformer, see `own_step`.
+    `parts_of` leaves out. Weights of more than PACKED_AT_MOST bytes are not kept twice. dtype: int8 rounds matrices,
+    and caches of other families to bfloat16. What else it may be counts for our own transformer, see `own_step`.
     """
     if isinstance(transformer, Transformer):
         return own_step(transformer, dtype)
