@@ -32,6 +32,7 @@ from model.families.min_dalle.config import MinDalleConfig
 from model.families.min_dalle.transformer import MinDalleTransformer
 from model.families.rudalle.config import RuDalleConfig
 from model.families.rudalle.transformer import RuDalleTransformer
+from model.kernels.library import built
 from model.transformer import Transformer
 
 SLOW = Machine("a processor", 2, 2, "cpu", "2", "3", (), "float32", read=1e6, multiply=1e15)
@@ -131,11 +132,15 @@ def test_shares_and_ratios() -> None:
     assert [quantile(range(1, 101), share) for share in (0.5, 0.95, 0.99, 1.0)] == [50, 95, 99, 100]
     assert quantile([7.0], 0.99) == 7.0
     assert Serving(1, 1, {}, 1, plain=4.0, live=5.0).stream_cost == pytest.approx(0.2)
-    found = Compared({1: 30.0, 16: 90.0}, 300.0, {1: 2.0, 16: 9.0}, 1e-6, 8.0, 4.0, {1: 1.0, 16: 4.5}).to_json()
+    rounded = {"int8": {1: 1.0, 16: 4.5}}
+    compared = Compared({1: 30.0, 16: 90.0}, 300.0, {1: 2.0, 16: 9.0}, 1e-6, 8.0, 4.0, rounded)
+    found = compared.to_json()
     assert found["dalle_pytorch"]["one_image"] == 15
     assert found["dalle_pytorch"]["sixteen_images"] == 10
     assert found["dalle_pytorch"]["published_one_image"] == 150
+    assert found["dalle_pytorch"]["int8"] == {"one_image": 30, "sixteen_images": 20}
     assert found["min_dalle"]["one_image"] == 2
+    assert [round(row.found) for row in compared.rows()] == [15, 30, 10, 20, 150, 2]
 
 
 def test_a_real_run_has_a_row_and_a_key_for_everything(tiny_checkpoint: Path) -> None:
@@ -191,3 +196,4 @@ def test_peers_of_a_tiny_shape() -> None:
     found = compare(1, 0, 0.1, shape=Shape(hparams, vae, mini, (1, 2)), positions=2, repeats=1)
     assert found.probe < 1e-4
     assert min(*found.repaired.values(), found.published, *found.ours.values(), found.min_dalle) > 0
+    assert set(found.rounded) == ({"bfloat16", "int8"} if built() else {"bfloat16"})

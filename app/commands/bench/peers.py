@@ -15,6 +15,7 @@ import sysconfig
 import tempfile
 import venv
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 from app.commands.bench.clients import BenchFailed
 from app.commands.bench.report import Row
+from model.errors import InvalidRequest
 
 PACKAGES = (
     "dalle-pytorch==1.6.6",
@@ -40,6 +42,7 @@ PACKAGES = (
     "setuptools<81",  # for pkg_resources
 )
 TOGETHER = 16
+ROUNDED = ("bfloat16", "int8")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Compared:
 
     repaired, ours: of so many pictures of DALLE-pytorch's checkpoint. published: of one, as the package is. probe: the
     largest difference of logits that both compute of the same tokens. min_dalle, ours_min_dalle: of one picture.
-    narrow: as ours, with --dtype bfloat16, which rounds the weights; ours computes with the weights as they are.
+    rounded: as ours, by the --dtype that rounds the weights; ours computes with the weights as they are.
     """
 
     repaired: dict[int, float]
@@ -74,7 +77,7 @@ class Compared:
     probe: float
     min_dalle: float
     ours_min_dalle: float
-    narrow: dict[int, float] = field(default_factory=dict)
+    rounded: dict[str, dict[int, float]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -85,15 +88,15 @@ class Compared:
                 "one_image": self.repaired[1] / one,
                 "sixteen_images": self._together(self.ours),
                 "published_one_image": self.published / one,
-                "bfloat16": {
-                    "one_image": self.repaired[1] / self.narrow[1],
-                    "sixteen_images": self._together(self.narrow),
+                **{
+                    dtype: {"one_image": self.repaired[1] / ours[1], "sixteen_images": self._together(ours)}
+                    for dtype, ours in self.rounded.items()
                 },
                 "seconds": {
                     "repaired": self.repaired,
                     "published": self.published,
                     "ours": self.ours,
-                    "ours_bfloat16": self.narrow,
+                    **{f"ours_{dtype}": ours for dtype, ours in self.rounded.items()},
                 },
                 "logits_differ_by": self.probe,
             },
@@ -111,7 +114,8 @@ class Compared:
         found = []
         for images, theirs in self.repaired.items():
             who = "1 picture" if images == 1 else f"{images} pictures"
-            for ours, how in ((self.ours[images], ""), (self.narrow[images], " bfloat16")):
+            for dtype, all_of_ours in (("", self.ours), *self.rounded.items()):
+                ours, how = all_of_ours[images], f" {dtype}".rstrip()
                 note = self.notes.get(f"ours {images}{how}", "")
                 told = f"DALLE-pytorch, its cache repaired: {theirs:.3g} s; ours{how} {ours:.3g} s"
                 found.append(Row(f"times faster, {who}", theirs / ours, None, "x", f"{told}{note}"))
@@ -178,7 +182,10 @@ def compare(
         say("the same weights here")
         _import([place / "dalle.pt"], place / "dalle")
         ours, probe = _ours(place / "dalle", shape.images, threads, seconds, notes, "", theirs["probe"])
-        narrow, _ = _ours(place / "dalle", shape.images, threads, seconds, notes, "", None, narrow=True)
+        rounded = {}
+        for dtype in ROUNDED:
+            with suppress(InvalidRequest):  # int8 where there are no native kernels
+                rounded[dtype], _ = _ours(place / "dalle", shape.images, threads, seconds, notes, "", None, dtype)
         (place / "dalle.pt").unlink()
         say("min-dalle")
         sizes = {"sizes": shape.min_dalle, "repeats": 2}
@@ -188,7 +195,7 @@ def compare(
         _import(files, place / "mini", heads=shape.min_dalle["heads"])
         mini, _ = _ours(place / "mini", (1,), threads, seconds, notes, "min-dalle", None)
     repaired = {int(images): found for images, found in theirs["repaired"].items()}
-    return Compared(repaired, theirs["published"], ours, probe, other["one"], mini[1], narrow, notes)
+    return Compared(repaired, theirs["published"], ours, probe, other["one"], mini[1], rounded, notes)
 
 
 def _run(python: Path, program: str, asked: dict[str, Any], threads: int) -> dict[str, Any]:
@@ -221,16 +228,17 @@ def _ours(
     notes: dict[str, str],
     who: str,
     probe: dict[str, Any] | None,
-    narrow: bool = False,
+    dtype: str = "auto",
 ) -> tuple[dict[int, float], float]:
     """Seconds of so many pictures in the engine, pixels included, and how far the probe's logits are from theirs.
 
-    notes: gets one for each figure that is not of whole pictures. narrow: compute in bfloat16.
+    notes: gets one for each figure that is not of whole pictures. dtype: as --dtype.
     """
     import torch
 
     from model.benchmark.steps import paint
     from model.checkpoints import load
+    from model.inference.devices import pick_dtype
     from model.inference.engine import Engine
     from model.inference.requests import SamplingParams
 
@@ -244,14 +252,13 @@ def _ours(
         differ = float((logits[first:][: len(probe["logits"])] - torch.tensor(probe["logits"])).abs().max())
     params = SamplingParams.of(checkpoint.config.sampling, seed=0)
     rows = 1 if params.guidance == 1.0 else 2
-    dtype = torch.bfloat16 if narrow else None
-    engine = Engine(checkpoint, slots=max(2, rows * max(images)), dtype=dtype)
+    engine = Engine(checkpoint, slots=max(2, rows * max(images)), dtype=pick_dtype(dtype, torch.device("cpu")))
     engine.warm_up()
     found = {}
     for count in images:
         painted = paint(engine, count, params, seconds, pixels=True, repeats=2)
         found[count] = painted.seconds
         if not painted.whole:
-            key = f"ours {who or count}" + (" bfloat16" if narrow else "")
+            key = f"ours {who or count}" + ("" if dtype == "auto" else f" {dtype}")
             notes[key] = f", cut short after {len(painted.steps)} of {painted.total} steps"
     return found, differ
