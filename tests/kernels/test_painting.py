@@ -105,6 +105,7 @@ def drawings() -> Tensor:
 
 def test_in_bfloat16_drawings_stay_what_they_are() -> None:
     vae = load_vae(WEIGHTS)
+    assert isinstance(vae, VAE)
     native, pictures = painter(vae, narrow=True), drawings()
     ids = vae.encode(pictures)
     exact, found = vae.decode(ids), native.decode(ids)
