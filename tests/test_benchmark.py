@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
 from app.cli import app
@@ -17,7 +18,7 @@ from app.commands.bench import numbers
 from app.commands.bench.clients import Load, quantile
 from app.commands.bench.peers import Compared, Shape, compare, folder
 from app.commands.bench.report import Row, Serving, as_json
-from model.benchmark.floor import Demand, Sizes, demand, prefill_seconds
+from model.benchmark.floor import Demand, Sizes, counted_operations, demand, prefill_seconds
 from model.benchmark.machine import BLOCKS, Machine, measure_machine
 from model.benchmark.measure import measure
 from model.benchmark.steps import Pictures
@@ -52,6 +53,15 @@ def test_the_demand_of_our_own_step() -> None:
     # A token: the local block with its norm, to_code, the table of 16 codes, their biases.
     each = 6 + 6 * 12 + 12 * 6 + 6 * 4 + 16 * 4 + 16
     assert found == Demand(once + each, cached=2 * 2 * 1 * 8 * (5 + 3 + 1), uses=2, again=each)
+
+
+def test_three_by_three_convolutions_count_half_where_winograds_method_serves() -> None:
+    three, strided = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(4, 8, 3, stride=2, padding=1)
+    one, wide = nn.Conv2d(4, 8, 1), nn.ConvTranspose2d(4, 8, 3, padding=1)
+    x = torch.zeros(1, 4, 6, 6)
+    direct = 2 * 4 * 8 * 6 * 6
+    found = [counted_operations(lambda layer=layer: layer(x)) for layer in (three, strided, one, wide)]
+    assert found == [direct * 9 / 2, direct * 9 / 4, direct, direct * 9]
 
 
 def test_the_demand_of_other_families() -> None:

@@ -14,13 +14,14 @@ what the step reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
+import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from model.benchmark.machine import Machine
 from model.checkpoints.networks import AnyTransformer
@@ -32,6 +33,7 @@ from model.families.min_dalle.transformer import MinDalleTransformer
 from model.families.rudalle.transformer import RuDalleTransformer
 from model.transformer import Transformer
 
+Shape = Sequence[int]
 WINDOW = 13  # cells that a 5 x 5 window sees, on average: about half of them come later
 
 
@@ -172,8 +174,21 @@ def prefill_seconds(transformer: AnyTransformer, machine: Machine, ids: int) -> 
 
 
 def counted_operations(work: object) -> float:
-    """Float operations of the convolutions and matrix products in a call without arguments, as PyTorch counts them."""
-    counter = FlopCounterMode(display=False)
+    """Float operations of the convolutions and matrix products in a call without arguments, as PyTorch counts them.
+
+    But a 3 x 3 convolution without strides counts half. It needs no more with Winograd's method along one axis, as
+    `model/kernels/source/convolution.hpp` has it.
+    """
+    aten = torch.ops.aten
+    counter = FlopCounterMode(
+        display=False, custom_mapping={aten.convolution: _convolved, aten._convolution: _convolved}
+    )
     with counter:
         work()  # type: ignore[operator]
     return float(counter.get_total_flops())
+
+
+def _convolved(x: Shape, weight: Shape, _: object, stride: Shape, *how: Any, out_shape: Shape, **__: Any) -> float:
+    transposed = how[2]  # after padding and dilation
+    direct = conv_flop_count(list(x), list(weight), list(out_shape), transposed)
+    return direct / 2 if tuple(weight[2:]) == (3, 3) and set(stride) == {1} and not transposed else direct

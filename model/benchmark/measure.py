@@ -143,6 +143,6 @@ def _painting(engine: Engine, machine: Machine) -> Part:
     """The VQ decoder. Strict mode paints one picture after another."""
     codec = engine.image_codec
     tokens = torch.zeros(1, engine.config.image_tokens, dtype=torch.int64)
-    operations = counted_operations(lambda: codec.decode(tokens))
+    operations = counted_operations(lambda: codec.vae.decode(tokens.to(engine.device)))
     seconds = best(lambda: codec.decode(tokens), engine.device, 3)
     return Part("VQ decoder, a picture", seconds, operations / machine.multiply)
