@@ -237,7 +237,10 @@ async def _until_drained(settings: Settings, front: Any) -> None:
     ended = asyncio.Event()
 
     async def drain(seconds: float) -> None:
-        await front.drain.remote(seconds)
+        try:
+            await front.drain.remote(seconds)
+        except Exception as error:
+            log.error("the front could not drain: %s", type(error).__name__)
         ended.set()
 
     with Signals(drain, settings.drain, reloader(settings, let_in)).handled():

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.http.budget import Budget
 from app.http.metrics import Metrics
 from app.pool.worker_pool import WorkerPool
+from app.ray import ENVIRONMENT
 from app.settings import PREFIX, Settings
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
@@ -44,7 +45,7 @@ def test_manifests_fit_the_schemas_of_kubernetes(file: Path) -> None:
 
 @pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: file.name)
 def test_manifests_name_what_the_server_has(file: Path) -> None:
-    settings = {PREFIX + name.upper() for name in Settings.model_fields}
+    settings = {PREFIX + name.upper() for name in Settings.model_fields} | ENVIRONMENT.keys()
     for node in nodes(documents(file)):
         for variable in node.get("env", ()):
             assert variable["name"] in settings
