@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +29,17 @@ PAUSES = (1, 2, 5, 10, 30)  # seconds between attempts; the last one again and a
 LOOK = 1.0  # seconds between looks at a job
 TIMES = 20  # times that a job which was cancelled, or failed, is asked for again
 ANSWER_BYTES = 1 << 26
-AGAIN = frozenset({429, 502, 503, 504})
+OVER_SHARE, STORE_FULL = 429, 507
+AGAIN = frozenset({OVER_SHARE, 502, 503, 504})
 ENDED = frozenset({"failed", "cancelled", "expired"})
 
 
 class Refused(DalleError):
     """The server refuses a request. The message is the server's."""
+
+
+class Full(Refused):
+    """The server has no room for more jobs now."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +90,13 @@ class RemoteServer:
         self._known = True
         return name
 
-    def accept(self, wanted: Wanted) -> JobAnswer:
-        """The job of a line, a new one if there is none. Raises Refused."""
+    def accept(self, wanted: Wanted, patient: bool = True) -> JobAnswer:
+        """The job of a line, a new one if there is none. Raises Refused. patient: as in `call`."""
         line = wanted.line
         fields = {**line.fields.model_dump(exclude_none=True), "text": line.text, "count": line.count}
         for attempt in range(TIMES):
             headers = {"Idempotency-Key": f"{wanted.key}-{attempt}", "Content-Type": "application/json"}
-            job = _job(self.call("POST", "/v1/jobs", json.dumps(fields).encode(), headers))
+            job = _job(self.call("POST", "/v1/jobs", json.dumps(fields).encode(), headers, patient))
             if job.state not in ENDED:
                 break
         return job
@@ -108,16 +114,18 @@ class RemoteServer:
         parts = urlsplit(picture.url)  # the address may be that of a proxy's inner side, so only its end counts
         return self.call("GET", f"/pictures/{parts.path.rpartition('/')[2]}?{parts.query}").body
 
-    def call(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answered:
+    def call(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, patient: bool = True
+    ) -> Answered:
         """Send a request and return the answer. If the server has answered before and is away now, wait for it.
 
-        Raises Refused for a status of 4xx and 5xx, and DataError if nobody answers.
+        patient: wait also for room. Raises Refused for a status of 4xx and 5xx, and DataError if nobody answers.
         """
         until = time.monotonic() + (PATIENCE if self._known else 0.0)
         for attempt in range(10_000):
             try:
                 answer = self._once(method, path, body, {**self._headers, **(headers or {})})
-                if answer.status not in AGAIN:
+                if answer.status not in AGAIN or (answer.status == OVER_SHARE and not patient):
                     break
                 why = _said(answer)
             except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
@@ -125,6 +133,8 @@ class RemoteServer:
             if time.monotonic() >= until:
                 raise DataError(f"{self.url} does not answer: {printable(why)}")
             time.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+        if answer.status in (OVER_SHARE, STORE_FULL):
+            raise Full(_said(answer))
         if answer.status >= 400:
             raise Refused(_said(answer))
         if answer.status >= 300:
@@ -149,19 +159,15 @@ def paint_there(
 ) -> list[DalleError]:
     """Have what is missing painted, and fetch it. Returns what failed. on_progress: as in `paint_here`.
 
-    Raises DataError, which names the line, if the server refuses one. Then the jobs of the other lines are cancelled.
+    If the server has no room for more jobs, the first one is fetched before. Raises DataError, which names the line, if
+    the server refuses one. Then the jobs of the other lines are cancelled.
     """
-    jobs: list[tuple[Wanted, JobAnswer]] = []
-    for one in wanted:
-        try:
-            jobs.append((one, server.accept(one)))
-        except Refused as error:
-            for _, job in jobs:
-                server.cancel(job.id)
-            raise one.line.fault(error) from None
+    jobs: deque[tuple[Wanted, JobAnswer]] = deque()
     failed: list[DalleError] = []
     fetched = 0
-    for one, job in jobs:
+
+    def fetch(one: Wanted, job: JobAnswer) -> None:
+        nonlocal fetched
         missing = set(one.missing)
         try:
             while True:
@@ -182,6 +188,21 @@ def paint_there(
                 failed.append(one.line.fault(job.error.message if job.error else f"its job is {job.state}"))
         except Refused as error:
             failed.append(one.line.fault(error))
+
+    for one in wanted:
+        while True:
+            try:
+                jobs.append((one, server.accept(one, patient=not jobs)))
+                break
+            except Refused as error:
+                if isinstance(error, Full) and jobs:
+                    fetch(*jobs.popleft())
+                    continue
+                for _, job in jobs:
+                    server.cancel(job.id)
+                raise one.line.fault(error) from None
+    for pair in jobs:
+        fetch(*pair)
     return failed
 
 

@@ -173,6 +173,15 @@ def test_a_line_that_the_server_refuses_is_named(run: Run, live: Live, tmp_path:
     assert jobs[0]["state"] == "cancelled"
 
 
+def test_more_than_a_server_takes_is_painted_one_after_another(run: Run, start: Any, tmp_path: Path) -> None:
+    server = start(store=tmp_path / "store", keep_pictures=1000)  # it takes 500 pictures of one client
+    write(tmp_path / "a.jsonl", [{"text": "a dog", "count": 200, "seed": seed} for seed in range(4)])
+    done = run("--prompts", "a.jsonl", "--server", server.url)
+    assert done.status == 0, done.err
+    assert len(manifest(tmp_path / "a")) == 800
+    assert "status=429" in server.log
+
+
 def test_the_key_comes_from_the_environment(
     run: Run, start: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
