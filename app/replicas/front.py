@@ -80,7 +80,7 @@ class Front:
         self._tally = Tally(settings)
         self._whole = Whole(replicas.reports)
         self._keys: set[str] = set()  # Idempotency-Keys of requests in flight
-        self._painting: set[asyncio.Task[Any]] = set()  # those of them that wait for pictures
+        self._painting: set[asyncio.Task[Any]] = set()  # the tasks of requests that wait for pictures
         self._hangups = 0
         self._let_in: Mapping[str, Hook | None] = {}  # the API keys of the last hangup
 
