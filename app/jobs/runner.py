@@ -85,6 +85,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._room = Room(max(ahead, LEAST_AHEAD))
         self._painted: deque[float] = deque(maxlen=TIMED)  # monotonic times, the first that of the beginning
+        self._ending = False  # the pool takes no more
         self._painting: dict[str, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -148,7 +149,7 @@ class Runner:
     async def _begin(self) -> bool:
         """Take the next job, and wait until its first part waits for room. Returns whether there was one."""
         waiting = {live.client for live in self.live.values() if not live.given}
-        if len(waiting) >= CLIENTS:
+        if self._ending or len(waiting) >= CLIENTS:
             return False
         models = [*self._pool.models.served]
         job = await self._calls.tried(self.store.claim, LEASE, models, [*self.live], waiting)
@@ -161,7 +162,8 @@ class Runner:
         task = self._painting[job.id] = asyncio.create_task(self._paint(job, asks))
         task.add_done_callback(partial(self._forget, job.id))
         task.add_done_callback(lambda _: asks.set())
-        await asks.wait()
+        with contextlib.suppress(TimeoutError):  # a job whose image cannot be read now holds up no others
+            await asyncio.wait_for(asks.wait(), LOOKED)
         return True
 
     def _forget(self, job_id: str, _: asyncio.Task[None]) -> None:
@@ -202,6 +204,8 @@ class Runner:
         """Paint what is left of a job. asks: set once a part waits for room."""
         try:
             image = None if job.image is None else await self._calls.surely(self.store.folder.read, job.image)
+            if job.image is not None and image is None:
+                raise DalleError("the picture that it paints on is no longer there")
             done = frozenset(picture.number for picture in await self._calls.surely(self.store.pictures, job.id))
             best_of = job.asked["fields"].get("best_of")
             async with asyncio.TaskGroup() as group:
@@ -213,8 +217,11 @@ class Runner:
                     task.add_done_callback(partial(self._leave, pictures))  # also if it never began
                 self.live[job.id].given = True
                 self._wake.set()
-        except* (Draining, RequestCancelled):
-            pass  # another server goes on, or the job has ended
+        except* Draining:  # another server goes on at once, and not this one
+            self._ending = True
+            await self._calls.tried(self.store.release)
+        except* RequestCancelled:
+            pass  # the job has ended
         except* DalleError as errors:
             await self._fail(job, errors.exceptions[0])
         except* Exception as errors:

@@ -21,7 +21,7 @@ from app.http.main import create_app
 from app.http.middleware import HEADERS
 from app.pool.worker_pool import WorkerPool
 from app.settings import Settings, SettingsError
-from tests.app.live import REPLICAS, Live, one_process
+from tests.app.live import REPLICAS, Live, one_process, samples
 
 KEYS = (make_key(), make_key())
 ORIGINS = ("https://example.org", "http://localhost:3000")
@@ -167,6 +167,11 @@ def test_a_key_has_its_share_whatever_address_it_comes_from(guarded: Live) -> No
         assert refused.status_code == 429
         assert "your share of the queue is full" in refused.read().decode()
         assert ask(KEYS[1], 10).status_code == 200
+    asked = bearer(KEYS[0])
+    guarded.wait(
+        lambda: samples(guarded.client.get("/metrics", headers=asked).text)["dalle_requests_in_flight"] == 0,
+        "the shares are not given back",
+    )
 
 
 def test_two_clients_may_choose_the_same_idempotency_key(guarded: Live) -> None:

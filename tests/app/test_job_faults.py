@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.pictures.encode import encode_png
 from tests.app.asking_jobs import ask, ended, painted, pictures
 from tests.app.live import COMMAND, REPLICAS, Live
 
@@ -99,6 +102,39 @@ def test_a_job_waits_while_its_store_cannot_be_reached(server: Live, store: Path
     (store / "away").rename(store / "pictures")
     job = ended(server, answer)
     assert (job["state"], len(pictures(server, job))) == ("completed", 3)
+
+
+def test_a_job_whose_image_was_lost_fails(server: Live, store: Path) -> None:
+    with server.stopped():
+        first = ask(server, text="a cat", count=1000).json()["id"]  # the next one waits for its last part
+        file = {"image": ("a.png", encode_png(bytes(3 * 64 * 64), 64, 64), "image/png")}
+        asked = server.client.post("/v1/jobs", data={"text": "a cat", "keep_rows": "4"}, files=file)
+        (image,) = (store / "pictures").rglob(asked.json()["id"])
+        image.unlink()
+    server.client.delete(f"/v1/jobs/{first}")
+    job = ended(server, asked)
+    assert (job["state"], job["error"]["message"]) == ("failed", "the picture that it paints on is no longer there")
+
+
+@pytest.mark.skipif(REPLICAS > 0, reason="they share a store by themselves")
+def test_a_server_that_ends_gives_its_jobs_to_another_one_at_once(quick_checkpoint: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with (
+        Live(quick_checkpoint, tmp_path / "log1", store=store, drain=600) as first,
+        Live(quick_checkpoint, tmp_path / "log2", store=store) as second,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        second.ready()
+        where = f"jobs/{ask(first.ready(), text='a cat', count=200).json()['id']}"
+        painted(first, where, 1)
+        with first.stopped():
+            waiting = threads.submit(first.generate, text="a cat")
+            first.wait(lambda: first.metrics()["dalle_pictures_in_flight"] == 1, "it is not accepted")
+            first.process.send_signal(signal.SIGTERM)
+            painted(second, where, 200)
+            assert first.process.poll() is None
+        assert waiting.result().status_code == 200
+        assert first.process.wait(60) == 0
 
 
 def test_two_servers_share_a_postgresql_and_one_goes_on_for_the_other(

@@ -95,7 +95,7 @@ def test_the_openapi_document_says_what_is_true(live: Live) -> None:
     assert set(api["paths"]) >= {"/generate", "/healthz", "/livez", "/readyz", "/metrics"}
     generate = api["paths"]["/generate"]["post"]
     assert set(generate["responses"]) == {
-        "200", "400", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503", "504",
+        "200", "400", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503", "504", "507",
     }  # fmt: skip
     assert set(generate["requestBody"]["content"]) == {
         "application/json", "multipart/form-data", "application/x-www-form-urlencoded",

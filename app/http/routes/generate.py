@@ -61,6 +61,7 @@ ERRORS = {
     500: "The pictures could not be painted.",
     503: "The queue is full or too long for the deadline, or the server is ending or lost its worker. See Retry-After.",
     504: "The deadline passed before the pictures were done.",
+    507: "There is no room for the pictures that response_format: url keeps.",
 }
 SCHEMA = GenerateRequest.model_json_schema()
 SCHEMA["properties"]["keep_rows"] = {"type": "null", "description": "Only with a file, in a multipart form."}
