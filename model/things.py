@@ -29,6 +29,8 @@ _ODD = {  # plurals that no rule finds
     "geese": "goose", "mice": "mouse", "oxen": "ox", "leaves": "leaf", "wolves": "wolf", "knives": "knife",
     "loaves": "loaf", "calves": "calf", "scarves": "scarf", "elves": "elf", "dwarves": "dwarf", "cacti": "cactus",
     "shoes": "shoe", "horseshoes": "horseshoe", "snowshoes": "snowshoe", "canoes": "canoe", "toes": "toe",
+    "cookies": "cookie", "axes": "axe", "dice": "die", "kiwis": "kiwi", "rhinos": "rhinoceros",
+    "hippos": "hippopotamus",
 }  # fmt: skip
 
 

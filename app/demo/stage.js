@@ -68,6 +68,7 @@ export function begin(order) {
 export function take(event, record) {
   const tile = tiles[event.position];
   if (!event.style) revised = event.revised || revised; // a picture in a style has a text of its own
+  first = event.style || first;
   if (event.fit) {
     [fit, closest, missing] = [event.fit, event.closest || "", event.missing || ""];
     judge();
@@ -103,11 +104,12 @@ function judge() {
     near: missing ? `I know “${revised || prompt}”, but not in ${missing}. So it is painted ${first}.` : revised && `That is the nearest that I can paint: ${revised}.`,
     unknown: `I don’t know “${prompt}”${revised ? `, so I paint ${revised}` : ""}.`,
   };
-  const said = [words[fit] || "", closest && " Closest: ", closest].join("");
-  if ($("fit").textContent === said) return;
   const offered = make("button", "", { type: "button", textContent: closest });
   offered.addEventListener("click", () => on.choose(offered.textContent));
-  $("fit").replaceChildren(...(closest ? [`${words[fit]} Closest: `, offered] : [said]));
+  const parts = [words[fit] || "", ...(closest ? [" Closest: ", offered] : [])];
+  const said = parts.map((part) => part.textContent ?? part).join("");
+  if ($("fit").textContent === said) return;
+  $("fit").replaceChildren(...parts);
   $("fit").hidden = !said;
 }
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.schemas import KeepRows, Sampling
+from app.http.schemas import KeepRows, MissingStyle, PromptClosest, PromptFit, Sampling
 from app.jobs.rows import State
 from app.settings import MAX_IMAGES
 from app.wording import NOT_BLANK
@@ -77,15 +77,9 @@ class JobPicture(BaseModel):
     index: int
     style: str | None = None
     score: float | None = None
-    prompt_fit: Literal["known", "near", "unknown"] | None = Field(
-        None, description="How well the painted text says the prompt, if a reviser read it."
-    )
-    prompt_closest: str | None = Field(
-        None, description="For an unknown prompt: the nearest thing that the model knows."
-    )
-    missing_style: str | None = Field(
-        None, description="The style that was asked for, if it does not know what is painted. Another one is taken."
-    )
+    prompt_fit: PromptFit = None
+    prompt_closest: PromptClosest = None
+    missing_style: MissingStyle = None
 
 
 class JobError(BaseModel):

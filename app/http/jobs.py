@@ -203,9 +203,9 @@ class Desk:
         None if this server does not have the job's model.
         """
         pool, pace = self._service.pool, self.runner.pace()
-        if pace is not None:
-            return round(pictures * pace, 1)
-        return round(pool.seconds_for(pictures, job.model), 1) if job.model in pool.models.served else None
+        if job.model not in pool.models.served:
+            return None
+        return round(pool.seconds_for(pictures, job.model) if pace is None else pictures * pace, 1)
 
     def picture(self, job: StoredJob, one: StoredPicture, base: str) -> JobPicture:
         """What is told of a picture."""

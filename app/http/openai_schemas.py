@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.schemas import KeepRows, Label, Sampling, Text
+from app.http.schemas import KeepRows, Label, MissingStyle, PromptClosest, PromptFit, Sampling, Text
 from app.settings import MAX_IMAGES
 from model.styles import AUTO
 
@@ -168,15 +168,9 @@ class ImagesResponse(BaseModel):
     output_format: Literal["png", "jpeg", "webp"]
     size: str
     usage: Usage
-    prompt_fit: Literal["known", "near", "unknown"] | None = Field(
-        None, description="How well the painted text says the prompt, if a reviser read it."
-    )
-    prompt_closest: str | None = Field(
-        None, description="For an unknown prompt: the nearest thing that the model knows."
-    )
-    missing_style: str | None = Field(
-        None, description="The style that was asked for, if it does not know what is painted. Another one is taken."
-    )
+    prompt_fit: PromptFit = None
+    prompt_closest: PromptClosest = None
+    missing_style: MissingStyle = None
 
 
 class ErrorObject(BaseModel):

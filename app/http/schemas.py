@@ -29,6 +29,18 @@ NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")  # w
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=NOT_BLANK)]
 KeepRows = Annotated[int, Field(ge=1)] | None  # the upper bound is the checkpoint's grid
 Label = Annotated[str, Field(max_length=512)] | None
+# Of answers.
+PromptFit = Annotated[
+    Literal["known", "near", "unknown"] | None,
+    Field(description="How well the painted text says the prompt, if a reviser read it."),
+]
+PromptClosest = Annotated[
+    str | None, Field(description="For an unknown prompt: the nearest thing that the model knows.")
+]
+MissingStyle = Annotated[
+    str | None,
+    Field(description="The style that was asked for, if it does not know what is painted. Another one is taken."),
+]
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -42,7 +42,8 @@ class Database:
                 _prepare_sqlite(self._engine)
             self._migrate()
             if self._engine.dialect.name == "sqlite" and self._engine.url.database:
-                self.alive = Alive(Path(self._engine.url.database), self.server)
+                with self._engine.begin():  # SQLite has one writer: nobody finds the file before it is locked
+                    self.alive = Alive(Path(self._engine.url.database), self.server)
         except (ArgumentError, NoSuchModuleError, ImportError, DatabaseError, OSError) as error:
             shown = sa.make_url(url).render_as_string() if not isinstance(error, ArgumentError) else "its address"
             raise DalleError(f"store: {shown} cannot be used: {str(error).splitlines()[0]}") from None

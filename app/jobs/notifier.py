@@ -44,7 +44,7 @@ class Notifier:
         async with asyncio.TaskGroup() as group:
             while True:
                 sent.clear()
-                due = await self._calls.tried(self._store.due, HELD, sending) if len(sending) < SENDING else None
+                due = await self._calls.tried(self._store.due, HELD, [*sending]) if len(sending) < SENDING else None
                 if due is not None:
                     sending.add(due.job.client)
                     group.create_task(send(due))

@@ -96,6 +96,11 @@ class Store:
                 self.folder.remove(job_id)
         return job
 
+    def keyed(self, key: str) -> bool:
+        """Whether a job has this key."""
+        with self._transaction() as connection:
+            return connection.scalar(sa.select(JOBS.c.id).where(JOBS.c.key == key)) is not None
+
     def job(self, job_id: str) -> StoredJob | None:
         """The job with this id."""
         with self._transaction() as connection:
@@ -248,14 +253,15 @@ class Store:
         """
         name = f"{self._name(job_id, number)}.{kind}"
         self.folder.write(name, data)
-        kept = False
         try:
             with self._transaction() as connection:
                 picture, job = self._keep(connection, name, job_id, number, owner, told, len(data))
-            kept = picture.name == name
-        finally:
-            if not kept:
+        except BaseException:
+            if job_id is None:  # a job's picture has the same name in each attempt, and another one may have kept it
                 self.folder.remove(name)
+            raise
+        if picture.name != name:
+            self.folder.remove(name)
         return picture, job
 
     def _name(self, job_id: str | None, number: int) -> str:

@@ -48,7 +48,7 @@ def _read(pid: int | None) -> dict[str, _Thread]:
     found = {}
     with contextlib.suppress(OSError):
         for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(OSError, ValueError, IndexError):
+            with contextlib.suppress(OSError, ValueError):
                 ran, waited, *_ = file.read_text().split()
                 found[file.parent.name] = _Thread(int(ran), int(waited))
     return found

@@ -141,6 +141,7 @@ class WorkerProcess:
             limit = self._heartbeat_timeout if self.ready else self._start_timeout
             if self.alive_at != step:
                 step, waits = self.alive_at, CpuWait(self.pid)
+                continue
             stuck = min(self.age, waits.stuck(self.age))
             if stuck > limit and late < 1.0 and not self.ended.done():  # late: this process was stopped
                 if self.ready:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class Whole:
         self.draining = False
         self._ask = ask
         self._asking = asyncio.Lock()  # so that the last report counts
+        self._failed = 0.0  # when one did not answer in time
         self._there: dict[str, Report] = {}  # by replica: what it told last
         self._lost: set[str] = set()  # those of them that have died since
         self._gone: dict[str, dict[Key, float]] = {}  # by replica that is gone: what it had counted; "" for older ones
@@ -55,10 +57,14 @@ class Whole:
 
     async def reports(self) -> Sequence[Report]:
         """What the replicas tell now. If one of them does not answer in time, what all told last."""
+        came = time.monotonic()
         async with self._asking:
+            if self._failed > came:  # while this caller waited
+                return [*self._there.values()]
             try:
                 found = {report.replica: report for report in await self._ask()}
             except TimeoutError:
+                self._failed = time.monotonic()
                 return [*self._there.values()]
             for name in self._there.keys() - found.keys():
                 self._gone[name] = _growing(self._read(self._there[name].metrics), self._kinds)

@@ -116,6 +116,10 @@ class _Shards(Keys):
         super().__init__(whole, str(files[0].path))
         self._first = self.where
 
+    def finish(self) -> None:
+        self.where = self._file_of.get(next(iter(self._left), ""), self._first)
+        super().finish()
+
     def _found(self, key: str) -> Tensor:
         self.where = self._file_of.get(key, self._first)
         if key not in self:

@@ -63,7 +63,13 @@ def wanted(prompt: str, things: Things) -> str:
 def _says(text: str, things: Things) -> bool:
     """Whether a text says one that a thing is known by, and that sounds as if it did not want something: "not sure"."""
     said = " ".join(stems(text))
-    known = (known for thing in things.things for known in (thing.name, *thing.words) if _UNWANTED.search(known))
+    there = {*stems(text), "a", "an"}
+    texts = (
+        pair
+        for thing, named, others in things.stems
+        for pair in zip((thing.name, *thing.words), (named, *others), strict=True)
+    )
+    known = (known for known, words in texts if words <= there and _UNWANTED.search(known))
     bare = (" ".join(stems(re.sub("^an? ", "", text))) for text in known)
     return any(said == text or (" " in text and f" {text} " in f" {said} ") for text in bare)
 

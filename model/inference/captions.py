@@ -48,7 +48,7 @@ def formed(caption: str, things: Things) -> bool:
     A fine-tuned model paints things that are not in its list. Of the list's words a reviser may make things that are
     none: "a face with a mouth".
     """
-    if not things or things.find(caption):
+    if not things or things.find(_read(caption)[1]):
         return True
     return all(_formed(half, things) for half in _JOINTS.split(caption)[::2])
 
@@ -117,10 +117,10 @@ def _asked_for(prompt: str, caption: str, things: Things) -> str:
 
     "a face and a cat" -> "a cat" for "a cat under a table". "a france" -> "the flag of france".
     """
+    if things.find(_read(caption)[1]):
+        return caption
     if flag := things.find(f"flag of {re.sub('^(an?|the) ', '', caption)}"):
         return flag.name
-    if things.find(caption):
-        return caption
     asked = content(prompt)
     for joint in _JOINTS.finditer(caption):
         halves = caption[: joint.start()], caption[joint.end() :]

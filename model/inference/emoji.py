@@ -48,7 +48,7 @@ def _row(before: str, names: Counter[tuple[str, str]], things: Things) -> str:
 
     What these words have just named is not said again: "a cat 🐱".
     """
-    names = Counter({name: n for name, n in names.items() if not before.lower().endswith((name[1], plural(name[1])))})
+    names = Counter({name: n for name, n in names.items() if not _said_last(before, name[1])})
     if not names:
         return ""
     texts = [f"{_MANY.get(n, n)} {plural(bare)}" if n > 1 else full for (full, bare), n in names.items()]
@@ -60,6 +60,11 @@ def _row(before: str, names: Counter[tuple[str, str]], things: Things) -> str:
         elif many == 1:
             texts[0] = plural(bare) if _NUMBER.search(before) else bare
     return apart + " and ".join(texts)
+
+
+def _said_last(before: str, bare: str) -> bool:
+    """Whether a text ends with this name, in one or more: "a cat", not "a bobcat"."""
+    return bool(re.search(rf"(?<!\w)(?:{re.escape(bare)}|{re.escape(plural(bare))})$", before.lower()))
 
 
 def _names(row: list[str], things: Things) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from model.inference.asking import FUNCTION, attribute, code, content, foreign, slip, wanted, whole
+from model.inference.asking import FUNCTION, NUMBERS, attribute, code, content, foreign, slip, wanted, whole
 from model.inference.people import nearest_people
 from model.things import WORD, Thing, Things, stem, stems
 
@@ -51,16 +51,21 @@ def closest(prompt: str, things: Things, unknown: str) -> str:
     It is a thing that the prompt names somewhere, a person where it names one, a thing that was taught for most of its
     words, or one that is spelled like one of its few words. unknown: the caption of unknown words, which is never near.
     """
+    near = _candidates(prompt, things, unknown)
+    return next((name for name in near if name != unknown and things.find(name)), "")
+
+
+def _candidates(prompt: str, things: Things, unknown: str) -> Iterator[str]:
     text = wanted(prompt, things)
     asked = content(text)
     if not asked or code(prompt) or foreign(prompt, asked):
-        return ""
-    told = [thing.name for thing, _, _ in names(text, things)] + nearest_people(asked)
+        return
+    yield from (thing.name for thing, _, _ in names(text, things))
+    yield from nearest_people(asked)
     if text == whole(prompt):
-        told.append(_taught(asked, things, unknown))
+        yield _taught(asked, things, unknown)
         if len(asked) <= _FEW:
-            told.append(_spelled_like(asked, things))
-    return next((name for name in told if name != unknown and things.find(name)), "")
+            yield _spelled_like(asked, things)
 
 
 def names(text: str, things: Things) -> Iterator[tuple[Thing, bool, bool]]:
@@ -117,7 +122,7 @@ def _taught(asked: Sequence[str], things: Things, unknown: str) -> str:
         if thing.name == unknown:
             continue
         for text in (called, *texts):
-            words = set(content(" ".join(text)))
+            words = {NUMBERS.get(word, word) for word in text - FUNCTION}
             if (
                 len(words) > most
                 and 2 * len(words) > len(asked)

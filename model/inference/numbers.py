@@ -13,7 +13,8 @@ _MANY = (
     r"(?:(?:a|one|two|three|four|five|six|seven|eight|nine|ten|\d+) )?(?:dozen|hundred|thousand|million)|"
     r"(?:dozens|hundreds|thousands|millions) of)"
 )
-_COUNTED = re.compile(rf"(?i)(?<![\w.,:-]){_MANY}(?= ((?:\w+ )?)(\w+)\b)")
+_MORE = rf"(?:[ -](?:and )?(?:one|two|three|four|five|{_MANY}))*"  # "twenty five", "a hundred and one"
+_COUNTED = re.compile(rf"(?i)(?<![\w.,:-]){_MANY}{_MORE}(?= ((?:\w+ )?)(\w+)\b)")
 
 
 def at_most_five(text: str, things: Things) -> str:

@@ -35,9 +35,9 @@ def step_of(transformer: nn.Module, dtype: torch.dtype | None = None) -> NativeS
     """The native step of a transformer; None where PyTorch has to compute it.
 
     That is: on other devices, in other types, without the library, in sizes that are no multiples of LANES, and what
-    `parts_of` leaves out. Weights of more than PACKED_AT_MOST bytes are not kept twice. dtype: int8 rounds
-    matrices, and the caches of other families to bfloat16. Other types count for
-    our own transformer, see `own_step`.
+    `parts_of` leaves out. Weights of more than PACKED_AT_MOST bytes are not kept twice. dtype: with int8
+    matrices are rounded to it, and caches of other families are bfloat16. Other types count for our own transformer,
+    see `own_step`.
     """
     if isinstance(transformer, Transformer):
         return own_step(transformer, dtype)

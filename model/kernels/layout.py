@@ -147,13 +147,14 @@ class Keeper:
 
     def floats(self, tensor: Tensor) -> int:
         """Of the first value, in float32."""
-        return self.address(tensor.detach().float())
+        return self.address(tensor.detach().float().contiguous())
 
     def matrix(self, weight: Tensor) -> Matrix:
         """weight (out, in) -> its panels: bfloat16 if every value is one, so nothing is rounded."""
         weight = weight.detach()
-        short = weight.to(torch.bfloat16)
-        return self.panels(short if self._narrow or is_narrow(weight) else weight)
+        if self._rounds:
+            return self.panels(weight)
+        return self.panels(weight.to(torch.bfloat16) if self._narrow or is_narrow(weight) else weight)
 
     def panels(self, weight: Tensor) -> Matrix:
         """weight (out, in) in a type of _TYPES -> its panels. bfloat16, if the library multiplies in it."""

@@ -282,7 +282,9 @@ class OrdinaryStep(NativeStep):
     def _projection(self, product: Product | None) -> _Projection:
         if product is None:
             return _Projection()
-        return _Projection(self._keeper.panels(narrowed(product.weight.detach())), self._numbers(product.bias))
+        weight = product.weight.detach()
+        panels = self._keeper.panels(weight if self.products == torch.int8 else narrowed(weight))
+        return _Projection(panels, self._numbers(product.bias))
 
     def _sees(self, seen: Tensor, text: int) -> _Sees:
         """seen (image tokens, positions) bool, by runs of neighbouring positions, which end where the text ends."""

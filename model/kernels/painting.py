@@ -115,7 +115,7 @@ class NativePainter:
     def _one(self, weight: Tensor, bias: Tensor) -> layout.Convolution:
         """weight (out, in), a product."""
         panels = self._keeper.panels(weight.to(self._dtype).contiguous())
-        return layout.Convolution(panels, self._keeper.floats(bias.contiguous()))
+        return layout.Convolution(panels, self._keeper.floats(bias))
 
 
 def at_the_points() -> Tensor:

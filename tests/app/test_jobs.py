@@ -130,7 +130,7 @@ def test_others_go_before_a_job(server: Live) -> None:
 
 
 @pytest.mark.skipif(REPLICAS > 0, reason="each replica paints a job of its own")
-def test_clients_take_turns(server: Live) -> None:
+def test_clients_take_turns(server: Live, store: Path) -> None:
     mine = ask(server, text="a cat", count=1000).json()["id"]
     painted(server, f"jobs/{mine}", 1)
     with server.stopped():
@@ -140,15 +140,26 @@ def test_clients_take_turns(server: Live) -> None:
         before = server.client.get(f"/v1/jobs/{mine}").json()
         assert (others.json()["queue_position"], next_of_others["queue_position"]) == (0, 80)
         assert others.json()["seconds_left"] < before["seconds_left"]
-    assert ended(server, others)["state"] == "completed"
-    after = server.client.delete(f"/v1/jobs/{mine}").json()
-    assert after["pictures_done"] - before["pictures_done"] < 40 + 3 * 32  # as many, and what the pool had got before
+    done = ended(server, others)
+    assert done["state"] == "completed"
+    server.client.delete(f"/v1/jobs/{mine}")
+    with sqlite3.connect(store / "jobs.sqlite3") as database:
+        last = "(SELECT max(created) FROM pictures WHERE job = ?)"
+        counted = database.execute(
+            f"SELECT count(*) FROM pictures WHERE job = ? AND created <= {last}", (mine, done["id"])
+        )
+        [meanwhile] = counted.fetchone()
+    database.close()
+    assert meanwhile - before["pictures_done"] < 40 + 3 * 32  # as many, and what the pool had got before
 
 
 def test_one_client_has_half_of_the_queue(quick_checkpoint: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {"keep_pictures": 10, "trusted_proxies": "127.0.0.1", "store": tmp_path / "store"}
     with Live(quick_checkpoint, tmp_path / "log", **given) as server, server.ready().stopped():
-        assert ask(server, text="a cat", count=400).status_code == 202
+        once = {"Idempotency-Key": "once"}
+        asked = [server.client.post("/v1/jobs", json={"text": "a cat", "count": 400}, headers=once) for _ in range(2)]
+        assert [answer.status_code for answer in asked] == [202, 202]
+        assert asked[0].json()["id"] == asked[1].json()["id"]  # a repeat needs no room
         over = ask(server, text="a cat", count=200)
         assert (over.status_code, over.json()["error"]["code"]) == (429, "client_over_share")
         assert int(over.headers["retry-after"]) > 0

@@ -34,6 +34,8 @@ def things() -> Things:
         ("3 🍎", "3 red apples"),
         ("a cute 🐶", "a cute dog"),
         ("a cat 😂", "a cat, a laughing face"),
+        ("a cat 🐱", "a cat"),
+        ("a bobcat 🐱", "a bobcat cat"),
         ("❤️", "a red heart"),
         ("👋🏿", "a waving hand"),
         ("👨‍🚀", "an astronaut"),

@@ -13,6 +13,7 @@ from model.inference.events import Fit
 from model.inference.fit import Reading, Verdict, settle
 from model.inference.nearest import closest, named
 from model.inference.numbers import at_most_five
+from model.plurals import plural
 from model.things import THINGS, Things, parse
 
 WEIGHTS = Path(__file__).parents[2] / "weights" / "default"
@@ -179,6 +180,12 @@ def test_a_caption_of_no_thing_is_told_from_one(things: Things) -> None:
         assert formed(caption, Things())
 
 
+def test_two_of_every_thing_are_its_caption_s_form(things: Things) -> None:
+    others = {"thumbs up", "finger pointing up"}  # nobody says two of them
+    told = [f"two {plural(thing.bare)}" for thing in things.things if thing.bare not in others]
+    assert [text for text in told if not formed(text, things)] == []
+
+
 def test_more_than_five_are_five(things: Things) -> None:
     for text, read in (
         ("7 cats", "five cats"),
@@ -191,5 +198,9 @@ def test_more_than_five_are_five(things: Things) -> None:
         ("10 downing street", "10 downing street"),
         ("7:2 cats", "7:2 cats"),
         ("twenty", "twenty"),
+        ("twenty five cats", "five cats"),
+        ("twenty-one cats", "five cats"),
+        ("a hundred and one cats", "five cats"),
+        ("ten thousand stars", "five stars"),
     ):
         assert at_most_five(text, things) == read

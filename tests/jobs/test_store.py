@@ -82,6 +82,24 @@ def test_a_picture_is_kept_once(store: Store, tmp_path: Path) -> None:
     assert sorted(one.order for one in store.pictures(job.id)) == [1, 2, 3]
 
 
+def test_an_attempt_that_fails_late_leaves_a_kept_picture_its_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = store.accept({}, 2, "")
+    store.keep(job.id, 0, "", {}, b"x")
+
+    def away(*_: object) -> None:
+        raise StoreAway("the store does not answer now", "it is away")
+
+    monkeypatch.setattr(store, "_keep", away)
+    with pytest.raises(StoreAway):
+        store.keep(job.id, 0, "", {}, b"x")
+    assert files(tmp_path) == [b"x"]
+    with pytest.raises(StoreAway):
+        store.keep(None, 0, "", {}, b"y")
+    assert files(tmp_path) == [b"x"]
+
+
 def test_a_cancelled_job_takes_no_more_pictures(store: Store, tmp_path: Path) -> None:
     job = store.accept({}, total=2, owner="")
     store.claim(60, [""])

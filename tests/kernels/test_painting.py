@@ -113,6 +113,16 @@ def test_in_bfloat16_drawings_stay_what_they_are() -> None:
     assert abs(psnr(found, pictures) - psnr(exact, pictures)) < 0.01
 
 
+def test_the_order_of_weights_in_memory_does_not_matter() -> None:
+    vae, native = made(narrow=False, **SHAPES[0])
+    ids = ids_of(vae, 1, 2, 3)
+    wanted = native.paint(ids)
+    for parameter in vae.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(painter(vae, narrow=False).paint(ids), wanted)
+
+
 def test_what_is_not_in_the_codebook_is_refused() -> None:
     vae, native = made(False, **SHAPES[0])
     with pytest.raises(ValueError, match="ids must be from 0 to"):

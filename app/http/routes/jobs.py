@@ -94,14 +94,15 @@ async def accept(request: Request, service: Shared) -> Response:
     key = idempotency_key(request)
     asked["print"] = await asyncio.to_thread(_print, fields, sent.files) if key else None
     total = len(texts) * count
-    await desk.calls.files(desk.store.folder.check_room, total * PICTURE_BYTES)
-    client = client_of(request)
-    await _check_queue(desk, service, client, total, order.model)
+    named, client = key_of(request, key), client_of(request)
+    if named is None or not await desk.calls.database(desk.store.keyed, named):  # a repeat needs no room
+        await desk.calls.files(desk.store.folder.check_room, total * PICTURE_BYTES)
+        await _check_queue(desk, service, client, total, order.model)
     own = request.app.state.keys.hook(owner(request))
     hook = own if fields.webhook is None else fields.webhook.model_dump()
     until = None if fields.time_limit is None else time.time() + fields.time_limit
     job = await (desk.calls.database if image is None else desk.calls.files)(
-        desk.store.accept, asked, total, owner(request), order.model, image, hook, key_of(request, key), client, until
+        desk.store.accept, asked, total, owner(request), order.model, image, hook, named, client, until
     )
     if job.asked["print"] != asked["print"]:
         raise IdempotencyConflict(f"{IDEMPOTENCY} must be of one request only, got one of another request")
@@ -242,6 +243,7 @@ class JobEvents(Response):
             try:
                 found = await desk.calls.database(desk.store.job, job.id)
                 pictures = await desk.calls.database(desk.store.pictures, job.id, self._after)
+                answer = None if found is None else await desk.answer(found, self._base, None)
             except StoreFault as error:  # the job waits too
                 await tell(f": {error}\n\n")
                 await asyncio.sleep(LOOK)
@@ -251,9 +253,8 @@ class JobEvents(Response):
                 values = {"type": "job.picture", **desk.picture(job, picture, self._base).model_dump()}
                 await tell(f"id: {picture.order}\ndata: {json.dumps(values)}\n\n")
                 told_at = time.monotonic()
-            if found is None or not found.open:
+            if found is None or answer is None or not found.open:
                 break
-            answer = await desk.answer(found, self._base, None)
             names = ("state", "pictures_done", "pictures_total", "rows_done", "rows_total", "queue_position")
             progress = json.dumps({name: getattr(answer, name) for name in names})
             if progress != shown or time.monotonic() - told_at > self._keep_alive:
@@ -261,7 +262,7 @@ class JobEvents(Response):
                 shown, told_at = progress, time.monotonic()
             await asyncio.sleep(0.05)  # what comes together is told together
             await desk.runner.changed(job.id, LOOK)
-        if found is not None:
-            ended = (await desk.answer(found, self._base, None)).model_dump(exclude={"pictures"})
+        if found is not None and answer is not None:
+            ended = answer.model_dump(exclude={"pictures"})
             await tell(f"data: {json.dumps({'type': f'job.{found.state}', 'job': ended})}\n\n")
         await tell("data: [DONE]\n\n", more=False)

@@ -39,15 +39,13 @@ class LlamaGenTextTransformer(Decoder):
         weight = self.caption1.weight
         key = (*ids, weight.device, weight.dtype)
         if key not in self._kept:
-            while len(self._kept) >= KEPT:
+            if len(self._kept) >= KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = self._read(text_ids[:, : len(ids)])
+            self._kept[key] = self._read(text_ids[:, : len(ids)], null=set(ids) == {self.config.pad})
         return self._kept[key]
 
-    def _read(self, text_ids: Tensor) -> Tensor:
-        n = text_ids.shape[1]
-        null = not bool((text_ids != self.config.pad).any())
-        captions = self.null_caption[None, -n:] if null else self.encoder(text_ids)
+    def _read(self, text_ids: Tensor, null: bool) -> Tensor:
+        captions = self.null_caption[None, -text_ids.shape[1] :] if null else self.encoder(text_ids)
         out: Tensor = self.caption2(F.gelu(self.caption1(captions), approximate="tanh"))
         return out
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,10 +24,7 @@ LISTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder
 def check_growth(values: dict[str, Any], where: str) -> None:
     """Raises CheckpointError where the file's rules could make a text too long. values: of the JSON."""
     for part in LISTS:
-        rules = list(_rules(values.get(part), part, where))
-        growth = 1.0
-        for rule in rules:
-            growth *= _growth(rule, f"{where}: {part}")
+        growth = math.prod(_growth(rule, f"{where}: {part}") for rule in _rules(values.get(part), part, where))
         if growth > MAX_GROWTH:
             told = f"must make a text at most {MAX_GROWTH:,} times as long, got {growth:,.0f} times"
             raise CheckpointError(f"{where}: {part} {told}")

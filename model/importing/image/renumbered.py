@@ -7,7 +7,7 @@ random token anew for each picture. Here the nearest row with a number is taken,
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from model.errors import CheckpointError
 from model.families.image.config import VQGANConfig
 from model.importing.files import Part
 from model.importing.state import kind
-from model.limits import shown
+from model.limits import build, shown
 
 RANDOM, EXTRA = "random", "extra"
 
@@ -44,9 +44,13 @@ def renumbered(part: Part, used: Tensor, unknown: str | None, codes: int | None,
         left[used] = False
         codebook.append(part.state["codebook.weight"][left])
         nameless = int(left.sum())
-    numbered = replace(
-        config, codes=ids, known=known if ids > known else 0, nameless=nameless, unknown=(other or 0) if nameless else 0
-    )
+    changed = {
+        "codes": ids,
+        "known": known if ids > known else 0,
+        "nameless": nameless,
+        "unknown": (other or 0) if nameless else 0,
+    }
+    numbered = build(VQGANConfig, asdict(config) | changed, where, "the VQGAN")
     logits = {key: part.state[key][used] for key in part.state if key.startswith("code_logits.")}
     return Part(numbered, {**part.state, **logits, "codebook.weight": torch.cat(codebook)})
 

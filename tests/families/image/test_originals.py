@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.errors import CheckpointError
 from model.families.image.build import network
 from model.importing.calls import Inert
 from model.importing.files import Given, Part, Text, Weights
@@ -123,6 +124,14 @@ def test_a_code_without_a_number_becomes_what_is_said() -> None:
     part = read_vae(given({"state_dict": plain}, image_size="32"))
     net.load_state_dict(dict(part.state))
     assert torch.equal(net.encode(picture(32)), found)
+
+
+def test_a_renumbered_codebook_keeps_the_bounds_of_a_config() -> None:
+    made = original("vqgan-gumbel-remap")
+    held = {**made.state, "quantize.used": torch.tensor(made.about["used"])}
+    keys = Keys({f"vae.model.{key}": tensor for key, tensor in held.items()}, "dalle.pt")
+    with pytest.raises(CheckpointError, match="codes must be an integer from 1 to 32768, got 40000"):
+        vae_of(keys, None, grid=8, codes=40_000)
 
 
 def test_ids_beyond_the_numbered_codes_are_painted_as_the_first() -> None:

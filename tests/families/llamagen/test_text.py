@@ -20,6 +20,7 @@ from model.inference.decoder import SlotDecoder
 from model.inference.requests import Entry, GenerationRequest, SamplingParams, Sequence
 from tests.conftest import randomise
 from tests.families.llamagen.text_originals import CONFIG, GRID, HEADS, LENGTHS, arrays, encoder_files, transformer_file
+from tests.families.places import check_rows_at_different_places
 
 NONE = torch.zeros(1, 0, dtype=torch.int64)
 
@@ -78,19 +79,9 @@ def test_cached_equals_uncached_with_rows_at_different_places(transformer: Llama
     golden = arrays()
     text, image, want = golden["text_ids"], golden["image_ids"], golden["logits"]
     cache = transformer.new_cache(4)
-    hidden = transformer.prefill(cache, torch.tensor([2, 0]), text[:2])
+    transformer.prefill(cache, torch.tensor([2, 0]), text[:2])
     assert cache.length.tolist() == [4, 0, 8, 0]
-    cache.copy(2, torch.tensor([1]), length=transformer.config.text_positions(8))
-    for i in range(17):  # slot 1 runs ahead
-        ahead = transformer.decode(cache, slice(1, 2), image[:1, i : i + 1])
-    places, rows, of_slot = [0, 17, 0], [hidden[1], ahead[0], hidden[0]], [1, 0, 0]  # by slot
-    for turn in range(46):
-        for slot, place in enumerate(places):
-            close(transformer.image_logits(rows[slot][None], NONE)[0], want[of_slot[slot], place])
-        fed = torch.stack([image[of_slot[slot], place] for slot, place in enumerate(places)])[:, None]
-        span = max(places) + 9 if turn % 2 else None
-        rows = list(transformer.decode(cache, slice(0, 3) if turn % 3 else torch.arange(3), fed, span=span))
-        places = [place + 1 for place in places]
+    check_rows_at_different_places(transformer, text[:2], image, want, ids=8, ahead=17, turns=46, room=9)
 
 
 def test_a_text_is_read_once(transformer: LlamaGenTextTransformer) -> None:

@@ -14,6 +14,7 @@ from model.families.llamagen.transformer import LlamaGenTransformer, turns
 from model.importing import llamagen
 from model.importing.files import Weights
 from tests.families.llamagen.originals import arrays, published, state, trained, vq
+from tests.families.places import check_rows_at_different_places
 
 HEADS, GRID = "2", 8
 NONE: Mapping[str, Tensor] = {}
@@ -44,21 +45,7 @@ def test_logits_are_those_of_the_original(transformer: LlamaGenTransformer) -> N
 def test_cached_equals_uncached_with_rows_at_different_places(transformer: LlamaGenTransformer) -> None:
     golden = arrays()
     text, image, want = golden["text_ids"], golden["image_ids"], golden["logits"]
-    cache = transformer.new_cache(4)
-    none = torch.zeros(1, 0, dtype=torch.int64)
-    hidden = transformer.prefill(cache, torch.tensor([2, 0]), text[:2])
-    cache.copy(2, torch.tensor([1]), length=transformer.config.text_positions(1))
-    for i in range(17):  # slot 1 runs ahead
-        ahead = transformer.decode(cache, slice(1, 2), image[:1, i : i + 1])
-    places, rows, of_slot = [0, 17, 0], [hidden[1], ahead[0], hidden[0]], [1, 0, 0]  # by slot
-    for turn in range(46):
-        for slot, place in enumerate(places):
-            got = transformer.image_logits(rows[slot][None], none)[0]
-            torch.testing.assert_close(got, want[of_slot[slot], place], atol=1e-4, rtol=0)
-        fed = torch.stack([image[of_slot[slot], place] for slot, place in enumerate(places)])[:, None]
-        span = max(places) + 2 if turn % 2 else None
-        rows = list(transformer.decode(cache, slice(0, 3) if turn % 3 else torch.arange(3), fed, span=span))
-        places = [place + 1 for place in places]
+    check_rows_at_different_places(transformer, text[:2], image, want, ids=1, ahead=17, turns=46)
 
 
 def test_a_cleaned_slot_is_finite(transformer: LlamaGenTransformer) -> None:

@@ -15,6 +15,7 @@ from model.families.min_dalle.config import MinDalleConfig
 from model.families.min_dalle.transformer import MinDalleTransformer
 from model.importing import min_dalle
 from model.importing.files import Weights
+from tests.families.places import check_rows_at_different_places
 
 DATA = Path(__file__).parents[2] / "data" / "families" / "min_dalle" / "mini.npz"
 Halves = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -71,22 +72,7 @@ def test_cached_equals_uncached_with_rows_at_different_places(
 ) -> None:
     text, image = arrays["text_ids"], arrays["image_ids"].expand(2, -1)
     want = transformer.logits(text, image)
-    cache = transformer.new_cache(4)
-    none = torch.zeros(1, 0, dtype=torch.int64)
-    hidden = transformer.prefill(cache, torch.tensor([2, 0]), text)
-    cache.copy(2, torch.tensor([1]), length=transformer.config.text_positions(6))
-    for i in range(5):  # slot 1 runs ahead
-        ahead = transformer.decode(cache, slice(1, 2), image[:1, i : i + 1])
-    places, rows = [0, 5, 0], [hidden[1], ahead[0], hidden[0]]  # by slot
-    of_slot = [1, 0, 0]
-    for turn in range(60):
-        for slot, place in enumerate(places):
-            got = transformer.image_logits(rows[slot][None], none)[0]
-            torch.testing.assert_close(got, want[of_slot[slot], place], atol=1e-4, rtol=0)
-        fed = torch.stack([image[of_slot[slot], place] for slot, place in enumerate(places)])[:, None]
-        span = max(places) + 2 if turn % 2 else None
-        rows = list(transformer.decode(cache, slice(0, 3) if turn % 3 else torch.arange(3), fed, span=span))
-        places = [place + 1 for place in places]
+    check_rows_at_different_places(transformer, text, image, want, ids=6, ahead=5, turns=60)
 
 
 def test_a_cleaned_slot_is_finite(transformer: MinDalleTransformer) -> None:

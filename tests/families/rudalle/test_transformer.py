@@ -16,6 +16,7 @@ from model.families.rudalle.masks import neighbours, sees
 from model.families.rudalle.transformer import RuDalleTransformer
 from model.importing import rudalle
 from model.importing.files import Weights
+from tests.families.places import check_rows_at_different_places
 
 DATA = Path(__file__).parents[2] / "data" / "families" / "rudalle"
 GOLDEN = ("text_ids", "image_ids", "logits")
@@ -67,20 +68,7 @@ def test_cached_equals_uncached_with_rows_at_different_places(version: str) -> N
     text, image, _ = (golden[name] for name in GOLDEN)
     first, columns = transformer.config.max_text - 1, transformer.config.text_columns
     want = transformer.logits(text, image)[:, first:, columns:]
-    cache = transformer.new_cache(4)
-    none = torch.zeros(1, 0, dtype=torch.int64)
-    hidden = transformer.prefill(cache, torch.tensor([2, 0]), text)
-    cache.copy(2, torch.tensor([1]), length=transformer.config.text_positions(3))
-    for i in range(17):  # slot 1 runs ahead
-        ahead = transformer.decode(cache, slice(1, 2), image[:1, i : i + 1])
-    places, rows, of_slot = [0, 17, 0], [hidden[1], ahead[0], hidden[0]], [1, 0, 0]  # by slot
-    for turn in range(60):
-        for slot, place in enumerate(places):
-            got = transformer.image_logits(rows[slot][None], none)[0]
-            torch.testing.assert_close(got, want[of_slot[slot], place], atol=1e-4, rtol=0)
-        fed = torch.stack([image[of_slot[slot], place] for slot, place in enumerate(places)])[:, None]
-        rows = list(transformer.decode(cache, slice(0, 3) if turn % 3 else torch.arange(3), fed))
-        places = [place + 1 for place in places]
+    check_rows_at_different_places(transformer, text, image, want, ids=3, ahead=17, turns=60, room=None)
 
 
 @pytest.mark.parametrize("version", [V2, V3])
