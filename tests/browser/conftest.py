@@ -1,4 +1,4 @@
-"""One headless Chromium, the system's, and one server over a checkpoint that takes seconds a picture: time to look.
+"""One headless Chromium, the system's, and one server over a small checkpoint.
 
 Playwright's event loop belongs to the thread that uses it, so the browser ends with the module that asked for it, and
 tests elsewhere may run loops of their own.
@@ -54,7 +54,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose pictures have ROWS rows and take a second."""
+    """A checkpoint whose pictures have ROWS rows."""
     levels = (4, 4)
     config = CheckpointConfig(
         name="slow",
@@ -77,8 +77,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def live(weights: Path) -> Iterator[Live]:
-    """A ready server."""
-    with Live(weights, weights.with_name("log"), slots=8) as server:
+    """A ready server that paints two pictures at a time, so that a request for several lasts."""
+    with Live(weights, weights.with_name("log"), slots=2) as server:
         yield server.ready()
 
 
