@@ -24,12 +24,13 @@ from app.pool.job import Job
 class JobQueue:
     """The jobs that wait for these workers.
 
-    left: pictures that may still be given out before another model has its turn; None for no limit. A job is given out
-    as long as one is left.
+    given: pictures that were given out since the model was loaded. limit: as many end its turn, because another model
+    waits; None for no limit.
     """
 
     def __init__(self, workers: Sequence[DeviceWorker]) -> None:
-        self.left: int | None = None
+        self.given = 0
+        self.limit: int | None = None
         self._workers = workers
         self._waiting: dict[str, Job] = {}  # by id, in the order in which they are given out
         self._background: dict[str, Job] = {}  # the same, of background jobs
@@ -39,8 +40,8 @@ class JobQueue:
 
     @property
     def spent(self) -> bool:
-        """Whether no more may be given out until `left` is set anew."""
-        return self.left is not None and self.left <= 0
+        """Whether no more may be given out: its turn is over."""
+        return self.limit is not None and self.given >= self.limit
 
     def add(self, job: Job) -> None:
         """Put a new job at the tail."""
@@ -68,8 +69,7 @@ class JobQueue:
                 return
             worker = min(roomy, key=lambda worker: worker.slots_needed)
             job = queue.pop(next(iter(queue)))
-            if self.left is not None:
-                self.left -= job.unpainted
+            self.given += job.unpainted
             if job.alone and worker.held:
                 worker.alone.append(job)  # the worker gets nothing else until it is empty
             else:

@@ -4,9 +4,10 @@ It makes one move at a time, and never blocks the event loop.
 
 - The default model is loaded first. Another one is loaded when the first job waits for it.
 - If there is no room, models without work are put away, the least recently used one first.
-- If all have work, they take turns. While a model waits for room, each loaded one is given a turn's pictures more. When
-  these are painted it is put away, and its other jobs wait for its next turn. The model that has waited for its turn
-  longest is loaded next. Turns are counted in pictures, so the order never depends on how fast a model is.
+- If all have work, they take turns. While a model waits for room, a loaded one gets no more than a turn's pictures,
+  counted from its loading. When these are painted it is put away, and its other jobs wait for its next turn. The model
+  that has waited for its turn longest is loaded next. Turns are counted in pictures, so the order never depends on how
+  fast a model is.
 - A model other than the default one is put away after IDLE seconds without work.
 
 A model that is larger than the whole budget is loaded alone.
@@ -39,7 +40,7 @@ class Move(NamedTuple):
 
 
 def next_move(lanes: Sequence[Lane], budget: float, turn: int) -> Move | None:
-    """The next move, None if there is none now. It sets how many pictures each model may still be given.
+    """The next move, None if there is none now. It sets how many pictures each model may be given.
 
     budget: bytes for all loaded models. turn: pictures of a turn. No model is loading or leaving.
     """
@@ -51,11 +52,10 @@ def next_move(lanes: Sequence[Lane], budget: float, turn: int) -> Move | None:
     room = budget - sum(lane.memory for lane in loaded)
     if coming is not None and (not loaded or coming.memory <= room):
         return Move(coming, load=True)
-    if coming is None:
-        for lane in loaded:
-            lane.queue.left = None
-        if room >= 0 or len(loaded) < 2:
-            return None
+    for lane in loaded:
+        lane.queue.limit = None if coming is None else turn
+    if coming is None and (room >= 0 or len(loaded) < 2):
+        return None
     idle = [lane for lane in loaded if not lane.has_work]
     if idle:
         return Move(min(idle, key=lambda lane: lane.used), load=False)
@@ -63,9 +63,6 @@ def next_move(lanes: Sequence[Lane], budget: float, turn: int) -> Move | None:
         spent = [lane for lane in loaded if lane.queue.spent and not lane.painting]
         if spent:
             return Move(min(spent, key=lambda lane: lane.turn), load=False)
-        for lane in loaded:
-            if lane.queue.left is None:
-                lane.queue.left = turn
     return None
 
 
@@ -155,7 +152,8 @@ class Residents:
         lane.gave_up = False
         lane.kills = 0
         lane.turn = next(self._turns)
-        lane.queue.left = self._turn if len(self._lanes) > 1 and lane.turn > 1 else None
+        lane.queue.given = 0
+        lane.queue.limit = self._turn if lane.turn > 1 else None  # which `next_move` lifts, if no other model waits
         lane.settled.clear()
         lane.keeper.start()
 

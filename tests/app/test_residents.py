@@ -116,10 +116,23 @@ def test_models_take_turns_of_equal_length_where_only_one_fits(stage: Stage) -> 
     async def scene(theatre: Theatre) -> None:
         jobs = [await theatre.order("a") for _ in range(24)]
         jobs += [await theatre.order(name) for name in "bc" for _ in range(6)]
-        first = len(theatre.lane("a").workers[0].held)  # given to it before anybody else had asked
-        await theatre.until(lambda: theatre.lane("a").queue.left is not None)
+        first = len(theatre.lane("a").workers[0].held)  # given to it before anybody else had asked: more than a turn
+        await theatre.until(lambda: theatre.lane("a").queue.spent)
         turns = await theatre.play(jobs)
-        assert turns == [("a", first + 4), ("b", 4), ("c", 4), ("a", 4), ("b", 2), ("c", 2), ("a", 24 - first - 8)]
+        assert turns == [("a", first), ("b", 4), ("c", 4), ("a", 4), ("b", 2), ("c", 2), ("a", 24 - first - 4)]
+
+    stage(scene, ONE)
+
+
+def test_a_model_that_has_long_had_its_turn_makes_room_at_once(stage: Stage) -> None:
+    async def scene(theatre: Theatre) -> None:
+        await theatre.play([await theatre.order("a") for _ in range(24)])
+        jobs = [await theatre.order("a") for _ in range(12)]
+        jobs.append(await theatre.order("b"))
+        first = len(theatre.lane("a").workers[0].held)  # given to it before b was asked for
+        await theatre.until(lambda: theatre.lane("a").queue.spent)
+        theatre.painted.clear()
+        assert await theatre.play(jobs) == [("a", first), ("b", 1), ("a", 12 - first)]
 
     stage(scene, ONE)
 
