@@ -21,7 +21,7 @@ from app.commands.bench.report import Row, Serving, as_json
 from model.benchmark.floor import Demand, Sizes, counted_operations, demand, prefill_seconds
 from model.benchmark.machine import BLOCKS, Machine, measure_machine
 from model.benchmark.measure import measure
-from model.benchmark.steps import Pictures
+from model.benchmark.steps import Pictures, in_turns, paint
 from model.checkpoints import load
 from model.config import TransformerConfig
 from model.errors import InvalidRequest
@@ -33,6 +33,8 @@ from model.families.min_dalle.config import MinDalleConfig
 from model.families.min_dalle.transformer import MinDalleTransformer
 from model.families.rudalle.config import RuDalleConfig
 from model.families.rudalle.transformer import RuDalleTransformer
+from model.inference.engine import Engine
+from model.inference.requests import SamplingParams
 from model.kernels.library import built
 from model.transformer import Transformer
 
@@ -133,6 +135,29 @@ def test_windows_of_a_picture() -> None:
     assert not cut.whole
     assert cut.part(0.5) is None
     assert cut.seconds == pytest.approx(sum(steps[:40]) + 60 * cut.step)
+    assert replace(cut, unpainted=3.0).seconds == pytest.approx(cut.seconds + 3)
+
+
+def test_a_run_that_is_cut_short_counts_the_decoder_all_the_same(tiny_checkpoint: Path) -> None:
+    engine = Engine(load(tiny_checkpoint), slots=4)
+    cut, drawn, whole = (
+        paint(engine, 2, SamplingParams(seed=1), seconds, pixels=pixels)
+        for seconds, pixels in ((1e-9, True), (1e-9, False), (3600.0, True))
+    )
+    assert not cut.whole
+    assert cut.unpainted > 0
+    assert drawn.unpainted == whole.unpainted == 0
+    assert whole.whole
+
+
+def test_engines_are_compared_over_the_same_steps(tiny_checkpoint: Path) -> None:
+    engines = [Engine(load(tiny_checkpoint), slots=4, strict=strict) for strict in (True, False)]
+    one, other = in_turns(engines, 2, SamplingParams(seed=1), 3600.0)
+    assert one.whole
+    assert len(one.steps) == len(other.steps)
+    assert one.runs == 3
+    brief, also = in_turns(engines, 2, SamplingParams(seed=1), 1e-9)
+    assert 1 <= len(brief.steps) == len(also.steps) < one.total
 
 
 def test_shares_and_ratios() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from model.benchmark.floor import counted_operations, prefill_seconds
 from model.benchmark.machine import Machine, best, measure_machine
-from model.benchmark.steps import TEXT, Pictures, paint
+from model.benchmark.steps import TEXT, Pictures, in_turns, paint
 from model.checkpoints import Checkpoint
 from model.checkpoints.networks import AnyCache, AnyTransformer
 from model.inference.devices import pick_dtype
@@ -34,8 +34,9 @@ class Result:
     """What was measured of a checkpoint.
 
     dtype: what the engine computes in. steps: without guidance, by the number of rows. pictures: as a server paints
-    them, with the checkpoint's guidance, by their number. loose: TOGETHER of them outside strict mode, not decoded.
-    painting: the floor of the VQ decoder for one picture, in seconds. side: pixels of a picture's side.
+    them, with the checkpoint's guidance, by their number. strict, loose: TOGETHER of them within strict mode and
+    outside, measured in turns, not decoded. painting: the floor of the VQ decoder for one picture, in seconds.
+    side: pixels of a picture's side.
     """
 
     machine: Machine
@@ -47,6 +48,7 @@ class Result:
     parts: tuple[Part, ...]
     steps: dict[int, Pictures]
     pictures: dict[int, Pictures]
+    strict: Pictures
     loose: Pictures
     painting: float
     side: int
@@ -54,7 +56,7 @@ class Result:
     @property
     def strict_cost(self) -> float:
         """How much longer strict mode takes for TOGETHER pictures, as a share."""
-        return self.pictures[TOGETHER].step / self.loose.step - 1
+        return self.strict.step / self.loose.step - 1
 
     def picture_floor(self, images: int) -> float:
         """The floor of so many pictures at once, in seconds: the prompt, the steps and the VQ decoder."""
@@ -104,7 +106,7 @@ def measure(
     on_progress("fast mode")
     fast = Engine(checkpoint, slots=2 * TOGETHER, device=device, dtype=dtype, strict=False)
     fast.warm_up()
-    loose = paint(fast, TOGETHER, params, seconds)
+    strict, loose = in_turns((engine, fast), TOGETHER, params, seconds)
     return Result(
         machine,
         config.name,
@@ -115,6 +117,7 @@ def measure(
         tuple(parts),
         steps,
         pictures,
+        strict,
         loose,
         painting.floor,
         engine.image_codec.size,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+
+import torch
 
 from model.benchmark.floor import Sizes, demand
-from model.benchmark.machine import Machine
+from model.benchmark.machine import Machine, best
 from model.checkpoints.networks import AnyTransformer
 from model.inference.engine import Engine
 from model.inference.events import Failed
@@ -24,7 +27,8 @@ class Pictures:
     images: pictures. rows: of a step; a guided picture takes two. ids: of the text. sizes: of the engine's numbers.
     total: steps of a whole picture.
     steps: seconds of each step that was made, in order, the fastest of `runs` runs; the first step reads the prompts.
-    If the time was up, fewer steps than `total` were made.
+    If the time was up, fewer steps than `total` were made. unpainted: seconds that the VQ decoder would have taken for
+    all pictures, if the last step was not reached; else 0.0.
     """
 
     images: int
@@ -34,6 +38,7 @@ class Pictures:
     total: int
     steps: tuple[float, ...]
     runs: int
+    unpainted: float = 0.0
 
     @property
     def whole(self) -> bool:
@@ -48,7 +53,7 @@ class Pictures:
     @property
     def seconds(self) -> float:
         """Seconds for the pictures. Where the time was up, the missing steps count as the mean of the others."""
-        return sum(self.steps) + (self.total - len(self.steps)) * self.step
+        return sum(self.steps) + (self.total - len(self.steps)) * self.step + self.unpainted
 
     def part(self, where: float) -> tuple[float, float] | None:
         """A window at the share `where` of the picture, 0 to 1: the middle step's number, and a step's median seconds.
@@ -96,18 +101,43 @@ def paint(
     """
     ids = tuple(engine.tokenizer.encode(text))
     began = time.perf_counter()
-    best: list[float] = []
+    least: list[float] = []
     runs = 0
     while runs < repeats and (not runs or time.perf_counter() - began < seconds):
         until = began + 3 * seconds
         found = _run(engine, _requests(images, ids, params, pixels), until)
-        if runs and len(found) < len(best):
+        if runs and len(found) < len(least):
             break  # the time is up
-        best = [min(pair) for pair in zip(best, found, strict=True)] if runs else found
+        least = [min(pair) for pair in zip(least, found, strict=True)] if runs else found
         runs += 1
     rows = images * (1 if params.guidance == 1.0 else 2)
     sizes = Sizes(*engine.decoder.number_bytes)
-    return Pictures(images, rows, len(ids), sizes, engine.config.steps, tuple(best), runs)
+    missing = images * _painting(engine) if pixels and len(least) < engine.config.steps else 0.0
+    return Pictures(images, rows, len(ids), sizes, engine.config.steps, tuple(least), runs, missing)
+
+
+def in_turns(
+    engines: Seq[Engine], images: int, params: SamplingParams, seconds: float, rounds: int = 3
+) -> list[Pictures]:
+    """As `paint`, once a round for each engine, so that what else the machine does slows all of them.
+
+    The steps of all have the same numbers: those that every run has made.
+    """
+    runs: list[list[Pictures]] = [[] for _ in engines]
+    for _ in range(rounds):
+        for engine, found in zip(engines, runs, strict=True):
+            found.append(paint(engine, images, params, seconds / rounds, repeats=1))
+    made = min(len(one.steps) for found in runs for one in found)
+    return [
+        replace(found[0], steps=tuple(map(min, zip(*(one.steps[:made] for one in found), strict=True))), runs=rounds)
+        for found in runs
+    ]
+
+
+def _painting(engine: Engine) -> float:
+    """Seconds that the VQ decoder takes for a picture."""
+    tokens = torch.zeros(1, engine.config.image_tokens, dtype=torch.int64)
+    return best(lambda: engine.image_codec.decode(tokens), engine.device, 3)
 
 
 def _requests(images: int, ids: tuple[int, ...], params: SamplingParams, pixels: bool) -> list[GenerationRequest]:
