@@ -88,7 +88,7 @@ class Residents:
         self._idle_seconds = idle_seconds
         self._turn = LOOKAHEAD * settings.slots * len(settings.devices)
         self._device_memory = 0
-        self._dtype = "float32"
+        self._dtype, self._device = "float32", "cpu"
         self._turns = itertools.count(1)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -107,7 +107,7 @@ class Residents:
         """A worker of this model can paint."""
         if lane.state is State.LOADING:
             ready = [worker.ready for worker in lane.workers if worker.ready]
-            self._dtype = ready[0].dtype
+            self._dtype, self._device = ready[0].dtype, ready[0].device
             self._device_memory = self._device_memory or min(one.device_memory for one in ready)
             lane.memory = max(one.memory for one in ready) or lane.memory
             lane.state = State.LOADED
@@ -129,8 +129,8 @@ class Residents:
         try:
             await self._lanes[0].settled.wait()
             for lane in self._lanes:
-                size = await asyncio.to_thread(expected, lane.checkpoint, self._settings.slots, self._dtype)
-                lane.memory = lane.memory or size
+                asked = lane.checkpoint, self._settings.slots, self._dtype, self._device
+                lane.memory = lane.memory or await asyncio.to_thread(expected, *asked)
             while True:
                 self._wake.clear()
                 self._note_idle()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from model.memory import machine_memory
 
 if TYPE_CHECKING:
     import torch
@@ -24,14 +24,10 @@ def memory_taken(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
 
 
-def memory_of(device: torch.device, cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
-    """Bytes of the GPU's memory. Of the machine's, or of this container's (cgroup v2), if `device` is the CPU."""
+def memory_of(device: torch.device) -> int:
+    """Bytes of the GPU's memory. Of the machine's, or of this container's, if `device` is the CPU."""
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(machine, int(cgroup.read_text()))
-    except (OSError, ValueError):  # no such cgroup, or "max"
-        return machine
+    return machine_memory()

@@ -27,15 +27,15 @@ from model.kernels.layout import LANES, MOST_HEAD_DIM
 from model.kernels.library import load
 from model.kernels.ordinary import Layer, OrdinaryStep, Parts, Product
 from model.kernels.step import NativeStep, own_step
+from model.memory import may_copy
 from model.transformer import Transformer
-from model.transformer.linear import PACKED_AT_MOST
 
 
 def step_of(transformer: nn.Module, dtype: torch.dtype | None = None) -> NativeStep | None:
     """The native step of a transformer; None where PyTorch has to compute it.
 
     That is: on other devices, in other types, without the library, in sizes that are no multiples of LANES, and what
-    `parts_of` leaves out. Weights of more than PACKED_AT_MOST bytes are not kept twice. dtype: with int8
+    `parts_of` leaves out. Weights are kept twice, so there must be memory for it (`may_copy`). dtype: with int8
     matrices are rounded to it, and caches of other families are bfloat16. Other types count for our own transformer,
     see `own_step`.
     """
@@ -48,7 +48,7 @@ def step_of(transformer: nn.Module, dtype: torch.dtype | None = None) -> NativeS
         library = load()
         parts = parts_of(transformer) if library else None
         rounds = dtype == torch.int8
-        if library is None or parts is None or parts.nbytes(rounds) > PACKED_AT_MOST:
+        if library is None or parts is None or not may_copy(parts.nbytes(rounds)):
             return None
         config = cast("Any", transformer).config
         if any(size % LANES for size in (*parts.sizes(), config.head_dim)) or config.head_dim > MOST_HEAD_DIM:
@@ -187,6 +187,7 @@ def _grid(rows: nn.Parameter, columns: nn.Parameter) -> Tensor:
 
 def _to_lanes(passed: Tensor, gate: Tensor, out: Tensor) -> tuple[Product, Product]:
     """Both products of a gated feed-forward, its width filled with zeros to a multiple of LANES."""
-    more = -len(passed) % LANES
-    w1 = torch.cat([F.pad(part, (0, 0, 0, more)) for part in (passed, gate)])
-    return Product(w1), Product(F.pad(out, (0, more)))
+    if more := -len(passed) % LANES:
+        passed, gate = (F.pad(part, (0, 0, 0, more)) for part in (passed, gate))
+        out = F.pad(out, (0, more))
+    return Product((passed, gate)), Product((out,))

@@ -6,6 +6,7 @@ The structures are those of `source/ordinary.cpp`, which computes one block for 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,19 +82,26 @@ class _Window(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Product:
-    """A linear layer: weight (out, in), bias (out,) or None."""
+    """A linear layer: weights (outputs, inputs) that stand one below the other, bias (all outputs,) or None."""
 
-    weight: Tensor
+    weights: tuple[Tensor, ...]
     bias: Tensor | None = None
 
     @staticmethod
     def of(*linears: nn.Linear) -> Product:
         """The linears of one input, one below the other."""
-        if len(linears) == 1:
-            return Product(linears[0].weight, linears[0].bias)
         biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
-        weights: list[Tensor] = [linear.weight for linear in linears]
-        return Product(torch.cat(weights), torch.cat(biases) if biases else None)
+        return Product(tuple(linear.weight for linear in linears), _joined(biases) if biases else None)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights as one. They are joined when they are asked for: all those of a model would fill the memory."""
+        return _joined(self.weights)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+        return sum(map(len, self.weights)), self.weights[0].shape[1]
 
 
 @dataclass
@@ -146,19 +154,23 @@ class Parts:
     def hidden(self) -> int:
         """Width within a feed-forward, without the zeros that fill it."""
         layer = self.layers[0]
-        return layer.w2.weight.shape[1] if layer.within_feed is None else layer.within_feed.weight.numel()
+        return layer.w2.shape[1] if layer.within_feed is None else layer.within_feed.weight.numel()
 
     def nbytes(self, rounds: bool) -> int:
         """Bytes of the matrices in panels, about. rounds: to int8."""
         products = {id(p): p for layer in self.layers for p in (layer.qkv, layer.out, layer.text_q, layer.text_out)}
         products |= {id(p): p for layer in self.layers for p in (layer.w1, layer.w2)}
         size = 1 if rounds else narrowed(self.layers[0].w1.weight).element_size()
-        return size * sum(p.weight.numel() for p in (self.head, *products.values()) if p is not None)
+        return size * sum(math.prod(p.shape) for p in (self.head, *products.values()) if p is not None)
 
     def sizes(self) -> list[int]:
         """Those that must be multiples of LANES."""
         products = [product for layer in self.layers for product in (layer.qkv, layer.out)]
-        return [self.table.shape[1], len(self.head.weight), *(len(product.weight) for product in products)]
+        return [self.table.shape[1], self.head.shape[0], *(product.shape[0] for product in products)]
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
 def narrowed(weight: Tensor) -> Tensor:

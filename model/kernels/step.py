@@ -22,6 +22,7 @@ from torch import Tensor
 from model.kernels import layout
 from model.kernels.layout import Image, Keeper, Rows, is_narrow
 from model.kernels.library import load, multiplies_in_bfloat16
+from model.memory import may_copy
 from model.transformer import KVCache, Transformer
 from model.transformer.local import ABOVE, LEFT, LocalBlock
 
@@ -180,7 +181,9 @@ def own_step(transformer: Transformer, dtype: torch.dtype | None) -> OwnStep | N
     sizes = (config.dim, int(config.dim * config.mlp_ratio), config.local_dim, config.code_dim, config.image_vocab)
     if any(size % layout.LANES for size in (*sizes, config.head_dim)) or config.head_dim > layout.MOST_HEAD_DIM:
         return None
-    matrices = (parameter for parameter in transformer.parameters() if parameter.dim() == 2)
+    matrices = [parameter for parameter in transformer.parameters() if parameter.dim() == 2]
+    if not may_copy(sum(matrix.numel() * matrix.element_size() for matrix in matrices)):
+        return None
     narrow = dtype not in (torch.float32, torch.int8) and multiplies_in_bfloat16() and all(map(is_narrow, matrices))
     if narrow and (library := load(narrow=True)):
         return OwnStep(library, transformer, narrow=True)

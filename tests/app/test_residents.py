@@ -97,7 +97,7 @@ def stage(quick_checkpoint: Path) -> Stage:
             Puppet.started = []
             settings = Settings(weights=weights, slots=SLOTS, **more)
             models = Models.read(settings)
-            memory = int(room * expected(models.served["a"], SLOTS, "float32"))
+            memory = int(room * expected(models.served["a"], SLOTS, "float32", "cpu"))
             pool = WorkerPool(settings.model_copy(update={"memory": memory}), models, Puppet, idle_seconds)
             await pool.start()
             theatre = Theatre(pool)
@@ -236,11 +236,11 @@ def test_each_model_has_places_of_the_queue_to_itself(stage: Stage) -> None:
 
 def test_the_expected_memory_counts_weights_and_slots(quick_checkpoint: Path) -> None:
     model = ServedCheckpoint.read(quick_checkpoint)
-    few, many = (expected(model, slots, "float32") for slots in (2, 4))
+    few, many = (expected(model, slots, "float32", "cpu") for slots in (2, 4))
     config = model.config.transformer
     slot = (many - few) / 2 / (config.capacity + config.max_text)
     assert slot == 2 * 4 * config.depth * config.kv_heads * config.head_dim  # type: ignore[union-attr]
     on_disk = sum(file.stat().st_size for file in quick_checkpoint.glob("*.safetensors"))
     weights = few - RUNTIME - 2 * slot * (config.capacity + config.max_text)
     assert 0.9 * on_disk < weights <= on_disk  # float32 in both; the rest is the files' heads
-    assert expected(model, 2, "bfloat16") - RUNTIME == (few - RUNTIME) / 2
+    assert expected(model, 2, "bfloat16", "cuda:0") - RUNTIME == (few - RUNTIME) / 2

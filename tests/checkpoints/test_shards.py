@@ -149,7 +149,7 @@ def test_sizes_that_the_files_do_not_have_cost_no_memory(copy: Path) -> None:
 
 
 def test_weights_beyond_the_machines_memory_are_not_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "memory", lambda: 100_000)
+    monkeypatch.setattr(shards, "machine_memory", lambda: 100_000)
     shard(copy).write_bytes(shard(copy).read_bytes()[:-1] + b"?")  # not what the sum says, if it were read
     needed = 4 * sum(tensor.numel() for tensor in safetensors.torch.load_file(copy / "vae-1-of-1.safetensors").values())
     assert needed <= 100_000

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model import memory
 from model.checkpoints.networks import network
+from model.config import TransformerConfig, from_preset
 from model.families.cache import Cache
 from model.families.dalle_pytorch.config import KINDS, MLP, DallePytorchConfig
 from model.families.kakaobrain.config import KakaobrainConfig
@@ -19,6 +21,7 @@ from model.families.min_dalle.config import MinDalleConfig
 from model.families.rudalle.config import V2, V3, RuDalleConfig
 from model.kernels import OrdinaryStep, SlotTensors, step_of
 from model.kernels import library as library_module
+from model.transformer import Transformer
 from tests.conftest import randomise
 from tests.kernels.rounding import round_linears
 from tests.kernels.slots import drawn_within, new_slots, picture
@@ -343,6 +346,17 @@ def test_weights_that_float16_has_are_kept_in_it() -> None:
         mine.copy_(kept)
     expected = one.transformer.decode(one.cache, torch.tensor([2]), drawn)
     torch.testing.assert_close(one.slots.hidden[2:3], expected, rtol=1e-4, atol=2e-5)
+
+
+def test_weights_are_kept_twice_only_where_there_is_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"text_vocab": 64, "image_vocab": 16, "code_levels": (4, 4), "grid": 8}
+    transformer, own = network(SHAPES["llamagen"]), Transformer(from_preset(TransformerConfig, "tiny", **sizes))
+    if step_of(transformer) is None:
+        pytest.skip("the native kernels are not built here, or not for this processor")
+    assert step_of(own) is not None
+    monkeypatch.setattr(memory, "machine_memory", lambda: 10_000)
+    assert step_of(transformer) is None
+    assert step_of(own) is None
 
 
 def test_what_the_block_has_not_is_left_to_torch() -> None:
