@@ -79,6 +79,17 @@ def test_without_a_list_of_things_no_unknown_word_passes_as_known(section: str) 
         ("a thinking face", "a thinking face", Fit.KNOWN),
         ("an orange", "an orange", Fit.KNOWN),  # a thing and a colour
         ("il cane", "wood", Fit.UNKNOWN),
+        ("ein Boot", "a boot", Fit.UNKNOWN),  # a boat
+        ("Rat und Tat", "a rat", Fit.UNKNOWN),
+        ("a bear in its den", "a bear", Fit.NEAR),  # English
+        ("a palm tree in los angeles", "a palm tree", Fit.NEAR),
+        ("las vegas", "a slot machine", Fit.NEAR),
+        ("a hand", "a waving hand", Fit.NEAR),  # nobody asked for waving
+        ("a planet", "a planet with a ring", Fit.NEAR),
+        ("an arrow", "a bow and arrow", Fit.NEAR),
+        ("a number", "a number eight", Fit.NEAR),
+        ("bread", "a loaf of bread", Fit.KNOWN),
+        ("liberty", "the statue of liberty", Fit.NEAR),
         ("die Sonne", "a die", Fit.UNKNOWN),
         ("a die", "a die", Fit.KNOWN),
         ("the flag of wales", "the flag ofles", Fit.UNKNOWN),  # no word
@@ -95,6 +106,9 @@ def test_each_rule(things: Things, prompt: str, caption: str, fit: Fit) -> None:
 def test_an_unlikely_caption_is_not_near(things: Things) -> None:
     assert judge("a kitten", Reading("a cat", *UNSURE), things, CONFIG) is Fit.UNKNOWN
     assert judge("a kitten", Reading("a cat", *UNSURE), things, FitConfig(likely=-2.0)) is Fit.NEAR
+    assert judge("a sign that says OPEN", Reading("a plus sign", *UNSURE), things, CONFIG) is Fit.UNKNOWN
+    assert judge("the first train", Reading("a red train", *UNSURE), things, CONFIG) is Fit.UNKNOWN
+    assert judge("the first train", Reading("a train", *UNSURE), things, CONFIG) is Fit.NEAR
 
 
 @pytest.mark.parametrize(

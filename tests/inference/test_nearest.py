@@ -12,7 +12,7 @@ from model.inference.captions import formed, mended
 from model.inference.events import Fit
 from model.inference.fit import Reading, Verdict, settle
 from model.inference.nearest import closest, named
-from model.inference.numbers import at_most_five
+from model.inference.numbers import at_most_five, unglued
 from model.plurals import plural
 from model.things import THINGS, Things, parse
 
@@ -38,6 +38,8 @@ def things() -> Things:
         ("why don't you paint a star", ["why", "don't", "star"]),
         ("a no entry sign", ["no", "entry", "sign"]),  # a thing's own words
         ("not sure", ["not", "sure"]),
+        ("no more than two ducks", ["no", "more", "than", "2", "duck"]),
+        ("not only cats", ["not", "only", "cat"]),
         ("a knot", ["knot"]),
         ("neither a cat nor a dog", []),
         ("zero", ["zero"]),
@@ -76,6 +78,10 @@ def test_code_is_told_from_sentences() -> None:
         ("a hot dog", "a hot dog"),
         ("a fire hydrant", ""),
         ("Tiger Woods", ""),
+        ("Two Dogs And A Cat", "a dog"),
+        ("a turkey sandwich", "a sandwich"),
+        ("a cute cat sticker, vector art", "a cat"),
+        ("a snail faster than a rocket", "a snail"),
         ("Captain Hook", ""),
         ("how to fish", ""),
         ("an empty glass", ""),  # no glasses
@@ -83,6 +89,9 @@ def test_code_is_told_from_sentences() -> None:
         ("an orange", "an orange"),
         ("un chat noir", ""),
         ("zwei robots", ""),
+        ("un robot qui mange", ""),
+        ("dans robot", ""),
+        ("a robot by Dan", "a robot"),
         ("éléphant rose", ""),
         ("a rainbow coloured unicorn", "a unicorn"),
         ("no dogs", ""),
@@ -106,6 +115,10 @@ def test_a_thing_that_is_named_is_painted_where_the_reviser_fails(things: Things
     assert said("a pig that can fly", Reading("a fly", -0.2, -9)).caption == "a pig"
     assert said("a corgi on a beach", Reading("a dog", -0.01, -9)).caption == "a dog"
     assert said("a truck full of bananas", Reading("a truck", -0.01, -9)).caption == "a truck"
+    assert said("a monkey stealing a banana", Reading("a banana", -0.1, -9)).caption == "a monkey"
+    assert said("a bird between two trees", Reading("two trees", -0.01, -9)).caption == "a bird"
+    assert said("a clown fish", Reading("a clown", -0.3, -9)).caption == "a fish"
+    assert said("4 blue hearts", Reading("four blue hearts", -0.01, -9)).caption == "four blue hearts"
     assert said("apple, banana", Reading("a red apple", -0.01, -9)).caption == "a red apple"
     assert said("a heart that is not red", Reading("a red heart", -0.01, -9)).fit is Fit.UNKNOWN
     assert said("a bird of prey", Reading("an eagle", -0.01, -9)).caption == "an eagle"  # taught for all of it
@@ -204,3 +217,14 @@ def test_more_than_five_are_five(things: Things) -> None:
         ("ten thousand stars", "five stars"),
     ):
         assert at_most_five(text, things) == read
+
+
+def test_a_number_stands_apart_from_a_thing(things: Things) -> None:
+    for text, read in (
+        ("1girl, solo", "1 girl, solo"),
+        ("2cats and 10dogs", "2 cats and 10 dogs"),
+        ("a 3d cat", "a 3d cat"),
+        ("80mph", "80mph"),
+        ("the 42nd cat", "the 42nd cat"),
+    ):
+        assert unglued(text, things) == read
