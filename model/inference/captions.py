@@ -95,7 +95,7 @@ def _uncoloured(part: str, things: Things) -> str:
 
 
 def _singular(prompt: str, caption: str, things: Things) -> str:
-    """The caption with the number that its nouns have: "a blue cats" -> "a blue cat", "two kite" -> "a kite"."""
+    """The caption with the articles and numbers of its nouns: "an bird" -> "a bird", "two kite" -> "a kite"."""
     parts = _JOINTS.split(caption)
     for i in range(0, len(parts), 2):
         number, name, background = _read(parts[i])
@@ -103,9 +103,13 @@ def _singular(prompt: str, caption: str, things: Things) -> str:
         while len(words) > 1 and stem(words[0]) in COLOURS and not things.find(" ".join(words)):
             words.pop(0)
         thing = things.find(" ".join(words))
-        if thing is None or plural(thing.bare) == thing.bare:
+        if thing is None:
             continue
-        if number in ("a", "an") and " ".join(words) == plural(thing.bare):
+        if number not in NUMBERS and name == thing.bare:
+            parts[i] = f"{thing.name}{background}"
+        elif plural(thing.bare) == thing.bare:
+            continue
+        elif number in ("a", "an") and " ".join(words) == plural(thing.bare):
             parts[i] = f"{number} {name.removesuffix(' '.join(words))}{thing.bare}{background}"
         elif number in NUMBERS and name == thing.bare and f"{number} {name}" not in prompt.lower():
             parts[i] = f"{thing.name}{background}"
