@@ -12,32 +12,41 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from model.colour_words import COLOUR_WORDS
 from model.inference.asking import COLOURS, FUNCTION, NUMBERS, SHADES, attribute, content, slip
 from model.plurals import plural
-from model.things import Thing, Things, stem
+from model.things import Thing, Things, stem, stems
 
 FLAG = "the flag of "
 _JOINTS = re.compile(r"( and | above | below | next to | beside | to the left of | to the right of )")
 _PART = re.compile(rf"(?:(an?|the|{'|'.join(NUMBERS)}) )?(.+?)( on an? .+ background)?")
 _ATTRIBUTES = COLOURS | SHADES | {"small", "big", "3d"}
 _SHAPES = "circle square triangle star heart diamond rectangle oval pentagon hexagon cross ring"  # in every colour
+_TINTS = frozenset(  # "crimson", and "red" of "blood-red"
+    stem(word.split("-")[-1]) for colour, words in COLOUR_WORDS.items() for word in (*colour.split(), *words.split())
+)
 
 
 def mended(prompt: str, caption: str, things: Things) -> str:
-    """The caption that is painted for a prompt, in what `wanted` leaves of it."""
+    """The caption that is painted for a prompt, in what `wanted` leaves of it.
+
+    A prompt that says no colour gets none: "a brown rocket" -> "a rocket" for "a snail faster than a rocket".
+    """
     if not things:
         return caption
-    return truthful(_singular(prompt, _asked_for(prompt, caption, things), things), things)
+    said = _singular(prompt, _asked_for(prompt, caption, things), things)
+    return truthful(said, things, coloured=not _TINTS.isdisjoint(stems(prompt)))
 
 
-def truthful(caption: str, things: Things) -> str:
+def truthful(caption: str, things: Things, coloured: bool = True) -> str:
     """The caption without colours that the painter cannot paint: "a yellow car and a tree" -> "a car and a tree".
 
-    A painter learns a thing in other colours alone and on a background, never beside another thing or counted. There a
-    colour stays only if it belongs to a thing's name: "a red apple". Without a list of things the caption stays.
+    A painter learns a thing in other colours alone and on a background, never beside another thing or counted. There,
+    and where nobody asked for any (coloured), a colour stays only if it belongs to a thing's name: "a red apple".
+    Without a list of things the caption stays.
     """
     parts = _JOINTS.split(caption)
-    if not things or (len(parts) == 1 and _read(caption)[0] not in NUMBERS):
+    if not things or (coloured and len(parts) == 1 and _read(caption)[0] not in NUMBERS):
         return caption
     return "".join(part if i % 2 else _uncoloured(part, things) for i, part in enumerate(parts))
 

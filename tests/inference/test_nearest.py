@@ -166,6 +166,9 @@ def test_people_are_told_only_where_the_model_paints_some() -> None:
     [
         ("two children flying a kite", "two kite", "a kite"),
         ("a lot of blue cats", "a blue cats", "a blue cat"),
+        ("how much is the fish", "a pink fish", "a fish"),
+        ("how much is the apple", "a red apple", "a red apple"),
+        ("a chocolate rabbit", "a brown rabbit", "a brown rabbit"),
         ("a bird's nest", "an bird", "a bird"),
         ("noodles and butter", "a bowl of noodles and a butter", "a bowl of noodles and butter"),
         ("paw prints on red", "a paw prints on a red background", "paw prints on a red background"),
