@@ -38,7 +38,10 @@ _UNWANTED = re.compile(
     r"\w+n['’]t(?! you))\b"
     r"(?:(?!\bbut\b)[^,.;:!?])*"
 )
-_CODE = re.compile(r"[{}\\]|</?[a-zA-Z]|://|\bwww\.|\w@\w|\w\(|\b(?:SELECT|DROP TABLE|DELETE FROM|UPDATE \w+ SET)\b")
+_CODE = re.compile(
+    r"[{}\\]|</?[a-zA-Z]|://|\bwww\.|\w@\w|\w\(|\b(?:if|for|while) \([^)]*[<>=]|"
+    r"\b(?:SELECT|DROP TABLE|DELETE FROM|UPDATE \w+ SET)\b"
+)
 
 
 def content(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from model.config import FitConfig
 from model.inference.asking import attribute, code, content, foreign, slip, wanted, whole
 from model.inference.captions import FLAG, formed, mended, said_by, things_in
 from model.inference.events import Fit
-from model.inference.nearest import closest, named, names
+from model.inference.nearest import closest, modifiers, named, names
 from model.things import Thing, Things, stems
 
 _SHAPES = frozenset(("oval", "pentagon", "3d", "render"))  # captions have them, and no thing's name
@@ -117,7 +117,7 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
 def _nearer(thing: Thing, prompt: str, caption: str, things: Things) -> bool:
     """Whether a thing that the prompt names is nearer than the caption, whose things it does not name as nouns.
 
-    It is not, where the caption is about words before it: "a corgi on a beach" is a dog.
+    It is not, where the caption is about nouns before it: "a corgi on a beach" is a dog, "a cardboard house" a house.
     """
     text = wanted(prompt, things)
     asked = content(text)
@@ -128,7 +128,8 @@ def _nearer(thing: Thing, prompt: str, caption: str, things: Things) -> bool:
         before = not _bare(one) or _shared(asked[: first + 1], _bare(one))
         if before and _in_full(one, asked) and nouns.get(one, True):
             return False
-    return all(asked.index(word) > first for word in said_by(asked, said))
+    told = modifiers(thing, text)
+    return all(asked.index(word) > first or word in told for word in said_by(asked, said))
 
 
 def _bare(thing: Thing) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from model.inference.asking import FUNCTION, NUMBERS, attribute, code, content, foreign, slip, wanted, whole
 from model.inference.people import nearest_people
@@ -23,6 +24,7 @@ _BEHIND = """
     may do does did says said looks look looking please now then here there again very not no it he she they we you i my
     your his her its our their me him them all too also only just up down off out away back next inside outside
     yesterday today tomorrow tonight every each
+    able alone asleep full hidden lost made stuck ate came fell got ran sat saw stood took went
 """
 _LIKE = ("colored", "coloured", "shaped", "flavored", "flavoured", "themed", "sized")  # "a rainbow coloured unicorn"
 _FOLLOWS = frozenset(_BEHIND.split())
@@ -72,7 +74,7 @@ def _candidates(prompt: str, things: Things, unknown: str) -> Iterator[str]:
 def names(text: str, things: Things) -> Iterator[tuple[Thing, bool, bool]]:
     """The things that a text names in whole, in its order: (thing, whether it is a noun, and one that stands alone).
 
-    Of two that follow each other the second is the noun: "a turkey sandwich".
+    Of two that follow each other the second is the noun, "a turkey sandwich", but behind a plural: "penguins fly".
     """
     words = list(WORD.finditer(text))
     start = 0
@@ -81,11 +83,19 @@ def names(text: str, things: Things) -> Iterator[tuple[Thing, bool, bool]]:
             thing, end = found
             before = words[start - 1] if start and _apart(text, words[start - 1 : start + 1]) else None
             like = any(word[0].lower().endswith(_LIKE) for word in words[end : end + 1])
-            within = end < len(words) and _apart(text, words[end - 1 : end + 1]) and _name_at(end, words, text, things)
-            noun = _begins(words[start], before) and not like and not within
-            yield thing, noun, noun and _ends(text, words[end - 1 : end + 1])
+            next_one = _apart(text, words[end - 1 : end + 1]) and _name_at(end, words, text, things)
+            many = stem(words[end - 1][0]) != words[end - 1][0].lower()
+            noun = _begins(words[start], before) and not like and (many or not next_one)
+            yield thing, noun, noun and (bool(next_one) or _ends(text, words[end - 1 : end + 1]))
             start = end - 1
         start += 1
+
+
+def modifiers(thing: Thing, text: str) -> set[str]:
+    """The words before a thing that a text names, back to one that only joins: {"cardboard"} in "a cardboard house"."""
+    words, name = stems(text), stems(thing.bare)
+    start = next(i for i in range(len(words)) if words[i : i + len(name)] == name)
+    return set(takewhile(lambda word: word not in _FOLLOWS and word not in FUNCTION, reversed(words[:start])))
 
 
 def _name_at(start: int, words: Sequence[re.Match[str]], text: str, things: Things) -> tuple[Thing, int] | None:
@@ -115,8 +125,8 @@ def _begins(word: re.Match[str], before: re.Match[str] | None) -> bool:
 
 
 def _apart(text: str, pair: Sequence[re.Match[str]]) -> bool:
-    """Whether nothing but blanks stands between two words of a text."""
-    return text[pair[0].end() : pair[1].start()].isspace()
+    """Whether nothing but blanks stands between two words of a text. False for a last word alone."""
+    return len(pair) == 2 and text[pair[0].end() : pair[1].start()].isspace()
 
 
 def _ends(text: str, pair: Sequence[re.Match[str]]) -> bool:

@@ -53,12 +53,13 @@ def test_what_is_not_wanted_is_not_asked_for(things: Things, prompt: str, words:
 def test_code_is_told_from_sentences() -> None:
     for text in (
         'print("a cat")', "https://example.com/cat.png", "<b>dog</b>", '{"text": "a cat"}', "SELECT name FROM cats",
-        "cat@example.com", "UPDATE cats SET age = 3", "DROP TABLE cats;",
+        "cat@example.com", "UPDATE cats SET age = 3", "DROP TABLE cats;", "if (x > 3) return cat;",
     ):  # fmt: skip
         assert code(text), text
     for text in (
         "a cat (sleeping)",
         "I <3 cats",
+        "a gift for (my) cat",
         "two cats; a dog",
         "50% of a pizza",
         "select a cat from these",
@@ -80,6 +81,9 @@ def test_code_is_told_from_sentences() -> None:
         ("Tiger Woods", ""),
         ("Two Dogs And A Cat", "a dog"),
         ("a turkey sandwich", "a sandwich"),
+        ("do penguins fly?", "a penguin"),
+        ("are penguins able to fly?", "a penguin"),
+        ("an ambulance stuck in traffic", "an ambulance"),
         ("a cute cat sticker, vector art", "a cat"),
         ("a snail faster than a rocket", "a snail"),
         ("Captain Hook", ""),
@@ -118,6 +122,8 @@ def test_a_thing_that_is_named_is_painted_where_the_reviser_fails(things: Things
     assert said("a monkey stealing a banana", Reading("a banana", -0.1, -9)).caption == "a monkey"
     assert said("a bird between two trees", Reading("two trees", -0.01, -9)).caption == "a bird"
     assert said("a clown fish", Reading("a clown", -0.3, -9)).caption == "a fish"
+    assert said("a cardboard house", Reading("a package", -0.1, -9)).caption == "a house"
+    assert said("an eye doctor", Reading("glasses", -0.1, -9)).caption == "glasses"  # taught for all of it
     assert said("4 blue hearts", Reading("four blue hearts", -0.01, -9)).caption == "four blue hearts"
     assert said("apple, banana", Reading("a red apple", -0.01, -9)).caption == "a red apple"
     assert said("a heart that is not red", Reading("a red heart", -0.01, -9)).fit is Fit.UNKNOWN
