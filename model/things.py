@@ -30,7 +30,9 @@ _ODD = {  # plurals that no rule finds
     "loaves": "loaf", "calves": "calf", "scarves": "scarf", "elves": "elf", "dwarves": "dwarf", "cacti": "cactus",
     "shoes": "shoe", "horseshoes": "horseshoe", "snowshoes": "snowshoe", "canoes": "canoe", "toes": "toe",
     "cookies": "cookie", "axes": "axe", "dice": "die", "kiwis": "kiwi", "rhinos": "rhinoceros",
-    "hippos": "hippopotamus",
+    "hippos": "hippopotamus", "snowmen": "snowman", "policemen": "policeman", "buses": "bus", "minibuses": "minibus",
+    "trolleybuses": "trolleybus", "taxis": "taxi", "octopuses": "octopus", "zombies": "zombie", "genies": "genie",
+    "pickaxes": "pickaxe", "bikinis": "bikini", "saris": "sari",
 }  # fmt: skip
 
 

@@ -39,16 +39,17 @@ def mended(prompt: str, caption: str, things: Things) -> str:
 
 
 def truthful(caption: str, things: Things, coloured: bool = True) -> str:
-    """The caption without colours that the painter cannot paint: "a yellow car and a tree" -> "a car and a tree".
+    """The caption without what the painter cannot paint: "two yellow cars and a tree" -> "a car and a tree".
 
-    A painter learns a thing in other colours alone and on a background, never beside another thing or counted. There,
-    and where nobody asked for any (coloured), a colour stays only if it belongs to a thing's name: "a red apple".
-    Without a list of things the caption stays.
+    A painter learns other colours and backgrounds of one thing alone, and numbers of one kind on white: two things on a
+    background would be a blank one. Among several things, and where nobody asked for any (coloured), a colour stays
+    only if it belongs to a thing's name: "a red apple". Without a list of things the caption stays.
     """
     parts = _JOINTS.split(caption)
-    if not things or (coloured and len(parts) == 1 and _read(caption)[0] not in NUMBERS):
+    several = len(parts) > 1 or _read(caption)[0] in NUMBERS
+    if not things or (coloured and not several):
         return caption
-    return "".join(part if i % 2 else _uncoloured(part, things) for i, part in enumerate(parts))
+    return "".join(part if i % 2 else _paintable(part, things, several, len(parts) > 1) for i, part in enumerate(parts))
 
 
 def formed(caption: str, things: Things) -> bool:
@@ -89,18 +90,21 @@ def _formed(half: str, things: Things) -> bool:
     return bool(known) or not all(attribute(word) or things.knows(word) for word in content(half))
 
 
-def _uncoloured(part: str, things: Things) -> str:
-    """One thing of a caption, perhaps counted, without a colour that is not in its name."""
+def _paintable(part: str, things: Things, several: bool, paired: bool) -> str:
+    """One half of a caption without a colour that is not in its thing's name. several, paired: see `truthful`."""
     number, name, background = _read(part)
-    if things.find(name):
-        return part
-    first, _, rest = name.partition(" ")
-    if first in SHADES:
-        first, _, rest = rest.partition(" ")
-    known = things.find(rest) if stem(first) in COLOURS and rest else None
+    known = things.find(name)
     if known is None:
-        return part
-    return f"{number} {rest}{background}" if number in NUMBERS else f"{known.name}{background}"
+        first, _, rest = name.partition(" ")
+        if first in SHADES:
+            first, _, rest = rest.partition(" ")
+        known = things.find(rest) if stem(first) in COLOURS and rest else None
+        if known is None:  # a fine-tuned painter's own, perhaps
+            return part
+        number, name = (number, rest) if number in NUMBERS else ("", known.name)
+    if number in NUMBERS and paired:
+        number, name = "", known.name
+    return f"{number} {name}".strip() + ("" if several else background)
 
 
 def _singular(prompt: str, caption: str, things: Things) -> str:
@@ -118,6 +122,8 @@ def _singular(prompt: str, caption: str, things: Things) -> str:
             parts[i] = f"{thing.name}{background}"
         elif plural(thing.bare) == thing.bare:
             continue
+        elif number in ("a", "an") and name == plural(thing.bare):
+            parts[i] = f"{thing.name}{background}"
         elif number in ("a", "an") and " ".join(words) == plural(thing.bare):
             parts[i] = f"{number} {name.removesuffix(' '.join(words))}{thing.bare}{background}"
         elif number in NUMBERS and name == thing.bare and f"{number} {name}" not in prompt.lower():

@@ -119,7 +119,14 @@ def test_an_unlikely_caption_is_not_near(things: Things) -> None:
         ("a cat above a light blue ball", "a cat above a light blue ball"),  # no thing of this name: left as it is
         ("two yellow cars", "two cars"),
         ("three red apples", "three red apples"),
-        ("two purple cats on a red background", "two cats on a red background"),
+        ("two purple cats on a red background", "two cats"),  # else there are none on it
+        ("three red apples on a green background", "three red apples"),
+        ("a cat and a dog on a red background", "a cat and a dog"),
+        ("two snowmen on a red background", "two snowmen"),
+        ("two taxis on a red background", "two taxis"),
+        ("two cups of coffee and a croissant", "a cup of coffee and a croissant"),
+        ("a star above two red apples", "a star above a red apple"),
+        ("two zorbs and a cat", "two zorbs and a cat"),
         ("a yellow car", "a yellow car"),
         ("a white cat on a red background", "a white cat on a red background"),
     ],
