@@ -42,10 +42,13 @@ def truthful(caption: str, things: Things, coloured: bool = True) -> str:
     """The caption without what the painter cannot paint: "two yellow cars and a tree" -> "a car and a tree".
 
     A painter learns other colours and backgrounds of one thing alone, and numbers of one kind on white: two things on a
-    background would be a blank one. Among several things, and where nobody asked for any (coloured), a colour stays
-    only if it belongs to a thing's name: "a red apple". Without a list of things the caption stays.
+    background would be a blank one. What has no "a" in its name it learns only alone: "jeans". Among several things,
+    and where nobody asked for any (coloured), a colour stays only if it belongs to a thing's name: "a red apple".
+    Without a list of things the caption stays.
     """
     parts = _JOINTS.split(caption)
+    if len(parts) > 1 and any((thing := things.find(_read(part)[1])) and not _countable(thing) for part in parts[::2]):
+        return truthful(parts[0], things, coloured)
     several = len(parts) > 1 or _read(caption)[0] in NUMBERS
     if not things or (coloured and not several):
         return caption
@@ -102,9 +105,14 @@ def _paintable(part: str, things: Things, several: bool, paired: bool) -> str:
         if known is None:  # a fine-tuned painter's own, perhaps
             return part
         number, name = (number, rest) if number in NUMBERS else ("", known.name)
-    if number in NUMBERS and paired:
+    if number in NUMBERS and (paired or not _countable(known)):
         number, name = "", known.name
     return f"{number} {name}".strip() + ("" if several else background)
+
+
+def _countable(thing: Thing) -> bool:
+    """Whether there are pictures of several of a thing, and of it beside another, as `model.drawings` makes them."""
+    return thing.name.startswith(("a ", "an "))
 
 
 def _singular(prompt: str, caption: str, things: Things) -> str:

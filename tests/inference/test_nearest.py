@@ -177,7 +177,7 @@ def test_people_are_told_only_where_the_model_paints_some() -> None:
         ("a chocolate rabbit", "a brown rabbit", "a brown rabbit"),
         ("a bird's nest", "an bird", "a bird"),
         ("a pink elephant with ears", "a pink elephant and a ears", "an elephant and an ear"),
-        ("noodles and butter", "a bowl of noodles and a butter", "a bowl of noodles and butter"),
+        ("noodles and butter", "a bowl of noodles and a butter", "a bowl of noodles"),
         ("paw prints on red", "a paw prints on a red background", "paw prints on a red background"),
         ("two moose", "two moose", "two moose"),
         ("two fish", "two fish", "two fish"),
