@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from model.config import FitConfig
 from model.inference.asking import attribute, code, content, foreign, slip, wanted, whole
@@ -121,11 +122,13 @@ def _nearer(thing: Thing, prompt: str, caption: str, things: Things) -> bool:
     """
     text = wanted(prompt, things)
     asked = content(text)
-    first = asked.index(content(thing.name)[-1])
+    last = content(thing.name)[-1]
+    first, words = asked.index(last), stems(text)
+    until = first + 2 if (last, "of") in pairwise(words) else first + 1  # "a school of fish"
     said = things_in(set(content(caption)), things)
     nouns = {one: noun for one, noun, _ in names(text, things)}
     for one in said:
-        before = not _bare(one) or _shared(asked[: first + 1], _bare(one))
+        before = not _bare(one) or _shared(asked[:until], _bare(one))
         if before and _in_full(one, asked) and nouns.get(one, True):
             return False
     told = modifiers(thing, text)

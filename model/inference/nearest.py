@@ -24,7 +24,8 @@ _BEHIND = """
     may do does did says said looks look looking please now then here there again very not no it he she they we you i my
     your his her its our their me him them all too also only just up down off out away back next inside outside
     yesterday today tomorrow tonight every each
-    able alone asleep full hidden lost made stuck ate came fell got ran sat saw stood took went
+    able alone asleep full hidden lost made stuck ate came fell got ran sat saw stood took went eats hates likes loves
+    runs sits sleeps wants
 """
 _LIKE = ("colored", "coloured", "shaped", "flavored", "flavoured", "themed", "sized")  # "a rainbow coloured unicorn"
 _FOLLOWS = frozenset(_BEHIND.split())

@@ -82,6 +82,7 @@ def test_code_is_told_from_sentences() -> None:
         ("Two Dogs And A Cat", "a dog"),
         ("a turkey sandwich", "a sandwich"),
         ("do penguins fly?", "a penguin"),
+        ("a robot loves a cat", "a robot"),
         ("are penguins able to fly?", "a penguin"),
         ("an ambulance stuck in traffic", "an ambulance"),
         ("a cute cat sticker, vector art", "a cat"),
@@ -122,6 +123,8 @@ def test_a_thing_that_is_named_is_painted_where_the_reviser_fails(things: Things
     assert said("a monkey stealing a banana", Reading("a banana", -0.1, -9)).caption == "a monkey"
     assert said("a bird between two trees", Reading("two trees", -0.01, -9)).caption == "a bird"
     assert said("a clown fish", Reading("a clown", -0.3, -9)).caption == "a fish"
+    assert said("a school of fish", Reading("a fish", -0.1, -9)).caption == "a fish"
+    assert said("a rhino near a jeep", Reading("a lightning bolt", -0.7, -9)).caption == "a rhinoceros"
     assert said("a cardboard house", Reading("a package", -0.1, -9)).caption == "a house"
     assert said("an eye doctor", Reading("glasses", -0.1, -9)).caption == "glasses"  # taught for all of it
     assert said("4 blue hearts", Reading("four blue hearts", -0.01, -9)).caption == "four blue hearts"
