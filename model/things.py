@@ -24,13 +24,15 @@ THINGS_BYTES = 2**21  # of that file
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 Text = Annotated[str, Len(1, 128)]
 
-_ODD = {  # plurals that no rule finds
+_ODD = {  # plurals that no rule finds, and short forms
     "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot", "teeth": "tooth",
     "geese": "goose", "mice": "mouse", "oxen": "ox", "leaves": "leaf", "wolves": "wolf", "knives": "knife",
     "loaves": "loaf", "calves": "calf", "scarves": "scarf", "elves": "elf", "dwarves": "dwarf", "cacti": "cactus",
     "shoes": "shoe", "horseshoes": "horseshoe", "snowshoes": "snowshoe", "canoes": "canoe", "toes": "toe",
-    "cookies": "cookie", "axes": "axe", "dice": "die", "kiwis": "kiwi", "rhinos": "rhinoceros",
-    "hippos": "hippopotamus",
+    "cookies": "cookie", "axes": "axe", "dice": "die", "kiwis": "kiwi", "rhino": "rhinoceros", "rhinos": "rhinoceros",
+    "hippo": "hippopotamus", "hippos": "hippopotamus", "snowmen": "snowman", "policemen": "policeman", "buses": "bus",
+    "minibuses": "minibus", "trolleybuses": "trolleybus", "taxis": "taxi", "octopuses": "octopus", "zombies": "zombie",
+    "genies": "genie", "pickaxes": "pickaxe", "bikinis": "bikini", "saris": "sari",
 }  # fmt: skip
 
 
@@ -38,7 +40,7 @@ def stem(word: str) -> str:
     """A word as it is compared: lower case, singular, British spellings as American ones. "Colours" -> "color"."""
     word = word.lower().replace("’", "'").removesuffix("'s")
     word = _ODD.get(word, word)
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is", "ceros")):
         if word.endswith("ies") and len(word) > 4:
             word = f"{word[:-3]}y"
         else:

@@ -38,6 +38,7 @@ CONFIGS = (
 )
 PARTS = (
     "model.families",
+    "model.colour_words",
     "model.plurals",
     "model.things",
     "model.tokenizers",
@@ -100,6 +101,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.kernels": ("model.families", "model.transformer", "model.vae", *CORE),
     "model.inference": ("model.checkpoints", "model.kernels", *PARTS),
     "model.painter": ("model.inference", "model.checkpoints", *PARTS),
+    "model.colour_words": (),
     "model.plurals": (),
     "model.drawings": ("model.plurals", "model.styles"),
     "model.training": ("model.drawings", *PICTURES, *BELOW),

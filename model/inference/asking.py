@@ -9,9 +9,8 @@ Words are compared as `model.things.stem` has them. Plain Python: it knows no ca
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
-from model.things import Things, stem, stems
+from model.things import WORD, Things, stem, stems
 
 NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 COLOURS = frozenset(
@@ -26,19 +25,23 @@ _ASKS_NOTHING = """
 """
 # What is left out of a caption without being left out of the picture.
 FUNCTION = frozenset(map(stem, _ASKS_NOTHING.split()))
-_ARTICLES = "un une le la les des der das den dem ein eine einen el il lo gli una uno een het uma"
-_NUMERALS = "zwei drei vier deux trois quatre cinq tres cuatro und mit avec dans"
-_FOREIGN = frozenset(
-    (*_ARTICLES.split(), *_NUMERALS.split())
-)  # what stands behind one only looks like an English word: "il cane" is no cane
+_ARTICLES = "un une le la les du des aux der das dem ein eine einen einem el los il lo gli dei della una uno een um uma"
+_OTHERS = "zwei drei vier deux trois quatre cinq tres cuatro und mit auf ist nicht kein keine ich mein avec dans sont"
+# What stands near one of them only looks like an English word: "il cane" is no cane, "ein Boot" no boot.
+_FOREIGN = frozenset((*_ARTICLES.split(), *_OTHERS.split()))
+_ENGLISH = frozenset(("a", "the", "of", "and"))
 _GERMAN = re.compile(r"die (?!and |with |on |to |showing )\w")  # an English die has an article before it
 _PLAIN_BACKGROUND = re.compile(r"(?i)\b(on|with|against|in front of) an? (plain |clean )*white background\b")
 _UNWANTED = re.compile(
-    r"(?i)\b(?:without|no|not|never|neither|except|instead of|rather than|zero(?= \w)|(?:anything|everything|all) but|"
+    r"(?i)\b(?:without|(?:no|not)(?! (?:more|less|fewer|only|just)\b)|never|neither|except|instead of|rather than|"
+    r"zero(?= \w)|(?:anything|everything|all) but|"
     r"\w+n['’]t(?! you))\b"
     r"(?:(?!\bbut\b)[^,.;:!?])*"
 )
-_CODE = re.compile(r"[{}\\]|</?[a-zA-Z]|://|\bwww\.|\w@\w|\w\(|\b(?:SELECT|DROP TABLE|DELETE FROM|UPDATE \w+ SET)\b")
+_CODE = re.compile(
+    r"[{}\\]|</?[a-zA-Z]|://|\bwww\.|\w@\w|\w\(|\b(?:if|for|while) \([^)]*[<>=]|"
+    r"\b(?:SELECT|DROP TABLE|DELETE FROM|UPDATE \w+ SET)\b"
+)
 
 
 def content(text: str) -> list[str]:
@@ -74,14 +77,11 @@ def _says(text: str, things: Things) -> bool:
     return any(said == text or (" " in text and f" {text} " in f" {said} ") for text in bare)
 
 
-def foreign(prompt: str, asked: Collection[str]) -> bool:
-    """Whether the prompt, with these content words, has an article of another language."""
-    return not _FOREIGN.isdisjoint(asked) or german(prompt)
-
-
-def german(prompt: str) -> bool:
-    """Whether a prompt begins with "die" as German does: "die Sonne" is no die."""
-    return bool(_GERMAN.match(prompt.lower()))
+def foreign(prompt: str, things: Things) -> bool:
+    """Whether the prompt has an article of another language, or the like, that no thing has; and none of English."""
+    words = set(WORD.findall(prompt.lower()))
+    told = words.isdisjoint(_ENGLISH) and not all(map(things.knows, words & _FOREIGN))
+    return told or bool(_GERMAN.match(prompt.lower()))
 
 
 def code(prompt: str) -> bool:

@@ -12,34 +12,47 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from model.colour_words import COLOUR_WORDS
 from model.inference.asking import COLOURS, FUNCTION, NUMBERS, SHADES, attribute, content, slip
 from model.plurals import plural
-from model.things import Thing, Things, stem
+from model.things import Thing, Things, stem, stems
 
 FLAG = "the flag of "
 _JOINTS = re.compile(r"( and | above | below | next to | beside | to the left of | to the right of )")
 _PART = re.compile(rf"(?:(an?|the|{'|'.join(NUMBERS)}) )?(.+?)( on an? .+ background)?")
 _ATTRIBUTES = COLOURS | SHADES | {"small", "big", "3d"}
 _SHAPES = "circle square triangle star heart diamond rectangle oval pentagon hexagon cross ring"  # in every colour
+_TINTS = frozenset(  # "crimson", and "red" of "blood-red"
+    stem(word.split("-")[-1]) for colour, words in COLOUR_WORDS.items() for word in (*colour.split(), *words.split())
+)
 
 
 def mended(prompt: str, caption: str, things: Things) -> str:
-    """The caption that is painted for a prompt, in what `wanted` leaves of it."""
+    """The caption that is painted for a prompt, in what `wanted` leaves of it.
+
+    A prompt that says no colour gets none: "a brown rocket" -> "a rocket" for "a snail faster than a rocket".
+    """
     if not things:
         return caption
-    return truthful(_singular(prompt, _asked_for(prompt, caption, things), things), things)
+    said = _singular(prompt, _asked_for(prompt, caption, things), things)
+    return truthful(said, things, coloured=not _TINTS.isdisjoint(stems(prompt)))
 
 
-def truthful(caption: str, things: Things) -> str:
-    """The caption without colours that the painter cannot paint: "a yellow car and a tree" -> "a car and a tree".
+def truthful(caption: str, things: Things, coloured: bool = True) -> str:
+    """The caption without what the painter cannot paint: "two yellow cars and a tree" -> "a car and a tree".
 
-    A painter learns a thing in other colours alone and on a background, never beside another thing or counted. There a
-    colour stays only if it belongs to a thing's name: "a red apple". Without a list of things the caption stays.
+    A painter learns other colours and backgrounds of one thing alone, and numbers of one kind on white: two things on a
+    background would be a blank one. What has no "a" in its name it learns only alone: "jeans". Among several things,
+    and where nobody asked for any (coloured), a colour stays only if it belongs to a thing's name: "a red apple".
+    Without a list of things the caption stays.
     """
     parts = _JOINTS.split(caption)
-    if not things or (len(parts) == 1 and _read(caption)[0] not in NUMBERS):
+    if len(parts) > 1 and any((thing := things.find(_read(part)[1])) and not _countable(thing) for part in parts[::2]):
+        return truthful(parts[0], things, coloured)
+    several = len(parts) > 1 or _read(caption)[0] in NUMBERS
+    if not things or (coloured and not several):
         return caption
-    return "".join(part if i % 2 else _uncoloured(part, things) for i, part in enumerate(parts))
+    return "".join(part if i % 2 else _paintable(part, things, several, len(parts) > 1) for i, part in enumerate(parts))
 
 
 def formed(caption: str, things: Things) -> bool:
@@ -80,22 +93,30 @@ def _formed(half: str, things: Things) -> bool:
     return bool(known) or not all(attribute(word) or things.knows(word) for word in content(half))
 
 
-def _uncoloured(part: str, things: Things) -> str:
-    """One thing of a caption, perhaps counted, without a colour that is not in its name."""
+def _paintable(part: str, things: Things, several: bool, paired: bool) -> str:
+    """One half of a caption without a colour that is not in its thing's name. several, paired: see `truthful`."""
     number, name, background = _read(part)
-    if things.find(name):
-        return part
-    first, _, rest = name.partition(" ")
-    if first in SHADES:
-        first, _, rest = rest.partition(" ")
-    known = things.find(rest) if stem(first) in COLOURS and rest else None
+    known = things.find(name)
     if known is None:
-        return part
-    return f"{number} {rest}{background}" if number in NUMBERS else f"{known.name}{background}"
+        first, _, rest = name.partition(" ")
+        if first in SHADES:
+            first, _, rest = rest.partition(" ")
+        known = things.find(rest) if stem(first) in COLOURS and rest else None
+        if known is None:  # a fine-tuned painter's own, perhaps
+            return part
+        number, name = (number, rest) if number in NUMBERS else ("", known.name)
+    if number in NUMBERS and (paired or not _countable(known)):
+        number, name = "", known.name
+    return f"{number} {name}".strip() + ("" if several else background)
+
+
+def _countable(thing: Thing) -> bool:
+    """Whether there are pictures of several of a thing, and of it beside another, as `model.drawings` makes them."""
+    return thing.name.startswith(("a ", "an "))
 
 
 def _singular(prompt: str, caption: str, things: Things) -> str:
-    """The caption with the number that its nouns have: "a blue cats" -> "a blue cat", "two kite" -> "a kite"."""
+    """The caption with the articles and numbers of its nouns: "an bird" -> "a bird", "two kite" -> "a kite"."""
     parts = _JOINTS.split(caption)
     for i in range(0, len(parts), 2):
         number, name, background = _read(parts[i])
@@ -103,9 +124,15 @@ def _singular(prompt: str, caption: str, things: Things) -> str:
         while len(words) > 1 and stem(words[0]) in COLOURS and not things.find(" ".join(words)):
             words.pop(0)
         thing = things.find(" ".join(words))
-        if thing is None or plural(thing.bare) == thing.bare:
+        if thing is None:
             continue
-        if number in ("a", "an") and " ".join(words) == plural(thing.bare):
+        if number not in NUMBERS and name == thing.bare:
+            parts[i] = f"{thing.name}{background}"
+        elif plural(thing.bare) == thing.bare:
+            continue
+        elif number in ("a", "an") and name == plural(thing.bare):
+            parts[i] = f"{thing.name}{background}"
+        elif number in ("a", "an") and " ".join(words) == plural(thing.bare):
             parts[i] = f"{number} {name.removesuffix(' '.join(words))}{thing.bare}{background}"
         elif number in NUMBERS and name == thing.bare and f"{number} {name}" not in prompt.lower():
             parts[i] = f"{thing.name}{background}"

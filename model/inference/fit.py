@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from model.config import FitConfig
-from model.inference.asking import attribute, code, content, foreign, german, slip, wanted, whole
+from model.inference.asking import attribute, code, content, foreign, slip, wanted, whole
 from model.inference.captions import FLAG, formed, mended, said_by, things_in
 from model.inference.events import Fit
-from model.inference.nearest import closest, named, names
+from model.inference.nearest import closest, modifiers, named, names
 from model.things import Thing, Things, stems
 
 _SHAPES = frozenset(("oval", "pentagon", "3d", "render"))  # captions have them, and no thing's name
+_MEASURES = frozenset(("bottle", "bowl", "cup", "drop", "ear", "glass", "loaf", "plate", "pot"))  # "a loaf of bread"
 _SHOWN = 80  # characters of a prompt that a refusal repeats
 
 
@@ -86,7 +88,7 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
     said_set = set(said)
     shared = _shared(asked, said)
     strange = [word for word in asked if not attribute(word) and not things.knows(word)]
-    if things and (code(prompt) or any(_invented(word, asked, things) for word in said)):
+    if things and (code(prompt) or foreign(prompt, things) or any(_invented(word, asked, things) for word in said)):
         return Fit.UNKNOWN
     unwanted = set(content(whole(prompt))).difference(asked)
     if not formed(reading.caption, things) or not unwanted.isdisjoint(said):
@@ -95,16 +97,19 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
     if reading.caption.startswith(FLAG) and len(asked) > 1:
         naming = [word for word in naming if word != "flag"]  # another country has a flag too
     things_said = things_in(said_set, things)
-    if (naming or (shared and not things)) and not german(prompt):
-        unasked = {word for word in said_set - set(asked) if attribute(word)}
-        own = {word for thing in things_said for word in stems(thing.name)}
-        complete = len(shared) == len(asked) and unasked <= own and text == whole(prompt)
-        return Fit.KNOWN if complete and reading.likely > config.likely else Fit.NEAR
-    if reading.caption == config.unknown or foreign(prompt, asked):
+    if naming or (shared and not things):
+        own = {word for thing in things_said for word in stems(thing.name) if not word.isdigit() and attribute(word)}
+        unasked = said_set.difference(_shared(said, asked), own, _MEASURES)
+        complete = len(shared) == len(asked) and not unasked and text == whole(prompt)
+        if reading.likely > config.likely:
+            return Fit.KNOWN if complete else Fit.NEAR
+        guessed = any(map(attribute, unasked)) or not any(_in_full(thing, asked) for thing in things_said)
+        return Fit.UNKNOWN if things and guessed else Fit.NEAR
+    if reading.caption == config.unknown:
         return Fit.UNKNOWN
     sure = reading.likely > config.sure and reading.doubt < config.doubt
     if not things:
-        return Fit.NEAR if sure else Fit.UNKNOWN
+        return Fit.NEAR if sure and not foreign(prompt, things) else Fit.UNKNOWN
     taught = said_by(asked, things_said)
     fits = bool(taught) and reading.likely > config.likely and len(strange) <= len(taught)
     return Fit.NEAR if fits else Fit.UNKNOWN
@@ -113,18 +118,31 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
 def _nearer(thing: Thing, prompt: str, caption: str, things: Things) -> bool:
     """Whether a thing that the prompt names is nearer than the caption, whose things it does not name as nouns.
 
-    It is not, where the caption is about words before it: "a corgi on a beach" is a dog.
+    It is not, where the caption is about nouns before it: "a corgi on a beach" is a dog, "a cardboard house" a house.
     """
     text = wanted(prompt, things)
     asked = content(text)
+    last = content(thing.name)[-1]
+    first, words = asked.index(last), stems(text)
+    until = first + 2 if (last, "of") in pairwise(words) else first + 1  # "a school of fish"
     said = things_in(set(content(caption)), things)
     nouns = {one: noun for one, noun, _ in names(text, things)}
     for one in said:
-        bare = [word for word in content(one.name) if not attribute(word)]
-        if len(_shared(bare, asked)) == len(bare) and nouns.get(one, True):
+        before = not _bare(one) or _shared(asked[:until], _bare(one))
+        if before and _in_full(one, asked) and nouns.get(one, True):
             return False
-    taught = said_by(asked, said)
-    return all(asked.index(word) > asked.index(content(thing.name)[0]) for word in taught)
+    told = modifiers(thing, text)
+    return all(asked.index(word) > first or word in told for word in said_by(asked, said))
+
+
+def _bare(thing: Thing) -> list[str]:
+    """The words of a thing's name but those that say how it is: ["apple"] for "a red apple"."""
+    return [word for word in content(thing.name) if not attribute(word)]
+
+
+def _in_full(thing: Thing, asked: Sequence[str]) -> bool:
+    """Whether a prompt of these words has all of a thing's name."""
+    return len(_shared(_bare(thing), asked)) == len(_bare(thing))
 
 
 def _shared(asked: Sequence[str], said: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from model.inference.asking import FUNCTION, NUMBERS, attribute, code, content, foreign, slip, wanted, whole
 from model.inference.people import nearest_people
@@ -23,9 +24,12 @@ _BEHIND = """
     may do does did says said looks look looking please now then here there again very not no it he she they we you i my
     your his her its our their me him them all too also only just up down off out away back next inside outside
     yesterday today tomorrow tonight every each
+    able alone asleep full hidden lost made stuck ate came fell got ran sat saw stood took went eats hates likes loves
+    runs sits sleeps wants
 """
 _LIKE = ("colored", "coloured", "shaped", "flavored", "flavoured", "themed", "sized")  # "a rainbow coloured unicorn"
 _FOLLOWS = frozenset(_BEHIND.split())
+_THAN = re.compile(r"(?i)(?:(?:more|less) )?\w+ than ")  # "a snail faster than a rocket"
 _FEW = 3  # words of a prompt, among which one may be a slip
 _BEFORE_VERBS = "to i you we they he she can will would could should must let's please who"
 _VERB = frozenset(_BEFORE_VERBS.split())  # what stands behind it may be no noun: "to fish"
@@ -40,7 +44,7 @@ def named(prompt: str, things: Things) -> Thing | None:
     text = wanted(prompt, things)
     asked = content(text)
     accented = any(not word.isascii() and not things.knows(word) for word in asked)  # "éléphant rose" is no rose
-    if code(prompt) or foreign(prompt, asked) or accented:
+    if code(prompt) or foreign(prompt, things) or accented:
         return None
     return next((thing for thing, _, alone in names(text, things) if alone), None)
 
@@ -58,7 +62,7 @@ def closest(prompt: str, things: Things, unknown: str) -> str:
 def _candidates(prompt: str, things: Things, unknown: str) -> Iterator[str]:
     text = wanted(prompt, things)
     asked = content(text)
-    if not asked or code(prompt) or foreign(prompt, asked):
+    if not asked or code(prompt) or foreign(prompt, things):
         return
     yield from (thing.name for thing, _, _ in names(text, things))
     yield from nearest_people(asked)
@@ -69,21 +73,40 @@ def _candidates(prompt: str, things: Things, unknown: str) -> Iterator[str]:
 
 
 def names(text: str, things: Things) -> Iterator[tuple[Thing, bool, bool]]:
-    """The things that a text names in whole, in its order: (thing, whether it is a noun, and one that stands alone)."""
+    """The things that a text names in whole, in its order: (thing, whether it is a noun, and one that stands alone).
+
+    Of two that follow each other the second is the noun, "a turkey sandwich", but behind a plural: "penguins fly".
+    """
     words = list(WORD.finditer(text))
     start = 0
     while start < len(words):
-        for end in range(min(len(words), start + 6), start, -1):
-            name = text[words[start].start() : words[end - 1].end()]
-            thing = things.find(name)
-            if thing and _is_name(name, thing):
-                before = words[start - 1] if start and _apart(text, words[start - 1 : start + 1]) else None
-                like = any(word[0].lower().endswith(_LIKE) for word in words[end : end + 1])
-                noun = _begins(words[start], before) and not like
-                yield thing, noun, noun and _ends(text, words[end - 1 : end + 1])
-                start = end - 1
-                break
+        if found := _name_at(start, words, text, things):
+            thing, end = found
+            before = words[start - 1] if start and _apart(text, words[start - 1 : start + 1]) else None
+            like = any(word[0].lower().endswith(_LIKE) for word in words[end : end + 1])
+            next_one = _apart(text, words[end - 1 : end + 1]) and _name_at(end, words, text, things)
+            many = stem(words[end - 1][0]) != words[end - 1][0].lower()
+            noun = _begins(words[start], before) and not like and (many or not next_one)
+            yield thing, noun, noun and (bool(next_one) or _ends(text, words[end - 1 : end + 1]))
+            start = end - 1
         start += 1
+
+
+def modifiers(thing: Thing, text: str) -> set[str]:
+    """The words before a thing that a text names, back to one that only joins: {"cardboard"} in "a cardboard house"."""
+    words, name = stems(text), stems(thing.bare)
+    start = next(i for i in range(len(words)) if words[i : i + len(name)] == name)
+    return set(takewhile(lambda word: word not in _FOLLOWS and word not in FUNCTION, reversed(words[:start])))
+
+
+def _name_at(start: int, words: Sequence[re.Match[str]], text: str, things: Things) -> tuple[Thing, int] | None:
+    """The thing that a text names from one of its words on, by the longest name; and the word behind it."""
+    for end in range(min(len(words), start + 6), start, -1):
+        name = text[words[start].start() : words[end - 1].end()]
+        thing = things.find(name)
+        if thing and _is_name(name, thing):
+            return thing, end
+    return None
 
 
 def _is_name(name: str, thing: Thing) -> bool:
@@ -96,13 +119,15 @@ def _begins(word: re.Match[str], before: re.Match[str] | None) -> bool:
     """Whether a noun begins with this word. before: the word before it, if nothing but blanks stands between them."""
     if before is None:
         return True
-    name = word[0][0].isupper() and before[0][0].isupper() and before[0].lower() not in FUNCTION  # "Tiger Woods"
-    return before[0].lower() not in _VERB and not (name and not word[0].isupper())
+    told = before[0].lower()
+    adjective = told in FUNCTION or attribute(NUMBERS.get(told, told))  # "Two Dogs"
+    name = word[0].istitle() and before[0][0].isupper() and not adjective  # "Tiger Woods"
+    return told not in _VERB and not name
 
 
 def _apart(text: str, pair: Sequence[re.Match[str]]) -> bool:
-    """Whether nothing but blanks stands between two words of a text."""
-    return text[pair[0].end() : pair[1].start()].isspace()
+    """Whether nothing but blanks stands between two words of a text. False for a last word alone."""
+    return len(pair) == 2 and text[pair[0].end() : pair[1].start()].isspace()
 
 
 def _ends(text: str, pair: Sequence[re.Match[str]]) -> bool:
@@ -112,7 +137,8 @@ def _ends(text: str, pair: Sequence[re.Match[str]]) -> bool:
     between, behind = text[pair[0].end() : pair[1].start()], pair[1][0].lower()
     if not between.isspace():
         return between.lstrip().startswith((",", ".", ";", ":", "!", "?", ")", "-", "–", "—", '"')) and " " in between
-    return behind in _FOLLOWS or behind.endswith(("ing", "ed"))
+    follows = behind in _FOLLOWS or stem(behind) in FUNCTION or behind.endswith(("ing", "ed"))
+    return follows or bool(_THAN.match(text, pair[1].start()))
 
 
 def _taught(asked: Sequence[str], things: Things, unknown: str) -> str:

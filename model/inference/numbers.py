@@ -1,4 +1,4 @@
-"""More than five of a thing are five, which is the most that captions say: "7 cats" is read as "five cats"."""
+"""Numbers of things as captions say them, five at most: "7 cats" is read as "five cats", "2cats" as "2 cats"."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ _MANY = (
 )
 _MORE = rf"(?:[ -](?:and )?(?:one|two|three|four|five|{_MANY}))*"  # "twenty five", "a hundred and one"
 _COUNTED = re.compile(rf"(?i)(?<![\w.,:-]){_MANY}{_MORE}(?= ((?:\w+ )?)(\w+)\b)")
+_GLUED = re.compile(r"\b(\d+)([^\W\d_]{3,})\b")
+
+
+def unglued(text: str, things: Things) -> str:
+    """The text with a blank between a number and a word that things have: "1girl" -> "1 girl", and "80mph" stays."""
+    return _GLUED.sub(lambda found: " ".join(found.groups()) if things.knows(stem(found[2])) else found[0], text)
 
 
 def at_most_five(text: str, things: Things) -> str:

@@ -77,6 +77,14 @@ def test_without_a_list_of_things_emoji_are_read_by_their_unicode_names() -> Non
         ("salt and pepper", "salt and pepper"),  # these are no things
         ("a big fox and a tree", "a big fox and a tree"),
         ("a cat", "a cat"),
+        ("**a cat**", "a cat"),
+        ("'Cats'!", "cats"),
+        ('["cat", "dog"]', "a cat and a dog"),
+        ("A cat! A dog.", "a cat and a dog"),
+        ("cat/dog", "a cat and a dog"),
+        ("cats' dogs", "cats' dogs"),
+        ("cat -> dog", "cat -> dog"),
+        ("{cat}", "{cat}"),
         (" , ", " , "),
     ],
 )

@@ -79,6 +79,17 @@ def test_without_a_list_of_things_no_unknown_word_passes_as_known(section: str) 
         ("a thinking face", "a thinking face", Fit.KNOWN),
         ("an orange", "an orange", Fit.KNOWN),  # a thing and a colour
         ("il cane", "wood", Fit.UNKNOWN),
+        ("ein Boot", "a boot", Fit.UNKNOWN),  # a boat
+        ("Rat und Tat", "a rat", Fit.UNKNOWN),
+        ("a bear in its den", "a bear", Fit.NEAR),  # English
+        ("a palm tree in los angeles", "a palm tree", Fit.NEAR),
+        ("las vegas", "a slot machine", Fit.NEAR),
+        ("a hand", "a waving hand", Fit.NEAR),  # nobody asked for waving
+        ("a planet", "a planet with a ring", Fit.NEAR),
+        ("an arrow", "a bow and arrow", Fit.NEAR),
+        ("a number", "a number eight", Fit.NEAR),
+        ("bread", "a loaf of bread", Fit.KNOWN),
+        ("liberty", "the statue of liberty", Fit.NEAR),
         ("die Sonne", "a die", Fit.UNKNOWN),
         ("a die", "a die", Fit.KNOWN),
         ("the flag of wales", "the flag ofles", Fit.UNKNOWN),  # no word
@@ -95,6 +106,9 @@ def test_each_rule(things: Things, prompt: str, caption: str, fit: Fit) -> None:
 def test_an_unlikely_caption_is_not_near(things: Things) -> None:
     assert judge("a kitten", Reading("a cat", *UNSURE), things, CONFIG) is Fit.UNKNOWN
     assert judge("a kitten", Reading("a cat", *UNSURE), things, FitConfig(likely=-2.0)) is Fit.NEAR
+    assert judge("a sign that says OPEN", Reading("a plus sign", *UNSURE), things, CONFIG) is Fit.UNKNOWN
+    assert judge("the first train", Reading("a red train", *UNSURE), things, CONFIG) is Fit.UNKNOWN
+    assert judge("the first train", Reading("a train", *UNSURE), things, CONFIG) is Fit.NEAR
 
 
 @pytest.mark.parametrize(
@@ -105,7 +119,17 @@ def test_an_unlikely_caption_is_not_near(things: Things) -> None:
         ("a cat above a light blue ball", "a cat above a light blue ball"),  # no thing of this name: left as it is
         ("two yellow cars", "two cars"),
         ("three red apples", "three red apples"),
-        ("two purple cats on a red background", "two cats on a red background"),
+        ("two purple cats on a red background", "two cats"),  # else there are none on it
+        ("three red apples on a green background", "three red apples"),
+        ("a cat and a dog on a red background", "a cat and a dog"),
+        ("two snowmen on a red background", "two snowmen"),
+        ("two taxis on a red background", "two taxis"),
+        ("two cups of coffee and a croissant", "a cup of coffee and a croissant"),
+        ("a star above two red apples", "a star above a red apple"),
+        ("dna and a backpack", "dna"),
+        ("a cat above broccoli", "a cat"),
+        ("three scissors", "scissors"),
+        ("two zorbs and a cat", "two zorbs and a cat"),
         ("a yellow car", "a yellow car"),
         ("a white cat on a red background", "a white cat on a red background"),
     ],

@@ -12,7 +12,7 @@ from model.inference.captions import formed, mended
 from model.inference.events import Fit
 from model.inference.fit import Reading, Verdict, settle
 from model.inference.nearest import closest, named
-from model.inference.numbers import at_most_five
+from model.inference.numbers import at_most_five, unglued
 from model.plurals import plural
 from model.things import THINGS, Things, parse
 
@@ -38,6 +38,8 @@ def things() -> Things:
         ("why don't you paint a star", ["why", "don't", "star"]),
         ("a no entry sign", ["no", "entry", "sign"]),  # a thing's own words
         ("not sure", ["not", "sure"]),
+        ("no more than two ducks", ["no", "more", "than", "2", "duck"]),
+        ("not only cats", ["not", "only", "cat"]),
         ("a knot", ["knot"]),
         ("neither a cat nor a dog", []),
         ("zero", ["zero"]),
@@ -51,12 +53,13 @@ def test_what_is_not_wanted_is_not_asked_for(things: Things, prompt: str, words:
 def test_code_is_told_from_sentences() -> None:
     for text in (
         'print("a cat")', "https://example.com/cat.png", "<b>dog</b>", '{"text": "a cat"}', "SELECT name FROM cats",
-        "cat@example.com", "UPDATE cats SET age = 3", "DROP TABLE cats;",
+        "cat@example.com", "UPDATE cats SET age = 3", "DROP TABLE cats;", "if (x > 3) return cat;",
     ):  # fmt: skip
         assert code(text), text
     for text in (
         "a cat (sleeping)",
         "I <3 cats",
+        "a gift for (my) cat",
         "two cats; a dog",
         "50% of a pizza",
         "select a cat from these",
@@ -76,6 +79,14 @@ def test_code_is_told_from_sentences() -> None:
         ("a hot dog", "a hot dog"),
         ("a fire hydrant", ""),
         ("Tiger Woods", ""),
+        ("Two Dogs And A Cat", "a dog"),
+        ("a turkey sandwich", "a sandwich"),
+        ("do penguins fly?", "a penguin"),
+        ("a robot loves a cat", "a robot"),
+        ("are penguins able to fly?", "a penguin"),
+        ("an ambulance stuck in traffic", "an ambulance"),
+        ("a cute cat sticker, vector art", "a cat"),
+        ("a snail faster than a rocket", "a snail"),
         ("Captain Hook", ""),
         ("how to fish", ""),
         ("an empty glass", ""),  # no glasses
@@ -83,6 +94,9 @@ def test_code_is_told_from_sentences() -> None:
         ("an orange", "an orange"),
         ("un chat noir", ""),
         ("zwei robots", ""),
+        ("un robot qui mange", ""),
+        ("dans robot", ""),
+        ("a robot by Dan", "a robot"),
         ("éléphant rose", ""),
         ("a rainbow coloured unicorn", "a unicorn"),
         ("no dogs", ""),
@@ -106,6 +120,14 @@ def test_a_thing_that_is_named_is_painted_where_the_reviser_fails(things: Things
     assert said("a pig that can fly", Reading("a fly", -0.2, -9)).caption == "a pig"
     assert said("a corgi on a beach", Reading("a dog", -0.01, -9)).caption == "a dog"
     assert said("a truck full of bananas", Reading("a truck", -0.01, -9)).caption == "a truck"
+    assert said("a monkey stealing a banana", Reading("a banana", -0.1, -9)).caption == "a monkey"
+    assert said("a bird between two trees", Reading("two trees", -0.01, -9)).caption == "a bird"
+    assert said("a clown fish", Reading("a clown", -0.3, -9)).caption == "a fish"
+    assert said("a school of fish", Reading("a fish", -0.1, -9)).caption == "a fish"
+    assert said("a rhino near a jeep", Reading("a lightning bolt", -0.7, -9)).caption == "a rhinoceros"
+    assert said("a cardboard house", Reading("a package", -0.1, -9)).caption == "a house"
+    assert said("an eye doctor", Reading("glasses", -0.1, -9)).caption == "glasses"  # taught for all of it
+    assert said("4 blue hearts", Reading("four blue hearts", -0.01, -9)).caption == "four blue hearts"
     assert said("apple, banana", Reading("a red apple", -0.01, -9)).caption == "a red apple"
     assert said("a heart that is not red", Reading("a red heart", -0.01, -9)).fit is Fit.UNKNOWN
     assert said("a bird of prey", Reading("an eagle", -0.01, -9)).caption == "an eagle"  # taught for all of it
@@ -153,6 +175,13 @@ def test_people_are_told_only_where_the_model_paints_some() -> None:
     [
         ("two children flying a kite", "two kite", "a kite"),
         ("a lot of blue cats", "a blue cats", "a blue cat"),
+        ("how much is the fish", "a pink fish", "a fish"),
+        ("how much is the apple", "a red apple", "a red apple"),
+        ("a chocolate rabbit", "a brown rabbit", "a brown rabbit"),
+        ("a bird's nest", "an bird", "a bird"),
+        ("a pink elephant with ears", "a pink elephant and a ears", "an elephant and an ear"),
+        ("noodles and butter", "a bowl of noodles and a butter", "a bowl of noodles"),
+        ("paw prints on red", "a paw prints on a red background", "paw prints on a red background"),
         ("two moose", "two moose", "two moose"),
         ("two fish", "two fish", "two fish"),
         ("a washing machine and a banana", "a notes and a banana", "a banana"),
@@ -204,3 +233,14 @@ def test_more_than_five_are_five(things: Things) -> None:
         ("ten thousand stars", "five stars"),
     ):
         assert at_most_five(text, things) == read
+
+
+def test_a_number_stands_apart_from_a_thing(things: Things) -> None:
+    for text, read in (
+        ("1girl, solo", "1 girl, solo"),
+        ("2cats and 10dogs", "2 cats and 10 dogs"),
+        ("a 3d cat", "a 3d cat"),
+        ("80mph", "80mph"),
+        ("the 42nd cat", "the 42nd cat"),
+    ):
+        assert unglued(text, things) == read

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.colour_words import COLOUR_WORDS
 from model.config import ReviserConfig, from_preset
 from model.drawings.captions import of_background, of_count, of_dyed, of_pair, of_single, of_styled
 from model.drawings.colours import SHADES
@@ -21,7 +22,7 @@ from model.training import train_reviser
 from model.training.clutter import UNKNOWN
 from model.training.options import LoopOptions, ReviserOptions
 from model.training.rehearsal import KINDS, Rehearsal, everyday_lines, everyday_prompts, rehearsal_pairs
-from model.training.revision import COLOUR_WORDS, MANY, Prompts
+from model.training.revision import MANY, Prompts
 from model.training.train_reviser import Batches
 from tests.revising import learnt
 from tests.training.zorbs import draw
