@@ -135,6 +135,8 @@ def test_hparams_are_refused_by_name(hparams: dict[str, Any], message: str) -> N
     [
         (MIX, "to_logits.0.bias", None, "'to_logits.0.bias' is missing"),
         (MIX, "text_emb.weight", torch.full((24, 10), torch.nan), "'text_emb.weight' must be finite numbers, got NaN"),
+        (MIX, "text_emb.weight", torch.full((24, 10), torch.inf), "be finite numbers of float32, got inf to inf"),
+        (MIX, "text_emb.weight", torch.full((24, 10), -1e39, dtype=torch.float64), r"float32, got -1e\+39 to -1e"),
         (MIX, "text_emb.weight", torch.zeros(24, 10).char(), "'text_emb.weight' must be of a floating type"),
         (MIX, "transformer.extra", torch.zeros(1), "'transformer.extra' belongs to nothing in this model"),
         (MIX, "transformer.layers.odd", torch.zeros(1), "'transformer.layers.odd' must be like"),
