@@ -121,6 +121,11 @@ def _encode(machine: Machine, args: tuple[Any, ...]) -> Any:
     return args[0].encode("latin1", "replace")
 
 
+def _bytes(_: Machine, args: tuple[Any, ...]) -> Any:
+    """Empty ones are pickled so below protocol 3; what is made of something stays inert."""
+    return Inert("builtins.bytes", args) if args else b""
+
+
 def _instance(machine: Machine, args: tuple[Any, ...]) -> Any:
     """copyreg's: (class, base, state of the base)."""
     if not args or not isinstance(args[0], Global):
@@ -168,12 +173,17 @@ CALLS: dict[
     **{
         f"{module}.{name}": (1, _inert(f"builtins.{name}"))
         for module in BUILTINS
-        for name in ("range", "xrange", "slice", "complex", "bytearray")
+        for name in ("range", "xrange", "slice", "complex")
     },
+    **{f"{module}.{name}": (0, _bytes) for module in BUILTINS for name in ("bytes", "bytearray")},
     "collections.Counter": (0, _ordered),
     **{f"{module}._reconstructor": (3, _instance) for module in ("copyreg", "copy_reg")},
     **{f"{module}.scalar": (1, _scalar) for module in NUMPY},
     **{f"{module}._reconstruct": (1, _inert("numpy._reconstruct")) for module in NUMPY},
+    **{
+        f"{module}._frombuffer": (4, _inert("numpy._frombuffer"))
+        for module in ("numpy.core.numeric", "numpy._core.numeric")
+    },
     "numpy.dtype": (1, _inert("numpy.dtype")),
     "argparse.Namespace": (0, _inert("argparse.Namespace")),
     "pathlib.PosixPath": (0, _inert("pathlib.PosixPath")),

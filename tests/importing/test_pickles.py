@@ -53,7 +53,7 @@ class Plain:
 @pytest.mark.parametrize("protocol", range(6))
 def test_plain_values_come_back(protocol: int) -> None:
     value = {
-        "text": "a ü\n\\u0041 漢", "bytes": b"ab",
+        "text": "a ü\n\\u0041 漢", "bytes": b"ab", "no bytes": b"",
         "numbers": [0, 1, 255, 256, -1, 2**40, -(2**70), 1.5, True, False, None],
         "tuple": (), "tuples": ((1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)), "set": {1, 2},
         "ordered": collections.OrderedDict([("b", 1), ("a", [2])]), 7: "seven", "empty": {},
@@ -66,7 +66,8 @@ def test_what_training_keeps_beside_the_weights_is_read(protocol: int) -> None:
     """Types are named in the settings of Lightning and OmegaConf, under other names below protocol 3."""
     counted = collections.Counter({30: 1})
     types = [int, str, float, list, object, type(None)]
-    found = load(pickle.dumps({"milestones": counted, "types": types, "range": range(3), "complex": 1j}, protocol))
+    more = {"range": range(3), "complex": 1j, "bytes": bytearray(b"a"), "array": np.zeros(3), "rest": ...}
+    found = load(pickle.dumps({"milestones": counted, "types": types, **more}, protocol))
     assert found["milestones"] == {30: 1}
     names = [value.name.rpartition(".")[2] for value in found["types"]]
     assert names[2:] == ["float", "list", "object", "NoneType"]
