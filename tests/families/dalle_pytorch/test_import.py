@@ -147,6 +147,8 @@ def test_hparams_are_refused_by_name(hparams: dict[str, Any], message: str) -> N
         (MIX, "image_emb.weight", torch.zeros(12, 10), r"'image_emb.weight' must have the shape \(11, 10\), got"),
         (MIX, "to_logits.1.bias", torch.tensor(1.0), r"'to_logits.1.bias' must have the shape \(35,\), got \(\)"),
         (MIX, GONE, None, f"the key '{GONE}' is missing"),
+        ("1.0.8-full", "transformer.pos_emb", None, "the key 'transformer.pos_emb' is missing"),
+        (MIX, "text_pos_emb.weight", None, "the key 'text_pos_emb.weight' is missing"),
         ("1.0.8-full", "transformer.pos_emb", torch.zeros(1, 1, 20, 12), "pos_emb must have a row for each of 5 text"),
         ("1.0.8-full", "transformer.pos_emb", torch.zeros(1, 1, 21, 4), r"pos_emb must have the shape \(1, 22, 6\)"),
         ("1.4.2-shared", "text_emb.linear.weight", torch.zeros(35, 12), 'must repeat to_logits.1, and differs'),
