@@ -121,11 +121,6 @@ def _encode(machine: Machine, args: tuple[Any, ...]) -> Any:
     return args[0].encode("latin1", "replace")
 
 
-def _bytes(_: Machine, args: tuple[Any, ...]) -> Any:
-    """Empty ones are pickled so below protocol 3; what is made of something stays inert."""
-    return Inert("builtins.bytes", args) if args else b""
-
-
 def _instance(machine: Machine, args: tuple[Any, ...]) -> Any:
     """copyreg's: (class, base, state of the base)."""
     if not args or not isinstance(args[0], Global):
@@ -133,11 +128,15 @@ def _instance(machine: Machine, args: tuple[Any, ...]) -> Any:
     return Inert(args[0].name)
 
 
-def _type_of(machine: Machine, args: tuple[Any, ...]) -> Any:
-    """type(None), as the class of None is pickled. With more arguments type would make a class."""
-    if args != (None,):
-        raise CheckpointError(f"{machine.where}: asks to call type, which is allowed for None alone; nothing was run")
-    return Global("builtins.NoneType")
+def _exactly(name: str, made: Any, *forms: tuple[type, ...]) -> Callable[[Machine, tuple[Any, ...]], Any]:
+    """A call as Python's own pickles have it, by the types of its arguments. made: its value; None for an inert one."""
+
+    def call(machine: Machine, args: tuple[Any, ...]) -> Any:
+        if tuple(map(type, args)) not in forms:
+            raise CheckpointError(f"{machine.where}: asks to call {name} with other than its value; nothing was run")
+        return Inert(f"builtins.{name}", args) if made is None else made
+
+    return call
 
 
 def _scalar(_: Machine, args: tuple[Any, ...]) -> Any:
@@ -154,6 +153,13 @@ def _inert(name: str) -> Callable[[Machine, tuple[Any, ...]], Any]:
     return lambda _, args: Inert(name, args)
 
 
+_VALUES = {  # of Python's own types; with other arguments some would take all memory, or make a class
+    "type": _exactly("type", Global("builtins.NoneType"), (type(None),)),
+    "bytes": _exactly("bytes", b"", ()),
+    "bytearray": _exactly("bytearray", None, (), (bytes,), (str, str)),
+    "complex": _exactly("complex", None, (float, float)),
+    **{name: _exactly(name, None, (int, int, int)) for name in ("range", "xrange")},
+}
 CALLS: dict[
     str, tuple[int, Callable[[Machine, tuple[Any, ...]], Any]]
 ] = {  # name -> arguments at least, and what it makes
@@ -169,13 +175,7 @@ CALLS: dict[
     "collections.defaultdict": (0, _defaultdict),
     "_codecs.encode": (2, _encode),
     **{f"{module}.{name}": (0, _set) for module in BUILTINS for name in ("set", "frozenset")},
-    **{f"{module}.type": (1, _type_of) for module in BUILTINS},
-    **{
-        f"{module}.{name}": (1, _inert(f"builtins.{name}"))
-        for module in BUILTINS
-        for name in ("range", "xrange", "slice", "complex")
-    },
-    **{f"{module}.{name}": (0, _bytes) for module in BUILTINS for name in ("bytes", "bytearray")},
+    **{f"{module}.{name}": (0, call) for module in BUILTINS for name, call in _VALUES.items()},
     "collections.Counter": (0, _ordered),
     **{f"{module}._reconstructor": (3, _instance) for module in ("copyreg", "copy_reg")},
     **{f"{module}.scalar": (1, _scalar) for module in NUMPY},

@@ -34,7 +34,7 @@ FORBIDDEN = (  # modules
 STORAGES = ("torch.storage.UntypedStorage", "torch.storage.TypedStorage")  # types that are named, and not read
 PLAIN = (  # types of Python's own, under the names that protocols 0 to 2 write too
     *("set", "frozenset", "list", "tuple", "dict", "int", "long", "float", "bool", "str", "unicode", "bytes"),
-    *("bytearray", "complex", "range", "xrange", "slice", "object", "type", "Ellipsis"),
+    *("bytearray", "complex", "range", "xrange", "object", "type", "Ellipsis"),
 )
 
 

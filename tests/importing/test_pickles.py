@@ -108,6 +108,9 @@ def test_a_call_is_refused_by_name(protocol: int, what: Any, args: Any, name: st
     "data",
     [
         pickle.dumps(Call(type, "Made", (), {})),
+        pickle.dumps(Call(bytearray, 10**10)),
+        pickle.dumps(Call(bytes, 10**10), 2),
+        pickle.dumps(Call(range, 10**10)),
         b"(S'true'\nios\nsystem\n.",  # INST
         b"(cos\nsystem\nS'true'\no.",  # OBJ
         b"cos\nsystem\n(S'true'\ntR.",
