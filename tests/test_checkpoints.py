@@ -114,6 +114,25 @@ def test_saving_replaces_a_checkpoint_and_leaves_nothing_beside(loaded: Checkpoi
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_link_stays_and_what_it_leads_to_is_replaced(loaded: Checkpoint, tmp_path: Path) -> None:
+    """The folder may be a link to another disk, where there is room."""
+    (tmp_path / "disk" / "model").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "model")
+    for _ in range(2):
+        save_as(tmp_path / "link", loaded)
+        assert (tmp_path / "link").is_symlink()
+        assert list((tmp_path / "disk").iterdir()) == [tmp_path / "disk" / "model"]
+        load(tmp_path / "disk" / "model")
+
+
+def test_a_mounted_disk_is_not_replaced(loaded: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "disk")  # only root can mount one
+    with pytest.raises(CheckpointError, match="a disk is mounted there, so it cannot be replaced; name a new folder"):
+        save_as(tmp_path / "disk", loaded)
+    save_as(tmp_path / "disk" / "model", loaded)
+
+
 def test_saving_never_replaces_what_is_no_checkpoint(loaded: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="exists and is no checkpoint"):
@@ -130,8 +149,9 @@ def test_a_failed_save_leaves_the_old_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards, "write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         save_as(tmp_path / "model", loaded)
+    assert caught.value.filename == str(tmp_path / "model")
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
     load(tmp_path / "model")
 

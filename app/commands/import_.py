@@ -12,7 +12,7 @@ from app.commands.common import check_out_folder
 from app.commands.common import out as out_option
 from model.errors import CheckpointError
 from model.importing.recognise import read_files
-from model.limits import shown
+from model.limits import printable, shown
 
 FILES = "Weights, image tokenizer, yaml, tokenizer, in any order: what a file is is told by what it holds."
 
@@ -41,7 +41,7 @@ def import_(
     from model.importing.write import write_import
 
     imported = read_import(files, said)
-    write_import(imported, out, {"files": [file.name for file in files], **({"set": said} if said else {})})
+    write_import(imported, out, {"files": [printable(file.name) for file in files], **({"set": said} if said else {})})
     typer.echo(out)
 
 

@@ -24,6 +24,7 @@ from model.importing.zips import MAX_ENTRIES, Entry, entries
 from model.limits import shown
 
 PICKLE_BYTES = 2**26  # of data.pkl: some hundred thousand tensors
+HEADER_BYTES = 2**23  # of safetensors: some eighty thousand tensors
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, MAGIC_NUMBER
 PROTOCOL_VERSION = 1001
 TYPES = {  # torch's names of storages -> the type
@@ -269,12 +270,11 @@ def read_safetensors(mapped: Mapped, make: Make) -> Weights:
     """A state dict in a safetensors file. Raises CheckpointError."""
     where = str(mapped.path)
     length = struct.unpack("<Q", mapped.view[:8])[0]
-    if length > min(PICKLE_BYTES, mapped.size - 8):
-        raise CheckpointError(
-            f"{where}: a safetensors file that is cut short or damaged: its header is {length:,} bytes"
-        )
+    if length > min(HEADER_BYTES, mapped.size - 8):
+        told = f"its header must have at most {min(HEADER_BYTES, mapped.size - 8):,} bytes, got {length:,}"
+        raise CheckpointError(f"{where}: a safetensors file that is cut short or damaged: {told}")
     header = parse_json(bytes(mapped.view[8 : 8 + length]), f"{where}: header")
-    if not isinstance(header, dict) or len(header) > MAX_ENTRIES:
+    if not isinstance(header, dict):
         raise CheckpointError(f"{where}: a damaged safetensors file: its header is no object")
     header.pop("__metadata__", None)
     content: dict[str, Any] = {}

@@ -7,6 +7,7 @@ machine (`model.importing.pickles`) before anything is made.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from model.importing.pickles import Machine
 
 BUILTINS = ("builtins", "__builtin__")
+NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+SCALARS = {  # numpy's name of a type -> struct's
+    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q", "f2": "e",
+    "f4": "f", "f8": "d",
+}  # fmt: skip
 
 
 class Inert:
@@ -122,10 +128,38 @@ def _instance(machine: Machine, args: tuple[Any, ...]) -> Any:
     return Inert(args[0].name)
 
 
+def _exactly(name: str, made: Any, *forms: tuple[type, ...]) -> Callable[[Machine, tuple[Any, ...]], Any]:
+    """A call as Python's own pickles have it, by the types of its arguments. made: its value; None for an inert one."""
+
+    def call(machine: Machine, args: tuple[Any, ...]) -> Any:
+        if tuple(map(type, args)) not in forms:
+            raise CheckpointError(f"{machine.where}: asks to call {name} with other than its value; nothing was run")
+        return Inert(f"builtins.{name}", args) if made is None else made
+
+    return call
+
+
+def _scalar(_: Machine, args: tuple[Any, ...]) -> Any:
+    """A number of numpy's, as Python's own; inert for its other types."""
+    match args:
+        case (Inert(name="numpy.dtype", args=(str(kind), *_), state=(_, "<" | "|", *_)), bytes(data)) if (
+            kind in SCALARS and len(data) == struct.calcsize(SCALARS[kind])
+        ):
+            return struct.unpack(f"<{SCALARS[kind]}", data)[0]
+    return Inert("numpy.scalar", args)
+
+
 def _inert(name: str) -> Callable[[Machine, tuple[Any, ...]], Any]:
     return lambda _, args: Inert(name, args)
 
 
+_VALUES = {  # of Python's own types; with other arguments some would take all memory, or make a class
+    "type": _exactly("type", Global("builtins.NoneType"), (type(None),)),
+    "bytes": _exactly("bytes", b"", ()),
+    "bytearray": _exactly("bytearray", None, (), (bytes,), (str, str)),
+    "complex": _exactly("complex", None, (float, float)),
+    **{name: _exactly(name, None, (int, int, int)) for name in ("range", "xrange")},
+}
 CALLS: dict[
     str, tuple[int, Callable[[Machine, tuple[Any, ...]], Any]]
 ] = {  # name -> arguments at least, and what it makes
@@ -141,11 +175,14 @@ CALLS: dict[
     "collections.defaultdict": (0, _defaultdict),
     "_codecs.encode": (2, _encode),
     **{f"{module}.{name}": (0, _set) for module in BUILTINS for name in ("set", "frozenset")},
+    **{f"{module}.{name}": (0, call) for module in BUILTINS for name, call in _VALUES.items()},
+    "collections.Counter": (0, _ordered),
     **{f"{module}._reconstructor": (3, _instance) for module in ("copyreg", "copy_reg")},
+    **{f"{module}.scalar": (1, _scalar) for module in NUMPY},
+    **{f"{module}._reconstruct": (1, _inert("numpy._reconstruct")) for module in NUMPY},
     **{
-        f"{module}.{name}": (1, _inert(f"numpy.{name}"))
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-        for name in ("scalar", "_reconstruct")
+        f"{module}._frombuffer": (4, _inert("numpy._frombuffer"))
+        for module in ("numpy.core.numeric", "numpy._core.numeric")
     },
     "numpy.dtype": (1, _inert("numpy.dtype")),
     "argparse.Namespace": (0, _inert("argparse.Namespace")),

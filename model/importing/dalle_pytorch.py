@@ -158,7 +158,8 @@ def read_transformer(hparams: Any, keys: Keys, version: tuple[int, ...] | None) 
     names = _Names(keys, said.reversible)
     names.find(0, 1, "net.0.weight")
     shift = _agreed("shift_tokens", said.shift, names.chains["net.0.weight"] > 2, keys.where)
-    rotary = _agreed("rotary_emb", said.rotary, "transformer.pos_emb" in keys, keys.where)
+    neither = said.rotary is True and "text_pos_emb.weight" not in keys  # so it is said that the first one is missing
+    rotary = _agreed("rotary_emb", said.rotary, "transformer.pos_emb" in keys or neither, keys.where)
     centred = version is None or version < (1, 5)
     tied = said.tied
     attention = tuple(CONV_CENTRED if centred and one == CONV else one for one in said.attention)

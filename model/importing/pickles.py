@@ -32,7 +32,10 @@ FORBIDDEN = (  # modules
     *("torch.utils.collect_env", "torch.utils.cpp_extension", "torch.serialization"),
 )
 STORAGES = ("torch.storage.UntypedStorage", "torch.storage.TypedStorage")  # types that are named, and not read
-PLAIN = ("set", "frozenset", "list", "tuple", "dict", "int", "float", "bool", "str", "bytes", "complex", "object")
+PLAIN = (  # types of Python's own, under the names that protocols 0 to 2 write too
+    *("set", "frozenset", "list", "tuple", "dict", "int", "long", "float", "bool", "str", "unicode", "bytes"),
+    *("bytearray", "complex", "range", "xrange", "object", "type", "Ellipsis"),
+)
 
 
 class Mark:
@@ -337,7 +340,7 @@ OPCODES: dict[int, Callable[[Machine], Any]] = {
         "S": Machine.old_text,
         "T": lambda m: m.push(m.take(m.number("<I")).decode("latin1")),
         "U": lambda m: m.push(m.take(m.number("<B")).decode("latin1")),
-        "V": lambda m: m.push(m.line().decode("latin1")),
+        "V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
         "X": lambda m: m.text(m.number("<I")),
         "\x8c": lambda m: m.text(m.number("<B")),
         "\x8d": lambda m: m.text(m.number("<Q")),

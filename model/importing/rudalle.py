@@ -31,12 +31,8 @@ SAMPLING = SamplingDefaults(temperature=1.0, top_k=2048, top_p=0.995, guidance=1
 _MARKS = ("text_pos_embeddings.weight", "image_row_embeddings.weight", "image_col_embeddings.weight")
 _MASKS = {"transformer.row_mask": ROW, "transformer.col_mask": COLUMN, "transformer.conv_mask": CONV}
 # Ours -> theirs, within a layer.
-_NORMS = {
-    "norm1": "input_layernorm",
-    "after1": "before_first_addition_layernorm",
-    "norm2": "post_attention_layernorm",
-    "after2": "before_second_addition_layernorm",
-}
+_NORMS = {"norm1": "input_layernorm", "norm2": "post_attention_layernorm"}
+_SANDWICH = {"after1": "before_first_addition_layernorm", "after2": "before_second_addition_layernorm"}
 
 
 def roles(content: Any) -> str | None:
@@ -79,7 +75,7 @@ def read_transformer(weights: Weights, said_heads: str | None, version: str | No
     config = _config(keys, said_heads, version)
     state = {**_ends(keys, config)}
     for i in range(config.depth):
-        state |= _layer(keys, i, config.dim)
+        state |= _layer(keys, i, config)
     for key in _MASKS:
         if key in keys:
             keys.take_buffer(key)  # compared in `_version`
@@ -108,6 +104,7 @@ def _config(keys: Keys, said_heads: str | None, version: str | None) -> RuDalleC
         "version": _version(keys, version, text, grid),
         "text_tokens": text - 2,
         "grid": grid,
+        "sandwich": any(f".{name}." in key for key in keys.names("transformer.layers.") for name in _SANDWICH.values()),
     }
     return build(RuDalleConfig, values, keys.where)
 
@@ -159,10 +156,10 @@ def _ends(keys: Keys, config: RuDalleConfig) -> dict[str, Tensor]:
     }
 
 
-def _layer(keys: Keys, number: int, dim: int) -> dict[str, Tensor]:
-    ours, theirs = f"layers.{number}", f"transformer.layers.{number}"
+def _layer(keys: Keys, number: int, config: RuDalleConfig) -> dict[str, Tensor]:
+    ours, theirs, dim = f"layers.{number}", f"transformer.layers.{number}", config.dim
     state: dict[str, Tensor] = {}
-    for a, b in _NORMS.items():
+    for a, b in {**_NORMS, **(_SANDWICH if config.sandwich else {})}.items():
         state |= _pair(keys, f"{ours}.{a}", f"{theirs}.{b}", (dim,))
     state |= _pair(keys, f"{ours}.attention.qkv", f"{theirs}.attention.query_key_value", (3 * dim, dim))
     state |= _pair(keys, f"{ours}.attention.out", f"{theirs}.attention.dense", (dim, dim))

@@ -21,6 +21,7 @@ from model.errors import CheckpointError
 from model.limits import shown
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+LARGEST = torch.finfo(torch.float32).max  # that is finite in a checkpoint; float64 has larger ones
 MAX_KEYS = 200_000  # of a state dict
 
 
@@ -155,5 +156,5 @@ def check_weights(tensor: Tensor, key: str, where: str) -> None:
         low, high = (float(end) for end in torch.aminmax(tensor))  # a NaN anywhere makes both NaN
         if math.isnan(low):
             raise CheckpointError(f"{where}: {shown(key)} must be finite numbers, got NaN")
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise CheckpointError(f"{where}: {shown(key)} must be finite numbers, not finite is {low} to {high}")
+        if max(-low, high) > LARGEST:
+            raise CheckpointError(f"{where}: {shown(key)} must be finite numbers of float32, got {low} to {high}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,17 @@ def test_the_command_imports_in_any_order_and_inspects(files: tuple[Path, Path],
     done = command("inspect", one, two)
     assert done.status == 0
     assert "dalle-pytorch" in done.out
+
+
+def test_files_may_have_any_names(files: tuple[Path, Path], command: Run, tmp_path: Path) -> None:
+    """A name need not be text: here Latin-1, and as long as a name can be."""
+    names = [tmp_path / os.fsdecode(name) for name in (b"caf\xe9.pt", b"a\nb" + b"c" * 252)]
+    for name, file in zip(names, files, strict=True):
+        name.symlink_to(file)
+    assert command("import", *names, "--out", tmp_path / "made").status == 0
+    found = json.loads((tmp_path / "made" / "config.json").read_text())["provenance"]["files"]
+    assert found == ["caf\\udce9.pt", "a\\nb" + "c" * 252]
+    assert command("inspect", tmp_path / "made").status == 0
 
 
 def refused(command: Run, tmp_path: Path, *arguments: object) -> str:

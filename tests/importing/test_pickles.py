@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from model.errors import CheckpointError
@@ -52,11 +53,33 @@ class Plain:
 @pytest.mark.parametrize("protocol", range(6))
 def test_plain_values_come_back(protocol: int) -> None:
     value = {
-        "text": "a ü", "bytes": b"ab", "numbers": [0, 1, 255, 256, -1, 2**40, -(2**70), 1.5, True, False, None],
+        "text": "a ü\n\\u0041 漢", "bytes": b"ab", "no bytes": b"",
+        "numbers": [0, 1, 255, 256, -1, 2**40, -(2**70), 1.5, True, False, None],
         "tuple": (), "tuples": ((1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)), "set": {1, 2},
         "ordered": collections.OrderedDict([("b", 1), ("a", [2])]), 7: "seven", "empty": {},
     }  # fmt: skip
     assert load(pickle.dumps(value, protocol)) == value
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_what_training_keeps_beside_the_weights_is_read(protocol: int) -> None:
+    """Types are named in the settings of Lightning and OmegaConf, under other names below protocol 3."""
+    counted = collections.Counter({30: 1})
+    types = [int, str, float, list, object, type(None)]
+    more = {"range": range(3), "complex": 1j, "bytes": bytearray(b"a"), "array": np.zeros(3), "rest": ...}
+    found = load(pickle.dumps({"milestones": counted, "types": types, **more}, protocol))
+    assert found["milestones"] == {30: 1}
+    names = [value.name.rpartition(".")[2] for value in found["types"]]
+    assert names[2:] == ["float", "list", "object", "NoneType"]
+    assert names[:2] == (["int", "str"] if protocol > 2 else ["long", "unicode"])
+    assert isinstance(found["range"], Inert)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_number_of_numpy_is_a_number(protocol: int) -> None:
+    numbers = [np.int64(-3), np.float32(0.5), np.float64(0.1), np.uint8(200), np.bool_(True), np.float16(2)]
+    assert load(pickle.dumps(numbers, protocol)) == [-3, 0.5, 0.1, 200, True, 2]
+    assert isinstance(load(pickle.dumps(np.str_("a"), protocol)), Inert)
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
@@ -84,6 +107,10 @@ def test_a_call_is_refused_by_name(protocol: int, what: Any, args: Any, name: st
 @pytest.mark.parametrize(
     "data",
     [
+        pickle.dumps(Call(type, "Made", (), {})),
+        pickle.dumps(Call(bytearray, 10**10)),
+        pickle.dumps(Call(bytes, 10**10), 2),
+        pickle.dumps(Call(range, 10**10)),
         b"(S'true'\nios\nsystem\n.",  # INST
         b"(cos\nsystem\nS'true'\no.",  # OBJ
         b"cos\nsystem\n(S'true'\ntR.",

@@ -234,10 +234,12 @@ def test_places_in_a_file_that_overlap_are_refused(tmp_path: Path) -> None:
     assert "overlaps the entry before it" in refused(tmp_path, bytes(data))
 
 
-@pytest.mark.parametrize("word", ["module.", "_orig_mod."])
+@pytest.mark.parametrize("word", ["module.", "_orig_mod.", "_orig_mod.module.", "module.module."])
 def test_what_a_wrapper_puts_before_the_keys_is_taken_off(tmp_path: Path, word: str) -> None:
     wrapped = {f"{word}{key}": tensor for key, tensor in STATE.items()}
     assert read_bytes(tmp_path, saved({"state_dict": wrapped})).content["state_dict"].keys() == STATE.keys()
+    averaged = {"n_averaged": torch.tensor(7), **{f"module.{key}": tensor for key, tensor in wrapped.items()}}
+    assert read_bytes(tmp_path, saved(averaged)).content.keys() == STATE.keys()
     mixed = {**wrapped, "other": torch.zeros(1)}
     assert read_bytes(tmp_path, saved(mixed)).content.keys() == mixed.keys()
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from model.checkpoints import Checkpoint
+from model.families.dalle_pytorch.config import DallePytorchConfig
+from model.families.dalle_pytorch.transformer import DallePytorchTransformer
 from model.inference.engine import Engine
 from model.inference.requests import GenerationRequest, SamplingParams
 from model.inference.widths import candidates, measure_widths, thread_counts
@@ -106,3 +108,10 @@ def test_only_steps_have_threads_of_their_own(small: Checkpoint) -> None:
 def test_outside_strict_mode_every_width_is_one(small: Checkpoint) -> None:
     transformer = small.transformer.eval()
     assert list(measure_widths(transformer, transformer.new_cache(7), 6, strict=False)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_picture_of_one_token_has_nothing_to_measure() -> None:
+    """Its token follows from the text alone, so no step decodes one."""
+    config = DallePytorchConfig(5, 3, 4, grid=1, dim=8, depth=1, heads=1, head_dim=8, attention=("full",))
+    transformer = DallePytorchTransformer(config).eval()
+    assert list(measure_widths(transformer, transformer.new_cache(5), 4)) == [1, 2, 3, 4]

@@ -35,6 +35,7 @@ class RuDalleConfig(OrdinaryDecoder):
     version: Annotated[str, Len(2, 2)] = V3
     text_tokens: TextTokens = 126  # text tokens that are read; <bos> and <eos> come on top
     grid: Annotated[int, Interval(ge=1, le=64)] = 32  # image tokens a side
+    sandwich: bool = True  # a second norm, behind each attention and each feed-forward
 
     def __post_init__(self) -> None:
         if self.version not in (V2, V3):

@@ -1,4 +1,4 @@
-"""Attention, feed-forward and layer of ruDALL-E, as in CogView (2105.13290): a norm on either side of each part."""
+"""Attention, feed-forward and layer of ruDALL-E, as in CogView (2105.13290): norms before each part, and behind it."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class Layer(CausalLayer):
         super().__init__()
         self.norm1 = nn.LayerNorm(config.dim)
         self.attention = Attention(config)
-        self.after1 = nn.LayerNorm(config.dim)
+        self.after1 = nn.LayerNorm(config.dim) if config.sandwich else nn.Identity()
         self.norm2 = nn.LayerNorm(config.dim)
         self.w1 = Linear(config.dim, 4 * config.dim)
         self.w2 = Linear(4 * config.dim, config.dim)
-        self.after2 = nn.LayerNorm(config.dim)
+        self.after2 = nn.LayerNorm(config.dim) if config.sandwich else nn.Identity()
 
     def project(self, x: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
         return self.attention.project(self.norm1(x))

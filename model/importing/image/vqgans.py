@@ -20,6 +20,13 @@ from model.importing.state import Keys
 from model.limits import build
 
 USED = "quantize.used"  # the rows of a renumbered codebook
+TRAINING = (
+    "loss.",
+    "model_ema.",  # latent diffusion's averages of the weights beside them
+    "quantize.embedding.cluster_size",  # what EMAVQ counts for its codebook
+    "quantize.embedding.embed_avg",
+    "colorize",  # the colours in which a log shows segmentations
+)
 MAX_LEVELS = 9  # counted; the config's limit is below
 MAX_BLOCKS = 66  # of a level, in the decoder; counted too
 HAAR = 0.5**0.5  # the size of each number of the filters of Daubechies' first wavelet
@@ -50,11 +57,10 @@ def read_taming(
     either the yaml's resolution, without that 256. codes: ids of the transformer that comes with it. unknown: asked for
     unknown_index of a renumbered codebook; the yaml's is taken where it says nothing.
 
-    What is of training alone is left out: `loss.*`, the averages of weights that latent diffusion keeps beside them,
-    and what EMAVQ counts for its codebook. `keys` is used up, and what is left over is refused. Raises CheckpointError
-    naming the file and the key.
+    What is of training alone is left out, see TRAINING. `keys` is used up, and what is left over is refused. Raises
+    CheckpointError naming the file and the key.
     """
-    for training in ("loss.", "model_ema.", "quantize.embedding.cluster_size", "quantize.embedding.embed_avg"):
+    for training in TRAINING:
         keys.drop(training)
     gumbel = "quantize.proj.weight" in keys
     used = keys.take_buffer(USED) if USED in keys else None

@@ -135,6 +135,8 @@ def test_hparams_are_refused_by_name(hparams: dict[str, Any], message: str) -> N
     [
         (MIX, "to_logits.0.bias", None, "'to_logits.0.bias' is missing"),
         (MIX, "text_emb.weight", torch.full((24, 10), torch.nan), "'text_emb.weight' must be finite numbers, got NaN"),
+        (MIX, "text_emb.weight", torch.full((24, 10), torch.inf), "be finite numbers of float32, got inf to inf"),
+        (MIX, "text_emb.weight", torch.full((24, 10), -1e39, dtype=torch.float64), r"float32, got -1e\+39 to -1e"),
         (MIX, "text_emb.weight", torch.zeros(24, 10).char(), "'text_emb.weight' must be of a floating type"),
         (MIX, "transformer.extra", torch.zeros(1), "'transformer.extra' belongs to nothing in this model"),
         (MIX, "transformer.layers.odd", torch.zeros(1), "'transformer.layers.odd' must be like"),
@@ -145,6 +147,8 @@ def test_hparams_are_refused_by_name(hparams: dict[str, Any], message: str) -> N
         (MIX, "image_emb.weight", torch.zeros(12, 10), r"'image_emb.weight' must have the shape \(11, 10\), got"),
         (MIX, "to_logits.1.bias", torch.tensor(1.0), r"'to_logits.1.bias' must have the shape \(35,\), got \(\)"),
         (MIX, GONE, None, f"the key '{GONE}' is missing"),
+        ("1.0.8-full", "transformer.pos_emb", None, "the key 'transformer.pos_emb' is missing"),
+        (MIX, "text_pos_emb.weight", None, "the key 'text_pos_emb.weight' is missing"),
         ("1.0.8-full", "transformer.pos_emb", torch.zeros(1, 1, 20, 12), "pos_emb must have a row for each of 5 text"),
         ("1.0.8-full", "transformer.pos_emb", torch.zeros(1, 1, 21, 4), r"pos_emb must have the shape \(1, 22, 6\)"),
         ("1.4.2-shared", "text_emb.linear.weight", torch.zeros(35, 12), 'must repeat to_logits.1, and differs'),

@@ -69,7 +69,8 @@ def read(name: str, made: Original) -> Part:
         held = {**state, "quantize.used": torch.tensor(made.about["used"])}
         return read_vae(given({"state_dict": held}, {"model": made.about["model"]}, unknown_index="extra"))
     if name.startswith("vqgan"):
-        return read_vae(given({"state_dict": state, "epoch": 3}, made.about))
+        colours = {"colorize": torch.zeros(3, 7, 1, 1)}  # of a log of segmentations
+        return read_vae(given({"state_dict": {**state, **colours}, "epoch": 3}, made.about))
     if name == "rudalle-dwt":
         return read_vae(given({"state_dict": with_haar(state)}), grid=8)
     if name == "llamagen-vq":

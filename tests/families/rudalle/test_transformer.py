@@ -62,6 +62,21 @@ def test_logits_are_those_of_the_original(version: str) -> None:
     torch.testing.assert_close(short[:, first:, columns:], got[:1, first : first + 21, columns:], atol=1e-4, rtol=0)
 
 
+def test_a_model_without_the_second_norms_computes_what_the_original_does() -> None:
+    """rudalle's cogview_sandwich_layernorm is off by default, and on in the public models."""
+    part = rudalle.read_transformer(file(state("plain")), HEADS, V3)
+    assert not part.config.sandwich
+    transformer, golden = RuDalleTransformer(part.config), arrays("plain")
+    transformer.load_state_dict({name: tensor.float() for name, tensor in part.state.items()})
+    text, image, want = (golden[name] for name in GOLDEN)
+    got = transformer.eval().logits(text, image)[:, 5:21, 26:]
+    torch.testing.assert_close(got, want[:, 5:21, 26:], atol=1e-4, rtol=0)
+    check_rows_at_different_places(transformer, text, image, got, ids=3, ahead=5, turns=9, room=None)
+    norm = {"transformer.layers.1.before_first_addition_layernorm.weight": torch.ones(16)}
+    with pytest.raises(CheckpointError, match=r"'transformer.layers.0.before_first_addition_layernorm.weight' is miss"):
+        rudalle.read_transformer(file(state("plain", **norm)), HEADS, V3)
+
+
 @pytest.mark.parametrize("version", [V2, V3])
 def test_cached_equals_uncached_with_rows_at_different_places(version: str) -> None:
     transformer, golden = network(version), arrays(version)
