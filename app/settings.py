@@ -73,7 +73,8 @@ class Settings(BaseSettings):
     root_path: str = _setting(
         "Where to listen",
         "",
-        "Path before all addresses, such as /dalle, if a proxy passes it on. It may stay unset if the proxy strips it.",
+        "Path before all addresses, such as /dalle. It may stay unset if a proxy strips it, and tells it in "
+        "X-Forwarded-Prefix.",
         "a path such as /dalle",
         pattern=r"^((/[A-Za-z0-9._~-]+)+/?)?$",
     )
@@ -234,7 +235,7 @@ class Settings(BaseSettings):
         "Who may ask",
         "",
         "Addresses or networks of proxies, such as 127.0.0.1,172.16.0.0/12. The server believes their headers "
-        "X-Forwarded-For and X-Forwarded-Proto.",
+        "X-Forwarded-For, -Proto, -Host and -Prefix.",
         "addresses or networks separated by commas, such as 127.0.0.1,172.16.0.0/12",
         pattern=r"^[0-9a-fA-F:./, ]*$",
     )

@@ -116,8 +116,10 @@ class Runner:
         return ended
 
     def rows(self, job_id: str) -> int:
-        """Rows of cells that this server has painted of this job's unfinished pictures; of `best_of` pictures as large a
-        share as will be kept."""
+        """Rows of cells that this server has painted of this job's unfinished pictures.
+
+        Of `best_of` pictures as large a share counts as will be kept.
+        """
         return sum(self.live[job_id].rows.values()) if job_id in self.live else 0
 
     async def changed(self, job_id: str, seconds: float) -> None:
