@@ -1,5 +1,5 @@
-"""Requests that come through a proxy. If DALLE_TRUSTED_PROXIES names it, the server believes what it says of the client:
-its address, and how it calls this server."""
+"""Requests that come through a proxy. If DALLE_TRUSTED_PROXIES names it, the server believes what it says of the
+client: its address, and how it calls this server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Proxies:
 
 
 def _outside(headers: Headers) -> tuple[str, str]:
-    """What X-Forwarded-Host and X-Forwarded-Prefix say. Each proxy of a chain adds its own; the first is the client's."""
+    """What X-Forwarded-Host and X-Forwarded-Prefix say. Of a chain's values the first is the client's."""
     host = headers.get("x-forwarded-host", "").partition(",")[0].strip()
     prefix = headers.get("x-forwarded-prefix", "").partition(",")[0].strip().rstrip("/")
     return host if HOST.fullmatch(host) else "", prefix if PREFIX.fullmatch(prefix) else ""

@@ -116,14 +116,28 @@ def test_jobs_are_listed_by_owner_page_by_page(store: Store) -> None:
     mine = [store.accept({"n": n}, 1, "me").id for n in range(5)]
     store.accept({}, 1, "other")
     first, more = store.jobs("me", 3)
-    rest, none = store.jobs("me", 3, before=first[-1].id)
+    after = first[-1].created, first[-1].id
+    rest, none = store.jobs("me", 3, before=after)
     assert [job.id for job in [*first, *rest]] == mine[::-1]
     assert (more, none) == (True, False)
-    assert store.jobs("other", 3, before=mine[0]) == ([], False)
+    assert store.jobs("nobody", 3, before=after) == ([], False)
     long = [store.accept({"prompts": ["a" * LISTED]}, 7, "long").id for _ in range(2)]
     assert [job.id for job in store.jobs("long", 3)[0]] == long[1:]  # a page of long texts ends early
     assert store.waiting("long") == (5 + 1 + 14, 14)
     assert store.waiting("nobody") == (5 + 1 + 14, 0)
+
+
+def test_a_list_goes_on_after_a_job_that_was_removed_meanwhile(store: Store) -> None:
+    old, removed, new = (store.accept({}, 1, "me") for _ in range(3))
+    (first,), _ = store.jobs("me", 1)
+    assert first.id == new.id
+    (second,), _ = store.jobs("me", 1, before=(first.created, first.id))
+    assert second.id == removed.id
+    store.end(removed.id, State.CANCELLED)
+    store.sweep(Retention(seconds=-1.0))
+    assert store.job(removed.id) is None
+    third, more = store.jobs("me", 1, before=(second.created, second.id))
+    assert ([job.id for job in third], more) == ([old.id], False)
 
 
 def test_the_place_in_the_queue_goes_by_turns_of_the_clients(store: Store) -> None:
@@ -303,6 +317,27 @@ def test_over_sqlite_the_jobs_of_a_dead_server_go_on_at_once(tmp_path: Path) -> 
     assert found.id == job.id
     living.close()
     assert list(tmp_path.glob("*.alive")) == []
+
+
+def test_a_dead_servers_job_waits_again_also_where_its_model_is_not_served(make_store: Callable[[], Store]) -> None:
+    dying, living = make_store(), make_store()
+    job = dying.accept({}, 1, "", model="large")
+    assert dying.claim(-1, ["large"]) is not None  # its lease ends at once
+    dying.close()
+    assert living.claim(60, ["small"]) is None
+    found = living.job(job.id)
+    assert found is not None
+    assert (found.state, found.server, found.lease) == (State.QUEUED, None, None)
+
+
+def test_a_lease_of_a_clock_that_went_wrong_ends(make_store: Callable[[], Store]) -> None:
+    dying, living = make_store(), make_store()
+    job = dying.accept({}, 1, "")
+    assert dying.claim(1e6, [""]) is not None
+    dying.close()
+    found = living.claim(60, [""])
+    assert found is not None
+    assert found.id == job.id
 
 
 def test_a_job_of_another_model_is_left_alone(store: Store) -> None:
