@@ -244,7 +244,8 @@ class Settings(BaseSettings):
         "What is read",
         False,
         "Where a client of the OpenAI API asks for what cannot be painted, paint what is nearest instead of refusing: "
-        "for an oblong size the largest square in it, and for an edit without a mask the lower half anew.",
+        "for an oblong size the largest square in it, and for an edit without a mask the lower half anew. Answers for "
+        "dall-e-2 and dall-e-3 also have addresses.",
     )
     max_body: int = _variable(
         1 << 20,
