@@ -386,7 +386,8 @@ class Store:
         late = sa.case((PICTURES.c.fetched.is_(None), old - rule.seconds), else_=old)
         ended = sa.or_(PICTURES.c.job.is_(None), JOBS.c.state.not_in(OPEN))
         joined = sa.outerjoin(PICTURES, JOBS, PICTURES.c.job == JOBS.c.id)
-        too_old = (PICTURES.c.created < late).label("too_old")
+        since = sa.func.coalesce(JOBS.c.ended, PICTURES.c.created)  # a job may be painted for longer than it is kept
+        too_old = (since < late).label("too_old")
         in_turn = sa.select(PICTURES.c.name, PICTURES.c.bytes, too_old).select_from(joined).where(ended)
         in_turn = in_turn.order_by(too_old.desc(), PICTURES.c.fetched.is_(None), PICTURES.c.created).limit(BATCH)
         gone = []

@@ -242,6 +242,18 @@ def test_what_was_never_fetched_is_kept_longest(store: Store, tmp_path: Path) ->
     assert files(tmp_path) == [] and store.job(job.id) is None  # noqa: PT018 - the job goes with its last picture
 
 
+def test_a_picture_of_a_job_is_kept_from_the_jobs_end_on(store: Store, address: str, tmp_path: Path) -> None:
+    job = store.accept({}, 2, "")
+    store.fetched([store.keep(job.id, 0, "", {}, b"x")[0].name])
+    engine = sa.create_engine(address)
+    with engine.begin() as connection:  # it was painted long ago
+        connection.execute(sa.text("UPDATE pictures SET created = created - 2e6"))
+    engine.dispose()
+    store.end(job.id, State.CANCELLED)
+    assert store.sweep(Retention(seconds=1e6)) == 0
+    assert files(tmp_path) == [b"x"]
+
+
 def test_pictures_of_an_open_job_are_never_swept(store: Store) -> None:
     job = store.accept({}, 2, "")
     store.keep(job.id, 0, "", {}, b"x")
