@@ -36,6 +36,45 @@ def test_jobs_of_an_older_server_keep_their_client_and_their_time(address: str, 
     assert [(job.client, job.until) for job in found if job] == [("key", 9e9), ("key", None), ("key", None)]
 
 
+def test_a_store_of_a_newer_server_is_left_alone(address: str, tmp_path: Path) -> None:
+    Store(address, Folder(str(tmp_path / "pictures"))).close()
+    engine = sa.create_engine(address)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    newer = r"^store: .* cannot be used: a newer server has written it, in version 9999; this one knows \d{4} at most$"
+    with pytest.raises(DalleError, match=newer):
+        Store(address, Folder(str(tmp_path / "pictures")))
+
+
+def test_a_database_that_takes_no_writes_is_away(postgres_database: str, tmp_path: Path) -> None:
+    store = Store(postgres_database, Folder(str(tmp_path / "pictures")))
+    job = store.accept({}, 1, "")
+    engine = sa.create_engine(postgres_database)
+    name = engine.url.database
+
+    def writes(allowed: bool) -> None:
+        """Allow them, or not, as a failover to a standby does. Connections that are open end."""
+        setting = f"ALTER DATABASE {name} SET default_transaction_read_only = {'off' if allowed else 'on'}"
+        others = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
+        )
+        with engine.begin() as connection:
+            connection.execute(sa.text("SET TRANSACTION READ WRITE"))
+            connection.execute(sa.text(setting))
+            connection.execute(sa.text(others.format(name)))
+
+    writes(False)
+    for write in (lambda: store.accept({}, 1, ""), lambda: store.keep(job.id, 0, "", {}, b"x"), store.release):
+        with pytest.raises(StoreAway, match="^the database of jobs cannot be reached now$"):
+            write()
+    assert store.job(job.id) == job
+    writes(True)
+    engine.dispose()
+    assert store.keep(job.id, 0, "", {}, b"x")[1].state is State.COMPLETED  # type: ignore[union-attr]
+    store.close()
+
+
 def files(tmp_path: Path) -> list[bytes]:
     return sorted(path.read_bytes() for path in (tmp_path / "pictures").rglob("*") if path.is_file())
 
