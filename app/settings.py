@@ -73,7 +73,8 @@ class Settings(BaseSettings):
     root_path: str = _setting(
         "Where to listen",
         "",
-        "Path before all addresses, such as /dalle, if a proxy passes it on. It may stay unset if the proxy strips it.",
+        "Path before all addresses, such as /dalle. It may stay unset if a proxy strips it, and tells it in "
+        "X-Forwarded-Prefix.",
         "a path such as /dalle",
         pattern=r"^((/[A-Za-z0-9._~-]+)+/?)?$",
     )
@@ -234,7 +235,7 @@ class Settings(BaseSettings):
         "Who may ask",
         "",
         "Addresses or networks of proxies, such as 127.0.0.1,172.16.0.0/12. The server believes their headers "
-        "X-Forwarded-For and X-Forwarded-Proto.",
+        "X-Forwarded-For, -Proto, -Host and -Prefix.",
         "addresses or networks separated by commas, such as 127.0.0.1,172.16.0.0/12",
         pattern=r"^[0-9a-fA-F:./, ]*$",
     )
@@ -243,7 +244,8 @@ class Settings(BaseSettings):
         "What is read",
         False,
         "Where a client of the OpenAI API asks for what cannot be painted, paint what is nearest instead of refusing: "
-        "for an oblong size the largest square in it, and for an edit without a mask the lower half anew.",
+        "for an oblong size the largest square in it, and for an edit without a mask the lower half anew. Answers for "
+        "dall-e-2 and dall-e-3 also have addresses.",
     )
     max_body: int = _variable(
         1 << 20,

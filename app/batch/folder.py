@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.jsonl"
 SECRET = ".seed"  # from which the lines without a seed get theirs
 SHEET = 200  # pictures of a contact sheet
+SLUG_BYTES = 120  # of a file's name that come from its text; file systems take 255 in all, and some encrypted ones 143
 
 
 @dataclass(frozen=True)
@@ -164,4 +165,5 @@ class Folder:
 def slug(text: str) -> str:
     """A file name from the words of a text: "A red apple!" -> "a-red-apple"."""
     words = re.findall(r"\w+", text.lower())
-    return "-".join(words)[:60].rstrip("-") or "picture"
+    name = "-".join(words)[:60].encode()[:SLUG_BYTES].decode(errors="ignore")
+    return name.rstrip("-") or "picture"

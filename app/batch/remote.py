@@ -27,7 +27,7 @@ from model.limits import printable
 PATIENCE = 900.0  # seconds for which a server that was there may be away
 PAUSES = (1, 2, 5, 10, 30)  # seconds between attempts; the last one again and again
 LOOK = 1.0  # seconds between looks at a job
-TIMES = 20  # times that a job which was cancelled, or failed, is asked for again
+TIMES = 20  # times that a job is asked for again which was cancelled, or failed, or whose pictures were removed
 ANSWER_BYTES = 1 << 26
 OVER_SHARE, STORE_FULL = 429, 507
 AGAIN = frozenset({OVER_SHARE, 502, 503, 504})
@@ -97,7 +97,8 @@ class RemoteServer:
         for attempt in range(TIMES):
             headers = {"Idempotency-Key": f"{wanted.key}-{attempt}", "Content-Type": "application/json"}
             job = _job(self.call("POST", "/v1/jobs", json.dumps(fields).encode(), headers, patient))
-            if job.state not in ENDED:
+            there = {picture.number for picture in job.pictures or []}
+            if job.state not in ENDED and (job.state != "completed" or there.issuperset(wanted.missing)):
                 break
         return job
 

@@ -32,8 +32,8 @@ from app.wording import shorten
 ANY = "*"
 EXPOSED = (
     "X-Request-Id", "X-Model", "X-Seeds", "X-Scores", "X-Revised-Prompt", "X-Revised-Prompts", "X-Styles",
-    "X-Text-Truncated", "X-Should-Retry", "Idempotent-Replayed", "Server-Timing",
-    "Retry-After",
+    "X-Text-Truncated", "X-Prompt-Fit", "X-Prompt-Closest", "X-Missing-Style", "X-Should-Retry", "Idempotent-Replayed",
+    "Server-Timing", "Retry-After", "Location", "ETag", "Content-Range",
 )  # fmt: skip
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that change nothing here
 OWN_SITES = frozenset({"same-origin", "none"})  # Sec-Fetch-Site of this server's pages and of typed addresses
@@ -47,7 +47,7 @@ def cross_origin(origins: Collection[str]) -> Callable[[ASGIApp], ASGIApp]:
     return functools.partial(
         CORSMiddleware,
         allow_origins=frozenset(origins),
-        allow_methods=("GET", "HEAD", "POST"),
+        allow_methods=("DELETE", "GET", "HEAD", "POST"),
         allow_headers=(ANY,),
         allow_private_network=True,
         expose_headers=EXPOSED,

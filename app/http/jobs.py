@@ -244,7 +244,9 @@ def owner(request: Request) -> str:
 
 def base_of(request: Request) -> str:
     """The server's own address, as this client calls it, with a slash at the end."""
-    return str(request.base_url)
+    host, prefix = request.state.outside
+    prefix = prefix or request.app.state.service.settings.root_path.rstrip("/")
+    return f"{request.url.scheme}://{host or request.url.netloc}{prefix}/"
 
 
 def key_of(request: Request, key: str | None) -> str | None:

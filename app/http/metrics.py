@@ -17,7 +17,7 @@ from app.http.budget import Budget
 from app.http.errors import CODES
 from app.pool.worker_pool import WorkerPool
 
-METHODS = frozenset({"GET", "HEAD", "POST"})
+METHODS = frozenset({"DELETE", "GET", "HEAD", "POST"})
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

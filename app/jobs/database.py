@@ -8,12 +8,21 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    ProgrammingError,
+)
 
 from app.jobs.alive import Alive
 from app.jobs.faults import StoreFault, away, full
@@ -44,7 +53,9 @@ class Database:
             if self._engine.dialect.name == "sqlite" and self._engine.url.database:
                 with self._engine.begin():  # SQLite has one writer: nobody finds the file before it is locked
                     self.alive = Alive(Path(self._engine.url.database), self.server)
-        except (ArgumentError, NoSuchModuleError, ImportError, DatabaseError, OSError) as error:
+        except (ArgumentError, NoSuchModuleError, ImportError, DatabaseError, OSError, DalleError) as error:
+            with suppress(AttributeError):  # it was never made
+                self._engine.dispose()
             shown = sa.make_url(url).render_as_string() if not isinstance(error, ArgumentError) else "its address"
             raise DalleError(f"store: {shown} cannot be used: {str(error).splitlines()[0]}") from None
 
@@ -60,7 +71,9 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except (OperationalError, InterfaceError) as error:
+        except (IntegrityError, DataError, ProgrammingError):
+            raise  # of our own making
+        except (DatabaseError, InterfaceError) as error:  # it is away, full, damaged, or takes no writes now
             raise _fault(error) from None
 
     def now(self) -> sa.ColumnElement[float]:
@@ -87,11 +100,19 @@ class Database:
     def _migrate(self) -> None:
         from alembic import command
         from alembic.config import Config
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
 
         config = Config()
         config.set_main_option("script_location", "app.jobs:migrations")
         with self._engine.begin() as connection:
             self.lock(connection, 0)
+            found = MigrationContext.configure(connection).get_current_revision()
+            known = [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()]
+            if found is not None and found not in known:
+                raise DalleError(
+                    f"a newer server has written it, in version {found}; this one knows {known[0]} at most"
+                )
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 

@@ -43,8 +43,12 @@ class Folder:
             raise DalleError(f"store: {address} cannot be used: {one_line(error)}") from None
 
     def check_room(self, wanted: int) -> None:
-        """Raises StoreFull unless `wanted` bytes fit on the disk. A bucket has no end."""
-        if self._local and (free := shutil.disk_usage(self._root).free) < wanted + SPARE:
+        """Raises StoreFull unless `wanted` bytes fit on the disk, and StoreAway. A bucket has no end."""
+        if not self._local:
+            return
+        with self._reached():
+            free = shutil.disk_usage(self._root).free
+        if free < wanted + SPARE:
             found = f"{free >> 20} MiB left, and about {(wanted + SPARE) >> 20} MiB are needed"
             raise StoreFull(f"{PLACE} has {found}; {CLEAR}", f"{self.address} has {found}")
 

@@ -49,7 +49,8 @@ log = logging.getLogger("dalle.jobs")
 class Live:
     """What this server knows of a job that it paints.
 
-    given: set once its last part is in the pool. changed: set at every change. rows: of unfinished pictures.
+    given: set once its last part is in the pool. changed: set at every change. rows: of unfinished pictures, by the
+    number of their part.
     """
 
     client: str
@@ -115,7 +116,10 @@ class Runner:
         return ended
 
     def rows(self, job_id: str) -> int:
-        """Rows of cells of this job's unfinished pictures that this server has painted."""
+        """Rows of cells that this server has painted of this job's unfinished pictures.
+
+        Of `best_of` pictures as large a share counts as will be kept.
+        """
         return sum(self.live[job_id].rows.values()) if job_id in self.live else 0
 
     async def changed(self, job_id: str, seconds: float) -> None:
@@ -251,29 +255,37 @@ class Runner:
         painting = await self._pool.submit(order)
         reader = painting.join()
         first, best = order.request.first_index, order.request.score
-        live, chosen = self.live[job.id], []
+        live, chosen, rows, kept = self.live[job.id], [], painting.rows_done, set[int]()
+
+        def note() -> None:
+            left = (done for place, done in enumerate(rows) if place not in kept)
+            share = sum(rows) * (part.count - len(kept)) // len(rows)
+            live.rows[part.number] = share if best else sum(left)
+            self._tell(job.id)
+
+        async def keep(place: int, event: Painted) -> None:
+            kept.add(place)
+            note()
+            await self._kept(job, part.number + place, painting, event)
+
         try:
             async for event in reader:
-                for i, rows in enumerate(painting.rows_done):
-                    live.rows[part.number + i] = rows
-                self._tell(job.id)
+                note()
                 if isinstance(event, Painted) and best:
                     chosen.append(event)
                 elif isinstance(event, Painted):
-                    await self._kept(job, part.number + event.index - first, painting, event)
+                    await keep(event.index - first, event)
             chosen.sort(key=lambda event: (-(event.score or 0.0), event.index))
             for place, event in enumerate(chosen[: part.count]):
-                await self._kept(job, part.number + place, painting, event)
+                await keep(place, event)
         finally:
             self._pool.leave(reader)
-            for number in [n for n in live.rows if part.number <= n < part.number + order.request.num_images]:
-                del live.rows[number]
+            live.rows.pop(part.number, None)
 
     async def _kept(self, job: StoredJob, number: int, painting: Job, event: Painted) -> None:
         """Keep a painted picture. Raises RequestCancelled if the job has ended without it."""
         data, told = await self._finish(painting, event)
         _, after = await self._calls.surely(self.store.keep, job.id, number, job.owner, told, data)
-        self.live[job.id].rows.pop(number, None)
         self._painted.append(time.monotonic())
         self._tell(job.id)
         if after is not None and not after.open and after.state is not State.COMPLETED:

@@ -29,7 +29,8 @@ from app.jobs.tables import JOBS, MESSAGES, PICTURES
 
 LISTED = 1 << 20  # characters of the texts of listed jobs, beyond which a list ends
 BATCH = 500  # pictures that are removed at a time
-FAR = 30 * 86_400.0  # seconds; a message that is due later was written by a clock that went wrong
+FAR = 30 * 86_400.0  # seconds; a message that is due later was written by a clock that went wrong,
+LONG = 3600.0  # and so was a lease that ends later
 LATE = {"message": "its time has passed"}
 
 
@@ -107,19 +108,16 @@ class Store:
             row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one_or_none()
             return None if row is None else StoredJob.of(row)
 
-    def jobs(self, owner: str, limit: int, before: str | None = None) -> tuple[list[StoredJob], bool]:
+    def jobs(self, owner: str, limit: int, before: tuple[float, str] | None = None) -> tuple[list[StoredJob], bool]:
         """The owner's jobs, the newest first, and whether there are more.
 
-        limit: jobs at most. There are fewer if their texts have LISTED characters together. before: the id of a job,
-        whose successors are left out, and itself.
+        limit: jobs at most. There are fewer if their texts have LISTED characters together. before: when a job was
+        created, and its id. It and its successors are left out, also if it is no longer there.
         """
         chosen = sa.select(JOBS).where(JOBS.c.owner == owner)
+        if before is not None:
+            chosen = chosen.where(sa.tuple_(JOBS.c.created, JOBS.c.id) < sa.tuple_(*before))
         with self._transaction() as connection:
-            if before is not None:
-                at = connection.scalar(sa.select(JOBS.c.created).where(JOBS.c.id == before, JOBS.c.owner == owner))
-                if at is None:
-                    return [], False
-                chosen = chosen.where(sa.tuple_(JOBS.c.created, JOBS.c.id) < sa.tuple_(at, before))
             ordered = chosen.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(limit + 1)
             found: list[StoredJob] = []
             characters = 0
@@ -177,19 +175,13 @@ class Store:
 
         painted: jobs that this server paints already. besides: clients whose jobs are not wanted.
         """
-        now, alive = self._database.now(), self._database.alive
-        free = [JOBS.c.server.is_(None), JOBS.c.server == self.server]
-        if alive is None:  # nothing else tells whether a server has died
-            free.append(JOBS.c.lease < now)
+        now = self._database.now()
+        free = sa.or_(JOBS.c.server.is_(None), JOBS.c.server == self.server)
         wanted = (JOBS.c.model.in_(models), JOBS.c.id.not_in(painted), JOBS.c.client.not_in(besides))
-        oldest = sa.select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), sa.or_(*free), *wanted).order_by(JOBS.c.created)
+        oldest = sa.select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), free, *wanted).order_by(JOBS.c.created)
         with self._transaction() as connection:
             self._expire(connection)
-            if alive is not None:
-                held = sa.select(JOBS.c.server).where(JOBS.c.state.in_(OPEN), JOBS.c.server.is_not(None)).distinct()
-                for name in connection.scalars(held).all():
-                    if name != self.server and alive.dead(name):
-                        connection.execute(JOBS.update().where(JOBS.c.server == name).values(server=None))
+            self._take_back(connection)
             job_id = connection.scalar(oldest.limit(1).with_for_update(skip_locked=True))
             if job_id is None:
                 return None
@@ -197,6 +189,18 @@ class Store:
             values = {"state": State.RUNNING, "server": self.server, "lease": now + seconds, "started": started}
             connection.execute(JOBS.update().where(JOBS.c.id == job_id).values(**values))
             return self._find(connection, job_id)
+
+    def _take_back(self, connection: sa.Connection) -> None:
+        """Put the jobs of servers that have died back into the queue, also those of models that are not served here."""
+        now, alive = self._database.now(), self._database.alive
+        held = sa.and_(JOBS.c.state.in_(OPEN), JOBS.c.server != self.server)
+        if alive is None:  # nothing else tells whether a server has died
+            late = sa.select(JOBS.c.id).where(held, ~JOBS.c.lease.between(now, now + LONG))
+            lost = JOBS.c.id.in_(late.with_for_update(skip_locked=True))
+        else:
+            servers = connection.scalars(sa.select(JOBS.c.server).where(held).distinct()).all()
+            lost = JOBS.c.server.in_([name for name in servers if alive.dead(name)])
+        connection.execute(JOBS.update().where(lost).values(server=None, lease=None, state=State.QUEUED))
 
     def _expire(self, connection: sa.Connection) -> None:
         """End the jobs whose time has passed."""
@@ -382,7 +386,8 @@ class Store:
         late = sa.case((PICTURES.c.fetched.is_(None), old - rule.seconds), else_=old)
         ended = sa.or_(PICTURES.c.job.is_(None), JOBS.c.state.not_in(OPEN))
         joined = sa.outerjoin(PICTURES, JOBS, PICTURES.c.job == JOBS.c.id)
-        too_old = (PICTURES.c.created < late).label("too_old")
+        since = sa.func.coalesce(JOBS.c.ended, PICTURES.c.created)  # a job may be painted for longer than it is kept
+        too_old = (since < late).label("too_old")
         in_turn = sa.select(PICTURES.c.name, PICTURES.c.bytes, too_old).select_from(joined).where(ended)
         in_turn = in_turn.order_by(too_old.desc(), PICTURES.c.fetched.is_(None), PICTURES.c.created).limit(BATCH)
         gone = []

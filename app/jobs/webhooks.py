@@ -35,6 +35,8 @@ from model.limits import shown
 SECONDS = 5.0  # of one attempt, from the lookup of the name to the status
 # Seconds before the next attempt: some 3 days in all. After the last one the message is given up.
 PAUSES = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+UNICAST = ipaddress.IPv6Network("2000::/3")  # all that IANA has given to the public IPv6 internet,
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # but for addresses of IPv4 (RFC 6052)
 log = logging.getLogger("dalle.webhooks")
 
 
@@ -141,12 +143,14 @@ def is_public(address: str) -> bool:
     found: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour or (found.teredo and found.teredo[1])
-        if inner is None and found in ipaddress.ip_network("64:ff9b::/96"):
+        if inner is None and found in NAT64:
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner is not None and not is_public(str(inner)):
             return False
         if found.ipv4_mapped:
             return True
+        if found not in UNICAST and found not in NAT64:
+            return False
     return found.is_global and not found.is_multicast
 
 

@@ -48,8 +48,14 @@ def test_pictures_are_served_as_files(live: Live) -> None:
     assert part.headers["content-range"] == f"bytes 2-5/{len(whole.content)}"
     assert live.client.get(picture["url"], headers={"Range": "bytes=-4"}).content == whole.content[-4:]
     assert live.client.get(picture["url"], headers={"Range": "bytes=999999-"}).status_code == 416
-    same = live.client.get(picture["url"], headers={"If-None-Match": whole.headers["etag"]})
-    assert (same.status_code, same.content) == (304, b"")
+    tag = whole.headers["etag"]
+    for known in (tag, f"W/{tag}", f'"other", W/{tag}', "*"):
+        same = live.client.get(picture["url"], headers={"If-None-Match": known})
+        assert (same.status_code, same.content) == (304, b"")
+    assert live.client.get(picture["url"], headers={"If-None-Match": '"other"'}).content == whole.content
+    for known, found in ((tag, whole.content[:2]), ('"other"', whole.content), (f"W/{tag}", whole.content)):
+        headers = {"Range": "bytes=0-1", "If-Range": known}
+        assert live.client.get(picture["url"], headers=headers).content == found
     for name in ("x.png", "../../jobs.sqlite3", "A" * 32 + ".png"):
         assert live.client.get(f"/pictures/{name}").status_code == 404
 

@@ -173,6 +173,19 @@ def test_a_page_of_a_named_origin_can_read_refusals_too(named: Live) -> None:
         assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
 
 
+def test_a_page_of_a_named_origin_can_use_every_route_and_read_every_header(named: Live) -> None:
+    told = {"location", "etag", "content-range"}
+    for path, operations in named.client.get("/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            asking = {"Origin": FRIEND, "Access-Control-Request-Method": method.upper()}
+            assert named.client.options(path, headers=asking).status_code == 200, f"{method} {path}"
+            for answer in operation["responses"].values():
+                told |= {name.lower() for name in answer.get("headers", ()) if name != "WWW-Authenticate"}
+    exposed = named.client.get("/readyz", headers={"Origin": FRIEND}).headers["access-control-expose-headers"].lower()
+    assert "x-prompt-fit" in told
+    assert told <= set(exposed.split(", "))
+
+
 def test_a_star_allows_any_page_and_null_allows_files(start: Callable[..., Live]) -> None:
     for setting, allowed, refused in (("*", (EVIL, "null"), ()), (f"null, {FRIEND}", ("null", FRIEND), (EVIL,))):
         server = start(cors_origins=setting).ready()

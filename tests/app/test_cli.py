@@ -132,6 +132,7 @@ def test_file_names() -> None:
     assert slug("🍎") == "picture"
     assert slug("../../etc/passwd") == "etc-passwd"
     assert len(slug("word " * 100)) <= 60
+    assert slug("\U00020000" * 60) == "\U00020000" * 30  # file systems count bytes
     assert numbered(Path("a/b.png"), 2) == [Path("a/b-1.png"), Path("a/b-2.png")]
 
 

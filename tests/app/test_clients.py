@@ -118,3 +118,14 @@ def test_a_lenient_server_paints_what_is_nearest(start: Callable[..., Live]) -> 
     files = [("image[]", ("image.png", png()))]
     answer = server.client.post(EDITS, data={"prompt": "a red apple"}, files=files).json()
     assert answer["usage"]["input_tokens_details"]["image_tokens"] == 8 * 8 // 2
+
+
+def test_a_client_that_reads_addresses_of_dall_e_3_finds_them(start: Callable[..., Live]) -> None:
+    server = start(lenient="true", served_model_name="dall-e-3").ready()
+    asked = {"quality": "standard", "style": "vivid", "size": "1024x1792", "prompt": "a red apple", "n": 1}  # LibreChat
+    (picture,) = server.client.post(GENERATIONS, json={"model": "dall-e-3", **asked}).json()["data"]
+    assert server.client.get(picture["url"]).content == base64.b64decode(picture["b64_json"])
+    for more in ({"model": "quick"}, {}, {"model": "dall-e-3", "response_format": "b64_json"}):
+        (picture,) = server.client.post(GENERATIONS, json={**asked, **more}).json()["data"]
+        assert "url" not in picture
+        assert picture["b64_json"]

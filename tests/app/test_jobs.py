@@ -85,6 +85,16 @@ def test_events_tell_every_picture_once_and_go_on_after_a_break(server: Live) ->
     assert [one for one, _ in read("7")] == ["8", "9", None]
 
 
+@pytest.mark.parametrize("asked", [{"prompts": ["a cat"], "count": 40}, {"prompts": ["a cat", "a dog"], "best_of": 10}])
+def test_no_row_counts_twice(server: Live, asked: dict[str, Any]) -> None:
+    answer = ask(server, **asked)
+    told = server.client.get(f"{answer.headers['location']}/events").text.splitlines()
+    progress = [json.loads(line.removeprefix(": progress ")) for line in told if line.startswith(": progress ")]
+    assert len({one["rows_done"] for one in progress}) > 1
+    for one in progress:
+        assert one["pictures_done"] * 8 <= one["rows_done"] <= one["rows_total"] == one["pictures_total"] * 8
+
+
 def test_jobs_are_listed_and_cancelled(server: Live) -> None:
     first = ask(server, text="a cat", count=2).json()
     running = ask(server, text="a dog", count=1000).json()

@@ -37,6 +37,7 @@ def test_metrics_hold_the_ledger_and_count_what_was_done(live: Live) -> None:
     live.pictures(text="a red apple", num_images=3)
     live.generate(text="")
     live.client.get("/secret-path")
+    live.client.delete("/v1/jobs/job_unknown")
     after = live.metrics()
 
     def grew(name: str) -> float:
@@ -46,6 +47,7 @@ def test_metrics_hold_the_ledger_and_count_what_was_done(live: Live) -> None:
     assert grew("dalle_pictures_total") == 3
     assert grew('dalle_http_answers_total{method="POST",route="/generate",status="422"}') == 1
     assert grew('dalle_http_answers_total{method="GET",route="other",status="404"}') == 1
+    assert grew('dalle_http_answers_total{method="DELETE",route="/v1/jobs/{job_id}",status="404"}') == 1
     assert grew('dalle_errors_total{code="invalid_request"}') == 1
     assert grew("dalle_queue_seconds_count") == grew("dalle_paint_seconds_count") == 1
     assert after["dalle_pictures_in_flight"] == after["dalle_requests_queued"] == 0

@@ -1,4 +1,7 @@
-"""The page, its parts, the API and a stream below a path of a real nginx, which strips the path or passes it on."""
+"""The page, its parts, the API, a stream, jobs and addresses below a path of a real nginx.
+
+It strips the path, passes it on, or asks for another host.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,12 @@ http {{
         location /stripped/ {{
             proxy_pass {url}/;
             proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-Prefix /stripped;
+        }}
+        location /inner/ {{
+            proxy_pass {url}/;
+            proxy_set_header X-Forwarded-Host $http_host;
+            proxy_set_header X-Forwarded-Prefix /inner/;
         }}
         location /passed/on {{
             proxy_pass {url};
@@ -50,7 +59,7 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx on this machine:
 @pytest.fixture
 def proxy(start: Callable[..., Live], tmp_path: Path) -> Iterator[str]:
     """The address of an nginx before a ready server."""
-    server = start(root_path="/passed/on").ready()
+    server = start(root_path="/passed/on", trusted_proxies="127.0.0.1").ready()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -97,3 +106,32 @@ def test_everything_works_below_a_path(proxy: str) -> None:
             assert client.post(f"{prefix}/generate", json={"text": "a red apple"}).status_code == 200
         assert str(client.get(f"{proxy}/passed/on").url) == f"{proxy}/passed/on/"
         assert client.get(f"{proxy}/passed/on/openapi.json").json()["servers"] == [{"url": "/passed/on"}]
+
+
+def test_addresses_in_answers_lead_through_the_proxy(proxy: str) -> None:
+    with httpx.Client(timeout=300, trust_env=False) as client:
+        for prefix in (f"{proxy}/stripped", f"{proxy}/inner", f"{proxy}/passed/on"):
+            body = {"prompt": "a red apple", "response_format": "url"}
+            (picture,) = client.post(f"{prefix}/v1/images/generations", json=body).json()["data"]
+            told = client.post(f"{prefix}/v1/jobs", json={"text": "a red apple"}).headers["location"]
+            for address in (picture["url"], told):
+                assert address.startswith(f"{prefix}/")
+                assert client.get(address).status_code == 200
+
+
+def test_only_a_trusted_proxy_tells_the_address_and_only_a_right_one(start: Callable[..., Live]) -> None:
+    def base(server: Live, **told: str) -> str:
+        headers = {f"X-Forwarded-{name}": value for name, value in told.items()}
+        answer = server.post(json={"text": "a cat", "response_format": "url"}, headers=headers)
+        url: str = answer.json()[0]
+        return url.partition("/pictures/")[0]
+
+    with start() as plain:
+        assert base(plain.ready(), Host="example.org", Prefix="/dalle") == plain.url
+    with start(trusted_proxies="127.0.0.1", root_path="/own") as server:
+        assert base(server.ready()) == f"{server.url}/own"
+        assert base(server, Host="[2001:db8::1]:8443, inner", Proto="https", Prefix="/a, /b") == (
+            "https://[2001:db8::1]:8443/a"
+        )
+        for wrong in ("//evil", "/a?b", "/a b", "a", "/", "/a/../b#"):
+            assert base(server, Host="a@evil/x", Prefix=wrong) == f"{server.url}/own"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,20 @@ def test_a_server_paints_the_same_files(run: Run, live: Live, quick_checkpoint: 
     assert run("--prompts", "prompts.jsonl", "--server", live.url, "--out", "there").status == 0
     assert files("there") == files("here")
     assert live.metrics()["dalle_pictures_total"] == before, "the job is found again, and only fetched"
+
+
+def test_pictures_that_the_server_has_removed_are_painted_again(run: Run, start: Any, tmp_path: Path) -> None:
+    server, long = start(store=tmp_path / "store"), "\U00020000" * 60  # a name as long as a file may have
+    write(tmp_path / "a.jsonl", [{"text": "a dog", "count": 2}, {"text": long, "count": 2}])
+    there = ("--prompts", "a.jsonl", "--server", server.url)
+    assert run(*there).status == 0
+    before = {one["file"]: (tmp_path / "a" / one["file"]).read_bytes() for one in manifest(tmp_path / "a")}
+    (tmp_path / "a" / manifest(tmp_path / "a")[1]["file"]).unlink()
+    with sqlite3.connect(tmp_path / "store" / "jobs.sqlite3") as database:
+        database.execute("delete from pictures")
+    done = run(*there)
+    assert (done.status, "1 pictures to paint, 3 were there" in done.err) == (0, True), done.err
+    assert {one["file"]: (tmp_path / "a" / one["file"]).read_bytes() for one in manifest(tmp_path / "a")} == before
 
 
 def test_a_line_that_the_server_refuses_is_named(run: Run, live: Live, tmp_path: Path) -> None:

@@ -74,6 +74,15 @@ def test_a_bucket_that_hangs_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
         assert caught.value.why == "silent://pictures: no answer within 0.1 s"
 
 
+def test_a_folder_that_is_gone_is_away(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "pictures"))
+    (tmp_path / "pictures").rmdir()
+    with pytest.raises(StoreAway, match="^the place of the pictures cannot be reached now$") as caught:
+        folder.check_room(1)
+    assert caught.value.why.startswith(f"{tmp_path}/pictures: ")
+    assert folder.read("name") is None
+
+
 def test_what_a_dead_server_was_writing_is_removed_a_day_later(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     folder.write("name", b"x")

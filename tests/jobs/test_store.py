@@ -36,6 +36,45 @@ def test_jobs_of_an_older_server_keep_their_client_and_their_time(address: str, 
     assert [(job.client, job.until) for job in found if job] == [("key", 9e9), ("key", None), ("key", None)]
 
 
+def test_a_store_of_a_newer_server_is_left_alone(address: str, tmp_path: Path) -> None:
+    Store(address, Folder(str(tmp_path / "pictures"))).close()
+    engine = sa.create_engine(address)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    newer = r"^store: .* cannot be used: a newer server has written it, in version 9999; this one knows \d{4} at most$"
+    with pytest.raises(DalleError, match=newer):
+        Store(address, Folder(str(tmp_path / "pictures")))
+
+
+def test_a_database_that_takes_no_writes_is_away(postgres_database: str, tmp_path: Path) -> None:
+    store = Store(postgres_database, Folder(str(tmp_path / "pictures")))
+    job = store.accept({}, 1, "")
+    engine = sa.create_engine(postgres_database)
+    name = engine.url.database
+
+    def writes(allowed: bool) -> None:
+        """Allow them, or not, as a failover to a standby does. Connections that are open end."""
+        setting = f"ALTER DATABASE {name} SET default_transaction_read_only = {'off' if allowed else 'on'}"
+        others = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
+        )
+        with engine.begin() as connection:
+            connection.execute(sa.text("SET TRANSACTION READ WRITE"))
+            connection.execute(sa.text(setting))
+            connection.execute(sa.text(others.format(name)))
+
+    writes(False)
+    for write in (lambda: store.accept({}, 1, ""), lambda: store.keep(job.id, 0, "", {}, b"x"), store.release):
+        with pytest.raises(StoreAway, match="^the database of jobs cannot be reached now$"):
+            write()
+    assert store.job(job.id) == job
+    writes(True)
+    engine.dispose()
+    assert store.keep(job.id, 0, "", {}, b"x")[1].state is State.COMPLETED  # type: ignore[union-attr]
+    store.close()
+
+
 def files(tmp_path: Path) -> list[bytes]:
     return sorted(path.read_bytes() for path in (tmp_path / "pictures").rglob("*") if path.is_file())
 
@@ -116,14 +155,28 @@ def test_jobs_are_listed_by_owner_page_by_page(store: Store) -> None:
     mine = [store.accept({"n": n}, 1, "me").id for n in range(5)]
     store.accept({}, 1, "other")
     first, more = store.jobs("me", 3)
-    rest, none = store.jobs("me", 3, before=first[-1].id)
+    after = first[-1].created, first[-1].id
+    rest, none = store.jobs("me", 3, before=after)
     assert [job.id for job in [*first, *rest]] == mine[::-1]
     assert (more, none) == (True, False)
-    assert store.jobs("other", 3, before=mine[0]) == ([], False)
+    assert store.jobs("nobody", 3, before=after) == ([], False)
     long = [store.accept({"prompts": ["a" * LISTED]}, 7, "long").id for _ in range(2)]
     assert [job.id for job in store.jobs("long", 3)[0]] == long[1:]  # a page of long texts ends early
     assert store.waiting("long") == (5 + 1 + 14, 14)
     assert store.waiting("nobody") == (5 + 1 + 14, 0)
+
+
+def test_a_list_goes_on_after_a_job_that_was_removed_meanwhile(store: Store) -> None:
+    old, removed, new = (store.accept({}, 1, "me") for _ in range(3))
+    (first,), _ = store.jobs("me", 1)
+    assert first.id == new.id
+    (second,), _ = store.jobs("me", 1, before=(first.created, first.id))
+    assert second.id == removed.id
+    store.end(removed.id, State.CANCELLED)
+    store.sweep(Retention(seconds=-1.0))
+    assert store.job(removed.id) is None
+    third, more = store.jobs("me", 1, before=(second.created, second.id))
+    assert ([job.id for job in third], more) == ([old.id], False)
 
 
 def test_the_place_in_the_queue_goes_by_turns_of_the_clients(store: Store) -> None:
@@ -228,6 +281,18 @@ def test_what_was_never_fetched_is_kept_longest(store: Store, tmp_path: Path) ->
     assert files(tmp_path) == [] and store.job(job.id) is None  # noqa: PT018 - the job goes with its last picture
 
 
+def test_a_picture_of_a_job_is_kept_from_the_jobs_end_on(store: Store, address: str, tmp_path: Path) -> None:
+    job = store.accept({}, 2, "")
+    store.fetched([store.keep(job.id, 0, "", {}, b"x")[0].name])
+    engine = sa.create_engine(address)
+    with engine.begin() as connection:  # it was painted long ago
+        connection.execute(sa.text("UPDATE pictures SET created = created - 2e6"))
+    engine.dispose()
+    store.end(job.id, State.CANCELLED)
+    assert store.sweep(Retention(seconds=1e6)) == 0
+    assert files(tmp_path) == [b"x"]
+
+
 def test_pictures_of_an_open_job_are_never_swept(store: Store) -> None:
     job = store.accept({}, 2, "")
     store.keep(job.id, 0, "", {}, b"x")
@@ -303,6 +368,27 @@ def test_over_sqlite_the_jobs_of_a_dead_server_go_on_at_once(tmp_path: Path) -> 
     assert found.id == job.id
     living.close()
     assert list(tmp_path.glob("*.alive")) == []
+
+
+def test_a_dead_servers_job_waits_again_also_where_its_model_is_not_served(make_store: Callable[[], Store]) -> None:
+    dying, living = make_store(), make_store()
+    job = dying.accept({}, 1, "", model="large")
+    assert dying.claim(-1, ["large"]) is not None  # its lease ends at once
+    dying.close()
+    assert living.claim(60, ["small"]) is None
+    found = living.job(job.id)
+    assert found is not None
+    assert (found.state, found.server, found.lease) == (State.QUEUED, None, None)
+
+
+def test_a_lease_of_a_clock_that_went_wrong_ends(make_store: Callable[[], Store]) -> None:
+    dying, living = make_store(), make_store()
+    job = dying.accept({}, 1, "")
+    assert dying.claim(1e6, [""]) is not None
+    dying.close()
+    found = living.claim(60, [""])
+    assert found is not None
+    assert found.id == job.id
 
 
 def test_a_job_of_another_model_is_left_alone(store: Store) -> None:

@@ -51,6 +51,7 @@ from model.inference.requests import GenerationRequest
 router = APIRouter(prefix="/v1")
 Asked = TypeVar("Asked", bound=ImagesRequest)
 MAX_SIDE = 1024  # pixels a side to which a picture can be enlarged
+ADDRESSED = ("dall-e-2", "dall-e-3")  # for these OpenAI's API leaves the files out, unless it is asked for them
 
 ERRORS = {
     400: "The body is not what its Content-Type says, or a field or header cannot be honoured. `param` names it.",
@@ -300,15 +301,17 @@ async def _paint(
         raise error.named("prompt") from None
     made = reader.job.request
     urls: list[str] = []
-    if asked.response_format == "url":
+    both = service.settings.lenient and asked.response_format is None and asked.model in ADDRESSED
+    if both or asked.response_format == "url":
         desk = await service.desks.open(service)
         urls = await desk.addresses(request, painting, wanted.finish.format)
+    files = both or not urls
     log_painting(request, painting)
     answer = ImagesResponse(
         created=int(time.time()),
         data=[
             Image(
-                b64_json=None if urls else "",
+                b64_json="" if files else None,
                 url=urls[place] if urls else None,
                 seed=made.params.seed,
                 index=picture.index,
@@ -329,7 +332,7 @@ async def _paint(
         | fit_headers(painting.judged)
         | joined_headers(reader)
     )
-    if urls:
+    if not files:
         return JSONResponse(answer.model_dump(exclude_none=True), headers=headers)
     texts = around_pictures(answer.model_dump_json(exclude_none=True))
     return PicturesAnswer(texts, painting.pictures, headers)

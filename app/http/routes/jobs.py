@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -37,6 +38,9 @@ router = APIRouter(prefix="/v1/jobs")
 
 LOOK = 0.5  # seconds between two looks at a job that another server may paint
 MOST = 100  # jobs of a list
+CURSOR = re.compile(
+    rf"([0-9]{{1,12}}\.[0-9]{{1,12}})~({ID.pattern})"
+)  # after this job, also if it is removed meanwhile
 PICTURE_BYTES = 200_000  # that a picture's file hardly exceeds; a disk must have room for all of a new job
 FILE = {"type": "string", "format": "binary", "description": "A PNG, JPEG or WebP to paint on from. See keep_rows."}
 ERRORS = {
@@ -180,11 +184,14 @@ async def jobs(
 ) -> Response:
     """List jobs, the newest first. An API key sees its own jobs only."""
     desk = await service.desks.open(service)
-    if cursor and not ID.fullmatch(cursor):
+    at = CURSOR.fullmatch(cursor or "")
+    if cursor and at is None:
         raise InvalidRequest("cursor", f"cursor must be the next_cursor of another answer, got {shorten(cursor)}")
-    found, more = await desk.calls.database(desk.store.jobs, owner(request), limit, cursor or None)
+    before = None if at is None else (float(at[1]), at[2])
+    found, more = await desk.calls.database(desk.store.jobs, owner(request), limit, before)
     told = await desk.answers(found, base_of(request))
-    return await _told(request, service, JobList(data=told, next_cursor=found[-1].id if more else None))
+    following = f"{found[-1].created!r}~{found[-1].id}" if more else None
+    return await _told(request, service, JobList(data=told, next_cursor=following))
 
 
 @router.get("/{job_id}", summary="A job", response_model=JobAnswer, responses=_errors(404, 503))

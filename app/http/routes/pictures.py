@@ -43,7 +43,8 @@ async def picture(name: str, request: Request, service: Shared) -> Response:
         "Cross-Origin-Resource-Policy": "cross-origin",  # a page of another origin may show it, if it has the address
         "Content-Disposition": f'inline; filename="{name[:8]}.{kind}"',
     }
-    if request.headers.get("if-none-match") in (headers["ETag"], "*"):
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if known & {headers["ETag"], "*"}:  # a proxy that compresses makes the tag a weak one
         return Response(status_code=304, headers=headers)
     if request.state.head:
         return Response(headers={**headers, "Content-Length": str(found.bytes)}, media_type=f"image/{kind}")
@@ -54,7 +55,8 @@ async def picture(name: str, request: Request, service: Shared) -> Response:
     if found.fetched is None:
         with contextlib.suppress(StoreFault):  # a database that is full keeps no picture back
             await desk.calls.database(desk.store.fetched, [name])
-    if (asked := RANGE.fullmatch(request.headers.get("range", ""))) and any(asked.groups()):
+    same = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
+    if same and (asked := RANGE.fullmatch(request.headers.get("range", ""))) and any(asked.groups()):
         begin, end = asked.groups()
         first = int(begin) if begin else max(0, len(data) - int(end))
         last = min(int(end), len(data) - 1) if begin and end else len(data) - 1
