@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
 
 from model.checkpoints import save
@@ -22,6 +23,9 @@ from tests.jobs.receiver import receiver
 __all__ = ["postgres", "postgres_database", "receiver"]  # fixtures of files of their own
 
 torch.set_num_threads(1)
+# A busy machine makes no example wrong. Hypothesis gives each 200 ms unless it is told otherwise.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 CAPTIONS = (
     "a red apple on a white background",

@@ -82,7 +82,7 @@ class StrictConnection(h11.Connection):
 
     def _count(self, data: h11.Data) -> None:
         """Refuse a body in tiny chunks. h11 takes 30 microseconds for a chunk, and one read may bring 40 000 chunks."""
-        self._chunks += data.chunk_start
+        self._chunks += data.chunk_end  # a chunk that has only begun has not all of its bytes yet
         self._bytes += len(data.data)
         if self._chunks > MANY_CHUNKS and self._bytes < self._chunks * LEAST_BYTES:
             raise Refused(TINY_CHUNKS, self._path)

@@ -22,6 +22,7 @@ import pytest
 
 COMMAND = "from app.cli import main; main()"
 REPLICAS = int(os.environ.get("REPLICAS", "0"))  # with 2 every server of the tests is two replicas over Ray
+PAUSE = 0.05  # seconds between two looks of Live.wait
 BY_RAY = f"import app.ray as r; r.LEAST = {REPLICAS}; "
 
 
@@ -96,9 +97,11 @@ class Live:
         return [json.loads(line) for line in lines]
 
     def wait(self, found: Any, otherwise: str, seconds: float = 120.0) -> Any:
-        """Poll until found() is true and return it. Fails the test with `otherwise`, and the log, if it never is."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        """Poll until found() is true and return it. Fails the test with `otherwise`, and the log, if it never is.
+
+        seconds: of pauses between looks. Those in which this process stands still, or looks, do not count.
+        """
+        for _ in range(round(seconds / PAUSE)):
             try:
                 if result := found():
                     return result
@@ -107,7 +110,7 @@ class Live:
                     self.process.wait(30)
                 status = self.process.poll()
                 raise AssertionError(f"nothing listens, exit status {status}; its log:\n{self.log}") from None
-            time.sleep(0.05)
+            time.sleep(PAUSE)
         raise AssertionError(f"{otherwise} within {seconds:g} s; its log:\n{self.log}")
 
     def ready(self) -> Live:

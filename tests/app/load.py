@@ -284,7 +284,7 @@ async def run(url: str, slots: int, crowd: Crowd) -> tuple[Journal, float]:
             group.create_task(client(url, ids, journal, until, crowd))
     ended = time.monotonic()
     while (found := await scrape(url))["dalle_slots_busy"] or found["dalle_requests_in_flight"]:
-        if time.monotonic() - ended > 30:
+        if time.monotonic() - ended > 120:
             journal.wrong.append("slots are busy although all clients have gone")
             break
         await asyncio.sleep(0.02)
@@ -340,9 +340,12 @@ def check(server: Live, slots: int, crowd: Crowd) -> dict[str, Any]:
 
     def all_logged() -> bool:  # the line of a request is written after the last byte of its answer
         lines[:] = server.json_lines()
-        return {entry.id for entry in journal.entries if entry.saw != "left"} <= {line.get("id") for line in lines}
+        jobs = {line["id"] for line in lines if "job" in line}
+        answered = {entry.id for entry in journal.entries if entry.saw != "left"}
+        accepted = len(jobs & {entry.id for entry in journal.entries})
+        return answered <= {line.get("id") for line in lines} and accepted >= counted["accepted"]
 
-    server.wait(all_logged, "requests are not in the log", 10)
+    server.wait(all_logged, "requests are not in the log")
     refusals = journal.refusals()
     return {
         "requests": len(journal.entries),

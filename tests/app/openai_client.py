@@ -2,8 +2,8 @@
 
     python openai_client.py URL BUSY_URL IMAGE MASK
 
-One JSON object comes out: what each scenario saw. BUSY_URL's workers make no step, its requests have 4 seconds, its
-queue holds 16 pictures and a client's share is 12.
+One JSON object comes out: what each scenario saw. BUSY_URL's workers make no step, its queue holds 16 pictures and a
+client's share is 12.
 """
 
 from __future__ import annotations
@@ -115,14 +115,18 @@ def overloaded(busy_url: str) -> dict[str, Any]:
     """What a server says that has more to do than it takes."""
     client = OpenAI(base_url=f"{busy_url}/v1", api_key="none", timeout=120)
     impatient = client.with_options(max_retries=0)
+    held: list[Any] = [client.images.generate(prompt=PROMPT, n=n, stream=True) for n in (10, 1)]
+    share = failed(lambda: impatient.images.generate(prompt=PROMPT, n=2))
+    for stream in held:
+        stream.close()
+    while b"dalle_pictures_in_flight 0.0" not in urlopen(busy_url + "/metrics").read():
+        time.sleep(0.05)
+    soon = {"X-Request-Timeout": "2"}
     with ThreadPoolExecutor(2) as threads:
-        stream: Any = client.images.generate(prompt=PROMPT, stream=True)
-        streamed = threads.submit(failed, lambda: list(stream))
-        late = threads.submit(failed, lambda: client.images.generate(prompt=PROMPT, n=10))
-        while b"dalle_pictures_in_flight 11.0" not in urlopen(busy_url + "/metrics").read():
-            time.sleep(0.05)
-        share = failed(lambda: impatient.images.generate(prompt=PROMPT, n=2))
-        return {"share": share, "late": late.result(), "streamed": streamed.result()}
+        told: Any = client.images.generate(prompt=PROMPT, stream=True, extra_headers=soon)
+        streamed = threads.submit(failed, lambda: list(told))
+        late = failed(lambda: client.images.generate(prompt=PROMPT, extra_headers=soon))
+        return {"share": share, "late": late, "streamed": streamed.result()}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ PLAIN = SamplingParams(seed=1)
 
 def order_of(text: str = "a red apple", images: int = 1, params: SamplingParams = PLAIN, **more: Any) -> Order:
     """An order as the routes make it, without an id and token ids. more: other fields of Order."""
-    return Order(text, GenerationRequest("", (), images, params), **more)
+    return Order(text, GenerationRequest("", (), images, params), **{"began": time.monotonic(), **more})
 
 
 class Puppet(WorkerProcess):
@@ -114,7 +115,7 @@ async def read(job: Job) -> list[Event]:
 
 async def fails(job: Job, kind: type[DalleError]) -> DalleError:
     with pytest.raises(kind) as caught:
-        await asyncio.wait_for(read(job), 5)
+        await asyncio.wait_for(read(job), 60)
     return caught.value
 
 
@@ -138,7 +139,7 @@ def player(weights: Path) -> Callable[..., None]:
     def run(scene: Callable[[Stage], Coroutine[Any, Any, None]], ready: bool = True, **settings: Any) -> None:
         async def main() -> None:
             async with stage(ready, settings) as made:
-                await asyncio.wait_for(scene(made), 20)
+                await asyncio.wait_for(scene(made), 120)
 
         asyncio.run(main())
 

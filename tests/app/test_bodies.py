@@ -318,6 +318,19 @@ def test_a_body_in_tiny_chunks_is_given_up_early(live: Live) -> None:
     }
 
 
+def test_an_honest_body_may_be_read_in_any_pieces() -> None:
+    data = CHUNKED + (b"40\r\n" + b" " * 64 + b"\r\n") * 300 + b"0\r\n\r\n"
+    for size in (7, 64, 101, 4096):
+        connection, ends = StrictConnection(), False
+        for start in range(0, len(data), size):
+            connection.receive_data(data[start : start + size])
+            while (event := connection.next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.EndOfMessage):
+                    ends = True
+                    break
+        assert ends
+
+
 PIECES = [
     b"{", b"}", b"[", b"]", b'"', b"\\", b",", b":", b"\\u", b"d800", b"\\ud800", b"null", b"1e999", b"-", b"NaN", b" ",
     b'"text"', b'"seed"', b'"image"', b"\xef\xbb\xbf", b"\xff", b"\0", b"9" * 400, b"[" * 70, b'"",' * 90, b"%", b"%f0",

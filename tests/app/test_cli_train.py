@@ -18,7 +18,7 @@ from app import cli
 from model.checkpoints import load
 from model.config import SamplingDefaults
 from model.tokenizer import Tokenizer
-from model.training import carry_over, train_transformer, train_vae
+from model.training import carry_over, rehearsal, train_reviser, train_transformer, train_vae
 
 TINY = ("--preset", "tiny", "--steps", "2", "--batch", "2", "--device", "cpu", "--cache", "prepared")
 
@@ -56,6 +56,8 @@ def test_the_stages_make_a_checkpoint_that_paints_and_judges(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     weights = tiny_checkpoint
+    monkeypatch.setattr(rehearsal, "NUMBER", 50)  # an untrained reviser takes long to answer
+    monkeypatch.setattr(train_reviser, "MEASURED", 16)
     assert run(monkeypatch, "train", "vae", str(data), *TINY) == 0
     named = ("--name", "mine", "--licence", "MIT", "--prompt", "an orange square on red")
     assert run(monkeypatch, "train", "transformer", str(data), *named, *TINY) == 0

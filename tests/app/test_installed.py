@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -83,6 +84,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clone, wheels, site = (tmp_path_factory.mktemp(name) for name in ("clone", "wheels", "site"))
     for name in ("app", "model", "weights"):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__", "recipes"))
+    built = clone / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}" / "model" / "kernels"
+    built.mkdir(parents=True)  # where setuptools looks for native kernels that are newer than their sources
+    for kernel in (clone / "model" / "kernels").glob("*.so"):
+        kernel.rename(built / kernel.name)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, clone)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
@@ -90,6 +95,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
         file.extractall(site)
+    kernels = {path.name for path in (ROOT / "model" / "kernels").glob("*.so")}
+    assert {path.name for path in (site / "model" / "kernels").glob("*.so")} == kernels
     return site
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from app.pictures.encode import encode_png
-from tests.app.asking_jobs import ask, ended, painted, pictures
+from tests.app.asking_jobs import ask, ended, halfway, painted, pictures, place
 from tests.app.live import COMMAND, REPLICAS, Live
 
 
@@ -52,9 +52,8 @@ def test_a_database_that_is_away_for_a_while_costs_no_job(quick_checkpoint: Path
         database.close()
 
     with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / "store") as server:
-        asked = ask(server.ready(), text="a cat", count=200)
-        painted(server, f"jobs/{asked.json()['id']}", 1)
-        rename("pictures", "away")
+        with halfway(server.ready(), 200, text="a cat") as asked:
+            rename("pictures", "away")
         server.wait(lambda: "the job waits" in server.log, "nothing waits")
         told = server.client.get(asked.headers["location"])
         assert (told.status_code, told.json()["error"]["code"]) == (503, "no_store")
@@ -70,10 +69,12 @@ def test_a_full_disk_loses_nothing_and_is_told_without_its_path(quick_checkpoint
         pytest.skip("no disk can be mounted here")
     given: dict[str, Any] = {"store": disk / "store", "store_pictures": tmp_path / "pictures", "prefix": mounted}
     with Live(quick_checkpoint, tmp_path / "log", **given) as server:
-        asked = ask(server.ready(), text="a cat", count=200)
-        painted(server, f"jobs/{asked.json()['id']}", 2)
         fill = Path(f"/proc/{server.process.pid}/root{disk}/fill")
-        with fill.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        with (
+            halfway(server.ready(), 200, text="a cat") as asked,
+            fill.open("wb", buffering=0) as file,
+            contextlib.suppress(OSError),
+        ):
             for size in (1 << 16, 1):
                 while file.write(bytes(size)) == size:
                     pass
@@ -121,17 +122,17 @@ def test_a_server_that_ends_gives_its_jobs_to_another_one_at_once(quick_checkpoi
     store = tmp_path / "store"
     with (
         Live(quick_checkpoint, tmp_path / "log1", store=store, drain=600) as first,
-        Live(quick_checkpoint, tmp_path / "log2", store=store) as second,
         ThreadPoolExecutor(1) as threads,
     ):
-        second.ready()
-        where = f"jobs/{ask(first.ready(), text='a cat', count=200).json()['id']}"
-        painted(first, where, 1)
-        with first.stopped():
+        with (
+            halfway(first.ready(), 200, text="a cat") as asked,
+            Live(quick_checkpoint, tmp_path / "log2", store=store) as second,
+        ):
             waiting = threads.submit(first.generate, text="a cat")
             first.wait(lambda: first.metrics()["dalle_pictures_in_flight"] == 1, "it is not accepted")
+            second.ready()
             first.process.send_signal(signal.SIGTERM)
-            painted(second, where, 200)
+            painted(second, place(asked), 200)
             assert first.process.poll() is None
         assert waiting.result().status_code == 200
         assert first.process.wait(60) == 0
@@ -148,16 +149,13 @@ def test_two_servers_share_a_postgresql_and_one_goes_on_for_the_other(
     }
     with (
         Live(quick_checkpoint, tmp_path / "log1", **shared) as first,
+        halfway(first.ready(), 200, text="a cat", seed=9) as asked,
         Live(quick_checkpoint, tmp_path / "log2", **shared) as second,
     ):
-        first.ready()
         second.ready()
-        where = ask(first, text="a cat", count=400, seed=9).headers["location"].split("/v1/")[1]
-        painted(second, where, 20)
         first.process.kill()
-        painted(second, where, 400)
-        job = second.client.get(f"/v1/{where}").json()
+        job = ended(second, asked)
         assert job["state"] == "completed"
         files = pictures(second, job)
-        same = second.generate(text="a cat", num_images=10, seed=9, index=390, embed_prompt=True).json()
-        assert [base64.b64decode(one) for one in same] == files[390:]
+        same = second.generate(text="a cat", num_images=10, seed=9, index=190, embed_prompt=True).json()
+        assert [base64.b64decode(one) for one in same] == files[190:]

@@ -7,6 +7,7 @@ import json
 import random
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import httpx
 import pytest
 
 from app.pictures.encode import encode_png
-from tests.app.asking_jobs import ask, ended, painted, pictures
+from tests.app.asking_jobs import ask, ended, halfway, pictures
 from tests.app.live import REPLICAS, Live
+
+AHEAD = 6 * 32  # pictures of a job that may be on their way: the pool has got 32, and some wait to be kept
 
 
 @pytest.fixture(scope="module")
@@ -85,27 +88,29 @@ def test_events_tell_every_picture_once_and_go_on_after_a_break(server: Live) ->
     assert [one for one, _ in read("7")] == ["8", "9", None]
 
 
-@pytest.mark.parametrize("asked", [{"prompts": ["a cat"], "count": 40}, {"prompts": ["a cat", "a dog"], "best_of": 10}])
+@pytest.mark.parametrize("asked", [{"prompts": ["a cat"], "count": 90}, {"prompts": ["a cat", "a dog"], "best_of": 10}])
 def test_no_row_counts_twice(server: Live, asked: dict[str, Any]) -> None:
     answer = ask(server, **asked)
     told = server.client.get(f"{answer.headers['location']}/events").text.splitlines()
     progress = [json.loads(line.removeprefix(": progress ")) for line in told if line.startswith(": progress ")]
-    assert len({one["rows_done"] for one in progress}) > 1
     for one in progress:
         assert one["pictures_done"] * 8 <= one["rows_done"] <= one["rows_total"] == one["pictures_total"] * 8
 
 
-def test_jobs_are_listed_and_cancelled(server: Live) -> None:
-    first = ask(server, text="a cat", count=2).json()
-    running = ask(server, text="a dog", count=1000).json()
+def test_jobs_are_listed(server: Live) -> None:
+    first, last = (ask(server, text=text).json() for text in ("a cat", "a dog"))
     listed = server.client.get("/v1/jobs", params={"limit": 1}).json()
-    assert [job["id"] for job in listed["data"]] == [running["id"]]
+    assert [job["id"] for job in listed["data"]] == [last["id"]]
     older = server.client.get("/v1/jobs", params={"limit": 1, "cursor": listed["next_cursor"]}).json()
     assert [job["id"] for job in older["data"]] == [first["id"]]
-    gone = server.client.delete(f"/v1/jobs/{running['id']}").json()
-    assert gone["state"] == "cancelled"
-    assert gone["pictures_done"] < 1000
-    assert server.client.delete(f"/v1/jobs/{running['id']}").json()["state"] == "cancelled"
+
+
+def test_a_running_job_is_cancelled(server: Live) -> None:
+    with halfway(server, 1000, text="a dog") as running:
+        gone = server.client.delete(running.headers["location"]).json()
+        assert gone["state"] == "cancelled"
+        assert 0 < gone["pictures_done"] < 1000
+        assert server.client.delete(running.headers["location"]).json() == gone
     server.wait(lambda: server.metrics()["dalle_slots_busy"] == 0, "slots are still busy")
     assert server.client.get("/v1/jobs/job_unknown").status_code == 404
 
@@ -129,21 +134,30 @@ def test_a_job_whose_model_is_served_no_more_is_still_told(server: Live, store: 
     assert server.client.get("/v1/jobs").status_code == 200
 
 
-def test_others_go_before_a_job(server: Live) -> None:
-    job = ask(server, text="a cat", count=1000).json()
-    server.wait(lambda: server.client.get(f"/v1/jobs/{job['id']}").json()["pictures_done"] > 0, "nothing is painted")
-    assert server.generate(text="a dog", num_images=10).status_code == 200
-    left = server.client.get(f"/v1/jobs/{job['id']}").json()
-    assert left["state"] == "running"
-    assert left["pictures_done"] < 1000
-    server.client.delete(f"/v1/jobs/{job['id']}")
+def test_others_go_before_a_job(server: Live, store: Path) -> None:
+    asks = {"text": "a dog", "num_images": 10, "response_format": "url"}  # so that the store knows when it was painted
+    with ThreadPoolExecutor(1) as threads:
+        with halfway(server, 1000, text="a cat") as asked:
+            before = server.client.get(asked.headers["location"]).json()
+            other = threads.submit(server.generate, **asks)
+            server.wait(lambda: server.metrics()["dalle_pictures_in_flight"] == 10, "it is not accepted")
+        assert other.result().status_code == 200
+    server.client.delete(asked.headers["location"])
+    with sqlite3.connect(store / "jobs.sqlite3") as database:
+        counted = database.execute(
+            "SELECT count(*) FROM pictures WHERE job = ? "
+            "AND created <= (SELECT max(created) FROM pictures WHERE job IS NULL)",
+            [before["id"]],
+        )
+        [meanwhile] = counted.fetchone()
+    database.close()
+    assert meanwhile - before["pictures_done"] < AHEAD, "what the pool had got before"
 
 
 @pytest.mark.skipif(REPLICAS > 0, reason="each replica paints a job of its own")
 def test_clients_take_turns(server: Live, store: Path) -> None:
-    mine = ask(server, text="a cat", count=1000).json()["id"]
-    painted(server, f"jobs/{mine}", 1)
-    with server.stopped():
+    with halfway(server, 1000, text="a cat") as asked:
+        mine = asked.json()["id"]
         headers = {"X-Forwarded-For": "192.0.2.7"}
         others = server.client.post("/v1/jobs", json={"text": "a dog", "count": 40}, headers=headers)
         next_of_others = server.client.post("/v1/jobs", json={"text": "a dog"}, headers=headers).json()
@@ -160,7 +174,7 @@ def test_clients_take_turns(server: Live, store: Path) -> None:
         )
         [meanwhile] = counted.fetchone()
     database.close()
-    assert meanwhile - before["pictures_done"] < 40 + 3 * 32  # as many, and what the pool had got before
+    assert meanwhile - before["pictures_done"] < 40 + AHEAD  # as many, and what the pool had got before
 
 
 def test_one_client_has_half_of_the_queue(quick_checkpoint: Path, tmp_path: Path) -> None:
@@ -190,6 +204,7 @@ def test_a_repeated_request_makes_no_second_job(server: Live) -> None:
 
 
 def test_a_job_expires(server: Live) -> None:
-    job = ended(server, ask(server, text="a cat", count=1000, time_limit=1))
+    with server.stopped():
+        job = ended(server, ask(server, text="a cat", count=1000, time_limit=1))
     assert job["state"] == "expired"
     assert job["pictures_done"] < 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -129,7 +130,7 @@ def test_a_worker_that_makes_no_step_is_replaced(play: Callable[..., None]) -> N
         job = await stage.order()
         stage.worker.say(Started(job.id))
         stage.worker.alive_at = time.monotonic() - 100
-        assert str(stage.pool.not_ready()).startswith("the worker has made no step for 100 s")
+        assert re.fullmatch(r"the worker has made no step for 1\d\d s", str(stage.pool.not_ready()))
         worker = await stage.next_worker()
         worker.paint(worker.requests[0])
         await read(job)

@@ -194,7 +194,8 @@ async def tick(self, counter):
 server.Server.on_tick = tick
 {COMMAND}"""
     server = start(command=breaks, flags=["--log", "json"])
-    server.wait(lambda: server.log.count("\n") >= 4, "not all was logged")
+    faults = ("on the event loop", "in a thread", "UserWarning")
+    server.wait(lambda: all(fault in server.log for fault in faults), "not all was logged")
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(60) == 0
     told = {line["message"]: line.get("traceback", "") for line in map(json.loads, server.log.splitlines())}

@@ -48,7 +48,7 @@ def installed(version: str) -> Path:
 def busy(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A server whose workers make no step; see openai_client."""
     log = tmp_path_factory.mktemp("busy") / "log"
-    with Live(quick_checkpoint, log, queue=16, client_queue=12, deadline=4) as server, server.ready().stopped():
+    with Live(quick_checkpoint, log, queue=16, client_queue=12) as server, server.ready().stopped():
         yield server
 
 

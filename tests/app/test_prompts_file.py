@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +183,8 @@ def test_pictures_that_the_server_has_removed_are_painted_again(run: Run, start:
 
 def test_a_line_that_the_server_refuses_is_named(run: Run, live: Live, tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [{"text": "a dog", "count": 1000}, {"text": "a cat " * 300}])
-    told = fault(run("--prompts", "a.jsonl", "--server", live.url))
+    with live.stopped():
+        told = fault(run("--prompts", "a.jsonl", "--server", live.url))
     assert "a.jsonl, line 2: text must have at most" in told
     assert manifest(tmp_path / "a") == []
     jobs = live.client.get("/v1/jobs", params={"limit": 1}).json()["data"]
@@ -189,12 +192,16 @@ def test_a_line_that_the_server_refuses_is_named(run: Run, live: Live, tmp_path:
 
 
 def test_more_than_a_server_takes_is_painted_one_after_another(run: Run, start: Any, tmp_path: Path) -> None:
-    server = start(store=tmp_path / "store", keep_pictures=1000)  # it takes 500 pictures of one client
-    write(tmp_path / "a.jsonl", [{"text": "a dog", "count": 200, "seed": seed} for seed in range(4)])
-    done = run("--prompts", "a.jsonl", "--server", server.url)
+    server = start(store=tmp_path / "store", keep_pictures=1000).ready()  # it takes 500 pictures of one client
+    write(tmp_path / "a.jsonl", [{"text": "a dog", "count": 170, "seed": seed, "guidance": 1} for seed in range(3)])
+    with ThreadPoolExecutor(1) as threads, contextlib.ExitStack() as stopped:
+        stopped.enter_context(server.stopped())
+        refused = threads.submit(server.wait, lambda: "status=429" in server.log, "nothing is refused")
+        refused.add_done_callback(lambda _: stopped.close())
+        done = run("--prompts", "a.jsonl", "--server", server.url)
+        refused.result()
     assert done.status == 0, done.err
-    assert len(manifest(tmp_path / "a")) == 800
-    assert "status=429" in server.log
+    assert len(manifest(tmp_path / "a")) == 510
 
 
 def test_the_key_comes_from_the_environment(

@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,9 +45,9 @@ def blocks(answer: httpx.Response) -> Iterator[Told]:
 
 
 @contextlib.contextmanager
-def streaming(server: Live, **fields: Any) -> Iterator[Iterator[Told]]:
+def streaming(server: Live, headers: dict[str, str] | None = None, **fields: Any) -> Iterator[Iterator[Told]]:
     body = {"prompt": "a red apple", "stream": True, **fields}
-    with server.client.stream("POST", PATH, json=body) as answer:
+    with server.client.stream("POST", PATH, json=body, headers=headers) as answer:
         assert answer.status_code == 200, answer.read()
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert answer.headers["cache-control"] == "no-store"
@@ -57,9 +56,9 @@ def streaming(server: Live, **fields: Any) -> Iterator[Iterator[Told]]:
 
 @pytest.fixture(scope="module")
 def strict(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A server that says something twice a second, and gives a reader one second and a job eight."""
+    """A server that says something twice a second, and gives a reader one second."""
     log = tmp_path_factory.mktemp("strict") / "log"
-    with Live(quick_checkpoint, log, keep_alive=0.5, send_timeout=1, deadline=8) as server:
+    with Live(quick_checkpoint, log, keep_alive=0.5, send_timeout=1) as server:
         yield server.ready()
 
 
@@ -128,17 +127,19 @@ def test_a_waiting_request_is_told_its_place_and_comments_break_the_silence(stri
 
 
 def test_a_failure_in_mid_stream_is_an_event_and_the_last_one(strict: Live) -> None:
-    with strict.stopped(), streaming(strict) as told:
+    name = 'dalle_errors_total{code="deadline_exceeded"}'
+    count = strict.metrics()[name]
+    with strict.stopped(), streaming(strict, {"X-Request-Timeout": "2"}) as told:
         *before, last = told
     assert {block.kind for block in before} == {"progress"}
     assert last.kind == "error"
     assert last.value == {
-        "message": "the request was not done within its 8 s",
+        "message": "the request was not done within its 2 s",
         "type": "server_error",
         "param": None,
         "code": "deadline_exceeded",
     }
-    assert strict.metrics()['dalle_errors_total{code="deadline_exceeded"}'] == 1
+    assert strict.metrics()[name] == count + 1
 
 
 def test_a_text_that_was_cut_is_told_of(live: Live) -> None:
@@ -177,7 +178,6 @@ def test_a_reader_that_stops_is_cut_off_and_nothing_is_kept_for_it(strict: Live)
     name = 'dalle_errors_total{code="reader_too_slow"}'
     before, open_before = strict.metrics()[name], sockets(strict)
     with deaf(strict, {**BIG, "n": 10}):
-        strict.wait(lambda: sockets(strict) > open_before, "it is not there")
         strict.wait(lambda: strict.metrics()[name] > before, "it is not cut off")
         strict.wait(lambda: sockets(strict) <= open_before, "its connection is still open")
         assert strict.in_flight() == 0
@@ -201,19 +201,25 @@ def test_a_slow_reader_misses_frames_and_gets_every_picture(live: Live) -> None:
 def test_a_client_that_leaves_frees_its_slots_and_disturbs_nobody(live: Live, stream: bool, running: bool) -> None:
     body = {"text": "a blue circle", "num_images": 2, "seed": 9}
     expected = live.pictures(**body)
-    cancelled = ledger(live.metrics())["cancelled"]
-    found: list[str] = []
-    neighbour = threading.Thread(target=lambda: found.extend(live.pictures(**body)))
     leaver = {"stream": True, "n": 10, "every_rows": 1} if stream else {"stream": False, "best_of": 16}
-    with live.stopped():
-        with deaf(live, leaver):
-            live.wait(lambda: live.in_flight() == 1, "the job is not accepted")
-            neighbour.start()
-            live.wait(lambda: live.in_flight() == 2, "the neighbour is not accepted")
-            if running:
-                live.inch()  # some steps together
-        live.wait(lambda: ledger(live.metrics())["cancelled"] == cancelled + 1, "the job goes on")
-    neighbour.join()
-    assert found == expected
-    live.wait(lambda: live.metrics()["dalle_slots_busy"] == 0, "a slot is not free")
-    assert live.in_flight() == 0
+
+    def in_mid_picture() -> bool:
+        """Whether the client left in time: a worker that inched on for too long may have painted it all."""
+        before = ledger(live.metrics())
+        with ThreadPoolExecutor(1) as threads:
+            with live.stopped():
+                with deaf(live, leaver):
+                    live.wait(lambda: live.in_flight() == 1, "the job is not accepted")
+                    neighbour = threads.submit(live.pictures, **body)
+                    live.wait(lambda: live.in_flight() == 2, "the neighbour is not accepted")
+                    if running:
+                        live.inch()  # some steps together
+                live.wait(lambda: live.in_flight() <= 1, "the job goes on")
+            assert neighbour.result() == expected
+        live.wait(lambda: live.metrics()["dalle_slots_busy"] == 0, "a slot is not free")
+        after = ledger(live.metrics())
+        ended = {name: after[name] - before[name] for name in after}
+        assert ended["cancelled"] + ended["completed"] == ended["accepted"] == 2
+        return ended["cancelled"] == 1
+
+    live.wait(in_mid_picture, "the client that left was painted for")

@@ -48,7 +48,7 @@ def end(connection: Connection, options: WorkerOptions, *_log: Any) -> None:
 async def death(how: str, heartbeat_timeout: float = 600.0) -> Death:
     worker = WorkerProcess(WorkerOptions(how, device="cpu"), lambda _: None, heartbeat_timeout, 600.0)
     await worker.start()
-    found = await asyncio.wait_for(worker.watch(), 100)
+    found = await asyncio.wait_for(worker.watch(), 300)
     assert worker.pid is not None
     with pytest.raises(ProcessLookupError):
         os.kill(worker.pid, 0)
@@ -69,6 +69,7 @@ async def death(how: str, heartbeat_timeout: float = 600.0) -> Death:
 )
 def test_the_cause_of_a_death_is_told(monkeypatch: pytest.MonkeyPatch, how: str, cause: Cause, text: str) -> None:
     monkeypatch.setattr(supervisor, "run_worker", end)
+    monkeypatch.setattr(supervisor, "EXIT_SECONDS", 100.0)
     found = asyncio.run(death(how))
     assert found.cause is cause
     assert found.text.startswith(text)

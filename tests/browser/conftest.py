@@ -82,28 +82,28 @@ def live(weights: Path) -> Iterator[Live]:
         yield server.ready()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def guarded(weights: Path) -> Iterator[Live]:
     """A ready server that wants the API key KEY."""
     with Live(weights, weights.with_name("guarded-log"), api_keys=key_hash(KEY)) as server:
         yield server.ready()
 
 
-@pytest.fixture
-def revising(weights: Path, tmp_path: Path) -> Iterator[Live]:
+@pytest.fixture(scope="module")
+def revising(weights: Path) -> Iterator[Live]:
     """A ready server over a checkpoint with a reviser."""
-    with Live(with_reviser(weights, tmp_path / "revising"), tmp_path / "log") as server:
+    with Live(with_reviser(weights, weights.with_name("revising")), weights.with_name("revising-log")) as server:
         yield server.ready()
 
 
-@pytest.fixture
-def styled(weights: Path, tmp_path: Path) -> Iterator[Live]:
+@pytest.fixture(scope="module")
+def styled(weights: Path) -> Iterator[Live]:
     """A ready server over a checkpoint with two styles, and with the things and the gallery of weights/default."""
-    folder = with_styles(weights, tmp_path / "styled")
+    folder = with_styles(weights, weights.with_name("styled"))
     for name in (THINGS, GALLERY, SHEET):
         sums.write_file(folder / name, (DEFAULT / name).read_bytes())
     sums.write(folder)
-    with Live(folder, tmp_path / "log") as server:
+    with Live(folder, weights.with_name("styled-log")) as server:
         yield server.ready()
 
 

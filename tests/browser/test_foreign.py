@@ -69,20 +69,30 @@ def port() -> Iterator[int]:
         thread.join()
 
 
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Callable[[str], Page]]:
-    """visit(url): a page in a profile of its own. Names of this file are resolved as RULES say."""
+@pytest.fixture(scope="module")
+def knowing(browser: Browser) -> Iterator[Browser]:
+    """A browser that resolves the names of this file as RULES say."""
     own = browser.browser_type.launch(executable_path=chromium(), args=[*FLAGS, RULES])
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def visit(knowing: Browser) -> Iterator[Callable[[str], Page]]:
+    """visit(url): a page in a profile of its own."""
+    contexts = []
 
     def begin(url: str) -> Page:
-        context = own.new_context()
+        context = knowing.new_context()
+        contexts.append(context)
         context.set_default_timeout(1000 * SECONDS)
         page = context.new_page()
         page.goto(url)
         return page
 
     yield begin
-    own.close()
+    for context in contexts:
+        context.close()
 
 
 def accepted(server: Live) -> float:
@@ -130,7 +140,8 @@ def test_a_foreign_page_has_nothing_painted(
             page.evaluate(SUBMIT, [url, encoding])
         assert answered.value.status == 403
         assert "DALLE_CORS_ORIGINS" in answered.value.json()["Error"]
-    assert refused(server) == refused_before + 6, "what was sent has come, and READ has asked first and was told no"
+    # What was sent has come, and READ has asked first and was told no.
+    server.wait(lambda: refused(server) == refused_before + 6, "not all was refused")
     assert accepted(server) == before
 
 

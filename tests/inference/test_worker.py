@@ -127,19 +127,23 @@ def test_the_process_that_paints_unfinished_pictures_ends_with_its_worker(option
 
 
 def test_a_worker_lives_a_whole_life(small: Checkpoint, options: WorkerOptions) -> None:
+    began = time.monotonic()
     with started(options) as running:
         ready = running.receive()
         assert isinstance(ready, Ready)
         assert (ready.model, ready.slots, ready.dtype) == ("small", 4, "float32")
         assert ready.seconds_per_step > 0.0
         beat = running.until(Heartbeat)[-1]
-        assert 0.0 <= time.monotonic() - beat.time < 5.0
+        assert began < beat.time <= time.monotonic()
 
         threads = Path(f"/proc/{running.process.pid}/task").iterdir()
         niceness = {os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in threads}
         assert niceness == {min(19, os.getpriority(os.PRIO_PROCESS, 0) + worker.NICE)}  # behind the HTTP process
 
-        os.kill(running.process.pid or 0, signal.SIGINT)  # the parent decides, not the terminal
+        pid = running.process.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGINT)  # the parent decides, not the terminal
+        os.kill(pid, signal.SIGSTOP)  # it reads all messages at once
         wanted = request(small, "a", images=3, guidance=2.0)
         running.connection.send(wanted)
         running.connection.send(request(small, "bad", temperature=9.0))
@@ -147,6 +151,7 @@ def test_a_worker_lives_a_whole_life(small: Checkpoint, options: WorkerOptions) 
         running.connection.send(request(small, "leaves", images=64))
         running.connection.send(Cancel("leaves"))
         running.connection.send(Cancel("never seen"))
+        os.kill(pid, signal.SIGCONT)
         messages = running.until(Finished)
         failed = {m.request_id: (m.code, m.field) for m in messages if isinstance(m, Failed)}
         assert failed == {"bad": ("invalid_request", "temperature"), "late": ("deadline_exceeded", None)}
@@ -160,17 +165,28 @@ def test_a_worker_lives_a_whole_life(small: Checkpoint, options: WorkerOptions) 
         assert running.process.exitcode == 0
 
 
-def test_the_end_of_the_pipe_ends_the_loop(small: Checkpoint, options: WorkerOptions) -> None:
+def test_the_end_of_the_pipe_ends_the_loop(
+    small: Checkpoint, options: WorkerOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, theirs = multiprocessing.Pipe()
     thread = threading.Thread(target=worker.run, args=(theirs, options))
     thread.start()
     assert ours.poll(LIMIT)
     assert isinstance(ours.recv(), Ready)
+    closed, steps, step = threading.Event(), [], Engine.step
+
+    def after_the_end(engine: Engine) -> list[Event]:
+        assert closed.wait(LIMIT)
+        steps.append(engine)
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", after_the_end)
     ours.send(request(small, "long", images=64))
     ours.close()
-    began = time.monotonic()
+    closed.set()
     thread.join(LIMIT)
-    assert time.monotonic() - began < 2.0
+    assert not thread.is_alive()
+    assert len(steps) < 3
     theirs.close()
 
 
@@ -246,7 +262,7 @@ def test_int8_is_for_the_cpu() -> None:
         pick_dtype("int8", torch.device("cuda"))
 
 
-def test_the_worker_is_gone_soon_after_its_parent_was_killed(folder: Path) -> None:
+def test_the_worker_ends_when_its_parent_is_killed(folder: Path) -> None:
     # The pipe stays open in this process, so that its end cannot be what ends the worker.
     ours, theirs = multiprocessing.Pipe()
     code = textwrap.dedent(f"""
@@ -276,10 +292,10 @@ def test_the_worker_is_gone_soon_after_its_parent_was_killed(folder: Path) -> No
         os.kill(pid, 0)  # it lives
         parent.kill()
         parent.wait()
-        began = time.monotonic()
-        while is_running(pid) and time.monotonic() - began < LIMIT:
+        until = time.monotonic() + LIMIT
+        while is_running(pid) and time.monotonic() < until:
             time.sleep(0.02)
-        assert time.monotonic() - began < 2.0
+        assert not is_running(pid)
     finally:
         parent.kill()
         parent.wait()

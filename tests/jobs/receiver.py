@@ -23,7 +23,7 @@ class Receiver(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         self.got.append((dict(self.headers.items()), body))
         if self.path == "/silent":
-            self.leave.wait(30)
+            self.leave.wait()
             return
         self.send_response(int(self.path[1:]))
         self.send_header("Location", "/200")
