@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -79,14 +80,15 @@ def test_a_request_that_cannot_be_in_time_is_refused_at_once_with_retry_after(li
         assert held.status_code == 200
         told = next(line for line in held.iter_lines() if line.startswith(": progress "))
         seconds = json.loads(told.removeprefix(": progress "))["seconds_left"]
-        accepted = ledger(live.metrics())["accepted"]
+        shares = itertools.cycle((2, 4, 8, 16))  # its forecast may have become shorter since
 
-        def refused() -> httpx.Response | None:
-            """The refusal, unless the time was over before the server had read the request."""
-            answer = ask(live, PAINT, f"{seconds / 2:.3f}", n=10)
-            return None if answer.status_code == 504 else answer
+        def refused() -> tuple[httpx.Response, float] | None:
+            """The refusal, and the requests accepted before. None if the time was over before it was read."""
+            accepted = ledger(live.metrics())["accepted"]
+            answer = ask(live, PAINT, f"{seconds / next(shares):.3f}", n=10)
+            return None if answer.status_code == 504 else (answer, accepted)
 
-        answer = live.wait(refused, "it is never in time to be refused")
+        answer, accepted = live.wait(refused, "it is never in time to be refused")
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "overloaded"
         assert "the request would take about " in answer.json()["error"]["message"]

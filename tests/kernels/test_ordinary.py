@@ -45,7 +45,7 @@ SHAPES: dict[str, Any] = {
     "min-dalle": MinDalleConfig(**COMMON, text_vocab=40, heads=3, hidden=42, text_tokens=7),
     "rudalle-v2": RuDalleConfig(**{**COMMON, "depth": 5}, text_vocab=40, heads=3, text_tokens=7, version=V2),
     "rudalle-v3": RuDalleConfig(**{**COMMON, "depth": 5}, text_vocab=40, heads=1, text_tokens=7, version=V3),
-    "rudalle-plain": RuDalleConfig(**COMMON, text_vocab=40, heads=2, text_tokens=7, sandwich=False),
+    "rudalle-plain": RuDalleConfig(**COMMON, text_vocab=40, heads=3, text_tokens=7, sandwich=False),
     "llamagen": LlamaGenConfig(**COMMON, classes=5, heads=3, hidden=56),
     "llamagen-text": LlamaGenTextConfig(
         **COMMON,
