@@ -9,7 +9,7 @@ import torch
 
 from model.benchmark.floor import counted_operations, prefill_seconds
 from model.benchmark.machine import Machine, best, measure_machine
-from model.benchmark.steps import TEXT, Pictures, in_turns, paint
+from model.benchmark.steps import TEXT, Pictures, in_turns, paint, painting_seconds
 from model.checkpoints import Checkpoint
 from model.checkpoints.networks import AnyCache, AnyTransformer
 from model.inference.devices import pick_dtype
@@ -145,7 +145,6 @@ def _prefill(engine: Engine, transformer: AnyTransformer, machine: Machine, text
 def _painting(engine: Engine, machine: Machine) -> Part:
     """The VQ decoder. Strict mode paints one picture after another."""
     codec = engine.image_codec
-    tokens = torch.zeros(1, engine.config.image_tokens, dtype=torch.int64)
-    operations = counted_operations(lambda: codec.vae.decode(tokens.to(engine.device)))
-    seconds = best(lambda: codec.decode(tokens), engine.device, 3)
-    return Part("VQ decoder, a picture", seconds, operations / machine.multiply)
+    tokens = torch.zeros(1, engine.config.image_tokens, dtype=torch.int64, device=engine.device)
+    operations = counted_operations(lambda: codec.vae.decode(tokens))
+    return Part("VQ decoder, a picture", painting_seconds(engine), operations / machine.multiply)

@@ -17,6 +17,7 @@ from model.inference.events import Failed
 from model.inference.requests import MAX_IMAGES, GenerationRequest, SamplingParams
 
 WINDOW = 0.08  # of a picture's steps: its start, its middle and its end are so long
+ROUNDS = 3  # in which engines take turns
 TEXT = "a red apple"
 
 
@@ -112,29 +113,27 @@ def paint(
         runs += 1
     rows = images * (1 if params.guidance == 1.0 else 2)
     sizes = Sizes(*engine.decoder.number_bytes)
-    missing = images * _painting(engine) if pixels and len(least) < engine.config.steps else 0.0
+    missing = images * painting_seconds(engine) if pixels and len(least) < engine.config.steps else 0.0
     return Pictures(images, rows, len(ids), sizes, engine.config.steps, tuple(least), runs, missing)
 
 
-def in_turns(
-    engines: Seq[Engine], images: int, params: SamplingParams, seconds: float, rounds: int = 3
-) -> list[Pictures]:
+def in_turns(engines: Seq[Engine], images: int, params: SamplingParams, seconds: float) -> list[Pictures]:
     """As `paint`, once a round for each engine, so that what else the machine does slows all of them.
 
     The steps of all have the same numbers: those that every run has made.
     """
     runs: list[list[Pictures]] = [[] for _ in engines]
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for engine, found in zip(engines, runs, strict=True):
-            found.append(paint(engine, images, params, seconds / rounds, repeats=1))
+            found.append(paint(engine, images, params, seconds / ROUNDS, repeats=1))
     made = min(len(one.steps) for found in runs for one in found)
     return [
-        replace(found[0], steps=tuple(map(min, zip(*(one.steps[:made] for one in found), strict=True))), runs=rounds)
+        replace(found[0], steps=tuple(map(min, zip(*(one.steps[:made] for one in found), strict=True))), runs=ROUNDS)
         for found in runs
     ]
 
 
-def _painting(engine: Engine) -> float:
+def painting_seconds(engine: Engine) -> float:
     """Seconds that the VQ decoder takes for a picture."""
     tokens = torch.zeros(1, engine.config.image_tokens, dtype=torch.int64)
     return best(lambda: engine.image_codec.decode(tokens), engine.device, 3)

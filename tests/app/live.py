@@ -239,4 +239,11 @@ def ledger(metrics: dict[str, float]) -> dict[str, float]:
     return {"accepted": accepted, **ended}
 
 
+def ended_since(live: Live, before: dict[str, float]) -> dict[str, float]:
+    """What the ledger counts more than `before`, once no slot is busy."""
+    live.wait(lambda: live.metrics()["dalle_slots_busy"] == 0, "slots are still busy")
+    after = ledger(live.metrics())
+    return {name: after[name] - before[name] for name in after}
+
+
 OUTCOMES = ("completed", "failed", "cancelled", "expired")

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from model.checkpoints import sums
-from tests.app.live import COMMAND, REPLICAS, Live, ledger, one_process
+from tests.app.live import COMMAND, REPLICAS, Live, ended_since, ledger, one_process
 
 Start = Callable[..., Live]
 CAUSES = {"crash": 0, "hang": 1, "killed": 1, "start": 0}
@@ -87,9 +87,7 @@ def test_clients_that_leave_free_their_slots_and_disturb_nobody(live: Live) -> N
                 one.close()
             live.wait(lambda: live.in_flight() <= 1, "requests go on for clients that left")
         assert neighbour.result().json() == expected
-        live.wait(lambda: live.metrics()["dalle_slots_busy"] == 0, "slots are still busy")
-        after = ledger(live.metrics())
-        ended = {name: after[name] - before[name] for name in after}
+        ended = ended_since(live, before)
         assert ended["cancelled"] + ended["completed"] == ended["accepted"] == 13
         return ended["cancelled"] == 12
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.app.live import Live, ledger, one_process
+from tests.app.live import Live, ended_since, ledger, one_process
 from tests.app.quick import SIZE
 
 GRID = 8
@@ -216,9 +216,7 @@ def test_a_client_that_leaves_frees_its_slots_and_disturbs_nobody(live: Live, st
                         live.inch()  # some steps together
                 live.wait(lambda: live.in_flight() <= 1, "the job goes on")
             assert neighbour.result() == expected
-        live.wait(lambda: live.metrics()["dalle_slots_busy"] == 0, "a slot is not free")
-        after = ledger(live.metrics())
-        ended = {name: after[name] - before[name] for name in after}
+        ended = ended_since(live, before)
         assert ended["cancelled"] + ended["completed"] == ended["accepted"] == 2
         return ended["cancelled"] == 1
 
