@@ -151,7 +151,8 @@ class Otlp(Telemetry):
         # A thread that nobody waits for at the end of the process: a collector that is away must not hold it.
         threading.Thread(target=shut_down, daemon=True).start()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(done.wait(), LAST_SECONDS)
+            async with asyncio.timeout(LAST_SECONDS):
+                await done.wait()
 
 
 def _without_query(span: Span, scope: Scope) -> None:

@@ -48,11 +48,11 @@ class Calls:
         """As `database`; a fault is logged, and None is returned."""
         return await self._logged(self.database(method, *arguments))
 
-    async def surely(self, method: Callable[..., T], *arguments: Any) -> T:
-        """As `files`; while the disk is full or the store cannot be reached, it waits and tries again."""
+    async def surely(self, call: Callable[..., Awaitable[Any]], method: Callable[..., T], *arguments: Any) -> T:
+        """As `database` or `files`; while the disk is full or the store cannot be reached, it waits and tries again."""
         while True:
             try:
-                return await self.files(method, *arguments)
+                return await call(method, *arguments)
             except (StoreFull, StoreAway) as error:
                 error.tell("; the job waits")
                 await asyncio.sleep(AGAIN)
@@ -62,7 +62,8 @@ class Calls:
     ) -> T:
         working = asyncio.get_running_loop().run_in_executor(threads, lambda: method(*arguments))
         try:
-            return await asyncio.wait_for(working, seconds)
+            async with asyncio.timeout(seconds):
+                return await working
         except TimeoutError:
             why = f"no end of {method.__name__} within {seconds:g} s"
             raise StoreAway("the store does not answer now", why) from None

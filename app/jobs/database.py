@@ -6,6 +6,7 @@ SQLite serves one machine. PostgreSQL serves several, whose clocks differ, so ti
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +32,9 @@ from model.errors import DalleError
 from model.limits import one_line
 
 DATABASE = "the database of jobs"
+WRITER = 10.0  # seconds that a transaction waits for SQLite's only writer
 WAITS = {"connect_timeout": 5, "tcp_user_timeout": 20_000}  # s, ms: of PostgreSQL, whose machine may vanish
+READS = "reads"  # execution option of a connection that writes nothing
 LOCK = 7203117  # of PostgreSQL: servers that start together migrate one after another
 
 
@@ -42,11 +45,13 @@ class Database:
         """Open it, and bring its tables up to date. Raises DalleError if it cannot be used."""
         self.server = secrets.token_urlsafe(12)
         self.alive: Alive | None = None
+        self._turn = threading.Lock()
         try:
             parts = sa.make_url(url)
             self._postgresql = parts.get_backend_name() == "postgresql"
             waits = {name: value for name, value in WAITS.items() if self._postgresql and name not in parts.query}
             self._engine = sa.create_engine(url, pool_pre_ping=True, connect_args=waits)
+            self._reads = self._engine.execution_options(**{READS: True})
             if self._engine.dialect.name == "sqlite":
                 _prepare_sqlite(self._engine)
             self._migrate()
@@ -68,8 +73,32 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """A transaction. Raises StoreFull and StoreAway."""
+        with self._in_turn(), self._begun(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that writes nothing, so it waits for nobody. Raises StoreAway."""
+        with self._begun(self._reads) as connection:
+            yield connection
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """SQLite has one writer, and lets others try again after longer and longer pauses, so that some starve."""
+        if self._postgresql:
+            yield
+        elif not self._turn.acquire(timeout=WRITER):
+            raise away(DATABASE, f"{DATABASE}: no turn to write within {WRITER:g} s")
+        else:
+            try:
+                yield
+            finally:
+                self._turn.release()
+
+    @contextmanager
+    def _begun(self, engine: sa.Engine) -> Iterator[sa.Connection]:
         try:
-            with self._engine.begin() as connection:
+            with engine.begin() as connection:
                 yield connection
         except (IntegrityError, DataError, ProgrammingError):
             raise  # of our own making
@@ -124,14 +153,15 @@ def _fault(error: DBAPIError) -> StoreFault:
 
 
 def _prepare_sqlite(engine: sa.Engine) -> None:
-    """Transactions that begin when they are told to, and hold the only writer's place (as SQLAlchemy's docs advise)."""
+    """Let transactions begin when they are told to, as SQLAlchemy's docs advise, and as what they are."""
 
     @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, _: Any) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+        busy = f"busy_timeout={WRITER * 1000:g}"
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", busy, "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(READS) else "BEGIN IMMEDIATE")

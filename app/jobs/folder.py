@@ -102,7 +102,8 @@ class Folder:
 
         async def bounded() -> Any:
             try:
-                return await asyncio.wait_for(getattr(self._files, f"_{method}")(*arguments, **options), SECONDS)
+                async with asyncio.timeout(SECONDS):
+                    return await getattr(self._files, f"_{method}")(*arguments, **options)
             except TimeoutError:
                 raise OSError(f"no answer within {SECONDS:g} s") from None
 

@@ -50,7 +50,8 @@ class Notifier:
                     group.create_task(send(due))
                     continue
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(sent.wait(), LOOKED)
+                    async with asyncio.timeout(LOOKED):
+                        await sent.wait()
 
     async def _send(self, due: Message) -> None:
         hook = due.job.hook or {}

@@ -126,7 +126,8 @@ class Runner:
         """Wait until this server changes something of the job, at most so long. Other servers' changes are not told."""
         live = self.live.get(job_id)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(live.changed.wait() if live else asyncio.sleep(seconds), seconds)
+            async with asyncio.timeout(seconds):
+                await (live.changed.wait() if live else asyncio.sleep(seconds))
 
     def pace(self) -> float | None:
         """Seconds a picture, as measured lately over all jobs. None if no job is painted, or only since now."""
@@ -148,7 +149,8 @@ class Runner:
             begun = not self._room.full and await self._begin()
             if not self._room.let_in() and not begun:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), LOOKED)
+                    async with asyncio.timeout(LOOKED):
+                        await self._wake.wait()
 
     async def _begin(self) -> bool:
         """Take the next job, and wait until its first part waits for room. Returns whether there was one."""
@@ -167,7 +169,8 @@ class Runner:
         task.add_done_callback(partial(self._forget, job.id))
         task.add_done_callback(lambda _: asks.set())
         with contextlib.suppress(TimeoutError):  # a job whose image cannot be read now holds up no others
-            await asyncio.wait_for(asks.wait(), LOOKED)
+            async with asyncio.timeout(None if job.image is None else LOOKED):
+                await asks.wait()
         return True
 
     def _forget(self, job_id: str, _: asyncio.Task[None]) -> None:
@@ -206,11 +209,13 @@ class Runner:
 
     async def _paint(self, job: StoredJob, asks: asyncio.Event) -> None:
         """Paint what is left of a job. asks: set once a part waits for room."""
+        calls = self._calls
         try:
-            image = None if job.image is None else await self._calls.surely(self.store.folder.read, job.image)
+            image = None if job.image is None else await calls.surely(calls.files, self.store.folder.read, job.image)
             if job.image is not None and image is None:
                 raise DalleError("the picture that it paints on is no longer there")
-            done = frozenset(picture.number for picture in await self._calls.surely(self.store.pictures, job.id))
+            kept = await calls.surely(calls.database, self.store.pictures, job.id)
+            done = frozenset(picture.number for picture in kept)
             best_of = job.asked["fields"].get("best_of")
             async with asyncio.TaskGroup() as group:
                 for part in parts(job.total, job.asked["count"], done, best_of is not None):
@@ -242,7 +247,7 @@ class Runner:
         said = {"message": str(error), "type": type(error).__name__}
         if isinstance(error, InvalidRequest):
             said["field"] = error.field
-        await self._calls.surely(self.store.end, job.id, State.FAILED, said)
+        await self._calls.surely(self._calls.database, self.store.end, job.id, State.FAILED, said)
 
     async def _part(self, job: StoredJob, part: Part, image: bytes | None) -> None:
         try:
@@ -285,7 +290,8 @@ class Runner:
     async def _kept(self, job: StoredJob, number: int, painting: Job, event: Painted) -> None:
         """Keep a painted picture. Raises RequestCancelled if the job has ended without it."""
         data, told = await self._finish(painting, event)
-        _, after = await self._calls.surely(self.store.keep, job.id, number, job.owner, told, data)
+        kept = (job.id, number, job.owner, told, data)
+        _, after = await self._calls.surely(self._calls.files, self.store.keep, *kept)
         self._painted.append(time.monotonic())
         self._tell(job.id)
         if after is not None and not after.open and after.state is not State.COMPLETED:

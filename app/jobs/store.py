@@ -42,6 +42,7 @@ class Store:
         self.folder = folder
         self._database = Database(url)
         self._transaction = self._database.transaction
+        self._reading = self._database.reading
         self.secret = self._database.secret
         self.server = self._database.server
         self._names = self.secret("names")
@@ -99,12 +100,12 @@ class Store:
 
     def keyed(self, key: str) -> bool:
         """Whether a job has this key."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return connection.scalar(sa.select(JOBS.c.id).where(JOBS.c.key == key)) is not None
 
     def job(self, job_id: str) -> StoredJob | None:
         """The job with this id."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one_or_none()
             return None if row is None else StoredJob.of(row)
 
@@ -117,7 +118,7 @@ class Store:
         chosen = sa.select(JOBS).where(JOBS.c.owner == owner)
         if before is not None:
             chosen = chosen.where(sa.tuple_(JOBS.c.created, JOBS.c.id) < sa.tuple_(*before))
-        with self._transaction() as connection:
+        with self._reading() as connection:
             ordered = chosen.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(limit + 1)
             found: list[StoredJob] = []
             characters = 0
@@ -132,7 +133,7 @@ class Store:
         """How many pictures of open jobs are still to be painted: of all clients, and of this one."""
         left = JOBS.c.total - JOBS.c.done
         both = (sa.func.coalesce(sa.func.sum(one), 0) for one in (left, sa.case((JOBS.c.client == client, left))))
-        with self._transaction() as connection:
+        with self._reading() as connection:
             everyone, own = connection.execute(sa.select(*both).where(JOBS.c.state.in_(OPEN))).one()
             return int(everyone), int(own)
 
@@ -147,7 +148,7 @@ class Store:
         still = sa.select(JOBS.c.id, *who, left.label("left"), older.label("older")).where(JOBS.c.state.in_(OPEN))
         within = still.subquery()
         found: dict[str, Place] = {}
-        with self._transaction() as connection:
+        with self._reading() as connection:
             sums = connection.execute(sa.select(*who, sa.func.sum(left)).where(JOBS.c.state.in_(OPEN)).group_by(*who))
             waiting = [(client, server, int(count)) for client, server, count in sums]
             for row in connection.execute(sa.select(within).where(within.c.id.in_(job_ids))):
@@ -165,7 +166,7 @@ class Store:
     def open(self, job_ids: Collection[str]) -> set[str]:
         """Which of these jobs this server still has to paint: others were cancelled, or taken by another server."""
         mine = sa.and_(JOBS.c.id.in_(job_ids), JOBS.c.state.in_(OPEN), JOBS.c.server == self.server)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return set(connection.scalars(sa.select(JOBS.c.id).where(mine)))
 
     def claim(
@@ -303,12 +304,12 @@ class Store:
     def pictures(self, job_id: str, after: int = 0) -> list[StoredPicture]:
         """The job's pictures in the order of painting, without the first `after`."""
         chosen = sa.select(PICTURES).where(PICTURES.c.job == job_id, PICTURES.c.order > after)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return [StoredPicture.of(row) for row in connection.execute(chosen.order_by(PICTURES.c.order))]
 
     def picture(self, name: str) -> StoredPicture | None:
         """The picture of this name."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute(sa.select(PICTURES).where(PICTURES.c.name == name)).one_or_none()
             return None if row is None else StoredPicture.of(row)
 
@@ -371,7 +372,7 @@ class Store:
             ~sa.exists().where(PICTURES.c.job == JOBS.c.id),
             ~sa.exists().where(MESSAGES.c.job == JOBS.c.id),
         )
-        with self._transaction() as connection:
+        with self._reading() as connection:
             jobs = connection.execute(empty.limit(BATCH)).all()
         for _, image in jobs:
             if image:
@@ -391,7 +392,7 @@ class Store:
         in_turn = sa.select(PICTURES.c.name, PICTURES.c.bytes, too_old).select_from(joined).where(ended)
         in_turn = in_turn.order_by(too_old.desc(), PICTURES.c.fetched.is_(None), PICTURES.c.created).limit(BATCH)
         gone = []
-        with self._transaction() as connection:
+        with self._reading() as connection:
             count, size = connection.execute(sa.select(sa.func.count(), sa.func.sum(PICTURES.c.bytes))).one()
             for row in connection.execute(in_turn):
                 if not row.too_old and count <= rule.pictures and size <= rule.bytes:

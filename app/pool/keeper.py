@@ -127,7 +127,8 @@ class Keeper:
         try:
             await asyncio.sleep(min(seconds, HURRIED_WAIT))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._in_haste.wait(), worker.resumes_at - time.monotonic())
+                async with asyncio.timeout(worker.resumes_at - time.monotonic()):
+                    await self._in_haste.wait()
         finally:
             worker.resumes_at = None
 

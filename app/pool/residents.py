@@ -138,7 +138,8 @@ class Residents:
                 if move is None:
                     self._dispatch()  # limits may have been lifted
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), self._seconds_to_wait())
+                        async with asyncio.timeout(self._seconds_to_wait()):
+                            await self._wake.wait()
                 elif move.load:
                     await self._load(move.lane)
                 else:

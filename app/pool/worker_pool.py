@@ -241,7 +241,8 @@ class WorkerPool:
             self._end(job, Outcome.CANCELLED, Draining("the server is shutting down; it goes on with this later"))
         log.info("draining: %d requests in flight have %g s to finish", len(self._jobs), seconds)
         try:
-            await asyncio.wait_for(self._idle.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
         except TimeoutError:
             self._fail_all(Draining("the server is shutting down and could not finish this request in time"))
 

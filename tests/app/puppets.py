@@ -115,7 +115,8 @@ async def read(job: Job) -> list[Event]:
 
 async def fails(job: Job, kind: type[DalleError]) -> DalleError:
     with pytest.raises(kind) as caught:
-        await asyncio.wait_for(read(job), 60)
+        async with asyncio.timeout(60):
+            await read(job)
     return caught.value
 
 
@@ -138,8 +139,8 @@ def player(weights: Path) -> Callable[..., None]:
 
     def run(scene: Callable[[Stage], Coroutine[Any, Any, None]], ready: bool = True, **settings: Any) -> None:
         async def main() -> None:
-            async with stage(ready, settings) as made:
-                await asyncio.wait_for(scene(made), 120)
+            async with stage(ready, settings) as made, asyncio.timeout(120):
+                await scene(made)
 
         asyncio.run(main())
 

@@ -103,7 +103,8 @@ def stage(quick_checkpoint: Path) -> Stage:
             theatre = Theatre(pool)
             await theatre.load("a")
             try:
-                await asyncio.wait_for(scene(theatre), 60)
+                async with asyncio.timeout(60):
+                    await scene(theatre)
             finally:
                 await pool.stop()
 

@@ -48,7 +48,8 @@ def end(connection: Connection, options: WorkerOptions, *_log: Any) -> None:
 async def death(how: str, heartbeat_timeout: float = 600.0) -> Death:
     worker = WorkerProcess(WorkerOptions(how, device="cpu"), lambda _: None, heartbeat_timeout, 600.0)
     await worker.start()
-    found = await asyncio.wait_for(worker.watch(), 300)
+    async with asyncio.timeout(300):
+        found = await worker.watch()
     assert worker.pid is not None
     with pytest.raises(ProcessLookupError):
         os.kill(worker.pid, 0)

@@ -273,7 +273,8 @@ def test_drain_ends_with_the_last_job(play: Callable[..., None]) -> None:
         draining = asyncio.create_task(stage.pool.drain(1000))
         await asyncio.sleep(0)
         stage.worker.paint(stage.worker.requests[0])
-        await asyncio.wait_for(draining, 60)
+        async with asyncio.timeout(60):
+            await draining
 
     play(scene)
 

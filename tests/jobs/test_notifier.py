@@ -41,16 +41,17 @@ def test_a_receiver_that_hangs_holds_up_its_own_client_only(
         return [json.loads(body)["client"] for _, body in Receiver.got]
 
     async def scene() -> None:
-        calls, sender = Calls(), Sender(private=True)
-        running = asyncio.create_task(Notifier(store, calls, sender, message).run())
-        while told().count("quick") < 2:
-            await asyncio.sleep(0.01)
-        assert told().count("slow") <= 1
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-        await sender.close()
-        calls.close()
+        async with asyncio.timeout(60):
+            calls, sender = Calls(), Sender(private=True)
+            running = asyncio.create_task(Notifier(store, calls, sender, message).run())
+            while told().count("quick") < 2:
+                await asyncio.sleep(0.01)
+            assert told().count("slow") <= 1
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            await sender.close()
+            calls.close()
 
-    asyncio.run(asyncio.wait_for(scene(), 60))
+    asyncio.run(scene())
     store.close()

@@ -11,7 +11,11 @@ from app.jobs.room import Room
 
 
 def run(scene: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scene, 20))
+    async def within() -> None:
+        async with asyncio.timeout(60):
+            await scene
+
+    asyncio.run(within())
 
 
 def test_clients_get_equal_numbers_of_pictures_whatever_their_parts() -> None:

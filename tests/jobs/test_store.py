@@ -112,6 +112,20 @@ def test_a_job_is_painted_to_its_end_by_two_servers_one_of_which_dies(make_store
     assert first.folder.read(picture.name) == b"two"
 
 
+def test_who_only_reads_waits_for_no_writer(store: Store, address: str) -> None:
+    job = store.accept({"prompts": ["a cat"]}, 2, "key", key="once")
+    picture, _ = store.keep(job.id, 0, "key", {}, b"x")
+    engine = sa.create_engine(address)
+    with engine.begin() as writer:
+        writer.execute(sa.text("UPDATE jobs SET done = 2"))
+        found = store.job(job.id)
+        assert found is not None
+        assert (found.done, store.waiting("key"), store.places([job.id])) == (1, (1, 1), {job.id: Place(0, 1)})
+        assert (store.jobs("key", 5), store.keyed("once"), store.open([job.id])) == (([found], False), True, set())
+        assert (store.pictures(job.id), store.picture(picture.name)) == ([picture], picture)
+    engine.dispose()
+
+
 def test_a_picture_is_kept_once(store: Store, tmp_path: Path) -> None:
     job = store.accept({}, total=4, owner="")
     with ThreadPoolExecutor(8) as threads:
