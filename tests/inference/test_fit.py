@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from model.inference.captions import truthful
 from model.inference.events import Fit
 from model.inference.fit import Reading, Verdict, judge, refusal, settle
 from model.inference.nearest import closest
-from model.inference.prompt_rewriter import PromptRewriter
+from model.inference.prompt_rewriter import PromptRewriter, say
+from model.styles import AUTO
 from model.things import THINGS, Thing, Things, parse
 
 WEIGHTS = Path(__file__).parents[2] / "weights" / "default"
@@ -203,3 +205,17 @@ def test_the_default_reviser_is_honest(default: Checkpoint, prompt: str, fit: Fi
     verdict = rewriter.read(default.tokenizer.encode(prompt))
     assert verdict
     assert (verdict.fit, verdict.caption) == (fit, caption)
+
+
+def test_a_prompt_that_was_just_read_is_not_read_again(default: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewriter = PromptRewriter(default, torch.device("cpu"))
+    read: list[str] = []
+
+    def noted(*asked: Any) -> str | None:
+        read.append(asked[-1])
+        return say(*asked)
+
+    monkeypatch.setattr("model.inference.prompt_rewriter.say", noted)
+    asked = [rewriter.read(default.tokenizer.encode("a red apple"), style) for style in (AUTO, "flat", AUTO, "flat")]
+    assert read == ["a red apple"] * 2
+    assert asked[:2] == asked[2:]
