@@ -104,8 +104,14 @@ class Sender:
         except ReaderTooSlow:
             pass
         except asyncio.CancelledError:  # the server ends and waits no longer
-            self.cut = Draining("the server is shutting down")
+            await self.give_up(Draining("the server is shutting down"))
+
+    async def give_up(self, error: DalleError) -> None:
+        """Cut an answer that has begun. error: why."""
+        self.cut = error
+        if self._connection is not None:
             self._connection.abort()
+            await asyncio.sleep(0)  # uvicorn notices the cut in this turn, so it does not log an unfinished answer
 
     async def _piece(self, body: bytes, more: bool) -> None:
         if self.cut is None and more and self._connection is not None and self._connection.gone:
@@ -133,11 +139,9 @@ class Sender:
             async with asyncio.timeout(self._seconds - self._waited):
                 await sending
         except TimeoutError:
-            self.cut = ReaderTooSlow(f"the client read less than 1 MiB of its answer in {self._seconds:g} s")
-            if self._connection is not None:
-                self._connection.abort()
-                await asyncio.sleep(0)  # uvicorn notices the cut in this turn, so it does not log an unfinished answer
-            raise self.cut from None
+            slow = ReaderTooSlow(f"the client read less than 1 MiB of its answer in {self._seconds:g} s")
+            await self.give_up(slow)
+            raise slow from None
         finally:
             self._waited += time.monotonic() - began
 

@@ -30,6 +30,7 @@ from app.jobs.parts import PART, Part
 from app.jobs.rows import Place, Retention, StoredJob, StoredPicture
 from app.jobs.runner import Runner
 from app.jobs.store import Store
+from app.jobs.threads import Threads
 from app.jobs.webhooks import Sender
 from app.pool.job import Job, Order
 from app.settings import Settings
@@ -90,8 +91,12 @@ class Desk:
         await asyncio.wait([self._notifying])
         await self.runner.stop()
         await self._sender.close()
-        self.calls.close()
-        self.store.close()
+        await self.calls.close(self.store.close)
+
+    @property
+    def ending(self) -> bool:
+        """Whether this server paints no more jobs."""
+        return self._service.pool.ending
 
     def asked(self, request: JobRequest, texts: list[str], count: int, base: str) -> dict[str, Any]:
         """The normal form of a request, from which every part is painted. It has a seed."""
@@ -278,11 +283,14 @@ class Desks:
         """The desk. Raises NoStore if the store cannot be used."""
         async with self._lock:
             if self._desk is None:
+                opening = Threads(1, "store")
                 try:
-                    self._desk = await asyncio.to_thread(self._opened, service)
+                    self._desk = await asyncio.get_running_loop().run_in_executor(opening, self._opened, service)
                 except DalleError as error:
                     what = "this server keeps no jobs and no pictures"
                     raise NoStore(f"{what} now", f"{what}: {error}") from None
+                finally:
+                    opening.shutdown(wait=False)
                 self._desk.start()
             return self._desk
 

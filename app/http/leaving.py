@@ -24,6 +24,14 @@ async def done_first(working: asyncio.Task[Any], receive: Receive) -> bool:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         return working.done()
     finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.wait({working, leaving})
+        await end(working, leaving)
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and wait for their end. Nobody asks any more how they end, so no error of theirs is logged."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()

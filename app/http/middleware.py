@@ -104,6 +104,8 @@ class Frontier:
             try:
                 await self._app(scope, receive, send_on)
             except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and status and "connection" in state and not sender.cut:
+                    await sender.give_up(Draining("the server is shutting down"))
                 if sender.cut is None:
                     said = failed(_known(error, request_id))
                     if status:

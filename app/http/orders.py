@@ -17,7 +17,7 @@ from app.http.body import Body
 from app.http.errors import ClientGone
 from app.http.headers import idempotency_key, timeout
 from app.http.idempotency import fingerprint
-from app.http.leaving import gone
+from app.http.leaving import end, gone
 from app.http.painting import Painting
 from app.http.schemas import Sampling
 from app.http.service import Service
@@ -214,9 +214,7 @@ async def decode(service: Service, request: Request, order: Order, name: str, da
             raise ClientGone("the client left before its picture was decoded")
         raise late(order.seconds)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await end(*tasks)
 
 
 def top_rows(rows: int, grid: int) -> bytes:

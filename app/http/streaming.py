@@ -28,7 +28,7 @@ from app.http.answers import Writer, around_pictures
 from app.http.budget import Claim
 from app.http.errors import Answer, ClientGone, ReaderTooSlow, answer, openai_error
 from app.http.idempotency import joined_headers
-from app.http.leaving import done_first
+from app.http.leaving import done_first, end
 from app.http.openai_schemas import Usage
 from app.http.orders import fit_keys, model_headers, text_headers
 from app.http.painting import Wanted, file_bound, finish, observe, tell, text_tokens, written_tokens
@@ -130,8 +130,7 @@ class PictureStream(Response):
                 await self._tell_progress(send)
         finally:
             if coming is not None:
-                coming.cancel()
-                await asyncio.wait({coming})
+                await end(coming)
         self._log["queue_ms"], self._log["paint_ms"] = (
             round(1000 * seconds, 1) for seconds in observe(self._service, self._job)
         )
@@ -162,7 +161,7 @@ class PictureStream(Response):
                 await asyncio.wait({taking}, timeout=TICK)
             taking.result()
         finally:
-            taking.cancel()
+            await end(taking)
 
     async def _tell_partial(self, send: Send, event: Partial) -> None:
         file = await self._service.threads.run(self._wanted.finish.encode, event.rgb, self._vae.image_size)

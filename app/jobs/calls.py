@@ -6,14 +6,17 @@ Files have threads of their own. So a bucket that hangs keeps no lease from bein
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from app.jobs.faults import StoreAway, StoreFault, StoreFull
+from app.jobs.threads import Threads
 
 PATIENCE = 20.0  # seconds that a call may take
+ENDING = 1.0  # seconds that the end of the server waits for a store that does not answer
 LOOKED = 1.0  # seconds until a loop goes on after a fault
 AGAIN = 5.0  # seconds between attempts while the disk is full, or the store cannot be reached
 T = TypeVar("T")
@@ -24,13 +27,25 @@ class Calls:
     """The threads. Use it on the event loop only."""
 
     def __init__(self) -> None:
-        self._database = ThreadPoolExecutor(4, thread_name_prefix="database")
-        self._files = ThreadPoolExecutor(8, thread_name_prefix="files")
+        self._database = Threads(4, "database")
+        self._files = Threads(8, "files")
 
-    def close(self) -> None:
-        """Take no more calls. Those that are running end by themselves."""
-        self._database.shutdown(wait=False)
-        self._files.shutdown(wait=False)
+    async def close(self, last: Callable[[], object]) -> None:
+        """Take no more calls, and call `last` when those that are running have ended.
+
+        It waits ENDING seconds for this. What has not ended by then ends with the process; the store bears that.
+        """
+
+        def end() -> None:
+            self._database.shutdown()
+            self._files.shutdown()
+            last()
+
+        ending = Threads(1, "ending")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDING):
+                await asyncio.get_running_loop().run_in_executor(ending, end)
+        ending.shutdown(wait=False)
 
     async def database(self, method: Callable[..., T], *arguments: Any) -> T:
         """Call a method that uses the database only. Raises StoreAway if it takes too long."""
@@ -57,9 +72,7 @@ class Calls:
                 error.tell("; the job waits")
                 await asyncio.sleep(AGAIN)
 
-    async def _on(
-        self, threads: ThreadPoolExecutor, seconds: float | None, method: Callable[..., T], *arguments: Any
-    ) -> T:
+    async def _on(self, threads: Executor, seconds: float | None, method: Callable[..., T], *arguments: Any) -> T:
         working = asyncio.get_running_loop().run_in_executor(threads, lambda: method(*arguments))
         try:
             async with asyncio.timeout(seconds):

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from app.jobs.calls import Calls
+from app.jobs.calls import ENDING, Calls
 from app.jobs.parts import Part, parts
 from app.jobs.room import Room
 from app.jobs.rows import Retention, State, StoredJob
@@ -99,9 +99,10 @@ class Runner:
         tasks = [*self._tasks, *self._painting.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(Exception):  # a database that is gone ends the leases all the same
-            await self._calls.database(self.store.release)
+        await asyncio.wait(tasks, timeout=ENDING)  # one that failed in this moment may wait for a disk that is full
+        with contextlib.suppress(Exception):  # a database that is gone or slow ends the leases all the same
+            async with asyncio.timeout(ENDING):
+                await self._calls.database(self.store.release)
 
     def wake(self) -> None:
         """Look for jobs now: one was accepted."""

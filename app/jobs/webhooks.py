@@ -19,7 +19,6 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +28,7 @@ import httpcore
 from standardwebhooks import Webhook
 
 from app.addresses import read_address
+from app.jobs.threads import Threads
 from model.errors import InvalidRequest
 from model.limits import shown
 
@@ -51,7 +51,7 @@ class _Network(httpcore.AsyncNetworkBackend):
         self._private = private
         self._real = httpcore.AnyIOBackend()
         # Their own, since a lookup that hangs holds its thread for longer than an attempt takes.
-        self._lookups = ThreadPoolExecutor(16, thread_name_prefix="lookup")
+        self._lookups = Threads(16, "lookup")
 
     async def connect_tcp(
         self,
@@ -77,7 +77,7 @@ class _Network(httpcore.AsyncNetworkBackend):
 
     def close(self) -> None:
         """Look up no more names."""
-        self._lookups.shutdown(wait=False, cancel_futures=True)
+        self._lookups.shutdown(wait=False)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -105,6 +105,11 @@ class WorkerPool:
 
     # --- what the routes use
 
+    @property
+    def ending(self) -> bool:
+        """Whether it takes no more orders."""
+        return self._draining or self.fatal is not None
+
     async def start(self) -> None:
         """Begin to load the default model. It returns at once. Orders may be submitted before a worker is ready."""
         self._residents.start()
@@ -123,7 +128,7 @@ class WorkerPool:
                 text_ids, tokens = checkpoint.tokenize(order.text, order.truncate)
             else:
                 text_ids, tokens = await asyncio.to_thread(checkpoint.tokenize, order.text, order.truncate)
-                self._check_open()
+                self._check_open(lane)
         job_id = f"job-{next(self._ids)}/{order.request_id}"
         request = replace(order.request, id=job_id, text_ids=tuple(text_ids), deadline=order.deadline)
         order = replace(order, request=request, model=lane.name)
@@ -146,10 +151,8 @@ class WorkerPool:
         Raises what `submit` raises if there is no room. At the end the place is free again. Submit the order then at
         once, without an await in between.
         """
-        self._check_open()
         lane = self._lane(order)
-        if lane.failed:
-            raise ModelFailed(lane.name)
+        self._check_open(lane)
         with self._places.hold(order, lane):
             yield
 
@@ -237,8 +240,7 @@ class WorkerPool:
         self._draining = True
         for lane in self._lanes.values():
             lane.keeper.hurry()
-        for job in [job for job in self._jobs.values() if job.background]:
-            self._end(job, Outcome.CANCELLED, Draining("the server is shutting down; it goes on with this later"))
+        self._rest()
         log.info("draining: %d requests in flight have %g s to finish", len(self._jobs), seconds)
         try:
             async with asyncio.timeout(seconds):
@@ -268,9 +270,11 @@ class WorkerPool:
         jobs = [job for job in self._jobs.values() if job.order.model == lane.name]
         return iter(sorted(jobs, key=lambda job: job.background))
 
-    def _check_open(self) -> None:
-        if self._draining or self.fatal:
+    def _check_open(self, lane: Lane) -> None:
+        if self.ending:
             raise Draining(self.fatal or "the server is shutting down and takes no more requests")
+        if lane.failed:
+            raise ModelFailed(lane.name)
 
     def _dispatch(self) -> None:
         """Give jobs to the workers that have room for them."""
@@ -312,6 +316,11 @@ class WorkerPool:
     def _expire(self, job: Job) -> None:
         self._end(job, Outcome.EXPIRED, late(job.order.seconds))
 
+    def _rest(self) -> None:
+        """End the background jobs. Whoever submitted them has them painted later, or elsewhere."""
+        for job in [job for job in self._jobs.values() if job.background]:
+            self._end(job, Outcome.CANCELLED, Draining("the server is shutting down; it goes on with this later"))
+
     def _fail_all(self, error: DalleError) -> None:
         for job in list(self._jobs.values()):
             self._end(job, Outcome.FAILED, error)
@@ -334,6 +343,7 @@ class WorkerPool:
         """No worker of this model is started any more. The server ends if it is the default one and was never ready."""
         if len(self._lanes) == 1 or (lane is self._default and not lane.known):
             self.fatal = cause
+            self._rest()
             self._fail_all(WorkerFailed("the server can paint no more and is ending"))
             return
         log.error("%s cannot be loaded: %s", lane.name, cause)

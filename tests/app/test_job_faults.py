@@ -16,7 +16,7 @@ import pytest
 
 from app.pictures.encode import encode_png
 from tests.app.asking_jobs import ask, ended, halfway, painted, pictures, place
-from tests.app.live import COMMAND, REPLICAS, Live
+from tests.app.live import COMMAND, REPLICAS, Live, one_process
 
 
 @pytest.fixture(scope="module")
@@ -122,20 +122,35 @@ def test_a_server_that_ends_gives_its_jobs_to_another_one_at_once(quick_checkpoi
     store = tmp_path / "store"
     with (
         Live(quick_checkpoint, tmp_path / "log1", store=store, drain=600) as first,
-        ThreadPoolExecutor(1) as threads,
+        ThreadPoolExecutor(2) as threads,
     ):
         with (
             halfway(first.ready(), 200, text="a cat") as asked,
             Live(quick_checkpoint, tmp_path / "log2", store=store) as second,
         ):
+            following = threads.submit(first.client.get, f"{asked.headers['location']}/events")
             waiting = threads.submit(first.generate, text="a cat")
             first.wait(lambda: first.metrics()["dalle_pictures_in_flight"] == 1, "it is not accepted")
             second.ready()
             first.process.send_signal(signal.SIGTERM)
+            *_, last, end = following.result().text.split("\n\n")
+            assert (last, end) == (": the server is shutting down; Last-Event-ID goes on with this later", "")
             painted(second, place(asked), 200)
             assert first.process.poll() is None
         assert waiting.result().status_code == 200
         assert first.process.wait(60) == 0
+
+
+@one_process("replicas end in the time that Ray gives them")
+def test_a_store_that_hangs_does_not_hold_the_end(quick_checkpoint: Path, tmp_path: Path) -> None:
+    """It is swept and asked to release its jobs, and comes back from neither."""
+    hangs = "import threading; from app.jobs.store import Store as S; S.sweep = lambda *_: threading.Event().wait(); "
+    hangs += "S.release = S.sweep; "
+    with Live(quick_checkpoint, tmp_path / "log", store=tmp_path / "store", command=hangs + COMMAND) as server:
+        server.ready()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in server.log
 
 
 def test_two_servers_share_a_postgresql_and_one_goes_on_for_the_other(

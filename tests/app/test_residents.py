@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from itertools import groupby
@@ -245,3 +246,28 @@ def test_the_expected_memory_counts_weights_and_slots(quick_checkpoint: Path) ->
     weights = few - RUNTIME - 2 * slot * (config.capacity + config.max_text)
     assert 0.9 * on_disk < weights <= on_disk  # float32 in both; the rest is the files' heads
     assert expected(model, 2, "bfloat16", "cuda:0") - RUNTIME == (few - RUNTIME) / 2
+
+
+def test_a_request_whose_model_fails_while_its_text_is_read_is_refused(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    tokenize = ServedCheckpoint.tokenize
+
+    def slowly(*arguments: Any) -> Any:
+        goes_on.wait()
+        return tokenize(*arguments)
+
+    async def scene(theatre: Theatre) -> None:
+        first = await theatre.order("b")
+        worker = await theatre.worker("b")
+        monkeypatch.setattr(ServedCheckpoint, "tokenize", slowly)
+        asking = asyncio.create_task(theatre.pool.submit(order_of("a cat " * 100, model="b", truncate=True)))
+        await asyncio.sleep(0)
+        worker.say(StartFailed("the weights are damaged"))
+        await fails(first, ModelFailed)
+        goes_on.set()
+        with pytest.raises(ModelFailed):
+            await asking
+
+    stage(scene, TWO)

@@ -19,9 +19,10 @@ from model.errors import (
     PaintingFailed,
     PromptTooLong,
     RequestCancelled,
+    WorkerFailed,
 )
 from model.inference.events import Cancelled, Failed, Painted, Partial, Progress, Started
-from model.inference.messages import Cancel
+from model.inference.messages import Cancel, StartFailed
 from model.inference.requests import SamplingParams
 from tests.app.puppets import READY, Puppet, Stage, fails, order_of, read
 
@@ -263,6 +264,19 @@ def test_drain_takes_nothing_new_finishes_what_it_can_and_fails_the_rest(play: C
         await fails(slow, Draining)
         await draining
         assert stage.outcomes() == (1, 1, 0, 0)
+
+    play(scene)
+
+
+def test_what_was_asked_in_the_background_outlives_a_pool_that_can_paint_no_more(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage) -> None:
+        waits = await stage.order()
+        order = order_of()
+        rests = await stage.pool.submit(replace(order, request=replace(order.request, background=True)))
+        stage.worker.say(StartFailed("the weights are damaged", permanent=True))
+        assert str(await fails(rests, Draining)) == "the server is shutting down; it goes on with this later"
+        await fails(waits, WorkerFailed)
+        assert stage.pool.fatal == "the weights are damaged"
 
     play(scene)
 

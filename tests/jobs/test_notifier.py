@@ -51,7 +51,6 @@ def test_a_receiver_that_hangs_holds_up_its_own_client_only(
             with contextlib.suppress(asyncio.CancelledError):
                 await running
             await sender.close()
-            calls.close()
+            await calls.close(store.close)
 
     asyncio.run(scene())
-    store.close()

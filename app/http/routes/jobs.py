@@ -235,7 +235,7 @@ class JobEvents(Response):
         self._desk, self._job, self._base, self._after, self._keep_alive = desk, job, base, after, keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, ASGI's
-        """Stream until the job has ended, or the client leaves."""
+        """Stream until the job has ended, the client leaves, or the server paints no more: it may ask another one."""
         working = asyncio.create_task(self._stream(send))
         if await done_first(working, receive):
             working.result()
@@ -247,12 +247,15 @@ class JobEvents(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         desk, job, shown, told_at = self._desk, self._job, "", 0.0
         while True:
+            ending = desk.ending
             try:
                 found = await desk.calls.database(desk.store.job, job.id)
                 pictures = await desk.calls.database(desk.store.pictures, job.id, self._after)
                 answer = None if found is None else await desk.answer(found, self._base, None)
             except StoreFault as error:  # the job waits too
-                await tell(f": {error}\n\n")
+                await tell(f": {error}\n\n", more=not ending)
+                if ending:
+                    return
                 await asyncio.sleep(LOOK)
                 continue
             for picture in pictures:
@@ -262,6 +265,9 @@ class JobEvents(Response):
                 told_at = time.monotonic()
             if found is None or answer is None or not found.open:
                 break
+            if ending:
+                await tell(": the server is shutting down; Last-Event-ID goes on with this later\n\n", more=False)
+                return
             names = ("state", "pictures_done", "pictures_total", "rows_done", "rows_total", "queue_position")
             progress = json.dumps({name: getattr(answer, name) for name in names})
             if progress != shown or time.monotonic() - told_at > self._keep_alive:
