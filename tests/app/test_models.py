@@ -15,8 +15,8 @@ import openai
 import pytest
 from PIL import Image
 
-from app.load_settings import load_settings
 from app.checkpoint import ServedCheckpoint
+from app.load_settings import load_settings
 from app.models import Models
 from app.settings import Settings, SettingsError
 from model.errors import CheckpointError, DalleError

@@ -181,21 +181,38 @@ def test_what_is_wrong_is_said_in_words(open_page: Open) -> None:
     page.get_by_role("button", name="Reset all").click()
     page.context.set_offline(True)
     generate.click()
-    expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached")
+    expect(page.locator("#problem")).to_contain_text("The server cannot be reached")
     page.evaluate("document.getElementById('shelf').hidden = false")  # as for a model that lists its things
     page.wait_for_function(  # not below what the model draws, where nobody looks
-        """() => document.querySelector("[role=alert]").getBoundingClientRect().bottom
+        """() => document.querySelector("#problem").getBoundingClientRect().bottom
                <= document.getElementById("shelf").getBoundingClientRect().top"""
     )
     page.context.set_offline(False)
-    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("button", name="Try again").press("Enter")
     stage(page, "done")
-    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(generate).to_be_focused()  # as after Cancel, which had the focus meanwhile
+
+
+def test_on_a_phone_a_failure_is_in_sight(open_page: Open) -> None:
+    page = open_page(viewport={"width": 320, "height": 640}, **CALM)
+    page.get_by_role("button", name="Settings").click()
+    page.context.set_offline(True)
+    ask(page, "a red apple", n=4)
+    expect(page.locator("#problem")).to_contain_text("The server cannot be reached")
+    expect(page.locator("#problem")).to_be_in_viewport(ratio=1)
+
+
+def test_what_is_wrong_is_heard_where_the_focus_does_not_move(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_label("Prompt").press("Enter")
+    said = page.get_by_role("alert").filter(has_text="Say first what the picture should show.")
+    expect(said).to_have_id("prompt-wrong")
 
 
 def test_a_key_is_asked_for_once_where_the_server_wants_one(open_page: Open, guarded: Live) -> None:
     page = open_page(guarded)
-    alert, key = page.get_by_role("alert"), page.get_by_label("API key")
+    alert, key = page.locator("#problem"), page.get_by_label("API key")
     expect(key).to_be_hidden()
     ask(page, "a red apple")
     expect(alert).to_contain_text("This server asks for a key")
@@ -233,8 +250,9 @@ def test_the_gallery_survives_a_reload_and_gives_a_deleted_picture_back(open_pag
     expect(viewer.get_by_role("button", name="Newer picture")).to_be_disabled()
     viewer.get_by_role("button", name="Delete").click()
     expect(kept(page)).to_have_count(1)
-    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo").press("Enter")
     expect(kept(page)).to_have_count(2)
+    expect(page.get_by_label("Prompt")).to_be_focused()
     page.get_by_role("button", name="Delete all").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
     expect(kept(page)).to_have_count(0)

@@ -73,7 +73,10 @@ async def gallery(service: Shared, model: Asked = None) -> ShownPictures:
 
 @router.get(
     "/gallery.webp", summary="The sheet of the sample pictures", response_class=Response,
-    responses={200: {"content": {"image/webp": {}}}, 404: {"description": "There is none, or no model of this id.", "model": ErrorBody}},
+    responses={
+        200: {"content": {"image/webp": {}}},
+        404: {"description": "There is none, or no model of this id.", "model": ErrorBody},
+    },
 )  # fmt: skip
 async def sheet(service: Shared, model: Asked = None) -> Response:
     """One WebP of equal squares; GET /gallery says what they show."""
