@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import re
 from importlib.resources import files
 from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.app.live import Live
 from tests.browser.conftest import KEY, ROWS, SECONDS, Open
@@ -197,9 +199,18 @@ def test_what_is_wrong_is_said_in_words(open_page: Open) -> None:
 def test_on_a_phone_a_failure_is_in_sight(open_page: Open) -> None:
     page = open_page(viewport={"width": 320, "height": 640}, **CALM)
     page.get_by_role("button", name="Settings").click()
-    page.context.set_offline(True)
+    page.evaluate("document.body.style.paddingBottom = '2000px'")  # as below what a model draws
+    held: list[Route] = []
+    page.route("**/images/generations", lambda route: held.append(route))
     ask(page, "a red apple", n=4)
-    expect(page.locator("#problem")).to_contain_text("The server cannot be reached")
+    stage(page, "painting")
+    page.wait_for_function("() => document.getElementById('told').getBoundingClientRect().top < innerHeight / 2")
+    png = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(png, "PNG")
+    picture = {"index": 0, "rows": ROWS, "b64_json": base64.b64encode(png.getvalue()).decode()}
+    painted = json.dumps({"type": "image_generation.completed", **picture})
+    held[0].fulfill(body=f"data: {painted}\n\n", content_type="text/event-stream")  # and no more
+    expect(page.locator("#problem")).to_contain_text("The connection broke")
     expect(page.locator("#problem")).to_be_in_viewport(ratio=1)
 
 
