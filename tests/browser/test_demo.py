@@ -204,7 +204,7 @@ def test_on_a_phone_a_failure_is_in_sight(open_page: Open) -> None:
     page.route("**/images/generations", lambda route: held.append(route))
     ask(page, "a red apple", n=4)
     stage(page, "painting")
-    page.wait_for_function("() => document.getElementById('told').getBoundingClientRect().top < innerHeight / 2")
+    page.evaluate("document.getElementById('tiles').scrollIntoView()")  # to look at them
     png = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(png, "PNG")
     picture = {"index": 0, "rows": ROWS, "b64_json": base64.b64encode(png.getvalue()).decode()}
