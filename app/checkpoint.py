@@ -44,15 +44,13 @@ class ServedCheckpoint:
         Raises CheckpointError, which names the file.
         """
         check_folder(path)
-        files = {
-            CONFIG: read_file(path / CONFIG, CONFIG_BYTES),
-            TOKENIZER: read_file(path / TOKENIZER, TOKENIZER_BYTES),
-        }
+        files = {CONFIG: read_file(path / CONFIG, CONFIG_BYTES)}
+        config = from_json(files[CONFIG], str(path / CONFIG))  # before the tokenizer, which an image tokenizer has not
+        files[TOKENIZER] = read_file(path / TOKENIZER, TOKENIZER_BYTES)
         for name, most in ((THINGS, THINGS_BYTES), (GALLERY, GALLERY_BYTES), (SHEET, SHEET_BYTES)):
             if (path / name).exists():
                 files[name] = read_file(path / name, most)
         things = parse(files[THINGS], str(path / THINGS)) if THINGS in files else Things()
-        config = from_json(files[CONFIG], str(path / CONFIG))
         tokenizer = parse_tokenizer(config, files[TOKENIZER], str(path / TOKENIZER))
 
         def read(name: str, at_most: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,10 @@ def import_(
     files: Annotated[list[Path], Argument(metavar="FILE...", help=FILES)],
     *,
     out: Annotated[Path, out_option("Folder of the checkpoint to write.")],
+    licence: Annotated[
+        str | None,
+        Option(metavar="TEXT", help="Licence of the weights, as the checkpoint states it.", show_default="unknown"),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         Option(
@@ -41,6 +46,8 @@ def import_(
     from model.importing.write import write_import
 
     imported = read_import(files, said)
+    if licence is not None:
+        imported = replace(imported, licence=licence)
     write_import(imported, out, {"files": [printable(file.name) for file in files], **({"set": said} if said else {})})
     typer.echo(out)
 

@@ -83,14 +83,26 @@ def _facts(found: Description) -> Table:
                 table.add_row("styles", _plain(_styles(found)))
             table.add_row("sampling", ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.sampling).items()))
         for key, value in config.provenance.items():
-            table.add_row(_plain(key), _plain(value if isinstance(value, str) else json.dumps(value)))
+            table.add_row(_plain(f"provenance.{key}"), _plain(_told(value)))
     if found.vocabulary is not None:
         table.add_row("vocabulary", f"{found.vocabulary:,} text tokens")
     for part, count in found.parameters:
         table.add_row(f"{part} parameters", f"{count:,}")
-    verdict = f"{len(found.problems)} faults" if found.problems else "every sum and every tensor matches"
+    faults = len(found.problems)
+    verdict = f"{faults} fault{'s' * (faults > 1)}" if faults else "every sum and every tensor matches"
     table.add_row("state", verdict)
     return table
+
+
+def _told(value: object) -> str:
+    """A value of the provenance: a text as it is, a list and an object item by item, figures with five digits."""
+    if isinstance(value, list):
+        return ", ".join(map(_told, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_told(one)}" for key, one in value.items())
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _plain(text: str) -> Text:

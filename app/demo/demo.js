@@ -58,7 +58,10 @@ async function generate(order) {
   } catch (error) {
     const stopped = running.signal.aborted;
     stage.end(stopped ? "stopped" : "failed");
-    if (!stopped && !complain(error)) stage.fail(error);
+    if (!stopped && !complain(error)) {
+      stage.fail(error);
+      $("problem").scrollIntoView({ block: "nearest", behavior: pace() }); // it may be above what is in sight
+    }
   } finally {
     running = null;
     $("go").removeAttribute("aria-disabled");
@@ -136,6 +139,11 @@ function dismiss() {
   clearTimeout(pending.timer);
   pending.final();
   pending = null;
+  hideToast();
+}
+
+function hideToast() {
+  if ($("toast").contains(document.activeElement)) $("prompt").focus();
   $("toast").hidden = true;
 }
 
@@ -161,7 +169,7 @@ $("undo").addEventListener("click", () => {
   const { undo, timer } = pending;
   clearTimeout(timer);
   pending = null;
-  $("toast").hidden = true;
+  hideToast();
   undo();
 });
 $("clear").addEventListener("click", () => {

@@ -51,10 +51,11 @@ export function begin(order) {
     tiles.forEach((tile) => tile.give(given, order.keep / order.rows));
   }
   shown.clear();
-  solve();
   $("stage").dataset.state = "painting";
   $("tiles").ariaHidden = null;
   $("cancel").hidden = false;
+  if ($("problem").contains(document.activeElement)) $("cancel").focus();
+  solve();
   $("seed-shown").textContent = name(order);
   [began, due, queue, done, revised, fit, closest, missing] = [Date.now(), null, 0, 0, "", "", "", ""];
   [asked, first] = [order.prompt, order.first];

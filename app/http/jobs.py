@@ -195,7 +195,7 @@ class Desk:
             pictures_total=job.total,
             pictures_done=job.done,
             rows_total=job.total * grid,
-            rows_done=job.done * grid + (self.runner.rows(job.id) if job.open else 0),
+            rows_done=max(job.done * grid, self.runner.rows(job.id, grid) if job.open else 0),
             queue_position=0 if place is None else place.before,
             seconds_left=None if place is None else self._seconds_left(job, place.all),
             error=None if job.error is None else JobError.model_validate(job.error),

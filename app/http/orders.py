@@ -19,7 +19,7 @@ from app.http.headers import idempotency_key, timeout
 from app.http.idempotency import fingerprint
 from app.http.leaving import end, gone
 from app.http.painting import Painting
-from app.http.schemas import Sampling
+from app.http.schemas import MAX_SAMPLES, Sampling
 from app.http.service import Service
 from app.logs import prompt_fields
 from app.pictures.decode import Upload
@@ -78,7 +78,8 @@ def plain_order(
     if asked.best_of is not None:
         room = min(settings.queue, settings.client_queue or settings.queue)
         if not pictures <= asked.best_of <= room:
-            allowed = f"from {pictures}, the pictures to return, to {room}, the room of the queue"
+            most = f"{room}, the room of the queue" if room < MAX_SAMPLES else f"{MAX_SAMPLES}"
+            allowed = f"from {pictures}, the pictures to return, to {most}"
             raise InvalidRequest("best_of", f"best_of must be {allowed}, got {asked.best_of}")
     model = service.pool.models.named(asked.model)
     checkpoint = service.checkpoint(model)

@@ -49,13 +49,14 @@ log = logging.getLogger("dalle.jobs")
 class Live:
     """What this server knows of a job that it paints.
 
-    given: set once its last part is in the pool. changed: set at every change. rows: of unfinished pictures, by the
-    number of their part.
+    given: set once its last part is in the pool. changed: set at every change. before: pictures that were kept before
+    this server began. rows: of the pictures that it has begun, by the number of their part.
     """
 
     client: str
     given: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    before: int = 0
     rows: dict[int, int] = field(default_factory=dict)
 
 
@@ -116,12 +117,13 @@ class Runner:
         self._tell(job.id)
         return ended
 
-    def rows(self, job_id: str) -> int:
-        """Rows of cells that this server has painted of this job's unfinished pictures.
+    def rows(self, job_id: str, grid: int) -> int:
+        """Rows of cells that are painted of this job, if this server paints it, or else 0. They never become fewer.
 
-        Of `best_of` pictures as large a share counts as will be kept.
+        grid: rows of a picture. Of `best_of` pictures as large a share counts as will be kept.
         """
-        return sum(self.live[job_id].rows.values()) if job_id in self.live else 0
+        live = self.live.get(job_id)
+        return live.before * grid + sum(live.rows.values()) if live else 0
 
     async def changed(self, job_id: str, seconds: float) -> None:
         """Wait until this server changes something of the job, at most so long. Other servers' changes are not told."""
@@ -217,6 +219,7 @@ class Runner:
                 raise DalleError("the picture that it paints on is no longer there")
             kept = await calls.surely(calls.database, self.store.pictures, job.id)
             done = frozenset(picture.number for picture in kept)
+            self.live[job.id].before = len(done)
             best_of = job.asked["fields"].get("best_of")
             async with asyncio.TaskGroup() as group:
                 for part in parts(job.total, job.asked["count"], done, best_of is not None):
@@ -261,32 +264,20 @@ class Runner:
         painting = await self._pool.submit(order)
         reader = painting.join()
         first, best = order.request.first_index, order.request.score
-        live, chosen, rows, kept = self.live[job.id], [], painting.rows_done, set[int]()
-
-        def note() -> None:
-            left = (done for place, done in enumerate(rows) if place not in kept)
-            share = sum(rows) * (part.count - len(kept)) // len(rows)
-            live.rows[part.number] = share if best else sum(left)
-            self._tell(job.id)
-
-        async def keep(place: int, event: Painted) -> None:
-            kept.add(place)
-            note()
-            await self._kept(job, part.number + place, painting, event)
-
+        live, chosen, rows = self.live[job.id], [], painting.rows_done
         try:
             async for event in reader:
-                note()
+                live.rows[part.number] = sum(rows) * part.count // len(rows)
+                self._tell(job.id)
                 if isinstance(event, Painted) and best:
                     chosen.append(event)
                 elif isinstance(event, Painted):
-                    await keep(event.index - first, event)
+                    await self._kept(job, part.number + event.index - first, painting, event)
             chosen.sort(key=lambda event: (-(event.score or 0.0), event.index))
             for place, event in enumerate(chosen[: part.count]):
-                await keep(place, event)
+                await self._kept(job, part.number + place, painting, event)
         finally:
             self._pool.leave(reader)
-            live.rows.pop(part.number, None)
 
     async def _kept(self, job: StoredJob, number: int, painting: Job, event: Painted) -> None:
         """Keep a painted picture. Raises RequestCancelled if the job has ended without it."""

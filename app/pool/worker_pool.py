@@ -367,7 +367,7 @@ class WorkerPool:
                 log.info(
                     "ready: %s on %s (%s, products in %s), %d parameters, %d slots, %d threads, loaded in %.1f s, "
                     "warmed up in %.1f s",
-                    *(message.model, message.device, message.dtype, message.products, message.parameters),
+                    *(lane.name, message.device, message.dtype, message.products, message.parameters),
                     *(message.slots, message.threads, message.load_seconds, message.warm_up_seconds),
                 )
                 lane.known = True

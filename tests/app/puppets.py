@@ -22,7 +22,7 @@ from model.inference.messages import Ready
 from model.inference.requests import GenerationRequest, SamplingParams
 
 READY = Ready(
-    model="quick", device="cpu", dtype="float32", products="float32", slots=4, threads=1, parameters=1,
+    device="cpu", dtype="float32", products="float32", slots=4, threads=1, parameters=1,
     load_seconds=0.0, warm_up_seconds=0.0, seconds_per_step=0.5, steps=10, grid=16,
 )  # fmt: skip
 PLAIN = SamplingParams(seed=1)

@@ -123,7 +123,7 @@ WRONG: list[tuple[object, int, str]] = [
     ({"text": "a", "seed": "x"}, 422, 'seed must be an integer from 0 to 9223372036854775807, got "x"'),
     ({"text": "a", "seed": -1, "top_p": 2}, 422, "got -1; top_p must be a number above 0, up to 1, got 2"),
     ({"text": "a", "best_of": 17}, 422, "best_of must be an integer from 1 to 16, got 17"),
-    ({"text": "a", "num_images": 3, "best_of": 2}, 422, "best_of must be from 3, the pictures to return, to "),
+    ({"text": "a", "num_images": 3, "best_of": 2}, 422, "best_of must be from 3, the pictures to return, to 16, got 2"),
     ({"text": "a", "image": "x"}, 422, "image must be a file in a multipart/form-data body"),
     ({"text": "a", "keep_rows": 2}, 422, "image must be one file with keep_rows, got none"),
     ({"text": "a", "keep_rows": 0}, 422, "keep_rows must be an integer of 1 or more, got 0"),

@@ -212,7 +212,7 @@ WRONG: list[tuple[dict[str, Any], int, str, str]] = [
         "every_rows",
         "every_rows must be left out with partial_images",
     ),
-    ({"best_of": 2, "n": 3}, 400, "best_of", "best_of must be from 3, the pictures to return, to "),
+    ({"best_of": 2, "n": 3}, 400, "best_of", "best_of must be from 3, the pictures to return, to 16, got 2"),
     ({"best_of": 2, "stream": True}, 400, "best_of", "best_of must be left out of a stream, got 2"),
     ({"stream": "yes"}, 400, "stream", 'stream must be true or false, got "yes"'),
     ({"svg": {}}, 400, "svg", "svg must be left out, got {}"),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from app.pictures.encode import encode_png
-from tests.app.asking_jobs import ask, ended, halfway, painted, pictures, place
+from tests.app.asking_jobs import ask, ended, halfway, painted, pictures, place, told
 from tests.app.live import COMMAND, REPLICAS, Live, one_process
 
 
@@ -94,15 +94,17 @@ def test_a_job_waits_while_its_store_cannot_be_reached(server: Live, store: Path
     (old,) = ended(server, ask(server, text="a cat"))["pictures"]
     (store / "pictures").rename(store / "away")
     (store / "pictures").touch()  # no folder
-    answer = ask(server, text="a cat", count=3)
+    answer = ask(server, text="a cat")
     server.wait(lambda: "the job waits" in server.log, "nothing is said")
+    job = told(server, place(answer))
+    assert (job["pictures_done"], job["rows_done"]) == (0, 8)  # painted, and not kept yet
     away = server.client.get(old["url"])
     assert (away.status_code, away.headers["retry-after"]) == (503, "5")
     assert server.generate(text="a cat", response_format="url").status_code == 503
     (store / "pictures").unlink()
     (store / "away").rename(store / "pictures")
     job = ended(server, answer)
-    assert (job["state"], len(pictures(server, job))) == ("completed", 3)
+    assert (job["state"], len(pictures(server, job))) == ("completed", 1)
 
 
 def test_a_job_whose_image_was_lost_fails(server: Live, store: Path) -> None:

@@ -89,12 +89,14 @@ def test_events_tell_every_picture_once_and_go_on_after_a_break(server: Live) ->
 
 
 @pytest.mark.parametrize("asked", [{"prompts": ["a cat"], "count": 90}, {"prompts": ["a cat", "a dog"], "best_of": 10}])
-def test_no_row_counts_twice(server: Live, asked: dict[str, Any]) -> None:
+def test_no_row_counts_twice_and_none_is_taken_back(server: Live, asked: dict[str, Any]) -> None:
     answer = ask(server, **asked)
     told = server.client.get(f"{answer.headers['location']}/events").text.splitlines()
     progress = [json.loads(line.removeprefix(": progress ")) for line in told if line.startswith(": progress ")]
     for one in progress:
         assert one["pictures_done"] * 8 <= one["rows_done"] <= one["rows_total"] == one["pictures_total"] * 8
+    rows = [one["rows_done"] for one in progress]
+    assert rows == sorted(rows)
 
 
 def test_jobs_are_listed(server: Live) -> None:

@@ -15,6 +15,7 @@ import openai
 import pytest
 from PIL import Image
 
+from app.checkpoint import ServedCheckpoint
 from app.load_settings import load_settings
 from app.models import Models
 from app.settings import Settings, SettingsError
@@ -149,6 +150,12 @@ def test_a_folder_of_checkpoints_serves_each_under_its_folders_name(
     found = Models.read(settings(monkeypatch, str(tmp_path)))
     assert [*found.served] == ["one", "two"]
     assert found.default == "one"
+
+
+def test_an_image_tokenizer_alone_is_refused_as_such(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"vae": {"family": "openai-dvae"}}))
+    with pytest.raises(CheckpointError, match="an image tokenizer alone, which cannot paint"):
+        ServedCheckpoint.read(tmp_path)
 
 
 def test_a_checkpoint_that_cannot_be_read_is_left_out_unless_it_is_the_first(

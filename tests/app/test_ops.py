@@ -90,11 +90,37 @@ def test_pages_ask_nothing_of_other_machines_and_hold_no_inline_code(live: Live)
         assert not re.search(r"\son\w+=|style=|<script>|<style>", text)
 
 
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("path", "route", "sent", "status"),
+    [
+        ("/v1/jobs", "", {"json": {"text": "a cat", "model": "other"}}, 404),
+        ("/v1/jobs", "", {"content": b" " * (1 << 21), "headers": JSON}, 413),
+        ("/v1/jobs", "", {"content": b"a cat", "headers": {"Content-Type": "text/plain"}}, 415),
+        ("/things?model=other", "/things", {}, 404),
+        ("/gallery?model=other", "/gallery", {}, 404),
+        ("/gallery.webp?model=other", "/gallery.webp", {}, 404),
+        ("/pictures/other.png", "/pictures/{name}", {}, 404),
+    ],
+)
+def test_the_openapi_document_has_every_status(
+    live: Live, path: str, route: str, sent: dict[str, Any], status: int
+) -> None:
+    method = "post" if sent else "get"
+    assert live.client.request(method, path, **sent).status_code == status
+    assert str(status) in live.client.get("/openapi.json").json()["paths"][route or path][method]["responses"]
+
+
 def test_the_openapi_document_says_what_is_true(live: Live) -> None:
     api = live.client.get("/openapi.json").json()
     assert "ValidationError" not in str(api)  # FastAPI's own form, in which nothing is answered
     assert "400" in api["paths"]["/v1/jobs"]["get"]["responses"]
     assert "422" in api["paths"]["/things"]["get"]["responses"]
+    assert set(api["paths"]["/pictures/{name}"]["get"]["responses"]) == {
+        "200", "206", "304", "403", "404", "416", "503",
+    }  # fmt: skip
     assert set(api["paths"]) >= {"/generate", "/healthz", "/livez", "/readyz", "/metrics"}
     generate = api["paths"]["/generate"]["post"]
     assert set(generate["responses"]) == {

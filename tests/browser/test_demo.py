@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import re
 from importlib.resources import files
 from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.app.live import Live
 from tests.browser.conftest import KEY, ROWS, SECONDS, Open
@@ -181,21 +183,47 @@ def test_what_is_wrong_is_said_in_words(open_page: Open) -> None:
     page.get_by_role("button", name="Reset all").click()
     page.context.set_offline(True)
     generate.click()
-    expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached")
+    expect(page.locator("#problem")).to_contain_text("The server cannot be reached")
     page.evaluate("document.getElementById('shelf').hidden = false")  # as for a model that lists its things
     page.wait_for_function(  # not below what the model draws, where nobody looks
-        """() => document.querySelector("[role=alert]").getBoundingClientRect().bottom
+        """() => document.querySelector("#problem").getBoundingClientRect().bottom
                <= document.getElementById("shelf").getBoundingClientRect().top"""
     )
     page.context.set_offline(False)
-    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("button", name="Try again").press("Enter")
     stage(page, "done")
-    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(generate).to_be_focused()  # as after Cancel, which had the focus meanwhile
+
+
+def test_on_a_phone_a_failure_is_in_sight(open_page: Open) -> None:
+    page = open_page(viewport={"width": 320, "height": 640}, **CALM)
+    page.get_by_role("button", name="Settings").click()
+    page.evaluate("document.body.style.paddingBottom = '2000px'")  # as below what a model draws
+    held: list[Route] = []
+    page.route("**/images/generations", lambda route: held.append(route))
+    ask(page, "a red apple", n=4)
+    stage(page, "painting")
+    page.evaluate("document.getElementById('tiles').scrollIntoView()")  # to look at them
+    png = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(png, "PNG")
+    picture = {"index": 0, "rows": ROWS, "b64_json": base64.b64encode(png.getvalue()).decode()}
+    painted = json.dumps({"type": "image_generation.completed", **picture})
+    held[0].fulfill(body=f"data: {painted}\n\n", content_type="text/event-stream")  # and no more
+    expect(page.locator("#problem")).to_contain_text("The connection broke")
+    expect(page.locator("#problem")).to_be_in_viewport(ratio=1)
+
+
+def test_what_is_wrong_is_heard_where_the_focus_does_not_move(open_page: Open) -> None:
+    page = open_page()
+    page.get_by_label("Prompt").press("Enter")
+    said = page.get_by_role("alert").filter(has_text="Say first what the picture should show.")
+    expect(said).to_have_id("prompt-wrong")
 
 
 def test_a_key_is_asked_for_once_where_the_server_wants_one(open_page: Open, guarded: Live) -> None:
     page = open_page(guarded)
-    alert, key = page.get_by_role("alert"), page.get_by_label("API key")
+    alert, key = page.locator("#problem"), page.get_by_label("API key")
     expect(key).to_be_hidden()
     ask(page, "a red apple")
     expect(alert).to_contain_text("This server asks for a key")
@@ -233,8 +261,9 @@ def test_the_gallery_survives_a_reload_and_gives_a_deleted_picture_back(open_pag
     expect(viewer.get_by_role("button", name="Newer picture")).to_be_disabled()
     viewer.get_by_role("button", name="Delete").click()
     expect(kept(page)).to_have_count(1)
-    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo").press("Enter")
     expect(kept(page)).to_have_count(2)
+    expect(page.get_by_label("Prompt")).to_be_focused()
     page.get_by_role("button", name="Delete all").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
     expect(kept(page)).to_have_count(0)

@@ -142,9 +142,13 @@ def test_it_is_served_over_http(imported: Path, tmp_path: Path) -> None:
 
 def test_the_command_imports_in_any_order_and_inspects(files: tuple[Path, Path], command: Run, tmp_path: Path) -> None:
     one, two = files
-    done = command("import", two, one, "--out", "made")
+    done = command("import", two, one, "--licence", "MIT", "--out", "made")
     assert (done.status, done.out.strip()) == (0, "made")
-    assert describe(tmp_path / "made").problems == ()
+    found = describe(tmp_path / "made")
+    assert found.config is not None
+    assert (found.config.licence, found.problems) == ("MIT", ())
+    rows = [line.split("  ")[0].strip() for line in command("inspect", "made").out.splitlines()]
+    assert rows.count("version") == rows.count("provenance.version") == 1  # of the checkpoint, and of the package
     done = command("inspect", one, two)
     assert done.status == 0
     assert "dalle-pytorch" in done.out

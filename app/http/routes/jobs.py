@@ -46,7 +46,10 @@ FILE = {"type": "string", "format": "binary", "description": "A PNG, JPEG or Web
 ERRORS = {
     400: "The body is not what its Content-Type says, or a field cannot be honoured. `param` names it.",
     404: "The client has no job of this id.",
+    408: "The body did not arrive in time.",
     409: "Another request had this Idempotency-Key.",
+    413: "The body has too many bytes.",
+    415: "The route does not read this Content-Type, or there is a Content-Encoding.",
     503: "The server keeps no jobs, or is ending.",
     429: "So many pictures of the client's jobs wait that it may have no more.",
     507: "There is no room for the job's pictures.",
@@ -70,7 +73,10 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 @router.post(
     "", summary="Accept a job", status_code=202, response_model=JobAnswer, openapi_extra=DOCUMENTED,
-    responses={202: {"description": "The job is written down."}, **_errors(400, 409, 429, 503, 507)},
+    responses={
+        202: {"description": "The job is written down."}, **_errors(400, 408, 409, 413, 415, 429, 503, 507),
+        404: {"description": "The server has no model of this id.", "model": OpenAIError},
+    },
 )  # fmt: skip
 async def accept(request: Request, service: Shared) -> Response:
     """Accept a job of up to 1000 pictures. They are painted when no other request waits.

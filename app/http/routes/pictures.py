@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.http.errors import Answer, render
+from app.http.schemas import ErrorBody
 from app.http.service import Shared
 from app.jobs.faults import StoreFault
 
@@ -21,7 +22,10 @@ RANGE = re.compile(r"bytes=([0-9]{0,12})-([0-9]{0,12})")
 @router.get(
     "/pictures/{name}", summary="A stored picture", response_class=Response,
     responses={200: {"content": {"image/*": {}}}, 206: {"description": "The part that Range asks for."},
-               404: {"description": "There is none, or it is not the client's."}},
+               304: {"description": "The client has it already, as If-None-Match tells."},
+               404: {"description": "There is none, or it is not the client's.", "model": ErrorBody},
+               416: {"description": "The picture ends before the part that Range asks for."},
+               503: {"description": "The store cannot be reached now. See Retry-After.", "model": ErrorBody}},
 )  # fmt: skip
 async def picture(name: str, request: Request, service: Shared) -> Response:
     """Send the file. Its name cannot be guessed. Where API keys are needed, its owner may fetch it, and whoever

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
@@ -15,6 +15,9 @@ router = APIRouter()
 Asked = Annotated[
     str | None, Query(alias="model", max_length=512, description="A model's id. Left out: the default model.")
 ]
+NO_MODEL: dict[int | str, dict[str, Any]] = {
+    404: {"description": "The server has no model of this id.", "model": ErrorBody}
+}
 
 
 class OneThing(BaseModel):
@@ -45,7 +48,7 @@ class ShownPictures(BaseModel):
     pictures: list[Shown] = Field(description="In the order of the sheet, row by row.")
 
 
-@router.get("/things", summary="What the model paints", response_model=FoundThings)
+@router.get("/things", summary="What the model paints", response_model=FoundThings, responses=NO_MODEL)
 async def things(
     service: Shared,
     q: Annotated[str, Query(max_length=64, description="Beginnings of words that a thing's names must have.")] = "",
@@ -58,7 +61,7 @@ async def things(
     return FoundThings(total=len(found), things=shown)
 
 
-@router.get("/gallery", summary="Sample pictures of the model", response_model=ShownPictures)
+@router.get("/gallery", summary="Sample pictures of the model", response_model=ShownPictures, responses=NO_MODEL)
 async def gallery(service: Shared, model: Asked = None) -> ShownPictures:
     """Tell what the sample pictures show. The list is empty if the checkpoint has no gallery."""
     found = service.checkpoint(model).gallery
@@ -70,7 +73,10 @@ async def gallery(service: Shared, model: Asked = None) -> ShownPictures:
 
 @router.get(
     "/gallery.webp", summary="The sheet of the sample pictures", response_class=Response,
-    responses={200: {"content": {"image/webp": {}}}, 404: {"description": "There is none.", "model": ErrorBody}},
+    responses={
+        200: {"content": {"image/webp": {}}},
+        404: {"description": "There is none, or no model of this id.", "model": ErrorBody},
+    },
 )  # fmt: skip
 async def sheet(service: Shared, model: Asked = None) -> Response:
     """One WebP of equal squares; GET /gallery says what they show."""
