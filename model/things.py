@@ -9,12 +9,14 @@ A checkpoint may have this file. It says which captions are true, and what a pro
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
 
 from annotated_types import Len
 
+from model.colour_words import COLOUR_WORDS
 from model.errors import CheckpointError
 from model.files import parse_json
 from model.limits import build, shown
@@ -97,6 +99,15 @@ class Things:
     def _vocabulary(self) -> frozenset[str]:
         return frozenset().union(*(words for _, name, texts in self.stems for words in (name, *texts)))
 
+    @cached_property
+    def _by_noun(self) -> dict[tuple[str, ...], Thing]:
+        coloured = ((stems(thing.bare), thing) for thing in reversed(self.things) if thing.group != "symbol")
+        return {words[1:]: thing for words, thing in coloured if words[0] in COLOUR_WORDS and words[1:]}
+
+    def of_any_colour(self, name: str) -> Thing | None:
+        """The first thing, if it is no symbol, that has this name behind a colour: "a red apple" for "apples"."""
+        return self._by_noun.get(stems(name))
+
     def find(self, name: str) -> Thing | None:
         """The thing of this name, with or without its article, singular or plural. None for no thing."""
         return self._by_stems.get(stems(re.sub(r"^(an?|the) ", "", name.lower())))
@@ -108,6 +119,17 @@ class Things:
     def of_emoji(self, emoji: str) -> Thing | None:
         """The thing that an emoji shows, which may be a joined sequence. None for no thing."""
         return self._by_emoji.get("-".join(f"{ord(character):04x}" for character in emoji if character != "\ufe0f"))
+
+    @cached_property
+    def _by_texts(self) -> dict[tuple[str, ...], Thing]:
+        return {
+            stems(re.sub(r"^(an?|the) ", "", text)): thing for thing in reversed(self.things) for text in thing.words
+        }
+
+    def meant_by(self, text: str, groups: Set[str]) -> Thing | None:
+        """The thing of these groups that was taught for this text: a cat for "kittens"."""
+        thing = self._by_texts.get(stems(text))
+        return thing if thing and thing.group in groups else None
 
     def knows(self, word: str) -> bool:
         """Whether a name or another text of a thing has this word, as `stem` has it."""
