@@ -9,6 +9,7 @@ A checkpoint may have this file. It says which captions are true, and what a pro
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,6 @@ from typing import Annotated
 
 from annotated_types import Len
 
-from model.colour_words import COLOUR_WORDS
 from model.errors import CheckpointError
 from model.files import parse_json
 from model.limits import build, shown
@@ -100,13 +100,17 @@ class Things:
         return frozenset().union(*(words for _, name, texts in self.stems for words in (name, *texts)))
 
     @cached_property
-    def _by_noun(self) -> dict[tuple[str, ...], Thing]:
-        coloured = ((stems(thing.bare), thing) for thing in reversed(self.things) if thing.group != "symbol")
-        return {words[1:]: thing for words, thing in coloured if words[0] in COLOUR_WORDS and words[1:]}
+    def _by_second_word(self) -> dict[tuple[str, ...], list[Thing]]:
+        found = defaultdict[tuple[str, ...], list[Thing]](list)
+        for thing in self.things:
+            found[stems(thing.bare)[1:]].append(thing)
+        return dict(found)
 
-    def of_any_colour(self, name: str) -> Thing | None:
+    def of_any_colour(self, name: str, colours: Set[str]) -> Thing | None:
         """The first thing, if it is no symbol, that has this name behind a colour: "a red apple" for "apples"."""
-        return self._by_noun.get(stems(name))
+        words = stems(name)
+        found = self._by_second_word.get(words, []) if words else []
+        return next((thing for thing in found if thing.group != "symbol" and stems(thing.bare)[0] in colours), None)
 
     def find(self, name: str) -> Thing | None:
         """The thing of this name, with or without its article, singular or plural. None for no thing."""

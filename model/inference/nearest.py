@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
-from model.inference.asking import FUNCTION, attribute, code, content, digits, foreign, slip, wanted, whole
+from model.inference.asking import COLOURS, FUNCTION, attribute, code, content, digits, foreign, slip, wanted, whole
 from model.inference.people import nearest_people
 from model.things import WORD, Thing, Things, stem, stems
 
@@ -32,7 +32,7 @@ FOLLOWS = frozenset(_BEHIND.split())
 _THAN = re.compile(r"(?i)(?:(?:more|less) )?\w+ than ")  # "a snail faster than a rocket"
 _BEFORE_NOUNS = "a an the my your his her our their this that some many several"
 _DETERMINERS = frozenset(_BEFORE_NOUNS.split())
-_TOUCHED = frozenset(("animal", "plant", "food", "vehicle", "music", "clothes"))  # groups whose texts name few ideas
+_TOUCHED = frozenset(("animal", "food", "clothes"))  # groups whose texts name few ideas
 _FEW = 3  # words of a prompt, among which one may be a slip
 _BEFORE_VERBS = "to i you we they he she can will would could should must let's please who"
 _VERB = frozenset(_BEFORE_VERBS.split())  # what stands behind it may be no noun: "to fish"
@@ -128,7 +128,7 @@ def _name_at(start: int, words: Sequence[re.Match[str]], text: str, things: Thin
     """The thing that a text names from one of its words on, by the longest name; and the word behind it."""
     for end in range(min(len(words), start + 6), start, -1):
         name = text[words[start].start() : words[end - 1].end()]
-        thing = things.find(name) or things.of_any_colour(name)
+        thing = things.find(name) or things.of_any_colour(name, COLOURS)
         if thing and _is_name(name, thing):
             return thing, end
     return None
