@@ -38,7 +38,7 @@ _PLAIN_BACKGROUND = re.compile(
 )
 _UNWANTED = re.compile(
     r"(?i)\b(?:without|(?:no|not)(?! (?:more|less|fewer|only|just)\b)|never|neither|except|instead of|rather than|"
-    r"other than|apart from|minus|lacking|excluding|avoid|(?:do|does|did|is|are|has|have|can|wo)nt|"
+    r"other than|apart from|minus|lacking|excluding|avoid|(?:do|does|did|is|are|was|were|has|have|can|wo)nt|"
     r"(?:zero|(?<![\w.,-])0)(?= \w)|(?:anything|everything|all) but|"
     r"\w+n['’]t(?! you))\b"
     r"(?:(?!\bbut\b)[^,.;:!?])*|\bnegative prompt:.*"

@@ -67,19 +67,20 @@ def uncoloured(caption: str, things: Things) -> str:
     return f"{thing.name}{_read(caption)[2]}" if thing else caption
 
 
-def joined(caption: str) -> bool:
-    """Whether a caption has two things."""
-    return bool(_JOINTS.search(caption))
+def joined(caption: str, things: Things) -> bool:
+    """Whether a caption has two things: not "a bow and arrow", which is one."""
+    return bool(_JOINTS.search(caption)) and not things.find(_read(caption)[1])
 
 
 def fewer(prompt: str, caption: str, things: Things) -> bool:
     """Whether a prompt asks for several of a thing that the caption has one of: "cows" for "a cow"."""
-    many = {stem(word) for word in WORD.findall(prompt) if stem(word) != word.lower().removesuffix("'s")}
-    halves = [(number, things.find(name)) for number, name, _ in map(_read, _JOINTS.split(caption)[::2])]
-    return any(
-        thing and number not in NUMBERS and _countable(thing) and stem(thing.bare.split()[-1]) in many
-        for number, thing in halves
-    )
+    words = [word.lower().removesuffix("'s") for word in WORD.findall(prompt)]
+    for number, name, _ in map(_read, [caption] if not joined(caption, things) else _JOINTS.split(caption)[::2]):
+        thing, own = things.find(name), name.split()
+        many = {stem(word) for word in words if stem(word) != word and word not in own}
+        if thing and thing.bare == name and number not in NUMBERS and _countable(thing) and stem(own[-1]) in many:
+            return True
+    return False
 
 
 def formed(caption: str, things: Things) -> bool:

@@ -109,7 +109,7 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
         unasked = said_set.difference(_shared(said, asked), own, _MEASURES)
         complete = len(shared) == len(asked) and not unasked and text == whole(prompt)
         complete &= not (
-            fewer(text, reading.caption, things) or (joined(reading.caption) and _touching(text, things_said))
+            fewer(text, reading.caption, things) or (joined(reading.caption, things) and _touching(text, things_said))
         )
         if reading.likely > config.likely:
             return Fit.KNOWN if complete else Fit.NEAR

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from model.checkpoints import Checkpoint, load
+from model.config import FitConfig
 from model.inference.belonging import counted, grounded, unowned
 from model.inference.captions import mended, uncoloured
 from model.inference.events import Fit
+from model.inference.fit import Reading, settle
 from model.inference.prompt_rewriter import PromptRewriter
 from model.things import Things
 
@@ -80,6 +82,22 @@ def test_captions_claim_what_the_prompt_gives_to_their_thing(
     things: Things, prompt: str, caption: str, painted: str
 ) -> None:
     assert mended(prompt, caption, things) == painted
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a cat with heart eyes",
+        "a bowl of noodles",
+        "a bow and arrow",
+        "a couple holding hands",
+        "a hundred points",
+        "a cat",
+    ],
+)
+def test_a_thing_with_several_in_its_name_is_known(things: Things, name: str) -> None:
+    for caption in (name, f"{name} on a green background"):
+        assert settle(caption, Reading(caption, -0.01, -14.0), things, FitConfig()).fit is Fit.KNOWN
 
 
 def test_a_colour_is_taken_from_a_caption(things: Things) -> None:
