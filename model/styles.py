@@ -158,6 +158,11 @@ class Styles:
                 return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
         return caption
 
+    def without(self, caption: str) -> str:
+        """The caption in no style: "a 3d cat" -> "a cat", for a prompt that asks for none."""
+        found = self._read(caption)
+        return f"{'an' if found[1][:1].lower() in 'aeiou' else 'a'} {found[1]}" if found else caption
+
     def _read(self, caption: str) -> tuple[Style, str] | None:
         """The style that a caption names and the thing, which the style knows."""
         for at, style in enumerate(self.styles):

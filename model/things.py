@@ -9,6 +9,8 @@ A checkpoint may have this file. It says which captions are true, and what a pro
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -97,6 +99,19 @@ class Things:
     def _vocabulary(self) -> frozenset[str]:
         return frozenset().union(*(words for _, name, texts in self.stems for words in (name, *texts)))
 
+    @cached_property
+    def _by_second_word(self) -> dict[tuple[str, ...], list[Thing]]:
+        found = defaultdict[tuple[str, ...], list[Thing]](list)
+        for thing in self.things:
+            found[stems(thing.bare)[1:]].append(thing)
+        return dict(found)
+
+    def of_any_colour(self, name: str, colours: Set[str]) -> Thing | None:
+        """The first thing, if it is no symbol, that has this name behind a colour: "a red apple" for "apples"."""
+        words = stems(name)
+        found = self._by_second_word.get(words, []) if words else []
+        return next((thing for thing in found if thing.group != "symbol" and stems(thing.bare)[0] in colours), None)
+
     def find(self, name: str) -> Thing | None:
         """The thing of this name, with or without its article, singular or plural. None for no thing."""
         return self._by_stems.get(stems(re.sub(r"^(an?|the) ", "", name.lower())))
@@ -108,6 +123,17 @@ class Things:
     def of_emoji(self, emoji: str) -> Thing | None:
         """The thing that an emoji shows, which may be a joined sequence. None for no thing."""
         return self._by_emoji.get("-".join(f"{ord(character):04x}" for character in emoji if character != "\ufe0f"))
+
+    @cached_property
+    def _by_texts(self) -> dict[tuple[str, ...], Thing]:
+        return {
+            stems(re.sub(r"^(an?|the) ", "", text)): thing for thing in reversed(self.things) for text in thing.words
+        }
+
+    def meant_by(self, text: str, groups: Set[str]) -> Thing | None:
+        """The thing of these groups that was taught for this text: a cat for "kittens"."""
+        thing = self._by_texts.get(stems(text))
+        return thing if thing and thing.group in groups else None
 
     def knows(self, word: str) -> bool:
         """Whether a name or another text of a thing has this word, as `stem` has it."""

@@ -12,7 +12,8 @@ import re
 
 from model.things import WORD, Things, stem, stems
 
-NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
+NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}  # of things that are counted
+_DIGITS = NUMBERS | {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
 COLOURS = frozenset(
     ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "black", "gray", "white")
 )
@@ -31,22 +32,31 @@ _OTHERS = "zwei drei vier deux trois quatre cinq tres cuatro und mit auf ist nic
 _FOREIGN = frozenset((*_ARTICLES.split(), *_OTHERS.split()))
 _ENGLISH = frozenset(("a", "the", "of", "and"))
 _GERMAN = re.compile(r"die (?!and |with |on |to |showing )\w")  # an English die has an article before it
-_PLAIN_BACKGROUND = re.compile(r"(?i)\b(on|with|against|in front of) an? (plain |clean )*white background\b")
+_PLAIN_BACKGROUND = re.compile(
+    r"(?i)(?:\b(?:on|with|against|in front of) an? |, )(?:plain |clean )*white background\b"
+    r"|(?:, )?\b(?:with |on )?(?:no|without an?|without any|without) background\b"
+)
 _UNWANTED = re.compile(
     r"(?i)\b(?:without|(?:no|not)(?! (?:more|less|fewer|only|just)\b)|never|neither|except|instead of|rather than|"
-    r"zero(?= \w)|(?:anything|everything|all) but|"
+    r"other than|apart from|minus|lacking|excluding|avoid|(?:do|does|did|is|are|was|were|has|have|can|wo)nt|"
+    r"(?:zero|(?<![\w.,-])0)(?= \w)|(?:anything|everything|all) but|"
     r"\w+n['’]t(?! you))\b"
-    r"(?:(?!\bbut\b)[^,.;:!?])*"
+    r"(?:(?!\bbut\b)[^,.;:!?])*|\bnegative prompt:.*"
 )
 _CODE = re.compile(
-    r"[{}\\]|</?[a-zA-Z]|://|\bwww\.|\w@\w|\w\(|\b(?:if|for|while) \([^)]*[<>=]|"
+    r"\s--?\w+[ =][\"']|[{}\\]|</?[a-zA-Z]|://|\bwww\.|\w@\w|\w\(|\b(?:if|for|while) \([^)]*[<>=]|"
     r"\b(?:SELECT|DROP TABLE|DELETE FROM|UPDATE \w+ SET)\b"
 )
 
 
 def content(text: str) -> list[str]:
     """The words of a text that ask for something, as `stem` has them; numbers as digits."""
-    return [NUMBERS.get(word, word) for word in stems(text) if word not in FUNCTION]
+    return [digits(word) for word in stems(text) if word not in FUNCTION]
+
+
+def digits(word: str) -> str:
+    """A number in digits, "seven" as "7"; another word as it is."""
+    return _DIGITS.get(word, word)
 
 
 def whole(prompt: str) -> str:

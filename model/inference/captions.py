@@ -12,47 +12,75 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from model.colour_words import COLOUR_WORDS
-from model.inference.asking import COLOURS, FUNCTION, NUMBERS, SHADES, attribute, content, slip
+from model.inference.asking import COLOURS, FUNCTION, NUMBERS, SHADES, attribute, content, digits, slip
+from model.inference.belonging import asks_colour, counted, grounded, unowned
 from model.plurals import plural
-from model.things import Thing, Things, stem, stems
+from model.things import WORD, Thing, Things, stem
 
-FLAG = "the flag of "
+FLAG, NUMBER = "the flag of ", "a number "  # beginnings of things' names
 _JOINTS = re.compile(r"( and | above | below | next to | beside | to the left of | to the right of )")
 _PART = re.compile(rf"(?:(an?|the|{'|'.join(NUMBERS)}) )?(.+?)( on an? .+ background)?")
 _ATTRIBUTES = COLOURS | SHADES | {"small", "big", "3d"}
 _SHAPES = "circle square triangle star heart diamond rectangle oval pentagon hexagon cross ring"  # in every colour
-_TINTS = frozenset(  # "crimson", and "red" of "blood-red"
-    stem(word.split("-")[-1]) for colour, words in COLOUR_WORDS.items() for word in (*colour.split(), *words.split())
-)
+_BACKGROUND = re.compile(r" on an? (.+) background")
 
 
 def mended(prompt: str, caption: str, things: Things) -> str:
     """The caption that is painted for a prompt, in what `wanted` leaves of it.
 
-    A prompt that says no colour gets none: "a brown rocket" -> "a rocket" for "a snail faster than a rocket".
+    A colour or a number that the prompt does not give to the thing is left out: "a car" for "a car with yellow lights".
     """
     if not things:
         return caption
-    said = _singular(prompt, _asked_for(prompt, caption, things), things)
-    return truthful(said, things, coloured=not _TINTS.isdisjoint(stems(prompt)))
+    said = _asked_for(prompt, caption, things)
+    said = _owned(prompt, _singular(prompt, said, things), things)
+    parts = [part if i % 2 else _plainer(prompt, part, things) for i, part in enumerate(_JOINTS.split(said))]
+    return truthful("".join(parts), things)
 
 
-def truthful(caption: str, things: Things, coloured: bool = True) -> str:
+def truthful(caption: str, things: Things) -> str:
     """The caption without what the painter cannot paint: "two yellow cars and a tree" -> "a car and a tree".
 
     A painter learns other colours and backgrounds of one thing alone, and numbers of one kind on white: two things on a
-    background would be a blank one. What has no "a" in its name it learns only alone: "jeans". Among several things,
-    and where nobody asked for any (coloured), a colour stays only if it belongs to a thing's name: "a red apple".
-    Without a list of things the caption stays.
+    background would be a blank one. What has no "a" in its name it learns only alone: "jeans". Among several things a
+    colour stays only if it belongs to a thing's name: "a red apple". Without a list of things the caption stays.
     """
     parts = _JOINTS.split(caption)
     if len(parts) > 1 and any((thing := things.find(_read(part)[1])) and not _countable(thing) for part in parts[::2]):
-        return truthful(parts[0], things, coloured)
+        return truthful(parts[0], things)
     several = len(parts) > 1 or _read(caption)[0] in NUMBERS
-    if not things or (coloured and not several):
+    if not things or not several:
         return caption
-    return "".join(part if i % 2 else _paintable(part, things, several, len(parts) > 1) for i, part in enumerate(parts))
+    return "".join(part if i % 2 else _paintable(part, things, len(parts) > 1) for i, part in enumerate(parts))
+
+
+def in_colour(caption: str, things: Things) -> Thing | None:
+    """The thing that a caption of one alone paints in a colour that its name does not have; None for none."""
+    number, name, _ = _read(caption)
+    found = _coloured(name, things)
+    return found[1] if found and number not in NUMBERS else None
+
+
+def uncoloured(caption: str, things: Things) -> str:
+    """A caption `in_colour` without this colour: "a purple giraffe on a red background" has a giraffe on red."""
+    thing = in_colour(caption, things)
+    return f"{thing.name}{_read(caption)[2]}" if thing else caption
+
+
+def joined(caption: str, things: Things) -> bool:
+    """Whether a caption has two things: not "a bow and arrow", which is one."""
+    return bool(_JOINTS.search(caption)) and not things.find(_read(caption)[1])
+
+
+def fewer(prompt: str, caption: str, things: Things) -> bool:
+    """Whether a prompt asks for several of a thing that the caption has one of: "cows" for "a cow"."""
+    words = [word.lower().removesuffix("'s") for word in WORD.findall(prompt)]
+    for number, name, _ in map(_read, [caption] if not joined(caption, things) else _JOINTS.split(caption)[::2]):
+        thing, own = things.find(name), name.split()
+        many = {stem(word) for word in words if stem(word) != word and word not in own}
+        if thing and thing.bare == name and number not in NUMBERS and _countable(thing) and stem(own[-1]) in many:
+            return True
+    return False
 
 
 def formed(caption: str, things: Things) -> bool:
@@ -74,9 +102,7 @@ def said_by(prompt: Sequence[str], said: Sequence[Thing]) -> set[str]:
 
 def things_in(said: set[str], things: Things) -> list[Thing]:
     """The things whose whole name is among these words."""
-    return [
-        thing for thing, named, _ in things.stems if all(NUMBERS.get(word, word) in said for word in named - FUNCTION)
-    ]
+    return [thing for thing, named, _ in things.stems if all(digits(word) in said for word in named - FUNCTION)]
 
 
 def _read(half: str) -> tuple[str, str, str]:
@@ -93,21 +119,72 @@ def _formed(half: str, things: Things) -> bool:
     return bool(known) or not all(attribute(word) or things.knows(word) for word in content(half))
 
 
-def _paintable(part: str, things: Things, several: bool, paired: bool) -> str:
-    """One half of a caption without a colour that is not in its thing's name. several, paired: see `truthful`."""
-    number, name, background = _read(part)
+def _paintable(part: str, things: Things, paired: bool) -> str:
+    """One of several things in a caption without a background, and a colour that is not in its name."""
+    number, name, _ = _read(part)
     known = things.find(name)
     if known is None:
-        first, _, rest = name.partition(" ")
-        if first in SHADES:
-            first, _, rest = rest.partition(" ")
-        known = things.find(rest) if stem(first) in COLOURS and rest else None
-        if known is None:  # a fine-tuned painter's own, perhaps
+        found = _coloured(name, things)
+        if found is None:  # a fine-tuned painter's own, perhaps
             return part
+        _, known, rest = found
         number, name = (number, rest) if number in NUMBERS else ("", known.name)
     if number in NUMBERS and (paired or not _countable(known)):
         number, name = "", known.name
-    return f"{number} {name}".strip() + ("" if several else background)
+    return f"{number} {name}".strip()
+
+
+def _coloured(name: str, things: Things) -> tuple[str, Thing, str] | None:
+    """(colour, thing, the words for it) of a name with a colour that is not the thing's own; None for others."""
+    if things.find(name):
+        return None
+    first, _, rest = name.partition(" ")
+    if first in SHADES:
+        first, _, rest = rest.partition(" ")
+    thing = things.find(rest) if stem(first) in COLOURS and rest else None
+    return (stem(first), thing, rest) if thing else None
+
+
+def _owned(prompt: str, caption: str, things: Things) -> str:
+    """A caption of one kind of thing without the colours and the number that the prompt does not give to it."""
+    if _JOINTS.search(caption):
+        return caption
+    number, name, background = _read(caption)
+    found = _coloured(name, things)
+    if found:
+        colour, thing, _ = found
+        if not asks_colour(prompt, colour) or unowned(prompt, colour, _means(prompt, thing)):
+            number, name = ("", thing.name) if number not in NUMBERS else (number, found[2])
+    several = things.find(name) if number in NUMBERS else None
+    if several and not counted(prompt, number, _means(prompt, several)):
+        number, name = "", several.name
+    if shade := _BACKGROUND.fullmatch(background):
+        colour = shade[1].removesuffix(" colored")
+        if colour in COLOURS or colour == "light blue":
+            background = background if grounded(prompt, colour) else ""
+    return f"{number} {name}".strip() + background
+
+
+def _means(prompt: str, thing: Thing) -> frozenset[str]:
+    """The words of a prompt's that mean a thing: of its name, and of texts that it was taught for."""
+    return frozenset(content(thing.bare)).union(said_by(content(prompt), [thing]))
+
+
+def _plainer(prompt: str, half: str, things: Things) -> str:
+    """A half whose thing's name the prompt says only a part of, as this part: "an umbrella" for "a closed umbrella".
+
+    It stays where the thing was taught for other words of the prompt.
+    """
+    number, name, background = _read(half)
+    thing, asked = things.find(name), content(prompt)
+    if thing is None:
+        return half
+    said = content(thing.bare)
+    shared = [word for word in said if word in asked or any(slip(word, other) for other in asked)]
+    plain = next((one for word in shared if (one := things.find(word)) and one is not thing), None)
+    if plain is None or shared == said or number in NUMBERS or stem(plain.bare) != plain.bare.lower():
+        return half
+    return half if said_by(asked, [thing]).difference(content(plain.bare)) else f"{plain.name}{background}"
 
 
 def _countable(thing: Thing) -> bool:

@@ -9,20 +9,24 @@ probabilities. Plain Python: it knows no tensors and no token ids.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from model.config import FitConfig
 from model.inference.asking import attribute, code, content, foreign, slip, wanted, whole
-from model.inference.captions import FLAG, formed, mended, said_by, things_in
+from model.inference.captions import FLAG, NUMBER, fewer, formed, joined, mended, said_by, things_in
 from model.inference.events import Fit
-from model.inference.nearest import closest, modifiers, named, names
+from model.inference.nearest import closest, meant, modifiers, named, names
 from model.things import Thing, Things, stems
 
 _SHAPES = frozenset(("oval", "pentagon", "3d", "render"))  # captions have them, and no thing's name
 _MEASURES = frozenset(("bottle", "bowl", "cup", "drop", "ear", "glass", "loaf", "plate", "pot"))  # "a loaf of bread"
 _SHOWN = 80  # characters of a prompt that a refusal repeats
+# Between things that no picture has so near to each other; and a letter of the alphabet, which is no envelope.
+_TOUCHING = re.compile(r"(?i)\b(?:on(?! top of| the (?:left|right))|in|at|against|from)\b")
+_LETTER = re.compile(r"(?i)\bletter(?:s ['\"“]?[a-z]\b| ['\"“]?(?:[b-hj-z]\b|[ai](?!['”\"]? \w)))(?!')")
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ def settle(prompt: str, reading: Reading, things: Things, config: FitConfig) -> 
         return Verdict(Fit.NEAR, thing.name, thing.name)
     if fit is not Fit.UNKNOWN:
         return Verdict(fit, caption, caption)
+    thing = things.find(f"flag of {prompt.strip(' .!?')}") or meant(prompt, things)
+    if thing and thing.name != config.unknown:
+        return Verdict(Fit.NEAR, thing.name, thing.name)
     painted = config.unknown if things.find(config.unknown) else caption
     return Verdict(fit, painted, closest(prompt, things, config.unknown))
 
@@ -94,18 +101,22 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
     if not formed(reading.caption, things) or not unwanted.isdisjoint(said):
         return Fit.UNKNOWN
     naming = [word for word in shared if not attribute(word) or things.find(word)]  # an orange is a thing too
-    if reading.caption.startswith(FLAG) and len(asked) > 1:
-        naming = [word for word in naming if word != "flag"]  # another country has a flag too
+    if reading.caption.startswith((FLAG, NUMBER)) and len(asked) > 1:
+        naming = [word for word in shared if word not in ("flag", "number")]  # another country has a flag too
     things_said = things_in(said_set, things)
     if naming or (shared and not things):
         own = {word for thing in things_said for word in stems(thing.name) if not word.isdigit() and attribute(word)}
         unasked = said_set.difference(_shared(said, asked), own, _MEASURES)
         complete = len(shared) == len(asked) and not unasked and text == whole(prompt)
+        complete &= not (
+            fewer(text, reading.caption, things) or (joined(reading.caption, things) and _touching(text, things_said))
+        )
         if reading.likely > config.likely:
             return Fit.KNOWN if complete else Fit.NEAR
         guessed = any(map(attribute, unasked)) or not any(_in_full(thing, asked) for thing in things_said)
         return Fit.UNKNOWN if things and guessed else Fit.NEAR
-    if reading.caption == config.unknown:
+    unknown = reading.caption == config.unknown or [thing.name for thing in things_said] == [config.unknown]
+    if unknown or (things and _LETTER.search(text)):
         return Fit.UNKNOWN
     sure = reading.likely > config.sure and reading.doubt < config.doubt
     if not things:
@@ -131,8 +142,15 @@ def _nearer(thing: Thing, prompt: str, caption: str, things: Things) -> bool:
         before = not _bare(one) or _shared(asked[:until], _bare(one))
         if before and _in_full(one, asked) and nouns.get(one, True):
             return False
+    taught = said_by(asked, said)
     told = modifiers(thing, text)
-    return all(asked.index(word) > first or word in told for word in said_by(asked, said))
+    return taught <= set(content(thing.name)) or all(asked.index(word) > first or word in told for word in taught)
+
+
+def _touching(text: str, said: Sequence[Thing]) -> bool:
+    """Whether a prompt has its things so near to each other as no picture has them: one on another, or worn by it."""
+    worn = " with " in text and any(thing.group == "clothes" for thing in said)
+    return worn or bool(_TOUCHING.search(text))
 
 
 def _bare(thing: Thing) -> list[str]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
-from model.inference.asking import FUNCTION, NUMBERS, attribute, code, content, foreign, slip, wanted, whole
+from model.inference.asking import COLOURS, FUNCTION, attribute, code, content, digits, foreign, slip, wanted, whole
 from model.inference.people import nearest_people
 from model.things import WORD, Thing, Things, stem, stems
 
@@ -28,8 +28,11 @@ _BEHIND = """
     runs sits sleeps wants
 """
 _LIKE = ("colored", "coloured", "shaped", "flavored", "flavoured", "themed", "sized")  # "a rainbow coloured unicorn"
-_FOLLOWS = frozenset(_BEHIND.split())
+FOLLOWS = frozenset(_BEHIND.split())
 _THAN = re.compile(r"(?i)(?:(?:more|less) )?\w+ than ")  # "a snail faster than a rocket"
+_BEFORE_NOUNS = "a an the my your his her our their this that some many several"
+_DETERMINERS = frozenset(_BEFORE_NOUNS.split())
+_TOUCHED = frozenset(("animal", "food", "clothes"))  # groups whose texts name few ideas
 _FEW = 3  # words of a prompt, among which one may be a slip
 _BEFORE_VERBS = "to i you we they he she can will would could should must let's please who"
 _VERB = frozenset(_BEFORE_VERBS.split())  # what stands behind it may be no noun: "to fish"
@@ -47,6 +50,26 @@ def named(prompt: str, things: Things) -> Thing | None:
     if code(prompt) or foreign(prompt, things) or accented:
         return None
     return next((thing for thing, _, alone in names(text, things) if alone), None)
+
+
+def meant(prompt: str, things: Things) -> Thing | None:
+    """The first thing that a prompt means by a noun of what can be touched: a cat in "my uncle bought a kitten".
+
+    The noun is a text that the thing was taught for, behind an article, a number or a colour. As in `named`.
+    """
+    text = wanted(prompt, things)
+    if code(prompt) or foreign(prompt, things):
+        return None
+    words = list(WORD.finditer(text))
+    for start in range(1, len(words)):
+        before = words[start - 1][0].lower()
+        if not (before in _DETERMINERS or attribute(digits(stem(before)))):
+            continue
+        for end in range(min(len(words), start + 3), start, -1):
+            thing = things.meant_by(text[words[start].start() : words[end - 1].end()], _TOUCHED)
+            if thing and _ends(text, words[end - 1 : end + 1]):
+                return thing
+    return None
 
 
 def closest(prompt: str, things: Things, unknown: str) -> str:
@@ -95,15 +118,17 @@ def names(text: str, things: Things) -> Iterator[tuple[Thing, bool, bool]]:
 def modifiers(thing: Thing, text: str) -> set[str]:
     """The words before a thing that a text names, back to one that only joins: {"cardboard"} in "a cardboard house"."""
     words, name = stems(text), stems(thing.bare)
-    start = next(i for i in range(len(words)) if words[i : i + len(name)] == name)
-    return set(takewhile(lambda word: word not in _FOLLOWS and word not in FUNCTION, reversed(words[:start])))
+    at = (i for i in range(len(words)) if words[i : i + len(name)] == name)
+    start = next(at, words.index(name[-1]))  # "apple" names a red one
+    joins = (FOLLOWS | FUNCTION) - {"colored"}  # "a rainbow colored horse"
+    return set(takewhile(lambda word: word not in joins, reversed(words[:start])))
 
 
 def _name_at(start: int, words: Sequence[re.Match[str]], text: str, things: Things) -> tuple[Thing, int] | None:
     """The thing that a text names from one of its words on, by the longest name; and the word behind it."""
     for end in range(min(len(words), start + 6), start, -1):
         name = text[words[start].start() : words[end - 1].end()]
-        thing = things.find(name)
+        thing = things.find(name) or things.of_any_colour(name, COLOURS)
         if thing and _is_name(name, thing):
             return thing, end
     return None
@@ -120,7 +145,7 @@ def _begins(word: re.Match[str], before: re.Match[str] | None) -> bool:
     if before is None:
         return True
     told = before[0].lower()
-    adjective = told in FUNCTION or attribute(NUMBERS.get(told, told))  # "Two Dogs"
+    adjective = told in FUNCTION or attribute(digits(told))  # "Two Dogs"
     name = word[0].istitle() and before[0][0].isupper() and not adjective  # "Tiger Woods"
     return told not in _VERB and not name
 
@@ -137,7 +162,7 @@ def _ends(text: str, pair: Sequence[re.Match[str]]) -> bool:
     between, behind = text[pair[0].end() : pair[1].start()], pair[1][0].lower()
     if not between.isspace():
         return between.lstrip().startswith((",", ".", ";", ":", "!", "?", ")", "-", "–", "—", '"')) and " " in between
-    follows = behind in _FOLLOWS or stem(behind) in FUNCTION or behind.endswith(("ing", "ed"))
+    follows = behind in FOLLOWS or stem(behind) in FUNCTION or behind.endswith(("ing", "ed"))
     return follows or bool(_THAN.match(text, pair[1].start()))
 
 
@@ -148,7 +173,7 @@ def _taught(asked: Sequence[str], things: Things, unknown: str) -> str:
         if thing.name == unknown:
             continue
         for text in (called, *texts):
-            words = {NUMBERS.get(word, word) for word in text - FUNCTION}
+            words = {digits(word) for word in text - FUNCTION}
             if (
                 len(words) > most
                 and 2 * len(words) > len(asked)
@@ -167,6 +192,11 @@ def _spelled_like(asked: Sequence[str], things: Things) -> str:
             continue
         for name, full in single.items():
             heard, meant = word.replace("ph", "f"), name.replace("ph", "f")
-            if min(len(word), len(name)) > 4 and (heard == meant or slip(heard, meant)):
+            if min(len(word), len(name)) > 4 and (_single(heard) == _single(meant) or slip(heard, meant)):
                 return full
     return ""
+
+
+def _single(word: str) -> str:
+    """A word without its double letters: "girrafe" and "giraffe" are alike."""
+    return re.sub(r"(.)\1", r"\1", word)

@@ -15,12 +15,23 @@ _MANY = (
 )
 _MORE = rf"(?:[ -](?:and )?(?:one|two|three|four|five|{_MANY}))*"  # "twenty five", "a hundred and one"
 _COUNTED = re.compile(rf"(?i)(?<![\w.,:-]){_MANY}{_MORE}(?= ((?:\w+ )?)(\w+)\b)")
+_NUMERAL = re.compile(r"(?i)\s*(?:an?|the)?\s*(?:numbers?|digits?|numerals?|figures?)?\s*#?(\w+)\s*[.!]?\s*")
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _GLUED = re.compile(r"\b(\d+)([^\W\d_]{3,})\b")
 
 
 def unglued(text: str, things: Things) -> str:
     """The text with a blank between a number and a word that things have: "1girl" -> "1 girl", and "80mph" stays."""
     return _GLUED.sub(lambda found: " ".join(found.groups()) if things.knows(stem(found[2])) else found[0], text)
+
+
+def numeral(text: str, things: Things) -> str:
+    """The name of the thing that shows a number, for a text of this alone: "7" -> "a number seven"."""
+    found = _NUMERAL.fullmatch(text)
+    said = found[1].lower() if found else ""
+    word = _WORDS[int(said)] if said.isdecimal() and int(said) < len(_WORDS) else said
+    thing = things.find(f"number {word}") if word in _WORDS else None
+    return thing.name if thing else text
 
 
 def at_most_five(text: str, things: Things) -> str:
