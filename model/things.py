@@ -130,10 +130,10 @@ class Things:
             stems(re.sub(r"^(an?|the) ", "", text)): thing for thing in reversed(self.things) for text in thing.words
         }
 
-    def meant_by(self, text: str, groups: Set[str]) -> Thing | None:
-        """The thing of these groups that was taught for this text: a cat for "kittens"."""
+    def meant_by(self, text: str, groups: Set[str] | None) -> Thing | None:
+        """The thing of these groups, or of any, that was taught for this text: a cat for "kittens"."""
         thing = self._by_texts.get(stems(text))
-        return thing if thing and thing.group in groups else None
+        return thing if thing and (groups is None or thing.group in groups) else None
 
     def knows(self, word: str) -> bool:
         """Whether a name or another text of a thing has this word, as `stem` has it."""

@@ -55,18 +55,20 @@ def named(prompt: str, things: Things) -> Thing | None:
 def meant(prompt: str, things: Things) -> Thing | None:
     """The first thing that a prompt means by a noun of what can be touched: a cat in "my uncle bought a kitten".
 
-    The noun is a text that the thing was taught for, behind an article, a number or a colour. As in `named`.
+    The noun is a text that the thing was taught for, behind an article, a number or a colour: a couch in "two sofas".
+    In a sentence it may be an idea, so there it means an animal, food or clothes. As in `named`.
     """
     text = wanted(prompt, things)
     if code(prompt) or foreign(prompt, things):
         return None
     words = list(WORD.finditer(text))
+    tells = [(told := word[0].lower()) in _DETERMINERS or attribute(digits(stem(told))) for word in words]
     for start in range(1, len(words)):
-        before = words[start - 1][0].lower()
-        if not (before in _DETERMINERS or attribute(digits(stem(before)))):
+        if not tells[start - 1]:
             continue
         for end in range(min(len(words), start + 3), start, -1):
-            thing = things.meant_by(text[words[start].start() : words[end - 1].end()], _TOUCHED)
+            groups = None if all(tells[:start]) and end == len(words) else _TOUCHED
+            thing = things.meant_by(text[words[start].start() : words[end - 1].end()], groups)
             if thing and _ends(text, words[end - 1 : end + 1]):
                 return thing
     return None
