@@ -192,7 +192,7 @@ def serve_by_ray(settings: Settings, replicas: Replicas | None = None) -> None:
     """
     logs.configure(settings.log, settings.log_level)
     if importlib.util.find_spec("ray") is None:
-        raise SettingsError('--ray needs pip install "dalle-server[ray]"')
+        raise SettingsError('--ray needs .venv/bin/pip install -e ".[ray]"')
     if settings.port == 0:
         raise SettingsError("port must be from 1 to 65535 with --ray, got 0")
     Models.read(settings)  # what cannot be served is told at once, and in one line

@@ -53,7 +53,7 @@ def telemetry(pool: WorkerPool) -> Telemetry:
     if named is None or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return Telemetry()
     if not _installed():
-        log.warning('%s is set, but nothing is sent: it needs pip install "dalle-server[otel]"', named)
+        log.warning('%s is set, but nothing is sent: it needs .venv/bin/pip install -e ".[otel]"', named)
         return Telemetry()
     protocol = os.environ.get(PROTOCOL, "http/protobuf")
     if protocol != "http/protobuf":

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from model.errors import DataError
 
 TRAIN = ("matplotlib", "py3langid")
-INSTALL = "`make train-deps` installs it, or without the clone `pip install 'dalle-server[train]'`"
+INSTALL = "`make train-deps` installs it"
 
 
 def lacking(package: str) -> DataError:

@@ -164,7 +164,7 @@ def test_an_error_is_one_line(run: Run, tiny_checkpoint: Path, tmp_path: Path) -
 
 def test_replicas_need_ray(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert '--ray needs pip install "dalle-server[ray]"' in one_line(run("serve", "--ray"))
+    assert '--ray needs .venv/bin/pip install -e ".[ray]"' in one_line(run("serve", "--ray"))
 
 
 def test_reconstruct_paints_a_sheet(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:

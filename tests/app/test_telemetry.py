@@ -86,7 +86,7 @@ def test_a_collector_that_is_away_holds_nobody(start: Callable[..., Live]) -> No
         (
             {},
             "from app.http import telemetry; telemetry._installed = lambda: False; " + COMMAND,
-            'OTEL_EXPORTER_OTLP_ENDPOINT is set, but nothing is sent: it needs pip install "dalle-server[otel]"',
+            'OTEL_EXPORTER_OTLP_ENDPOINT is set, but nothing is sent: it needs .venv/bin/pip install -e ".[otel]"',
         ),
         (
             {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},

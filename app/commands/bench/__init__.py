@@ -89,7 +89,7 @@ def bench(
     if report.plot(lines, f"{result.name} on {result.machine.processor}", plot):
         out.print(f"{plot} shows the shares")
     else:
-        out.print("there is no plot, because matplotlib is missing: pip install 'dalle-server[train]'")
+        out.print("there is no plot, because matplotlib is missing: `make train-deps` installs it")
     typer.echo(json.dumps(report.as_json(result, serving, lines, found, SEED)))
 
 
