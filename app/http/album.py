@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -40,8 +39,8 @@ class Album:
             return held
         making = self._making.get(index)
         if making is None:
-            making = self._making[index] = asyncio.create_task(make())
-            making.add_done_callback(partial(self._made, index))
+            making = self._making[index] = asyncio.create_task(self._made(index, make))
+            making.add_done_callback(lambda _: self._making.pop(index))
         return await asyncio.shield(making)  # a request may leave, and the others still wait
 
     def close(self) -> None:
@@ -49,9 +48,8 @@ class Album:
         for making in self._making.values():
             making.cancel()
 
-    def _made(self, index: int, making: asyncio.Task[File]) -> None:
-        del self._making[index]
-        if not making.cancelled() and making.exception() is None:
-            file = making.result()
-            self.sizes[index] = len(file.data)
-            self._files[index] = file
+    async def _made(self, index: int, make: Callable[[], Coroutine[Any, Any, File]]) -> File:
+        file = await make()
+        self.sizes[index] = len(file.data)
+        self._files[index] = file
+        return file
