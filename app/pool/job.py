@@ -107,6 +107,7 @@ class Job:
 
     id: that of the request. tokens: how many the whole text has. read: how many of them the model reads.
     accepted, started, ended: monotonic seconds; None until it happens.
+    ended_at: seconds since 1970; None until it ends.
     outcome: how it ended; None until then. error: why it failed; None if it did not.
     crashes: how many workers crashed or hung while they painted it. kills: how many workers were killed from outside
     while they painted it.
@@ -126,6 +127,7 @@ class Job:
         self.accepted = time.monotonic()
         self.started: float | None = None
         self.ended: float | None = None
+        self.ended_at: float | None = None
         self.outcome: Outcome | None = None
         self.revised: Revised | None = None
         self.judged: Judged | None = None
@@ -230,7 +232,7 @@ class Job:
 
     def end(self, outcome: Outcome, error: DalleError | None = None) -> None:
         """End the job. Its readers get the events that are left, and then `error`. The pool calls this exactly once."""
-        self.outcome, self.error, self.ended = outcome, error, time.monotonic()
+        self.outcome, self.error, self.ended, self.ended_at = outcome, error, time.monotonic(), time.time()
         for reader in self._readers:
             reader.wake()
         for callback in self._callbacks:

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import socket
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,6 +65,13 @@ def test_the_same_request_gets_the_same_pictures_and_paints_nothing(live: Live, 
     assert live.post(data=form, headers=key).content == first.content, "the same fields, sent otherwise"
     assert live.post(json=body, headers={NAME: "another"}).headers["x-seeds"] != first.headers["x-seeds"]
     assert live.metrics()["dalle_requests_joined_total"] >= 3
+
+
+def test_a_repeated_answer_says_when_its_pictures_were_made(live: Live, key: dict[str, str]) -> None:
+    first, second = (live.client.post(PAINT, json={"prompt": "a"}, headers=key) for _ in range(2))
+    live.wait(lambda: time.time() >= first.json()["created"] + 1, "the clock stands still")
+    third = live.client.post(PAINT, json={"prompt": "a"}, headers=key)
+    assert first.content == second.content == third.content
 
 
 def test_forms_are_compared_by_their_fields_and_files_not_by_their_bytes(live: Live, key: dict[str, str]) -> None:

@@ -308,7 +308,7 @@ async def _paint(
     files = both or not urls
     log_painting(request, painting)
     answer = ImagesResponse(
-        created=int(time.time()),
+        created=int(reader.job.ended_at or time.time()),  # a repeated answer says the same
         data=[
             Image(
                 b64_json="" if files else None,
