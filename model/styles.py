@@ -35,9 +35,14 @@ def bare(caption: str) -> str:
     return caption[found.end() :] if found else caption
 
 
+def _one(noun: str) -> str:
+    """A noun with its article: "a cat", "an owl"."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
 def styled(name: str, word: str) -> str:
     """The caption of a thing in a style, as training says it too: "cat", "3d" -> "a 3d cat"."""
-    return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word} {name}"
+    return _one(f"{word} {name}")
 
 
 def rendered(caption: str, word: str) -> str:
@@ -154,14 +159,13 @@ class Styles:
             if caption.startswith(start := rendered("", word)):
                 return caption.removeprefix(start)
             if caption.startswith(start := styled("", word)):
-                name = caption.removeprefix(start)
-                return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+                return _one(caption.removeprefix(start))
         return caption
 
     def without(self, caption: str) -> str:
         """The caption in no style: "a 3d cat" -> "a cat", for a prompt that asks for none."""
         found = self._read(caption)
-        return f"{'an' if found[1][:1].lower() in 'aeiou' else 'a'} {found[1]}" if found else caption
+        return _one(found[1]) if found else caption
 
     def _read(self, caption: str) -> tuple[Style, str] | None:
         """The style that a caption names and the thing, which the style knows."""

@@ -9,11 +9,12 @@ Words are compared as `model.things.stem` has them. Plain Python: it knows no ca
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from model.things import WORD, Things, stem, stems
 
 NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}  # of things that are counted
-_DIGITS = NUMBERS | {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
+DIGITS = NUMBERS | {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
 COLOURS = frozenset(
     ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "black", "gray", "white")
 )
@@ -56,7 +57,7 @@ def content(text: str) -> list[str]:
 
 def digits(word: str) -> str:
     """A number in digits, "seven" as "7"; another word as it is."""
-    return _DIGITS.get(word, word)
+    return DIGITS.get(word, word)
 
 
 def whole(prompt: str) -> str:
@@ -102,6 +103,11 @@ def code(prompt: str) -> bool:
 def attribute(word: str) -> bool:
     """Whether a word says how a thing is, and names none."""
     return word in COLOURS or word in SHADES or word.isdigit()
+
+
+def shared_words(asked: Sequence[str], said: Sequence[str]) -> list[str]:
+    """The words of a prompt that a caption has too, perhaps spelled a little differently."""
+    return [word for word in asked if word in said or any(slip(word, other) for other in said)]
 
 
 def slip(word: str, other: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from model.inference.asking import COLOURS, FUNCTION, NUMBERS, SHADES, attribute, content, digits, slip
+from model.inference.asking import COLOURS, FUNCTION, NUMBERS, SHADES, attribute, content, digits, shared_words, slip
 from model.inference.belonging import asks_colour, counted, grounded, unowned
 from model.plurals import plural
 from model.things import WORD, Thing, Things, stem
@@ -180,7 +180,7 @@ def _plainer(prompt: str, half: str, things: Things) -> str:
     if thing is None:
         return half
     said = content(thing.bare)
-    shared = [word for word in said if word in asked or any(slip(word, other) for other in asked)]
+    shared = shared_words(said, asked)
     plain = next((one for word in shared if (one := things.find(word)) and one is not thing), None)
     if plain is None or shared == said or number in NUMBERS or stem(plain.bare) != plain.bare.lower():
         return half

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from model.config import FitConfig
-from model.inference.asking import attribute, code, content, foreign, slip, wanted, whole
+from model.inference.asking import attribute, code, content, foreign, shared_words, slip, wanted, whole
 from model.inference.captions import FLAG, NUMBER, fewer, formed, joined, mended, said_by, things_in
 from model.inference.events import Fit
 from model.inference.nearest import closest, meant, modifiers, named, names
@@ -93,7 +93,7 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
     asked = content(text)
     said = content(reading.caption)
     said_set = set(said)
-    shared = _shared(asked, said)
+    shared = shared_words(asked, said)
     strange = [word for word in asked if not attribute(word) and not things.knows(word)]
     if things and (code(prompt) or foreign(prompt, things) or any(_invented(word, asked, things) for word in said)):
         return Fit.UNKNOWN
@@ -106,7 +106,7 @@ def judge(prompt: str, reading: Reading, things: Things, config: FitConfig) -> F
     things_said = things_in(said_set, things)
     if naming or (shared and not things):
         own = {word for thing in things_said for word in stems(thing.name) if not word.isdigit() and attribute(word)}
-        unasked = said_set.difference(_shared(said, asked), own, _MEASURES)
+        unasked = said_set.difference(shared_words(said, asked), own, _MEASURES)
         complete = len(shared) == len(asked) and not unasked and text == whole(prompt)
         complete &= not (
             fewer(text, reading.caption, things) or (joined(reading.caption, things) and _touching(text, things_said))
@@ -139,7 +139,7 @@ def _nearer(thing: Thing, prompt: str, caption: str, things: Things) -> bool:
     said = things_in(set(content(caption)), things)
     nouns = {one: noun for one, noun, _ in names(text, things)}
     for one in said:
-        before = not _bare(one) or _shared(asked[:until], _bare(one))
+        before = not _bare(one) or shared_words(asked[:until], _bare(one))
         if before and _in_full(one, asked) and nouns.get(one, True):
             return False
     taught = said_by(asked, said)
@@ -160,12 +160,7 @@ def _bare(thing: Thing) -> list[str]:
 
 def _in_full(thing: Thing, asked: Sequence[str]) -> bool:
     """Whether a prompt of these words has all of a thing's name."""
-    return len(_shared(_bare(thing), asked)) == len(_bare(thing))
-
-
-def _shared(asked: Sequence[str], said: Sequence[str]) -> list[str]:
-    """The words of a prompt that a caption has too, perhaps spelled a little differently."""
-    return [word for word in asked if word in said or any(slip(word, other) for other in said)]
+    return len(shared_words(_bare(thing), asked)) == len(_bare(thing))
 
 
 def _invented(word: str, asked: Sequence[str], things: Things) -> bool:

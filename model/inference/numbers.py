@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from model.inference.asking import DIGITS
 from model.plurals import plural
 from model.things import Things, stem
 
@@ -16,7 +17,7 @@ _MANY = (
 _MORE = rf"(?:[ -](?:and )?(?:one|two|three|four|five|{_MANY}))*"  # "twenty five", "a hundred and one"
 _COUNTED = re.compile(rf"(?i)(?<![\w.,:-]){_MANY}{_MORE}(?= ((?:\w+ )?)(\w+)\b)")
 _NUMERAL = re.compile(r"(?i)\s*(?:an?|the)?\s*(?:numbers?|digits?|numerals?|figures?)?\s*#?(\w+)\s*[.!]?\s*")
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_WORDS = ("zero", *DIGITS)
 _GLUED = re.compile(r"\b(\d+)([^\W\d_]{3,})\b")
 
 
